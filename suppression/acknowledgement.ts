@@ -1,0 +1,121 @@
+// What a worker reports of a store, and how what is held compares with what was decided. The worker compares before it
+// reports and the ledger compares again before it believes.
+import type { Decision } from './decision.ts';
+import { heldAs } from './scope.ts';
+import type { StoreScopes } from './scope.ts';
+
+/** What a store holds of a subject: the suppressed scopes and, where it stores one, the version. */
+export type Held = { readonly version: number | undefined; readonly suppressed: readonly string[] };
+
+export const OUTCOMES = ['verified', 'applied', 'absent', 'refused', 'failed'] as const;
+export type Outcome = (typeof OUTCOMES)[number];
+
+export const CARRIED_BY = ['stream', 'redrive', 'catch_up', 'retry', 'backfill'] as const;
+/** Which way a decision came to the worker that carried it. `redrive` is the alarm: the stream lost it. */
+export type CarriedBy = (typeof CARRIED_BY)[number];
+
+export const REJECTIONS = [
+  'unknown_seq',
+  'version_mismatch',
+  'ahead_of_ledger',
+  'not_due',
+  'not_verifiable',
+  'old_generation',
+] as const;
+export type Rejection = (typeof REJECTIONS)[number];
+
+/** The worker's own times, for diagnosis only: lag and latency come from the database's clock. */
+export type Evidence = {
+  readonly consumedAt?: string | undefined;
+  readonly appliedAt?: string | undefined;
+  readonly verifiedAt?: string | undefined;
+};
+
+export type Acknowledgement = {
+  readonly seq: number;
+  readonly version: number;
+  readonly outcome: Outcome;
+  readonly held: Held;
+  readonly carriedBy: CarriedBy;
+  readonly attempts: number;
+  /** Of the form `^[A-Z][A-Z0-9_]{0,63}$`; required for refused and failed. */
+  readonly code: string | undefined;
+  readonly evidence: Evidence;
+};
+
+export type SourceStatus = 'ok' | 'catching_up' | 'polling' | 'down' | 'unknown';
+
+/** How the worker's change source does, as it stands in the lag. */
+export type SourceReport = {
+  readonly kind: string;
+  readonly status: SourceStatus;
+  /** LSN, offset or seq: whatever the source counts in, as text. */
+  readonly position: string | undefined;
+  readonly positionAgeSeconds: number | undefined;
+  readonly parked: number;
+};
+
+export type WorkerReport = {
+  readonly id: string;
+  readonly incarnation: string;
+  readonly lastError: { readonly code: string; readonly at: string } | undefined;
+  readonly source: SourceReport;
+};
+
+/** What a worker posts at least every 2 s: sign of life, lease renewal, acknowledgements (at most 1,000). */
+export type AcknowledgementReport = {
+  readonly generation: number;
+  readonly worker: WorkerReport;
+  readonly acknowledgements: readonly Acknowledgement[];
+};
+
+export type AcknowledgementAnswer = {
+  readonly accepted: number;
+  readonly duplicate: number;
+  readonly rejected: readonly { readonly seq: number; readonly code: Rejection }[];
+};
+
+/** The scopes that a store must hold suppressed for this decision, in the store's own names. */
+export const mustHold = (decision: Pick<Decision, 'suppressed'>, store: StoreScopes): string[] => [
+  ...new Set(Object.keys(decision.suppressed).flatMap((scope) => heldAs(scope, store))),
+];
+
+/** Whether the store must hold this decision at all; the ledger's SQL function `due` is the same rule. */
+export const isDue = (
+  decision: Pick<Decision, 'kind' | 'suppressed' | 'granted'>,
+  store: StoreScopes & { readonly accepts: readonly string[] },
+): boolean =>
+  store.accepts.includes(decision.kind) &&
+  [...Object.keys(decision.suppressed), ...Object.keys(decision.granted)].some(
+    (scope) => heldAs(scope, store).length > 0,
+  );
+
+/**
+ * The scopes of a grant that the step had to clear: granted now, and the store had not been told of that grant before,
+ * i.e. what it held was older than the grant. A scope still suppressed under another name is not cleared.
+ */
+export function mustClear(
+  decision: Pick<Decision, 'suppressed' | 'granted'>,
+  store: StoreScopes,
+  heldVersionBefore: number,
+): string[] {
+  const kept = new Set(mustHold(decision, store));
+  return Object.entries(decision.granted)
+    .filter(([, grant]) => heldVersionBefore < grant.version)
+    .flatMap(([scope]) => heldAs(scope, store))
+    .filter((scope) => !kept.has(scope));
+}
+
+/**
+ * What the store's answer to a read-back means: `held`, `missing` (a suppressed scope is not held), `ahead` (the store
+ * holds a version that the ledger never gave it), or `newer` (a newer decision of ours is there already and covers).
+ */
+export function compareHeld(
+  decision: Pick<Decision, 'version' | 'suppressed'>,
+  store: StoreScopes,
+  held: Held,
+): 'held' | 'missing' | 'newer' {
+  if (held.version !== undefined && held.version > decision.version) return 'newer';
+  const has = new Set(held.suppressed);
+  return mustHold(decision, store).every((scope) => has.has(scope)) ? 'held' : 'missing';
+}

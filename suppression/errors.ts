@@ -1,0 +1,118 @@
+/** One error table: what a code means for the caller, for a worker and for operations. */
+type ErrorEntry = {
+  /** HTTP status where the error reaches a client. */
+  readonly status: number;
+  readonly title: string;
+  /** Whether the same call, unchanged, may succeed later. */
+  readonly retryable: boolean;
+  /** What to do about it, for whoever reads it. */
+  readonly help: string;
+};
+
+const entry = (status: number, title: string, retryable: boolean, help: string): ErrorEntry => ({
+  status,
+  title,
+  retryable,
+  help,
+});
+
+/** Every code that Abide can answer, log or exit with. docs/errors.md lists the same codes; a test compares. */
+export const ERRORS = {
+  'malformed-json': entry(
+    400,
+    'The body is not valid JSON',
+    false,
+    'Send one JSON object; each member once.',
+  ),
+  'invalid-request': entry(400, 'The request cannot be read', false, 'See `detail`.'),
+  unauthenticated: entry(401, 'No valid credential', false, 'Send `Authorization: Bearer <key>`.'),
+  'missing-scope': entry(
+    403,
+    'The key may not do this',
+    false,
+    'Use a key with the scope named in `detail`.',
+  ),
+  'not-found': entry(404, 'Not found', false, 'Check the path and the id.'),
+  'method-not-allowed': entry(405, 'Method not allowed', false, 'See the `Allow` header.'),
+  'opt-outs-are-irreversible': entry(
+    405,
+    'Opt-outs are irreversible',
+    false,
+    'Nobody but the person can take an opt-out back, by a later consent with evidence.',
+  ),
+  'request-timeout': entry(408, 'The request took too long to arrive', true, 'Send it again.'),
+  'idempotency-key-in-use': entry(409, 'The same key is still running', true, 'Repeat after `Retry-After`.'),
+  'too-large': entry(413, 'The body is too large', false, 'Send at most the size named in `detail`.'),
+  'unsupported-media-type': entry(415, 'Only JSON is read', false, 'Send Content-Type: application/json.'),
+  'invalid-value': entry(422, 'The request has invalid values', false, 'Each fault is named in `errors`.'),
+  'idempotency-key-reused': entry(
+    422,
+    'The key was used for another request',
+    false,
+    'Use a new key for a new request.',
+  ),
+  'too-many-requests': entry(429, 'Too many requests', true, 'Repeat after `Retry-After`.'),
+  'headers-too-large': entry(431, 'The headers are too large', false, 'Send at most 16 KiB of headers.'),
+  'internal-error': entry(500, 'Something broke on our side', true, 'Quote `request_id` when you report it.'),
+  'ledger-unavailable': entry(
+    503,
+    'The ledger cannot be reached',
+    true,
+    'Repeat with the same key: nothing was recorded, or the same key finds what was.',
+  ),
+  overloaded: entry(503, 'Too much at once', true, 'Repeat after `Retry-After`; nothing was recorded.'),
+  KEYS_MISSING: entry(
+    500,
+    'The key ring lacks a key that the database uses',
+    false,
+    'Restore the key ring that belongs to this database (ABIDE_KEYS or keys.json in the data folder).',
+  ),
+  KEYS_INVALID: entry(500, 'The key ring cannot be read', false, 'Restore it from its backup.'),
+  CONFIG_INVALID: entry(500, 'The configuration is wrong', false, 'Line and column are named.'),
+  DATABASE_UNREACHABLE: entry(
+    500,
+    'The database cannot be reached',
+    true,
+    'Check that it runs and who may enter.',
+  ),
+  POSTGRES_FAILED: entry(
+    500,
+    'The embedded PostgreSQL did not start',
+    true,
+    'Its log is in the data folder.',
+  ),
+  STORE_UNREACHABLE: entry(500, 'A store cannot be reached', true, 'The worker goes on trying by itself.'),
+  STORE_TIMEOUT: entry(500, 'A store did not answer in time', true, 'The worker goes on trying by itself.'),
+  STORE_FAILED: entry(500, 'A store failed a call', true, 'The worker goes on trying by itself.'),
+  NOT_HELD: entry(
+    500,
+    'A store answered yes but does not hold the opt-out',
+    true,
+    'Read it: abide stores read.',
+  ),
+  SEALED_UNREADABLE: entry(500, 'A sealed address cannot be opened', false, 'Check the key ring.'),
+} as const satisfies Record<string, ErrorEntry>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** One fault of a request, by JSON pointer (RFC 6901). The offending value is never in it. */
+export type Fault = { readonly pointer: string; readonly detail: string };
+
+/** An error that is data: the code decides, the message is for people and never carries an address. */
+export class AbideError extends Error {
+  override readonly name = 'AbideError';
+  readonly code: ErrorCode;
+  readonly errors: readonly Fault[] | undefined;
+  readonly retryAfterSeconds: number | undefined;
+
+  constructor(
+    code: ErrorCode,
+    detail?: string,
+    options: ErrorOptions & { errors?: readonly Fault[]; retryAfterSeconds?: number } = {},
+  ) {
+    super(detail ?? ERRORS[code].title, options.cause === undefined ? {} : { cause: options.cause });
+    this.code = code;
+    this.errors = options.errors;
+    this.retryAfterSeconds = options.retryAfterSeconds;
+  }
+}

@@ -1,0 +1,48 @@
+/** What can be suppressed: a channel, a channel's topic (`email/newsletter`), or a processing purpose. */
+export const CHANNELS = ['email', 'sms', 'push'] as const;
+export type Channel = (typeof CHANNELS)[number];
+
+export const PURPOSES = ['analytics', 'profiling', 'automated_decisions'] as const;
+export type Purpose = (typeof PURPOSES)[number];
+
+export type Scope = Channel | `${Channel}/${string}` | Purpose;
+
+const TOPIC = /^(email|sms|push)\/[a-z0-9][a-z0-9_.-]{0,62}$/;
+
+export const isChannel = (text: string): text is Channel => (CHANNELS as readonly string[]).includes(text);
+
+/** Whether the text is a scope that Abide knows the form of. */
+export const isScope = (text: string): text is Scope =>
+  isChannel(text) || (PURPOSES as readonly string[]).includes(text) || TOPIC.test(text);
+
+/** The channel of a topic; undefined for a channel itself and for a purpose. */
+export function channelOfTopic(scope: string): Channel | undefined {
+  const slash = scope.indexOf('/');
+  return slash < 0 ? undefined : (scope.slice(0, slash) as Channel);
+}
+
+/** What of the scopes a store holds, as far as the rules below need to know. */
+export type StoreScopes = { readonly scopes: readonly string[]; readonly topics: boolean };
+
+/**
+ * Whether decided scope d meets store scope s: they are equal, or s is the channel of topic d and the connector
+ * can hold topics, or d is the channel of topic s. The ledger's SQL function `due` is the same rule.
+ */
+export function meets(decided: string, stored: string, topics: boolean): boolean {
+  return (
+    decided === stored || (topics && channelOfTopic(decided) === stored) || channelOfTopic(stored) === decided
+  );
+}
+
+/**
+ * The names under which a store holds a decided scope: itself, or, where the store knows only topics of the decided
+ * channel, each of those. Empty: this store has nothing to hold for it.
+ */
+export function heldAs(decided: string, store: StoreScopes): string[] {
+  const names = new Set<string>();
+  for (const stored of store.scopes) {
+    if (!meets(decided, stored, store.topics)) continue;
+    names.add(channelOfTopic(stored) === decided ? stored : decided);
+  }
+  return [...names];
+}

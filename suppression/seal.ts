@@ -1,0 +1,62 @@
+// The sealed envelope: 0x01 ‖ key id (uint32, big-endian) ‖ nonce (12) ‖ ciphertext ‖ tag (16), AES-256-GCM.
+// The associated data binds an envelope to its row and column, so that it opens nowhere else.
+import { createCipheriv, createDecipheriv, randomFillSync } from 'node:crypto';
+import { AbideError } from './errors.ts';
+
+const FORMAT = 1;
+const HEADER = 1 + 4;
+const NONCE = 12;
+const TAG = 16;
+
+export type SealingKey = { readonly id: number; readonly secret: Buffer };
+
+// Nonces are random; drawing them from a pool saves a system call an envelope. 2^32 envelopes a key keep the chance of
+// a repeated nonce below 2^-32 (NIST SP 800-38D, 8.3): transport keys change weekly, storage keys on rotation.
+const pool = Buffer.alloc(NONCE * 512);
+let poolAt = pool.length;
+
+function nextNonce(): Buffer {
+  if (poolAt === pool.length) {
+    randomFillSync(pool);
+    poolAt = 0;
+  }
+  return Buffer.from(pool.subarray(poolAt, (poolAt += NONCE)));
+}
+
+/** `row` and `column` are the associated data: subject id and kind, or opt-out id and column. */
+export type SealContext = readonly [row: string, column: string];
+
+const associated = ([row, column]: SealContext): Buffer => Buffer.from(`${row}\0${column}`);
+
+export function seal(text: string, key: SealingKey, context: SealContext): Buffer {
+  const nonce = nextNonce();
+  const cipher = createCipheriv('aes-256-gcm', key.secret, nonce);
+  cipher.setAAD(associated(context));
+  const header = Buffer.alloc(HEADER);
+  header.writeUInt8(FORMAT, 0);
+  header.writeUInt32BE(key.id, 1);
+  const body = cipher.update(text, 'utf8');
+  return Buffer.concat([header, nonce, body, cipher.final(), cipher.getAuthTag()]);
+}
+
+/** The id of the key that an envelope was sealed with. */
+export function sealedWith(envelope: Buffer): number {
+  if (envelope.length < HEADER + NONCE + TAG || envelope[0] !== FORMAT)
+    throw new AbideError('SEALED_UNREADABLE');
+  return envelope.readUInt32BE(1);
+}
+
+/** Opens an envelope; throws SEALED_UNREADABLE where the key, the row or the column is another, or a bit was changed. */
+export function open(envelope: Buffer, key: SealingKey, context: SealContext): string {
+  if (sealedWith(envelope) !== key.id) throw new AbideError('SEALED_UNREADABLE', 'Sealed under another key.');
+  const decipher = createDecipheriv('aes-256-gcm', key.secret, envelope.subarray(HEADER, HEADER + NONCE));
+  decipher.setAAD(associated(context));
+  decipher.setAuthTag(envelope.subarray(-TAG));
+  try {
+    return (
+      decipher.update(envelope.subarray(HEADER + NONCE, -TAG), undefined, 'utf8') + decipher.final('utf8')
+    );
+  } catch (cause) {
+    throw new AbideError('SEALED_UNREADABLE', undefined, { cause });
+  }
+}

@@ -1,0 +1,118 @@
+import { domainToASCII } from 'node:url';
+import { inspect } from 'node:util';
+import { parsePhoneNumberFromString } from 'libphonenumber-js/max';
+import type { CountryCode } from 'libphonenumber-js/max';
+import type { Channel } from './scope.ts';
+
+/** A subject is one identifier of a person. */
+export const SUBJECT_KINDS = ['email', 'phone', 'push_token', 'person_id'] as const;
+export type SubjectKind = (typeof SUBJECT_KINDS)[number];
+
+/** Kept with every subject, so that a later rule or library can tell which subjects were formed by an older one. */
+export const NORMAL_FORM = 1;
+
+/** Which kind of identifier reaches which channel; a person id reaches any. */
+export const KIND_OF_CHANNEL: Readonly<Record<Channel, SubjectKind>> = {
+  email: 'email',
+  sms: 'phone',
+  push: 'push_token',
+};
+
+/** An address in its normal form. It prints as `[redacted]` everywhere; only `reveal()` gives it away. */
+export class Address {
+  readonly #value: string;
+  constructor(value: string) {
+    this.#value = value;
+  }
+  reveal(): string {
+    return this.#value;
+  }
+  toString(): string {
+    return '[redacted]';
+  }
+  toJSON(): string {
+    return '[redacted]';
+  }
+  [inspect.custom](): string {
+    return '[redacted]';
+  }
+}
+
+export type Subject = { readonly kind: SubjectKind; readonly value: Address };
+
+/** The outcome of bringing an identifier into its normal form; the detail never repeats the value. */
+export type Normalised =
+  { readonly ok: true; readonly value: Address } | { readonly ok: false; readonly detail: string };
+
+const bad = (detail: string): Normalised => ({ ok: false, detail });
+const good = (value: string): Normalised => ({ ok: true, value: new Address(value) });
+
+// RFC 5321 limits; the local part is taken as any text without spaces, quotes and the characters that only quoted
+// local parts may hold, since what a mail system accepts is wider than any published grammar.
+const LOCAL_PART = /^[^\s"(),:;<>@[\\\]\p{Cc}\p{Cf}]{1,64}$/u;
+const ASCII_DOMAIN =
+  /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+/** NFC, trimmed, lower-case, domain to its A-label; dots and plus tags stay. */
+function normaliseEmail(text: string): Normalised {
+  const address = text.normalize('NFC').trim().toLowerCase();
+  const at = address.lastIndexOf('@');
+  const local = address.slice(0, Math.max(at, 0));
+  let domain = address.slice(at + 1);
+  if (domain.endsWith('.')) domain = domain.slice(0, -1);
+  if (!ASCII_DOMAIN.test(domain)) domain = /^[\x20-\x7e]*$/.test(domain) ? '' : domainToASCII(domain);
+  if (at < 1 || !LOCAL_PART.test(local) || !ASCII_DOMAIN.test(domain)) return bad('is not an email address');
+  return local.length + domain.length + 1 > 254
+    ? bad('is longer than 254 characters')
+    : good(`${local}@${domain}`);
+}
+
+/** E.164. "Possible", not "valid": new number ranges appear faster than metadata, and refusing an opt-out costs more. */
+function normalisePhone(text: string, defaultRegion: CountryCode | undefined): Normalised {
+  if (text.length > 64) return bad('is not a phone number');
+  const number = parsePhoneNumberFromString(text.trim(), {
+    extract: false,
+    ...(defaultRegion === undefined ? {} : { defaultCountry: defaultRegion }),
+  });
+  if (number === undefined || !number.isPossible() || number.ext !== undefined) {
+    return bad('is not a phone number in E.164, such as +442071838750');
+  }
+  return good(number.number);
+}
+
+function normaliseOpaque(text: string, longest: number): Normalised {
+  const value = text.trim();
+  if (value.length < 1 || value.length > longest) return bad(`must have 1 to ${longest} characters`);
+  return /[\p{Cc}\p{Cs}]/u.test(value) ? bad('must not have control characters') : good(value);
+}
+
+/** Brings an identifier into its normal form. `defaultRegion` (ISO 3166) serves phone numbers without a country. */
+export function normalise(kind: SubjectKind, text: string, defaultRegion?: string): Normalised {
+  switch (kind) {
+    case 'email':
+      return normaliseEmail(text);
+    case 'phone':
+      return normalisePhone(text, defaultRegion as CountryCode | undefined);
+    case 'push_token':
+      return normaliseOpaque(text, 4096);
+    case 'person_id':
+      return normaliseOpaque(text, 256);
+  }
+}
+
+/** What people see in answers and logs: enough to recognise one's own, too little to learn another's. */
+export function mask({ kind, value }: Subject): string {
+  const text = value.reveal();
+  const first = String.fromCodePoint(text.codePointAt(0) ?? 0x2022);
+  switch (kind) {
+    case 'email': {
+      const at = text.lastIndexOf('@');
+      return `${first}••@${text[at + 1] ?? ''}••${text.slice(text.lastIndexOf('.'))}`;
+    }
+    case 'phone':
+      return `${text.slice(0, 3)}••${text.slice(-2)}`;
+    case 'push_token':
+    case 'person_id':
+      return `${first}••`;
+  }
+}
