@@ -1,0 +1,361 @@
+// abide.yaml: what it may say, and what follows from it. Connectors are given by a function, so that nothing here knows
+// a store. Every fault is named with line and column, all of them at once.
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { isSupportedCountry } from 'libphonenumber-js/max';
+import type { CountryCode } from 'libphonenumber-js/max';
+import { z } from 'zod';
+import type { Connector } from '../connectors/contract/connector.ts';
+import { KeyForm, describeKeyForm } from '../connectors/contract/key-form.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { isScope } from '../suppression/scope.ts';
+import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject.ts';
+import { readYaml } from './positioned-yaml.ts';
+import type { ConfigFault, PositionedYaml } from './positioned-yaml.ts';
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+export type StoreConfiguration = {
+  readonly name: string;
+  /** As it stands in the file: a name of ours, or a path. */
+  readonly connectorName: string;
+  readonly connector: Connector;
+  /** The connector's own part of the stanza, as its schema made it. */
+  readonly options: unknown;
+  /** Scope → what its value in the file became; undefined where scopes are a list. */
+  readonly scopes: ReadonlyMap<string, unknown>;
+  readonly accepts: readonly SubjectKind[];
+  readonly required: boolean;
+  readonly lateAfterSeconds: number;
+  readonly key: KeyForm;
+  readonly formerly: string | undefined;
+  /** SHA-256 over the connector's name and target: another one is another store. */
+  readonly fingerprint: Buffer;
+  /** Tells one key form from another without giving a secret away. */
+  readonly keyForm: string;
+};
+
+export type Address = { readonly host: string; readonly port: number };
+
+export type Configuration = {
+  /** The file; undefined: the embedded default. */
+  readonly path: string | undefined;
+  readonly source: 'pgoutput' | 'kafka';
+  /** The API's role; undefined: embedded PostgreSQL in the data folder. */
+  readonly database: string | undefined;
+  readonly ownerDatabase: string | undefined;
+  readonly replicationDatabase: string | undefined;
+  readonly listen: Address;
+  readonly opsListen: Address;
+  /** For phone numbers without a country code. */
+  readonly defaultRegion: CountryCode | undefined;
+  readonly kafka: {
+    readonly brokers: readonly string[];
+    readonly registry: string;
+    readonly connect: string;
+  };
+  readonly stores: readonly StoreConfiguration[];
+};
+
+/**
+ * Gives a connector by its name (`postgres`), or by the path of a data team's own file, relative to the folder of
+ * abide.yaml. Throws where there is none, or the file cannot be loaded.
+ */
+export type LoadConnector = (name: string, folder: string) => Promise<Connector>;
+
+const STORE_NAME = /^[a-z][a-z0-9_-]{0,62}$/;
+const nameMessage = 'must begin with a letter and have at most 63 of a-z, 0-9, _ and -';
+
+const StoreName = z.string().regex(STORE_NAME, nameMessage);
+
+const PostgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: 'must be a URL beginning with postgres://' });
+
+const ListenAddress = z.string().transform((text, context): Address => {
+  const [, bracketed, plain, port] = /^(?:\[([0-9a-fA-F:]+)\]|([^:[\]\s]+)):(\d{1,5})$/.exec(text) ?? [];
+  const host = bracketed ?? plain;
+  if (host !== undefined && Number(port) <= 65_535) return { host, port: Number(port) };
+  context.addIssue({ code: 'custom', message: 'must be host:port, e.g. 127.0.0.1:8080' });
+  return z.NEVER;
+});
+
+const File = z.strictObject({
+  source: z.enum(['pgoutput', 'kafka']).default('pgoutput').describe('How decisions travel'),
+  database: PostgresUrl.optional().describe(
+    'The ledger, as the role of the API; absent: embedded PostgreSQL',
+  ),
+  owner_database: PostgresUrl.optional().describe('The same database as the role that migrates it'),
+  replication_database: PostgresUrl.optional().describe(
+    'The same database as the role that reads the stream',
+  ),
+  listen: ListenAddress.prefault('127.0.0.1:8080').describe('Where the API listens; PORT beats its port'),
+  ops_listen: ListenAddress.prefault('127.0.0.1:9464').describe(
+    'Health and metrics, where listen is not loopback',
+  ),
+  default_region: z
+    .string()
+    .transform((region, context): CountryCode => {
+      if (isSupportedCountry(region)) return region;
+      context.addIssue({ code: 'custom', message: 'must be a country of two capital letters, e.g. GB' });
+      return z.NEVER;
+    })
+    .optional()
+    .describe('The country of phone numbers without a country code'),
+  kafka: z
+    .strictObject({
+      brokers: z
+        .array(z.string().regex(/^[^\s,]+:\d+$/, 'must be host:port'))
+        .min(1)
+        .default(['127.0.0.1:9092']),
+      registry: z.url().default('http://127.0.0.1:8081/apis/ccompat/v7').describe('The schema registry'),
+      connect: z.url().default('http://127.0.0.1:8083').describe('Kafka Connect, which runs Debezium'),
+    })
+    .prefault({}),
+  stores: z.record(StoreName, z.looseObject({ connector: z.string() })),
+});
+
+/** What every stanza may say beside its connector's own options. */
+const STANZA = {
+  connector: z.string(),
+  required: z.boolean().default(true).describe('Whether an opt-out is complete only with this store'),
+  late_after_seconds: z
+    .number()
+    .positive()
+    .max(86_400)
+    .default(10)
+    .describe('When an outstanding decision is late'),
+  accepts: z
+    .array(z.enum(SUBJECT_KINDS))
+    .min(1)
+    .optional()
+    .describe('Fewer kinds than the connector accepts'),
+  scopes: z.union([z.array(z.string()), z.record(z.string(), z.unknown())], {
+    error: 'must be a list of scopes, or a map from scope to value',
+  }),
+  key: KeyForm.default('plain'),
+  formerly: StoreName.optional().describe("The store's name before it was renamed"),
+};
+const Stanza = z.object(STANZA);
+
+/**
+ * Reads the file at `path`, else at ABIDE_CONFIG, else ./abide.yaml where there is one, else the embedded default: one
+ * PostgreSQL store `crm`, whose URL `embeddedStoreUrl` gives. Throws CONFIG_INVALID naming every fault.
+ */
+export async function loadConfiguration({
+  path: asked,
+  env,
+  loadConnector,
+  embeddedStoreUrl,
+  only,
+}: {
+  path?: string | undefined;
+  env: Env;
+  loadConnector: LoadConnector;
+  embeddedStoreUrl: () => Promise<string>;
+  /** A worker's store: nothing else of the file is read, whose secrets the worker's machine need not have. */
+  only?: string | undefined;
+}): Promise<Configuration> {
+  const path = asked ?? (env['ABIDE_CONFIG'] || (existsSync('abide.yaml') ? 'abide.yaml' : undefined));
+  const whole =
+    path === undefined ? embeddedDefault(await embeddedStoreUrl()) : readYaml(readText(path), env);
+  const yaml = only === undefined ? whole : onlyStore(whole, only);
+  const faults = [...yaml.faults];
+  const refuseIfFaulty = (): void => {
+    if (faults.length > 0) throw invalid(path, faults);
+  };
+  refuseIfFaulty();
+
+  const file = File.safeParse(yaml.value ?? {});
+  if (!file.success) faults.push(...faultsOf(file.error.issues, [], yaml));
+  refuseIfFaulty();
+  const { stores: stanzas, ...rest } = file.data!;
+  for (const name of ['owner_database', 'replication_database'] as const) {
+    if (rest[name] !== undefined && rest.database === undefined) {
+      faults.push({ path: [name], at: yaml.positionOfName([], name), detail: 'needs database as well' });
+    }
+  }
+  const folder = dirname(resolve(path ?? '.'));
+  const stores: StoreConfiguration[] = [];
+  for (const [name, stanza] of Object.entries(stanzas)) {
+    const store = await readStore({ name, stanza, yaml, folder, loadConnector });
+    if (store instanceof Array) faults.push(...store);
+    else stores.push(store);
+  }
+  const listen = withPort(rest.listen, env['PORT'], faults);
+  refuseIfFaulty();
+  return {
+    path,
+    source: rest.source,
+    database: rest.database,
+    ownerDatabase: rest.owner_database,
+    replicationDatabase: rest.replication_database,
+    listen,
+    opsListen: rest.ops_listen,
+    defaultRegion: rest.default_region,
+    kafka: rest.kafka,
+    stores,
+  };
+}
+
+function onlyStore(yaml: PositionedYaml, name: string): PositionedYaml {
+  const { stores } = (yaml.value ?? {}) as { stores?: Readonly<Record<string, unknown>> | null };
+  return {
+    ...yaml,
+    value:
+      yaml.value === undefined
+        ? undefined
+        : { stores: stores?.[name] === undefined ? {} : { [name]: stores[name] } },
+    faults: yaml.faults.filter(({ path }) => path.length === 0 || (path[0] === 'stores' && path[1] === name)),
+  };
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (cause) {
+    throw new AbideError('CONFIG_INVALID', `${path} cannot be read.`, { cause });
+  }
+}
+
+const embeddedDefault = (url: string): PositionedYaml => ({
+  value: { stores: { crm: { connector: 'postgres', url, scopes: ['email', 'sms', 'push'] } } },
+  faults: [],
+  positionOf: () => undefined,
+  positionOfName: () => undefined,
+});
+
+function withPort(listen: Address, port: string | undefined, faults: ConfigFault[]): Address {
+  if (port === undefined || port === '') return listen;
+  if (/^\d{1,5}$/.test(port) && Number(port) <= 65_535) return { ...listen, port: Number(port) };
+  faults.push({ path: [], at: undefined, detail: 'the environment variable PORT is not a port' });
+  return listen;
+}
+
+/** One stanza, or everything that is wrong with it. */
+async function readStore({
+  name,
+  stanza,
+  yaml,
+  folder,
+  loadConnector,
+}: {
+  name: string;
+  stanza: Readonly<Record<string, unknown>> & { connector: string };
+  yaml: PositionedYaml;
+  folder: string;
+  loadConnector: LoadConnector;
+}): Promise<StoreConfiguration | ConfigFault[]> {
+  const at = ['stores', name];
+  const faults: ConfigFault[] = [];
+  const fault = (path: readonly PropertyKey[], detail: string): number =>
+    faults.push({ path: [...at, ...path], at: yaml.positionOf([...at, ...path]), detail });
+
+  const connector = await findConnector(stanza.connector, folder, loadConnector);
+  if (typeof connector === 'string') {
+    fault(['connector'], connector);
+    return faults;
+  }
+  const ours = Stanza.safeParse(stanza);
+  if (!ours.success) faults.push(...faultsOf(ours.error.issues, at, yaml));
+  const own = Object.fromEntries(Object.entries(stanza).filter(([field]) => !(field in STANZA)));
+  const options = await strict(connector.options).safeParseAsync(own);
+  if (!options.success) faults.push(...faultsOf(options.error.issues, at, yaml));
+  if (!ours.success || !options.success) return faults;
+
+  const { accepts = connector.accepts, key } = ours.data;
+  accepts.forEach((kind, n) => {
+    if (!connector.accepts.includes(kind))
+      fault(['accepts', n], `${stanza.connector} does not accept ${kind}`);
+  });
+  const scopes = new Map<string, unknown>();
+  const isList = Array.isArray(ours.data.scopes);
+  for (const [index, value] of Object.entries(ours.data.scopes)) {
+    const scope = isList ? String(value) : index;
+    const where = ['scopes', isList ? Number(index) : index];
+    if (!isScope(scope)) {
+      fault(
+        where,
+        `${scope} is not a scope: email, sms, push, a topic such as email/newsletter, or a purpose`,
+      );
+    } else if (scopes.has(scope)) fault(where, `${scope} is named twice`);
+    if (isList) scopes.set(scope, undefined);
+    else if (connector.scopeValue === undefined) fault(where, `${stanza.connector} takes scopes as a list`);
+    else {
+      const parsed = await strict(connector.scopeValue).safeParseAsync(value);
+      if (parsed.success) scopes.set(scope, parsed.data);
+      else faults.push(...faultsOf(parsed.error.issues, [...at, ...where], yaml));
+    }
+  }
+  if (Object.keys(ours.data.scopes).length === 0) fault(['scopes'], 'names no scope');
+  if (faults.length > 0) return faults;
+  return {
+    name,
+    connectorName: stanza.connector,
+    connector,
+    options: options.data,
+    scopes,
+    accepts,
+    required: ours.data.required,
+    lateAfterSeconds: ours.data.late_after_seconds,
+    key,
+    formerly: ours.data.formerly,
+    fingerprint: createHash('sha256')
+      .update(JSON.stringify([stanza.connector, ...connector.target(options.data)]))
+      .digest(),
+    keyForm: describeKeyForm(key),
+  };
+}
+
+/** The connector, or why there is none. */
+const findConnector = (name: string, folder: string, load: LoadConnector): Promise<Connector | string> =>
+  load(name, folder).catch((error: unknown) =>
+    error instanceof AbideError
+      ? error.message
+      : `cannot be loaded: ${error instanceof Error ? error.message : String(error)}`,
+  );
+
+/** A typing error must not go unnoticed, so a schema that would drop what it does not know refuses it. */
+const strict = (schema: z.ZodType): z.ZodType =>
+  schema instanceof z.ZodObject && schema.def.catchall === undefined ? schema.strict() : schema;
+
+type Issues = readonly z.core.$ZodIssue[];
+
+const faultsOf = (issues: Issues, prefix: readonly PropertyKey[], yaml: PositionedYaml): ConfigFault[] =>
+  issues.flatMap((issue): ConfigFault[] => {
+    const path = [...prefix, ...issue.path];
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((name) => ({
+        path: [...path, name],
+        at: yaml.positionOfName(path, name),
+        detail: 'is not known here',
+      }));
+    }
+    if (issue.code === 'invalid_key') {
+      const at = yaml.positionOfName(path.slice(0, -1), String(path.at(-1)));
+      return [{ path, at, detail: issue.issues[0]?.message ?? issue.message }];
+    }
+    // Of several shapes the one that is right as far as it goes is meant.
+    const meant =
+      issue.code === 'invalid_union' &&
+      issue.errors.find((branch) => branch.every((one) => one.path.length > 0));
+    if (meant) return faultsOf(meant, path, yaml);
+    return [{ path, at: yaml.positionOf(path), detail: issue.message }];
+  });
+
+function invalid(file: string | undefined, faults: readonly ConfigFault[]): AbideError {
+  const said = faults.map(({ path, at, detail }) => {
+    const where = at === undefined ? '' : `line ${at.line}, column ${at.column}: `;
+    return `${where}${path.length === 0 ? '' : `${path.map(String).join('.')} `}${detail}`;
+  });
+  return new AbideError(
+    'CONFIG_INVALID',
+    `${file ?? 'The configuration'} is wrong:\n  ${said.join('\n  ')}`,
+    {
+      errors: faults.map(({ path, detail }) => ({ pointer: pointerTo(path), detail })),
+    },
+  );
+}
+
+const pointerTo = (path: readonly PropertyKey[]): string =>
+  path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
