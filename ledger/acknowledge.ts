@@ -1,0 +1,309 @@
+// The ledger believes an acknowledgement only after comparing what the store holds with what was decided.
+import { compareHeld, isDue, mustClear } from '../suppression/acknowledgement.ts';
+import type {
+  Acknowledgement,
+  AcknowledgementAnswer,
+  AcknowledgementReport,
+  Rejection,
+} from '../suppression/acknowledgement.ts';
+import type { Granted, Instant } from '../suppression/decision.ts';
+import type { SubjectKind } from '../suppression/subject.ts';
+import { isRace } from './database.ts';
+import type { Pool } from './database.ts';
+import type { RegisteredStore } from './stores.ts';
+
+type Decided = {
+  seq: number;
+  version: number;
+  kind: SubjectKind;
+  subject_id: string;
+  suppressed: Record<string, Instant>;
+  granted: Record<string, Granted>;
+  settled: boolean;
+  /** The subject's version now. */
+  newest: number;
+  /** The last version that this store acknowledged; read only where something was granted. */
+  acknowledged_version: number | null;
+};
+
+// `decisions` is append-only and this sees committed rows alone: nothing uncommitted or foreign is ever acknowledged.
+const DECIDED = `
+  select d.seq, d.version, d.kind, d.subject_id, d.suppressed, d.granted,
+    exists (select from acknowledgements a
+            where a.store_id = $2 and a.generation = $3 and a.seq = d.seq offset 0) as settled,
+    (select s.version from subjects s where s.id = d.subject_id offset 0) as newest,
+    case when d.granted <> '{}' then (
+      select o.version from decisions o
+      where o.subject_id = d.subject_id and o.version < d.version
+        and exists (select from acknowledgements b where b.store_id = $2 and b.generation = $3 and b.seq = o.seq
+                    and b.outcome <> 'superseded' offset 0)
+      order by o.version desc limit 1
+    ) end as acknowledged_version
+  from decisions d where d.seq = any ($1::bigint[])`;
+
+// Everything that follows from one report. Older decisions of a subject are superseded here and nowhere else: in the
+// statement that inserts the acknowledgement of the newer one. They are found by walking down the versions while their
+// sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
+const SETTLE = `
+  with at as materialized (select clock_timestamp() as now),
+  input as materialized (
+    select x.*, d.subject_id, d.recorded_at
+    from json_to_recordset($1) as x (seq bigint, version bigint, outcome text, held jsonb, attempts int, carried_by text,
+      evidence jsonb)
+    cross join lateral (select subject_id, recorded_at from decisions d where d.seq = x.seq offset 0) d
+    where exists (select from stores s where s.id = $2 and s.generation = $3)
+  ),
+  overtaken as (
+    select distinct on (o.seq) o.seq, o.version, o.recorded_at, i.carried_by
+    from input i
+    cross join stores s
+    cross join lateral (
+      with recursive older as (
+        (select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from decisions o
+         where o.subject_id = i.subject_id and o.version < i.version order by o.version desc limit 1)
+        union all
+        select o.* from older, lateral (
+          select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from decisions o
+          where o.subject_id = i.subject_id and o.version < older.version order by o.version desc limit 1) o
+        where older.seq > s.scanned_through
+      )
+      select older.* from older where older.seq > s.scanned_through
+      union
+      select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted
+      from exceptions e cross join lateral (select * from decisions o where o.seq = e.seq offset 0) o
+      where e.subject_id = i.subject_id and e.store_id = $2 and e.generation = $3 and e.version < i.version
+    ) o
+    where s.id = $2 and i.version > 1 and i.outcome in ('verified', 'applied')
+      and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+      and not exists (
+        select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = o.seq offset 0)
+      and not exists (select from input same where same.seq = o.seq)
+  ),
+  settled as (
+    insert into acknowledgements (store_id, generation, seq, version, outcome, held, acknowledged_at, latency_ms,
+                                  attempts, worker, carried_by, evidence)
+    select $2, $3, one.seq, one.version, one.outcome, one.held, at.now,
+           greatest(0, extract(epoch from at.now - one.recorded_at) * 1000), one.attempts, $4, one.carried_by, one.evidence
+    from at, (
+      select seq, version, outcome, held, recorded_at, attempts, carried_by, evidence from input
+      union all
+      select seq, version, 'superseded', null, recorded_at, 0, carried_by, null from overtaken
+      order by seq
+    ) one
+    on conflict do nothing
+    returning seq, outcome, latency_ms, carried_by, acknowledged_at
+  ),
+  cleared as (
+    delete from exceptions e
+    where e.store_id = $2 and e.generation = $3 and e.seq = any (array(select seq from settled))
+  ),
+  measured as (
+    insert into latency_buckets as b (store_id, minute, bucket, count, max_ms)
+    select $2, date_trunc('minute', acknowledged_at), bucket, count(*), max(latency_ms)
+    from (select *, round(ln(greatest(latency_ms, 0.1)) * 50)::smallint as bucket from settled
+          where carried_by <> 'backfill') timed
+    group by 2, 3 order by 2, 3
+    on conflict (store_id, minute, bucket)
+      do update set count = b.count + excluded.count, max_ms = greatest(b.max_ms, excluded.max_ms)
+  ),
+  counted as (
+    insert into carried as c (store_id, carried_by, count)
+    select $2, carried_by, count(*) from settled where outcome <> 'superseded' group by carried_by order by carried_by
+    on conflict (store_id, carried_by) do update set count = c.count + excluded.count
+  )
+  select seq, outcome, latency_ms from settled`;
+
+/** Latency buckets are 2 % wide: bucket = round(50 ln(ms)). */
+export const bucketMs = (bucket: number): number => Math.exp(bucket / 50);
+
+// A decision that a store refuses, or that failed five times or for a minute, is parked with its clock running and tried
+// again ever more slowly, at most hourly. Somebody absent is asked for again hourly.
+const PARK = `
+  insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
+                               next_try_at)
+  select $2, $3, d.seq, d.subject_id, d.version,
+    (select min(o.seq) from decisions o
+     where o.subject_id = d.subject_id and o.version <= d.version
+       and not exists (
+         select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = o.seq offset 0)),
+    case x.outcome when 'absent' then 'absent' else 'quarantine' end, x.code, x.attempts, clock_timestamp(),
+    clock_timestamp() + case x.outcome when 'absent' then interval '1 hour'
+      else least(interval '1 hour', interval '5 seconds' * power(2, least(greatest(x.attempts - 4, 1), 12))
+                 * (0.8 + 0.4 * random())) end
+  from json_to_recordset($1) as x (seq bigint, outcome text, code text, attempts int)
+  cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
+  where exists (select from stores s where s.id = $2 and s.generation = $3) and (x.outcome in ('absent', 'refused') or x.attempts >= 5
+         or d.recorded_at < clock_timestamp() - interval '60 seconds'
+         or exists (select from exceptions was where was.store_id = $2 and was.generation = $3 and was.seq = d.seq))
+    and not exists (
+      select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = d.seq offset 0)
+  order by d.seq
+  on conflict (store_id, generation, seq) do update
+    set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
+        next_try_at = excluded.next_try_at`;
+
+const SEEN = `
+  insert into workers as w (store_id, id, last_seen_at, report) values ($1, $2, clock_timestamp(), $3)
+  on conflict (store_id, id) do update set last_seen_at = excluded.last_seen_at, report = excluded.report`;
+
+export type Settled = { readonly seq: number; readonly outcome: string; readonly latencyMs: number };
+
+type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
+  readonly duplicate: number;
+  readonly rejected: readonly { seq: number; code: Rejection }[];
+  /** Subjects of which the store holds a version that the ledger never gave it. */
+  readonly ahead: ReadonlyMap<string, number>;
+};
+
+/** Pure: what of a report can be believed. */
+export function judge(
+  acknowledgements: readonly Acknowledgement[],
+  decided: ReadonlyMap<number, Decided>,
+  store: Pick<RegisteredStore, 'scopes' | 'topics' | 'accepts' | 'evidence'>,
+): Judged {
+  const settle: Acknowledgement[] = [];
+  const park: Acknowledgement[] = [];
+  const rejected: { seq: number; code: Rejection }[] = [];
+  const ahead = new Map<string, number>();
+  let duplicate = 0;
+  for (const one of acknowledgements) {
+    const decision = decided.get(one.seq);
+    const reject = (code: Rejection): number => rejected.push({ seq: one.seq, code });
+    if (decision === undefined) reject('unknown_seq');
+    else if (decision.version !== one.version) reject('version_mismatch');
+    else if (!isDue(decision, store)) reject('not_due');
+    else if (one.outcome !== 'verified' && one.outcome !== 'applied') park.push(one);
+    else if (
+      store.evidence !== 'relay' &&
+      (one.outcome === 'verified') !== (store.evidence === 'read_back')
+    ) {
+      reject('not_verifiable');
+    } else if (one.outcome === 'applied') {
+      if (decision.settled) duplicate += 1;
+      else settle.push(one);
+    } else if (one.held.version !== undefined && one.held.version > decision.newest) {
+      ahead.set(decision.subject_id, one.held.version);
+      reject('ahead_of_ledger');
+    } else if (decision.settled) duplicate += 1;
+    else {
+      switch (compareHeld(decision, store, one.held)) {
+        case 'missing':
+          reject('not_verifiable');
+          break;
+        case 'newer':
+          // A newer decision of ours is there; its own acknowledgement supersedes this one.
+          duplicate += 1;
+          break;
+        case 'held':
+          if (holdsWhatWasLifted(one, decision, store)) reject('not_verifiable');
+          else settle.push(one);
+      }
+    }
+  }
+  return { settle, park, duplicate, rejected, ahead };
+}
+
+/**
+ * Whether a scope that this step had to clear is still held. A store may suppress it anew by itself between the apply
+ * and the read-back; at the second attempt a store that holds exactly this version is believed: it has been told.
+ */
+function holdsWhatWasLifted(
+  one: Acknowledgement,
+  decision: Decided,
+  store: Pick<RegisteredStore, 'scopes' | 'topics'>,
+): boolean {
+  const told = one.attempts > 1 && one.held.version === decision.version;
+  return (
+    !told &&
+    mustClear(decision, store, decision.acknowledged_version ?? 0).some((scope) =>
+      one.held.suppressed.includes(scope),
+    )
+  );
+}
+
+/** Takes a worker's report: sign of life, acknowledgements, failures. Idempotent. `raise` heals a store that is ahead. */
+export async function acknowledge(
+  pool: Pool,
+  store: RegisteredStore,
+  report: AcknowledgementReport,
+  raise: (subjectId: string, above: number) => Promise<void>,
+): Promise<AcknowledgementAnswer & { readonly settled: readonly Settled[] }> {
+  const { worker, acknowledgements } = report;
+  await pool.query({
+    name: 'worker-seen',
+    text: SEEN,
+    values: [
+      store.id,
+      worker.id,
+      JSON.stringify({ incarnation: worker.incarnation, lastError: worker.lastError, source: worker.source }),
+    ],
+  });
+  if (acknowledgements.length === 0) return { accepted: 0, duplicate: 0, rejected: [], settled: [] };
+  if (report.generation !== store.generation) {
+    const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));
+    return { accepted: 0, duplicate: 0, rejected, settled: [] };
+  }
+  // The same decision twice in one report counts once.
+  const unique = [...new Map(acknowledgements.map((one) => [one.seq, one])).values()];
+  const { rows } = await pool.query<Decided>({
+    name: 'acknowledge-decided',
+    text: DECIDED,
+    values: [unique.map((one) => one.seq), store.id, store.generation],
+  });
+  const judged = judge(unique, new Map(rows.map((row) => [row.seq, row])), store);
+  const settled = judged.settle.length === 0 ? [] : await settle(pool, store, worker.id, judged.settle);
+  if (judged.park.length > 0) {
+    const parked = judged.park.map(({ seq, outcome, code, attempts }) => ({
+      seq,
+      outcome,
+      code: code ?? null,
+      attempts,
+    }));
+    await pool.query({
+      name: 'park',
+      text: PARK,
+      values: [JSON.stringify(parked), store.id, store.generation],
+    });
+  }
+  for (const [subjectId, version] of judged.ahead) await raise(subjectId, version);
+  const written = new Set(settled.map(({ seq }) => seq));
+  const raced = judged.settle.filter(({ seq }) => !written.has(seq)).length;
+  return {
+    accepted: judged.settle.length - raced + judged.park.length,
+    duplicate: acknowledgements.length - unique.length + judged.duplicate + raced,
+    rejected: judged.rejected,
+    settled,
+  };
+}
+
+async function settle(
+  pool: Pool,
+  store: RegisteredStore,
+  worker: string,
+  acknowledgements: readonly Acknowledgement[],
+): Promise<readonly Settled[]> {
+  const input = JSON.stringify(
+    acknowledgements.map((one) => ({
+      seq: one.seq,
+      version: one.version,
+      outcome: one.outcome,
+      held: { version: one.held.version, suppressed: one.held.suppressed },
+      attempts: one.attempts,
+      carried_by: one.carriedBy,
+      evidence: one.evidence,
+    })),
+  );
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      const { rows } = await pool.query<{ seq: number; outcome: string; latency_ms: number }>({
+        name: 'settle',
+        text: SETTLE,
+        values: [input, store.id, store.generation, worker],
+      });
+      return rows.map((row) => ({ seq: row.seq, outcome: row.outcome, latencyMs: row.latency_ms }));
+    } catch (error) {
+      // Two API processes that acknowledge for one store may deadlock on a histogram row; nothing was written.
+      if (!isRace(error) || attempt === 5) throw error;
+    }
+  }
+}

@@ -1,0 +1,128 @@
+import pg from 'pg';
+import { AbideError } from '../suppression/errors.ts';
+
+export type Pool = pg.Pool;
+export type Client = pg.PoolClient;
+/** Whatever can run a statement: the pool, or one client inside a transaction. */
+export type Queryable = Pick<pg.Pool, 'query'>;
+
+const INT8 = 20;
+const TIMESTAMPTZ = 1184;
+const TIMESTAMPTZ_ARRAY = 1185;
+const INT8_ARRAY = 1016;
+
+/** `2026-11-24 09:00:00.123456+00` (the session is in UTC) → `2026-11-24T09:00:00.123456Z`. */
+const instant = (text: string): string => {
+  const [head = '', fraction = ''] = text.replace(' ', 'T').replace('+00', '').split('.');
+  return `${head}.${fraction.padEnd(6, '0')}Z`;
+};
+
+const defaultParser = pg.types.getTypeParser as (
+  oid: number,
+  format?: 'text' | 'binary',
+) => (text: string) => unknown;
+
+// Our longs stay below 2^53 (a check on versions, 9 quadrillion decisions), so numbers are exact.
+const types = {
+  getTypeParser: (oid: number, format?: 'text' | 'binary') => {
+    if (oid === INT8) return (text: string) => Number(text);
+    if (oid === TIMESTAMPTZ) return instant;
+    if (oid === INT8_ARRAY)
+      return (text: string) => (text === '{}' ? [] : text.slice(1, -1).split(',').map(Number));
+    if (oid === TIMESTAMPTZ_ARRAY) throw new Error('No statement of ours selects a timestamptz[].');
+    return defaultParser(oid, format);
+  },
+};
+
+const SETTINGS = [
+  // A commit must be on disk before it is answered, whatever the server's default says.
+  ['synchronous_commit', 'on'],
+  ['timezone', 'UTC'],
+  ['statement_timeout', '30s'],
+  ['idle_in_transaction_session_timeout', '30s'],
+  // A plan made from the statistics of a young, empty table must not read the whole of a grown one. Beside this setting
+  // our statements leave the planner no choice: one table drives, by an index, and every other one is looked up row by
+  // row in a subquery that `offset 0` keeps from becoming a join. Seen with joins instead: 14 ms an opt-out after half a
+  // minute of load where 1 ms is right, and a page of outstanding decisions that took more than 30 s.
+  ['enable_seqscan', 'off'],
+  // Neither compiling a statement nor starting workers for it ever pays.
+  ['jit', 'off'],
+  ['max_parallel_workers_per_gather', '0'],
+] as const;
+
+/** A bounded pool on our own database. A backend that dies while idle is logged, never thrown. */
+export function openPool(
+  url: string,
+  { max, onError, name = 'abide' }: { max: number; onError: (error: Error) => void; name?: string },
+): Pool {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max,
+    types,
+    application_name: name,
+    connectionTimeoutMillis: 3_000,
+    idleTimeoutMillis: 60_000,
+    options: SETTINGS.map(([name, value]) => `-c ${name}=${value}`).join(' '),
+  });
+  pool.on('error', onError);
+  // A client that is checked out reports its lost connection here as well as to its query.
+  pool.on('connect', (client) => client.on('error', onError));
+  return pool;
+}
+
+/** Milliseconds are what Abide answers in; the ledger keeps microseconds. */
+export const toMilliseconds = (micros: string): string => `${micros.slice(0, 23)}Z`;
+
+const code = (error: unknown): string =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
+
+/** 23505 unique violation, 40P01 deadlock, 40001 serialization: the same again may succeed. */
+export const isRace = (error: unknown): boolean => ['23505', '40P01', '40001'].includes(code(error));
+export const isLockTimeout = (error: unknown): boolean => code(error) === '55P03';
+
+/**
+ * Whether the database could not be asked, as opposed to having refused. Class 08 connection, 53 out of resources, 57
+ * operator intervention (shutdown, cancel), 58 system error, 25006 read-only (a replica after a failover). FATAL of any
+ * class: the session was refused or ended.
+ */
+export const isUnavailable = (error: unknown): boolean =>
+  (error instanceof Error &&
+    'severity' in error &&
+    (error.severity === 'FATAL' || error.severity === 'PANIC')) ||
+  /^(08|53|57|58)/.test(code(error)) ||
+  code(error) === '25006' ||
+  /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EHOST|EAI_)/.test(code(error)) ||
+  (error instanceof Error &&
+    /^(Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error)/.test(
+      error.message,
+    )) ||
+  (error instanceof AggregateError && error.errors.some(isUnavailable));
+
+/** Turns a driver's error into the answer a client gets; anything that is not unavailability stays as it is. */
+export const asLedgerError = (error: unknown): unknown =>
+  isUnavailable(error)
+    ? new AbideError('ledger-unavailable', undefined, { cause: error, retryAfterSeconds: 1 })
+    : error;
+
+/** Runs one transaction; rolls back and frees the client whatever happens. A client that broke is not reused. */
+export async function inTransaction<T>(
+  pool: Pool,
+  work: (client: Client) => Promise<T>,
+  begin = 'begin',
+): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    await client.query(begin);
+    const result = await work(client);
+    await client.query('commit');
+    return result;
+  } catch (error) {
+    await client.query('rollback').catch((rollbackError: unknown) => {
+      broken = rollbackError instanceof Error ? rollbackError : new Error(String(rollbackError));
+    });
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}

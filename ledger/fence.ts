@@ -1,0 +1,28 @@
+// Sequence numbers are taken before commit, so a lower one may become visible after a higher one. A fence is a number
+// below which nothing more can appear: S is the sequence's last value, X a transaction id drawn in a later statement,
+// and every recording transaction draws its own id in a statement before the one that takes a number. Whoever took a
+// number <= S therefore has an id < X, and S is final once no transaction below X runs. Comparing the visible rows' own
+// transaction ids would not do: a row that is not visible yet shows none.
+import type { Queryable } from './database.ts';
+
+export type Fence = { readonly seq: number; readonly xid: string };
+
+/** Two statements on purpose, each a transaction of its own; never inside one that wrote before. Undefined: no decision yet. */
+export async function takeFence(db: Queryable): Promise<Fence | undefined> {
+  const { rows } = await db.query<{ seq: number; used: boolean }>(
+    'select last_value as seq, is_called as used from decisions_seq_seq',
+  );
+  if (rows[0]?.used !== true) return undefined;
+  const drawn = await db.query<{ xid: string }>('select pg_current_xact_id()::text as xid');
+  return { seq: rows[0].seq, xid: drawn.rows[0]!.xid };
+}
+
+/** Whether nothing at or below the fence can appear any more. */
+export async function isFinal(db: Queryable, fence: Fence): Promise<boolean> {
+  const { rows } = await db.query<{ final: boolean }>({
+    name: 'fence-is-final',
+    text: 'select pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8 as final',
+    values: [fence.xid],
+  });
+  return rows[0]!.final;
+}

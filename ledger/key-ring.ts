@@ -1,0 +1,136 @@
+// The key ring: what makes match keys (pepper), seals addresses at rest (storage) and will sign receipts (signing).
+// A ring belongs to its database: another pepper over old data would answer every check with "send", so the database
+// keeps a check value of every key in use and a ring that lacks one does not start.
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { z } from 'zod';
+import { AbideError } from '../suppression/errors.ts';
+import { open, seal, sealedWith } from '../suppression/seal.ts';
+import type { SealContext, SealingKey } from '../suppression/seal.ts';
+import type { Subject } from '../suppression/subject.ts';
+import { inTransaction } from './database.ts';
+import type { Pool } from './database.ts';
+
+const PURPOSES = ['pepper', 'storage', 'signing'] as const;
+type Purpose = (typeof PURPOSES)[number];
+
+const Ring = z.object({
+  keys: z
+    .array(
+      z.object({
+        id: z.int().min(1).max(0xffffffff),
+        purpose: z.enum(PURPOSES),
+        secret: z.base64().refine((text) => Buffer.from(text, 'base64').length === 32, 'must be 32 bytes'),
+      }),
+    )
+    .min(3),
+});
+
+export type KeyRing = {
+  /** HMAC-SHA-256 (pepper, kind ‖ 0x00 ‖ normal form). */
+  matchKey(subject: Subject): Buffer;
+  /** HMAC under the pepper of anything that must be recognised and not be read, apart by label. */
+  fingerprint(label: string, text: string): Buffer;
+  seal(text: string, context: SealContext): Buffer;
+  unseal(envelope: Buffer, context: SealContext): string;
+  readonly pepperId: number;
+  /** Who the ring is, for the database's check. */
+  readonly checks: readonly { readonly keyId: number; readonly purpose: Purpose; readonly value: Buffer }[];
+};
+
+/** A new ring's text, to be kept in a 0600 file or handed over as ABIDE_KEYS. */
+export function makeKeyRing(): string {
+  const keys = PURPOSES.map((purpose, n) => ({
+    id: n + 1,
+    purpose,
+    secret: randomBytes(32).toString('base64'),
+  }));
+  return `${JSON.stringify({ keys }, null, 2)}\n`;
+}
+
+/** Reads a ring's text; the highest id of a purpose is the one in use. Throws KEYS_INVALID, never with a secret in it. */
+export function readKeyRing(text: string): KeyRing {
+  let keys: { id: number; purpose: Purpose; secret: Buffer }[];
+  try {
+    keys = Ring.parse(JSON.parse(text)).keys.map((key) => ({
+      ...key,
+      secret: Buffer.from(key.secret, 'base64'),
+    }));
+  } catch {
+    throw new AbideError(
+      'KEYS_INVALID',
+      'The key ring is not a list of keys with id, purpose and a 32-byte secret.',
+    );
+  }
+  const current = (purpose: Purpose): SealingKey => {
+    const key = keys.filter((one) => one.purpose === purpose).sort((a, b) => b.id - a.id)[0];
+    if (key === undefined) throw new AbideError('KEYS_INVALID', `The key ring has no ${purpose} key.`);
+    return key;
+  };
+  const pepper = current('pepper');
+  const storage = current('storage');
+  current('signing');
+  return {
+    matchKey: ({ kind, value }) =>
+      createHmac('sha256', pepper.secret).update(`${kind}\0${value.reveal()}`).digest(),
+    fingerprint: (label, text) => createHmac('sha256', pepper.secret).update(`${label}\0${text}`).digest(),
+    seal: (text, context) => seal(text, storage, context),
+    unseal: (envelope, context) => {
+      const id = sealedWith(envelope);
+      const key = keys.find((one) => one.purpose === 'storage' && one.id === id);
+      if (key === undefined) throw new AbideError('KEYS_MISSING', `The key ring lacks storage key ${id}.`);
+      return open(envelope, key, context);
+    },
+    pepperId: pepper.id,
+    checks: keys.map(({ id, purpose, secret }) => ({
+      keyId: id,
+      purpose,
+      value: createHmac('sha256', secret).update(`abide key check\0${purpose}\0${id}`).digest(),
+    })),
+  };
+}
+
+/**
+ * Brings ring and database together. `read` gives the ring's text, or undefined where there is none; `make` keeps a new
+ * one and is called only for an empty database. Throws KEYS_MISSING naming the ids that the ring lacks.
+ */
+export async function matchKeyRing(
+  pool: Pool,
+  { read, make }: { read: () => string | undefined; make: (text: string) => void },
+): Promise<KeyRing> {
+  return await inTransaction(pool, async (client) => {
+    await client.query("select pg_advisory_xact_lock(hashtext('abide.key_ring'))");
+    const { rows } = await client.query<{ key_id: number; purpose: Purpose; check_value: Buffer }>(
+      'select key_id, purpose, check_value from key_checks order by purpose, key_id',
+    );
+    let text = read();
+    if (text === undefined) {
+      if (rows.length > 0) throw missing(rows);
+      text = makeKeyRing();
+      make(text);
+    }
+    const ring = readKeyRing(text);
+    const lacking = rows.filter(
+      (row) =>
+        !ring.checks.some(
+          (check) =>
+            check.keyId === row.key_id &&
+            check.purpose === row.purpose &&
+            timingSafeEqual(check.value, row.check_value),
+        ),
+    );
+    if (lacking.length > 0) throw missing(lacking);
+    for (const check of ring.checks) {
+      await client.query(
+        'insert into key_checks (key_id, purpose, check_value) values ($1, $2, $3) on conflict do nothing',
+        [check.keyId, check.purpose, check.value],
+      );
+    }
+    return ring;
+  });
+}
+
+const missing = (rows: readonly { key_id: number; purpose: Purpose }[]): AbideError =>
+  new AbideError(
+    'KEYS_MISSING',
+    `The key ring lacks ${rows.map((row) => `${row.purpose} key ${row.key_id}`).join(', ')}, which this database uses.`,
+  );

@@ -1,0 +1,272 @@
+// What is true, as the rest of Abide may ask for it. Each group is one file beside this one.
+import type {
+  AcknowledgementAnswer,
+  AcknowledgementReport,
+  SourceReport,
+} from '../suppression/acknowledgement.ts';
+import type { Decision, Instant, SubjectState } from '../suppression/decision.ts';
+import type { Channel, Scope } from '../suppression/scope.ts';
+import type { Subject, SubjectKind } from '../suppression/subject.ts';
+
+export const REASONS = ['person_request', 'complaint', 'legal', 'other'] as const;
+export type Reason = (typeof REASONS)[number];
+
+/** What a client asks to have recorded. */
+export type OptOutIntent = {
+  readonly subject: Subject;
+  readonly scopes: readonly Scope[];
+  /** As stated by the client, brought to milliseconds; undefined: the time of receipt. */
+  readonly effectiveAt: Instant | undefined;
+  readonly reason: Reason;
+  readonly note: string | undefined;
+  readonly idempotencyKey: string | undefined;
+  readonly apiVersion: string;
+  readonly caller: Caller;
+  readonly traceparent: string | undefined;
+  /** `performance.now()` when the request arrived: the time of receipt is the database's clock less what passed since. */
+  readonly receivedAtMs: number;
+};
+
+/** Who asks, for the audit log. */
+export type Caller = {
+  readonly client: string;
+  readonly keyId: string;
+  readonly address: string;
+  readonly requestId: string;
+};
+
+export type OptOut = {
+  readonly id: string;
+  readonly requestedScopes: readonly string[];
+  readonly effectiveAt: Instant;
+  readonly receivedAt: Instant;
+  readonly recordedAt: Instant;
+  readonly reason: Reason;
+  readonly client: string;
+  readonly idempotencyKey: string;
+  readonly firstCompletedAt: Instant | undefined;
+};
+
+export type StorePropagation = {
+  readonly store: string;
+  readonly required: boolean;
+  readonly state:
+    'pending' | 'verified' | 'applied' | 'superseded' | 'absent' | 'quarantined' | 'paused' | 'retired';
+  readonly recordedAt: Instant;
+  readonly appliedAt: Instant | undefined;
+  readonly verifiedAt: Instant | undefined;
+  readonly acknowledgedAt: Instant | undefined;
+  readonly latencyMs: number | undefined;
+  readonly attempts: number | undefined;
+  readonly reason: string | undefined;
+};
+
+export type Propagation = {
+  readonly state: 'pending' | 'complete' | 'uncovered';
+  readonly required: number;
+  readonly confirmed: number;
+  readonly verified: number;
+  readonly uncovered: readonly Channel[];
+  readonly firstCompletedAt: Instant | undefined;
+  readonly stores: readonly StorePropagation[];
+};
+
+export type RecordedOutcome = 'recorded' | 'already_opted_out' | 'already_recorded';
+
+/** What the ledger made of an intent, for the answer's text, which is stored with it and answered to every retry. */
+export type Recorded = {
+  readonly outcome: RecordedOutcome;
+  readonly optOut: OptOut;
+  readonly subject: Subject;
+  /** What this request asked for (a repeat answers with an older opt-out). */
+  readonly asked: readonly Scope[];
+  readonly idempotencyKey: string;
+  /** The subject's resulting state. */
+  readonly state: SubjectState;
+  /** A date up to an hour ahead was taken as the time of receipt. */
+  readonly effectiveAtAdjusted: boolean;
+  readonly propagation: Propagation;
+};
+
+export type RecordAnswer = {
+  readonly status: number;
+  /** The body, as `render` made it; for a replay byte for byte the first one. */
+  readonly body: string;
+  readonly replayed: boolean;
+  readonly optOutId: string;
+  /** Undefined where nothing new was decided. */
+  readonly decision:
+    { readonly seq: number; readonly subject: Subject; readonly recordedAt: Instant } | undefined;
+};
+
+/** An opt-out as its client reads it back. */
+export type FoundOptOut = {
+  readonly optOut: OptOut;
+  /** `value` is undefined once the subject was erased. */
+  readonly subject: { readonly kind: SubjectKind; readonly masked: string | undefined };
+  /** The subject's state as this opt-out left it. */
+  readonly state: SubjectState;
+  readonly inForce: boolean;
+  readonly propagation: Propagation;
+};
+
+export type ListFilter = {
+  /** Undefined: every client's (opt_outs:read_all). */
+  readonly client: string | undefined;
+  readonly limit: number;
+  readonly cursor: string | undefined;
+  readonly since: Instant | undefined;
+  readonly until: Instant | undefined;
+  readonly state: Propagation['state'] | undefined;
+  readonly store: string | undefined;
+  readonly reason: Reason | undefined;
+};
+
+export type CheckItem = {
+  readonly subjects: readonly Subject[];
+  readonly channel: Channel;
+  readonly topic: string | undefined;
+};
+export type CheckAnswer = {
+  readonly canSend: boolean;
+  readonly reason: 'opted_out' | 'topic_required' | undefined;
+  readonly optOutId: string | undefined;
+  readonly effectiveAt: Instant | undefined;
+};
+
+export type ApiKey = {
+  readonly id: string;
+  readonly client: string;
+  readonly scopes: readonly string[];
+  /** A worker's key is bound to one store. */
+  readonly store: string | undefined;
+  readonly createdAt: Instant;
+  readonly expiresAt: Instant | undefined;
+  readonly revokedAt: Instant | undefined;
+  readonly lastUsedAt: Instant | undefined;
+};
+
+/** A decision as a worker gets it straight from the ledger, sealed anew under a living transport key. */
+export type Outstanding = Decision & { readonly attempts: number; readonly lane: 'live' | 'backfill' };
+
+export type LagStatus = 'ok' | 'paused' | 'backfilling' | 'late' | 'unknown';
+
+export type StoreLag = {
+  readonly store: string;
+  readonly connector: string;
+  readonly required: boolean;
+  readonly status: LagStatus;
+  readonly evidence: 'read_back' | 'applied' | 'relay';
+  readonly outstanding: number | null;
+  /** Where the count stopped at 10,000, `outstanding` is at least that many. */
+  readonly outstanding_is_at_least?: true;
+  readonly oldest_outstanding_seconds: number | null;
+  readonly absent: number | null;
+  readonly quarantined: number | null;
+  readonly verified_through: number | null;
+  readonly last_acknowledged_at: Instant | null;
+  readonly latency_ms: {
+    readonly count: number;
+    readonly p50: number | null;
+    readonly p95: number | null;
+    readonly p99: number | null;
+    readonly max: number | null;
+    readonly window_seconds: number;
+  };
+  readonly worker: { readonly instances: number; readonly last_seen_at: Instant | null };
+  readonly last_error: { readonly code: string; readonly at: string } | null;
+  readonly backfill: { readonly remaining: number; readonly started_at: Instant } | null;
+  readonly drain_eta_seconds: number | null;
+};
+
+export type SourceLag = {
+  readonly kind: string;
+  readonly status: SourceReport['status'];
+  readonly position_age_seconds: number | null;
+  readonly retained_wal_bytes: number | null;
+  readonly slot: string | null;
+  readonly task?: string;
+  readonly redriven: number;
+};
+
+export type LagReport = {
+  readonly as_of: Instant;
+  readonly status: LagStatus;
+  readonly uncovered: readonly Channel[];
+  readonly sources: readonly SourceLag[];
+  readonly stores: readonly StoreLag[];
+};
+
+export type AuditEntry = {
+  readonly seq: number;
+  readonly at: Instant;
+  readonly client: string | undefined;
+  readonly keyId: string | undefined;
+  readonly callerAddress: string | undefined;
+  readonly action: string;
+  readonly resource: string | undefined;
+  readonly requestId: string | undefined;
+  readonly details: Record<string, unknown>;
+};
+
+/**
+ * Every method throws AbideError('ledger-unavailable') where the database cannot be asked, and resolves only after
+ * COMMIT where it writes.
+ */
+export type Ledger = {
+  /**
+   * Records one intent; concurrent intents share a transaction. Throws AbideError: invalid-value (date ahead),
+   * idempotency-key-reused, idempotency-key-in-use, overloaded, ledger-unavailable.
+   */
+  record(intent: OptOutIntent, render: (recorded: Recorded) => string): Promise<RecordAnswer>;
+  findOptOut(id: string): Promise<FoundOptOut | undefined>;
+  listOptOuts(
+    filter: ListFilter,
+  ): Promise<{ optOuts: readonly FoundOptOut[]; nextCursor: string | undefined }>;
+  lookupSubject(
+    subject: Subject,
+  ): Promise<{ state: SubjectState; optOuts: readonly FoundOptOut[]; propagation: Propagation | undefined }>;
+  /** Holds no connection while it waits; resolves when every required store has confirmed, or after `waitMs`. */
+  waitForPropagation(optOutId: string, waitMs: number, signal: AbortSignal): Promise<Propagation>;
+  propagationOf(optOutId: string): Promise<Propagation | undefined>;
+  /** Which required propagation a fresh opt-out begins with: no store has confirmed yet. */
+  checkSendable(items: readonly CheckItem[]): Promise<{ asOf: Instant; items: readonly CheckAnswer[] }>;
+  lag(): Promise<LagReport>;
+
+  acknowledge(store: string, report: AcknowledgementReport): Promise<AcknowledgementAnswer>;
+  /**
+   * Deliverable decisions, live first. `worker`: while another worker holds the store's lease the page is empty.
+   * With `waitMs` an empty answer is held until something is due. Undefined: no such store.
+   */
+  outstanding(
+    store: string,
+    ask: {
+      after: string | undefined;
+      limit: number;
+      waitMs: number;
+      worker: string | undefined;
+      signal: AbortSignal;
+    },
+  ): Promise<{ generation: number; decisions: readonly Outstanding[]; next: string | undefined } | undefined>;
+  newest(
+    subjectId: string,
+  ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;
+  transportKey(id: number): Promise<Buffer | undefined>;
+
+  authenticate(token: string): Promise<ApiKey | undefined>;
+  createKey(fields: {
+    client: string;
+    scopes: readonly string[];
+    store: string | undefined;
+    expiresAt: Instant | undefined;
+    /** Sets the token beforehand (the administrator's by ABIDE_ADMIN_KEY). */
+    token?: string;
+    caller: Caller | undefined;
+  }): Promise<{ key: ApiKey; token: string }>;
+  listKeys(): Promise<readonly ApiKey[]>;
+  revokeKey(id: string, caller: Caller | undefined): Promise<boolean>;
+
+  audit(ask: { after: number; limit: number; action: string | undefined }): Promise<readonly AuditEntry[]>;
+  /** Throws where the database cannot be asked, or its schema is not this version's. */
+  ready(): Promise<void>;
+};

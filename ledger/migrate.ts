@@ -1,0 +1,77 @@
+// Brings the database to the schema of this version. Any number of processes may start at once.
+import knex from 'knex';
+import type { Knex } from 'knex';
+import pg from 'pg';
+import { AbideError } from '../suppression/errors.ts';
+import { isUnavailable } from './database.ts';
+import * as ledger from './migrations/0001-ledger.ts';
+import { grantPrivileges } from './roles.ts';
+
+type Migration = Knex.Migration & { readonly name: string };
+
+/** In order, and never changed once released: their names stand in the database. */
+const MIGRATIONS: readonly Migration[] = [
+  { name: '0001-ledger', up: (db) => ledger.up(plainSql(db)), down: ledger.down },
+];
+
+/** A migration is SQL as PostgreSQL reads it. Knex would take the question mark of jsonb's operators for a parameter. */
+const plainSql = (db: Knex): Knex =>
+  new Proxy(db, {
+    get: (target, name): unknown =>
+      name === 'raw'
+        ? (sql: string) => target.raw(sql.replace(/(?<!\\)\?/g, '\\?'))
+        : Reflect.get(target, name),
+  });
+
+const source: Knex.MigrationSource<Migration> = {
+  getMigrations: () => Promise.resolve([...MIGRATIONS]),
+  getMigrationName: ({ name }) => name,
+  getMigration: (migration) => Promise.resolve(migration),
+};
+
+/**
+ * Migrates as the owner, and gives the two other roles what they need. Throws DATABASE_UNREACHABLE; a database of a
+ * newer version than ours is refused by knex, which names the migrations that we lack.
+ */
+export async function migrate(
+  ownerUrl: string,
+  roles: { readonly apiRole: string; readonly replicationRole: string },
+): Promise<void> {
+  // The lock belongs to this session and is held until everything is done: of three concurrent migrations of an empty
+  // database two fail without it.
+  const client = new pg.Client({
+    connectionString: ownerUrl,
+    application_name: 'abide migrate',
+    connectionTimeoutMillis: 5_000,
+  });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    await client.query("select pg_advisory_lock(hashtext('abide.migrate'))");
+    await migrateToLatest(ownerUrl);
+    await grantPrivileges(client, roles);
+  } catch (error) {
+    if (!isUnavailable(error)) throw error;
+    throw new AbideError('DATABASE_UNREACHABLE', undefined, { cause: error });
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+async function migrateToLatest(ownerUrl: string): Promise<void> {
+  const db = knex({
+    client: 'pg',
+    connection: ownerUrl,
+    pool: { min: 0, max: 2 },
+    acquireConnectionTimeout: 5_000,
+    migrations: { migrationSource: source },
+  });
+  try {
+    // Knex keeps a lock of its own in a table, and a process killed while it holds that leaves it for ever. We hold the
+    // advisory lock, so whoever left it is gone.
+    await db.migrate.forceFreeMigrationsLock();
+    await db.migrate.latest();
+  } finally {
+    await db.destroy();
+  }
+}

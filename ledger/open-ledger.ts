@@ -1,0 +1,270 @@
+// The ledger of one process: a pool, what is kept in memory of it, and the jobs that keep it moving.
+import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
+import type { SealingKey } from '../suppression/seal.ts';
+import { acknowledge } from './acknowledge.ts';
+import type { Settled } from './acknowledge.ts';
+import { createAuthenticator, createKey, listKeys, revokeKey } from './api-keys.ts';
+import { readAudit } from './audit.ts';
+import { checkSendable } from './check-sendable.ts';
+import { asLedgerError } from './database.ts';
+import type { Pool } from './database.ts';
+import { findOptOut, isUuid, listOptOuts, lookupSubject } from './find.ts';
+import type { KeyRing } from './key-ring.ts';
+import type { LagReport, Ledger, Propagation } from './ledger.ts';
+import { newestOf, outstandingPage } from './outstanding.ts';
+import { propagationOf } from './propagation.ts';
+import { readLag } from './propagation-lag.ts';
+import { createRecorder } from './record.ts';
+import { reissue } from './reissue.ts';
+import { findStore, listStores } from './stores.ts';
+import type { RegisteredStore } from './stores.ts';
+import {
+  currentTransportKey,
+  destroyOldTransportKeys,
+  findTransportKey,
+  livingTransportKeys,
+} from './transport-keys.ts';
+import { createWatermarkJob } from './watermark.ts';
+
+const REGISTRY_MS = 500;
+const WATERMARK_MS = 500;
+const LAG_CACHE_MS = 250;
+/** How soon another process' commit or acknowledgement is noticed; this process' own at once. */
+const POLL_MS = 100;
+const HOUSEKEEPING_MS = 60_000;
+
+export type OpenLedger = Ledger &
+  AsyncDisposable & {
+    /** The registry as of at most half a second ago. */
+    stores(): readonly RegisteredStore[];
+    /** Reads the registry anew, e.g. after it was synced. */
+    refresh(): Promise<void>;
+  };
+
+type LedgerLog = Record<'info' | 'warn', (fields: object, message: string) => void>;
+
+/** Wakes whoever waits; a wait also ends after a time, since other processes cannot wake it. */
+class Bell {
+  readonly #waiting = new Set<() => void>();
+  ring(): void {
+    for (const wake of [...this.#waiting]) wake();
+  }
+  wait(ms: number, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', wake);
+        this.#waiting.delete(wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, ms);
+      signal.addEventListener('abort', wake, { once: true });
+      this.#waiting.add(wake);
+    });
+  }
+}
+
+/**
+ * Opens the ledger for one process. The schema is there already and the ring is the database's own.
+ * `onSettled` sees each acknowledgement that was new.
+ */
+export async function openLedger({
+  pool,
+  ring,
+  log,
+  onSettled = () => undefined,
+}: {
+  pool: Pool;
+  ring: KeyRing;
+  log: LedgerLog;
+  onSettled?: (store: RegisteredStore, settled: readonly Settled[]) => void;
+}): Promise<OpenLedger> {
+  const closing = new AbortController();
+  const recorded = new Bell();
+  const acknowledged = new Bell();
+  let stores: readonly RegisteredStore[] = await listStores(pool);
+  let transport: SealingKey = await currentTransportKey(pool, ring);
+  let livingKeys = await livingTransportKeys(pool);
+
+  const refresh = async (): Promise<void> => {
+    stores = await listStores(pool);
+  };
+  const housekeeping = async (): Promise<void> => {
+    transport = await currentTransportKey(pool, ring);
+    await destroyOldTransportKeys(pool);
+    livingKeys = await livingTransportKeys(pool);
+    await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
+    await pool.query(
+      "delete from idempotency_keys where created_at < clock_timestamp() - interval '30 days'",
+    );
+    await pool.query("delete from latency_buckets where minute < clock_timestamp() - interval '1 day'");
+    await pool.query("delete from workers where last_seen_at < clock_timestamp() - interval '1 day'");
+  };
+  await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
+
+  const watermark = createWatermarkJob(pool);
+  const jobs = [
+    every(REGISTRY_MS, 'registry', refresh),
+    every(WATERMARK_MS, 'watermark', () => watermark.advance()),
+    every(HOUSEKEEPING_MS, 'housekeeping', housekeeping),
+  ];
+
+  /** Repeats a job with a pause between its end and its next begin; a failure is said once and tried again. */
+  function every(pauseMs: number, name: string, job: () => Promise<void>): Promise<void> {
+    const idle = new Bell();
+    let failing = false;
+    return (async () => {
+      for (;;) {
+        await idle.wait(pauseMs, closing.signal);
+        if (closing.signal.aborted) return;
+        try {
+          await job();
+          if (failing) log.info({ job: name }, 'ledger job works again');
+          failing = false;
+        } catch (error) {
+          if (!failing)
+            log.warn({ job: name, error: asLedgerError(error) }, 'ledger job failed, goes on trying');
+          failing = true;
+        }
+      }
+    })();
+  }
+
+  const asked = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      throw asLedgerError(error);
+    }
+  };
+
+  const context = () => ({ ring, stores });
+  const authenticate = createAuthenticator(pool);
+  const recorder = createRecorder({
+    pool,
+    ring,
+    transportKey: () => transport,
+    stores: () => stores,
+    onRecorded: () => recorded.ring(),
+  });
+
+  let lag: { report: Promise<LagReport>; until: number } | undefined;
+  const waiting = createPropagationWatch(async (ids) => await propagationOf(pool, stores, ids), acknowledged);
+
+  return {
+    record: (intent, render) => recorder.record(intent, render),
+    findOptOut: (id) => asked(() => findOptOut(pool, context(), id)),
+    listOptOuts: (filter) => asked(() => listOptOuts(pool, context(), filter)),
+    lookupSubject: (subject) => asked(() => lookupSubject(pool, context(), subject)),
+    propagationOf: (id) =>
+      asked(async () => (isUuid(id) ? (await propagationOf(pool, stores, [id])).get(id) : undefined)),
+    waitForPropagation: (id, waitMs, signal) =>
+      asked(() => waiting(id, waitMs, AbortSignal.any([signal, closing.signal]))),
+    checkSendable: (items) => asked(() => checkSendable(pool, ring, items)),
+    lag: () => {
+      const now = performance.now();
+      if (lag === undefined || lag.until < now) {
+        const fresh = { report: asked(() => readLag(pool)), until: now + LAG_CACHE_MS };
+        lag = fresh;
+        fresh.report.catch(() => {
+          if (lag === fresh) lag = undefined;
+        });
+      }
+      return lag.report;
+    },
+    acknowledge: (name, report) =>
+      asked(async (): Promise<AcknowledgementAnswer> => {
+        // The generation must be of now: an acknowledgement of the one before speaks of another store.
+        const store = await findStore(pool, name);
+        if (store === undefined) {
+          return {
+            accepted: 0,
+            duplicate: 0,
+            rejected: report.acknowledgements.map(({ seq }) => ({ seq, code: 'not_due' as const })),
+          };
+        }
+        const { settled, ...answer } = await acknowledge(pool, store, report, async (subjectId, above) => {
+          await reissue(pool, { ring, transport }, subjectId, above);
+          log.warn(
+            { store: name, subjectId },
+            'a store is ahead of the ledger: its subject is decided again',
+          );
+          recorded.ring();
+        });
+        if (settled.length > 0) {
+          acknowledged.ring();
+          onSettled(store, settled);
+        }
+        return answer;
+      }),
+    outstanding: (store, { waitMs, signal, ...ask }) =>
+      asked(async () => {
+        const until = performance.now() + waitMs;
+        for (;;) {
+          const page = await outstandingPage(pool, { ring, transport, livingKeys }, store, ask);
+          const left = until - performance.now();
+          if (
+            page === undefined ||
+            page.decisions.length > 0 ||
+            left <= 0 ||
+            signal.aborted ||
+            closing.signal.aborted
+          ) {
+            return page;
+          }
+          await recorded.wait(Math.min(left, POLL_MS), AbortSignal.any([signal, closing.signal]));
+        }
+      }),
+    newest: (subjectId) => asked(() => newestOf(pool, subjectId)),
+    transportKey: (id) => asked(() => findTransportKey(pool, ring, id)),
+    authenticate: (token) => asked(() => authenticate(token)),
+    createKey: (fields) => asked(() => createKey(pool, fields)),
+    listKeys: () => asked(() => listKeys(pool)),
+    revokeKey: (id, caller) => asked(() => revokeKey(pool, id, caller)),
+    audit: (ask) => asked(() => readAudit(pool, ask)),
+    ready: () =>
+      asked(async () => {
+        await pool.query('select from decisions limit 0');
+      }),
+    stores: () => stores,
+    refresh: () => asked(refresh),
+    [Symbol.asyncDispose]: async () => {
+      closing.abort();
+      await Promise.all(jobs);
+      await pool.end();
+    },
+  };
+}
+
+/** All who wait share one look at the ledger: it happens after every acknowledgement, and every 100 ms. */
+function createPropagationWatch(
+  look: (ids: readonly string[]) => Promise<Map<string, Propagation>>,
+  acknowledged: Bell,
+): (id: string, waitMs: number, signal: AbortSignal) => Promise<Propagation> {
+  const wanted = new Map<string, number>();
+  let looking: Promise<Map<string, Propagation>> | undefined;
+  const lookForAll = (): Promise<Map<string, Propagation>> => {
+    looking ??= look([...wanted.keys()]).finally(() => {
+      looking = undefined;
+    });
+    return looking;
+  };
+  return async (id, waitMs, signal) => {
+    const until = performance.now() + waitMs;
+    wanted.set(id, (wanted.get(id) ?? 0) + 1);
+    try {
+      for (;;) {
+        // A look that was under way when this one came may have begun without it.
+        const propagation = (await lookForAll()).get(id) ?? (await look([id])).get(id)!;
+        const left = until - performance.now();
+        if (propagation.state !== 'pending' || left <= 0 || signal.aborted) return propagation;
+        await acknowledged.wait(Math.min(left, POLL_MS), signal);
+      }
+    } finally {
+      const others = (wanted.get(id) ?? 1) - 1;
+      if (others === 0) wanted.delete(id);
+      else wanted.set(id, others);
+    }
+  };
+}

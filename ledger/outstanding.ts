@@ -1,0 +1,217 @@
+// What is due to a store and not settled: start-up catch-up, re-drive, recovery and the HTTP worker's feed are this one
+// question. Live decisions first, then the back-fill of a new generation; parked ones when their next try has come.
+import type { Decision, Granted, Instant } from '../suppression/decision.ts';
+import { seal } from '../suppression/seal.ts';
+import type { SealingKey } from '../suppression/seal.ts';
+import type { SubjectKind } from '../suppression/subject.ts';
+import { toMilliseconds } from './database.ts';
+import type { Queryable } from './database.ts';
+import { isUuid } from './find.ts';
+import type { KeyRing } from './key-ring.ts';
+import type { Outstanding } from './ledger.ts';
+
+type Row = {
+  seq: number;
+  opt_out_id: string | null;
+  subject_id: string;
+  kind: SubjectKind;
+  version: number;
+  suppressed: Record<string, Instant>;
+  granted: Record<string, Granted>;
+  effective_at: string;
+  recorded_at: string;
+  sealed: Buffer | null;
+  transport_key_id: number | null;
+  traceparent: string | null;
+  attempts: number | null;
+};
+
+const DECISION = `d.seq, d.opt_out_id, d.subject_id, d.kind, d.version, d.suppressed, d.granted, d.effective_at,
+  d.recorded_at, d.sealed, d.transport_key_id, d.traceparent`;
+
+// What belongs to the store comes as parameters, not by a join: only so do store, generation and sequence together bound
+// the index look-ups (database.ts, SETTINGS). $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels.
+const DUE = 'due(d.kind, d.suppressed, d.granted, $3, $4, $5)';
+
+const UNSETTLED = `not exists (
+      select from acknowledgements a where a.store_id = $1 and a.generation = $2 and a.seq = d.seq offset 0)
+    and not exists (
+      select from exceptions e where e.store_id = $1 and e.generation = $2 and e.seq = d.seq offset 0)`;
+
+const RETRIES = `
+  select ${DECISION}, e.attempts
+  from exceptions e cross join lateral (select * from decisions d where d.seq = e.seq offset 0) d
+  where e.store_id = $1 and e.generation = $2 and e.next_try_at <= clock_timestamp() and ${DUE}
+  order by e.next_try_at, d.seq limit $6`;
+
+const LIVE = `
+  select ${DECISION}, 0 as attempts
+  from decisions d
+  where d.seq > $6 and ${DUE}
+    and ${UNSETTLED}
+  order by d.seq limit $7`;
+
+const BACKFILL = `
+  select ${DECISION}, 0 as attempts
+  from subjects j
+  cross join lateral (
+    select * from decisions d where d.subject_id = j.id and d.version = j.version offset 0) d
+  where j.id > $6 and d.seq <= $7 and $8::xid8 <= pg_snapshot_xmin(pg_current_snapshot()) and ${DUE}
+    and ${UNSETTLED}
+  order by j.id limit $9`;
+
+type StoreHead = {
+  id: number;
+  generation: number;
+  accepts: string[];
+  due_exact: string[];
+  due_channels: string[];
+  live_after: number;
+  backfill_fence: number | null;
+  backfill_after_xid: string | null;
+  backfill_cursor: string | null;
+  in_service: boolean;
+};
+
+/** Whose turn it is: undefined for no such store; `mine` false while another worker holds the lease. */
+async function headOf(
+  db: Queryable,
+  store: string,
+  worker: string | undefined,
+): Promise<(StoreHead & { mine: boolean }) | undefined> {
+  const { rows } = await db.query<StoreHead & { mine: boolean }>({
+    name: 'outstanding-head',
+    text: `select id, generation, accepts, due_exact, due_channels,
+             coalesce(backfill_live_through, scanned_through) as live_after,
+             backfill_fence, backfill_after_xid::text as backfill_after_xid, backfill_cursor,
+             paused_at is null and retired_at is null as in_service,
+             $2::text is null or lease_holder is null or lease_holder = $2 or lease_until < clock_timestamp() as mine
+           from stores where name = $1`,
+    values: [store, worker ?? null],
+  });
+  return rows[0];
+}
+
+/** Re-seals from the subject what travels no more: the copy's transport key was destroyed, or there never was a copy. */
+async function sealAnew(
+  db: Queryable,
+  ring: KeyRing,
+  transport: SealingKey,
+  rows: readonly Row[],
+): Promise<Map<string, Buffer>> {
+  const { rows: subjects } = await db.query<{ id: string; kind: string; sealed: Buffer }>(
+    'select id, kind, sealed from subjects where id = any ($1::uuid[]) and sealed is not null',
+    [rows.map((row) => row.subject_id)],
+  );
+  return new Map(
+    subjects.map(({ id, kind, sealed }) => [
+      id,
+      seal(ring.unseal(sealed, [id, kind]), transport, [id, kind]),
+    ]),
+  );
+}
+
+const toDecision = (row: Row, sealed: Buffer | undefined, transportKeyId: number | undefined): Decision => ({
+  seq: row.seq,
+  optOutId: row.opt_out_id ?? undefined,
+  subjectId: row.subject_id,
+  kind: row.kind,
+  version: row.version,
+  suppressed: row.suppressed,
+  granted: row.granted,
+  effectiveAt: toMilliseconds(row.effective_at),
+  recordedAt: toMilliseconds(row.recorded_at),
+  sealed: sealed?.toString('base64url'),
+  transportKeyId,
+  traceparent: row.traceparent ?? undefined,
+});
+
+/** Pages go `live:<seq>`, then `backfill:<subject id>`; the first page begins with retries whose time has come. */
+function readCursor(after: string | undefined): {
+  lane: 'live' | 'backfill';
+  seq: number;
+  subject: string | undefined;
+} {
+  const [lane, value = ''] = (after ?? '').split(':');
+  if (lane === 'backfill' && isUuid(value)) return { lane, seq: 0, subject: value };
+  return {
+    lane: 'live',
+    seq: lane === 'live' && /^\d{1,15}$/.test(value) ? Number(value) : 0,
+    subject: undefined,
+  };
+}
+
+export type OutstandingAsk = {
+  readonly after: string | undefined;
+  readonly limit: number;
+  readonly worker: string | undefined;
+};
+
+/** One page of what is deliverable to a store; undefined where there is no such store. */
+export async function outstandingPage(
+  db: Queryable,
+  { ring, transport, livingKeys }: { ring: KeyRing; transport: SealingKey; livingKeys: ReadonlySet<number> },
+  store: string,
+  { after, limit, worker }: OutstandingAsk,
+): Promise<{ generation: number; decisions: readonly Outstanding[]; next: string | undefined } | undefined> {
+  const head = await headOf(db, store, worker);
+  if (head === undefined) return undefined;
+  if (!head.in_service || !head.mine) return { generation: head.generation, decisions: [], next: undefined };
+  const cursor = readCursor(after);
+  const page = async (name: string, text: string, ...values: unknown[]): Promise<Row[]> => {
+    const ofStore = [head.id, head.generation, head.accepts, head.due_exact, head.due_channels];
+    return (await db.query<Row>({ name: `outstanding-${name}`, text, values: [...ofStore, ...values] })).rows;
+  };
+  const retries = after === undefined ? await page('retries', RETRIES, limit) : [];
+  const room = limit - retries.length;
+  const live =
+    cursor.lane === 'live' && room > 0
+      ? await page('live', LIVE, Math.max(cursor.seq, head.live_after), room)
+      : [];
+  const left = room - live.length;
+  const from = cursor.subject ?? head.backfill_cursor;
+  const backfill =
+    left > 0 && head.backfill_fence !== null && from !== null
+      ? await page('backfill', BACKFILL, from, head.backfill_fence, head.backfill_after_xid, left)
+      : [];
+  const rows = [...retries, ...live, ...backfill];
+  const stale = rows.filter((row) => row.sealed === null || !livingKeys.has(row.transport_key_id ?? -1));
+  const anew = stale.length === 0 ? undefined : await sealAnew(db, ring, transport, stale);
+  const decisions = rows.map((row, n): Outstanding => {
+    const resealed = anew?.get(row.subject_id);
+    const decision =
+      resealed === undefined
+        ? toDecision(row, row.sealed ?? undefined, row.transport_key_id ?? undefined)
+        : toDecision(row, resealed, transport.id);
+    const lane = n >= retries.length + live.length ? 'backfill' : 'live';
+    return { ...decision, attempts: row.attempts ?? 0, lane };
+  });
+  return { generation: head.generation, decisions, next: nextCursor(rows, retries, live, backfill, limit) };
+}
+
+function nextCursor(
+  rows: readonly Row[],
+  retries: readonly Row[],
+  live: readonly Row[],
+  backfill: readonly Row[],
+  limit: number,
+): string | undefined {
+  if (rows.length < limit) return undefined;
+  if (backfill.length > 0) return `backfill:${backfill.at(-1)!.subject_id}`;
+  if (live.length > 0) return `live:${live.at(-1)!.seq}`;
+  return retries.length > 0 ? 'live:0' : undefined;
+}
+
+/** The newest decision of a subject: what a worker asks before and after it lifts anything. */
+export async function newestOf(
+  db: Queryable,
+  subjectId: string,
+): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined> {
+  if (!isUuid(subjectId)) return undefined;
+  const { rows } = await db.query<Pick<Row, 'seq' | 'version' | 'suppressed' | 'granted'>>({
+    name: 'newest-of',
+    text: `select seq, version, suppressed, granted from decisions where subject_id = $1 order by version desc limit 1`,
+    values: [subjectId],
+  });
+  return rows[0] === undefined ? undefined : { subjectId, ...rows[0] };
+}

@@ -1,0 +1,239 @@
+// The lag cannot lie: it is the age of the oldest decision that a store must hold and has not acknowledged, of all of
+// them, by the database's clock at both ends. What is not known is said to be unknown.
+import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
+import { CHANNELS } from '../suppression/scope.ts';
+import { bucketMs } from './acknowledge.ts';
+import { toMilliseconds } from './database.ts';
+import type { Queryable } from './database.ts';
+import type { LagReport, LagStatus, SourceLag, StoreLag } from './ledger.ts';
+import { uncoveredChannels } from './propagation.ts';
+import { listStores } from './stores.ts';
+
+/** Counted exactly up to here. */
+const COUNTED = 10_000;
+const UNHEARD_SECONDS = 10;
+const WINDOW_SECONDS = 300;
+
+type Head = {
+  id: number;
+  generation: number;
+  accepts: string[];
+  due_exact: string[];
+  due_channels: string[];
+  mark: number;
+  name: string;
+  connector: string;
+  required: boolean;
+  evidence: StoreLag['evidence'];
+  late_after_seconds: number;
+  paused: boolean;
+  scanned_through: number;
+  backfill_started_at: string | null;
+  remaining: number | null;
+};
+
+type Row = Head & {
+  live: number;
+  oldest_live: number | null;
+  parked: number;
+  quarantined: number;
+  absent: number;
+  oldest_parked: number | null;
+  speaks_from: number | null;
+  last_acknowledged_at: string | null;
+  settled_in_window: number;
+  buckets: { bucket: number; count: number; max: number }[] | null;
+  instances: number;
+  last_seen_at: string | null;
+  heard: boolean;
+  last_report: { lastError?: { code: string; at: string }; source?: SourceReport } | null;
+  last_error: { code: string; at: string } | null;
+  redriven: number;
+};
+
+const AGE = (expression: string): string => `extract(epoch from clock_timestamp() - ${expression})::float8`;
+
+// One statement a store, with what belongs to it as parameters, for the reason in outstanding.ts.
+// $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels, $6 the mark that live decisions lie above.
+export const LAG_OF_STORE = `
+  select live.count as live, ${AGE('live.oldest')} as oldest_live,
+    parked.count as parked, parked.quarantined, parked.absent, parked.speaks_from, ${AGE('parked.oldest')} as oldest_parked,
+    (select a.acknowledged_at from acknowledgements a
+     where a.store_id = $1 and a.generation = $2 order by a.seq desc limit 1) as last_acknowledged_at,
+    latency.count as settled_in_window, latency.buckets,
+    heard.instances, heard.last_seen_at, heard.instances > 0 as heard, heard.last_report, heard.last_error,
+    coalesce((select c.count from carried c where c.store_id = $1 and c.carried_by = 'redrive'), 0) as redriven
+  from (
+    select count(*) as count, min(one.recorded_at) as oldest from (
+      select d.recorded_at from decisions d
+      where d.seq > $6 and due(d.kind, d.suppressed, d.granted, $3, $4, $5)
+        and not exists (
+          select from acknowledgements a where a.store_id = $1 and a.generation = $2 and a.seq = d.seq offset 0)
+        and not exists (
+          select from exceptions e where e.store_id = $1 and e.generation = $2 and e.seq = d.seq offset 0)
+      order by d.seq limit ${COUNTED + 1}) one
+  ) live
+  cross join (
+    select count(*) filter (where e.kind <> 'absent') as count,
+           count(*) filter (where e.kind = 'quarantine') as quarantined,
+           count(*) filter (where e.kind = 'absent') as absent,
+           min(e.speaks_from) filter (where e.kind <> 'absent') as speaks_from,
+           min(d.recorded_at) filter (where e.kind <> 'absent') as oldest
+    from exceptions e
+    left join lateral (
+      select d.recorded_at from decisions d where d.seq = e.speaks_from and e.kind <> 'absent' offset 0) d on true
+    where e.store_id = $1 and e.generation = $2
+  ) parked
+  cross join (
+    select coalesce(sum(count), 0)::bigint as count,
+           json_agg(json_build_object('bucket', bucket, 'count', count, 'max', max) order by bucket) as buckets
+    from (select bucket, sum(count) as count, max(max_ms) as max from latency_buckets
+          where store_id = $1 and minute > clock_timestamp() - interval '${WINDOW_SECONDS} seconds' group by bucket) recent
+  ) latency
+  cross join (
+    select count(*) filter (where w.last_seen_at > clock_timestamp() - interval '${UNHEARD_SECONDS} seconds') as instances,
+           max(w.last_seen_at) as last_seen_at,
+           (array_agg(w.report order by w.last_seen_at desc))[1] as last_report,
+           (array_agg(w.report -> 'lastError' order by w.report -> 'lastError' ->> 'at' desc)
+              filter (where w.report -> 'lastError' is not null))[1] as last_error
+    from workers w where w.store_id = $1
+  ) heard`;
+
+const HEADS = `
+  select id, generation, accepts, due_exact, due_channels, coalesce(backfill_live_through, scanned_through) as mark,
+    name, connector, required, evidence, late_after_seconds, paused_at is not null as paused, scanned_through,
+    backfill_started_at,
+    case when backfill_fence is not null then (
+      select count(*) from (select from subjects j where j.id > backfill_cursor limit ${COUNTED}) more) end as remaining,
+    clock_timestamp() as now
+  from stores where retired_at is null order by name`;
+
+function percentiles(row: Row): StoreLag['latency_ms'] {
+  const buckets = row.buckets ?? [];
+  const max = buckets.length === 0 ? null : Math.max(...buckets.map((one) => one.max));
+  const at = (share: number): number | null => {
+    let seen = 0;
+    for (const { bucket, count } of buckets) {
+      seen += count;
+      if (seen >= share * row.settled_in_window) return round(Math.min(bucketMs(bucket), max ?? Infinity));
+    }
+    return null;
+  };
+  return {
+    count: row.settled_in_window,
+    p50: at(0.5),
+    p95: at(0.95),
+    p99: at(0.99),
+    max: max === null ? null : round(max),
+    window_seconds: WINDOW_SECONDS,
+  };
+}
+
+const round = (value: number): number => Math.round(value * 10) / 10;
+
+function statusOf(row: Row, oldest: number | null): LagStatus {
+  if (!row.heard) return 'unknown';
+  if (oldest !== null && oldest > row.late_after_seconds) return 'late';
+  if (row.backfill_started_at !== null) return 'backfilling';
+  return row.paused ? 'paused' : 'ok';
+}
+
+function toStoreLag(row: Row): StoreLag {
+  const ages = [row.oldest_live, row.oldest_parked].filter((age) => age !== null);
+  const oldest = ages.length === 0 ? null : Math.max(...ages);
+  // Pausing hides nothing: a paused store's worker is silent by order, so it is late or paused, never unknown for that.
+  const status = statusOf(row.paused ? { ...row, heard: true } : row, oldest);
+  const perSecond = row.settled_in_window / WINDOW_SECONDS;
+  const outstanding = row.live + row.parked;
+  return {
+    store: row.name,
+    connector: row.connector,
+    required: row.required,
+    status,
+    evidence: row.evidence,
+    outstanding: Math.min(row.live, COUNTED) + row.parked,
+    ...(row.live > COUNTED ? { outstanding_is_at_least: true as const } : {}),
+    // 0 says that there is none, so a decision of this very instant is a millisecond old.
+    oldest_outstanding_seconds: oldest === null ? 0 : Math.max(0.001, Math.round(oldest * 1000) / 1000),
+    absent: row.absent,
+    quarantined: row.quarantined,
+    verified_through:
+      row.backfill_started_at !== null ? 0 : Math.min(row.scanned_through, (row.speaks_from ?? Infinity) - 1),
+    last_acknowledged_at: row.last_acknowledged_at === null ? null : toMilliseconds(row.last_acknowledged_at),
+    latency_ms: percentiles(row),
+    worker: {
+      instances: row.instances,
+      last_seen_at: row.last_seen_at === null ? null : toMilliseconds(row.last_seen_at),
+    },
+    last_error: row.last_error,
+    backfill:
+      row.backfill_started_at === null
+        ? null
+        : { remaining: row.remaining ?? 0, started_at: toMilliseconds(row.backfill_started_at) },
+    drain_eta_seconds: outstanding === 0 ? 0 : perSecond === 0 ? null : Math.ceil(outstanding / perSecond),
+  };
+}
+
+const WORST: readonly LagStatus[] = ['unknown', 'late', 'backfilling', 'paused', 'ok'];
+const worst = (statuses: readonly LagStatus[]): LagStatus =>
+  WORST.find((status) => statuses.includes(status)) ?? 'unknown';
+
+const SOURCE_WORST: readonly SourceStatus[] = ['unknown', 'down', 'polling', 'catching_up', 'ok'];
+
+type Slot = { slot_name: string; active: boolean; retained: number | null };
+
+/** One entry a kind of source, from the workers' own reports; the slot's side of it from the server. */
+function toSources(rows: readonly Row[], slots: readonly Slot[]): SourceLag[] {
+  const reports = rows.flatMap((row) =>
+    row.last_report?.source === undefined ? [] : [{ source: row.last_report.source, row }],
+  );
+  return [...Map.groupBy(reports, ({ source }) => source.kind)].map(([kind, group]) => {
+    const statuses = group.map(({ source, row }) => (row.heard ? source.status : 'unknown'));
+    const ages = group.map(({ source }) => source.positionAgeSeconds).filter((age) => age !== undefined);
+    const own = kind === 'http' ? [] : slots;
+    const retained = own.map((slot) => slot.retained).filter((bytes) => bytes !== null);
+    return {
+      kind,
+      status: SOURCE_WORST.find((status) => statuses.includes(status)) ?? 'unknown',
+      position_age_seconds: ages.length === 0 ? null : Math.max(...ages),
+      retained_wal_bytes: retained.length === 0 ? null : Math.max(...retained),
+      slot: own.length === 0 ? null : own.some((slot) => slot.active) ? 'active' : 'inactive',
+      redriven: group.reduce((sum, { row }) => sum + row.redriven, 0),
+    };
+  });
+}
+
+const SLOTS = `
+  select slot_name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 as retained
+  from pg_replication_slots where database = current_database() and slot_type = 'logical'`;
+
+/** Reads the lag of every store in service; throws where it is not known. */
+export async function readLag(db: Queryable): Promise<LagReport> {
+  const [stores, { rows: heads }, slots, clock] = await Promise.all([
+    listStores(db),
+    db.query<Head>({ name: 'lag-heads', text: HEADS }),
+    db.query<Slot>({ name: 'lag-slots', text: SLOTS }),
+    db.query<{ now: string }>('select clock_timestamp() as now'),
+  ]);
+  const rows = await Promise.all(
+    heads.map(async (head): Promise<Row> => {
+      const { id, generation, accepts, due_exact: exact, due_channels: channels, mark } = head;
+      const values = [id, generation, accepts, exact, channels, mark];
+      const { rows: of } = await db.query<Omit<Row, keyof Head>>({
+        name: 'lag-of-store',
+        text: LAG_OF_STORE,
+        values,
+      });
+      return { ...head, ...of[0]! };
+    }),
+  );
+  const lags = rows.map(toStoreLag);
+  const required = lags.filter((lag) => lag.required);
+  return {
+    as_of: toMilliseconds(clock.rows[0]!.now),
+    status: required.length === 0 ? 'unknown' : worst(required.map((lag) => lag.status)),
+    uncovered: uncoveredChannels(stores, CHANNELS),
+    sources: toSources(rows, slots.rows),
+    stores: lags,
+  };
+}

@@ -1,0 +1,177 @@
+// Where an opt-out has arrived: computed from acknowledgements and exceptions at the moment of asking, never stored.
+import type { Instant } from '../suppression/decision.ts';
+import { CHANNELS, isChannel, meets } from '../suppression/scope.ts';
+import type { Channel } from '../suppression/scope.ts';
+import type { SubjectKind } from '../suppression/subject.ts';
+import { toMilliseconds } from './database.ts';
+import type { Queryable } from './database.ts';
+import type { Propagation, StorePropagation } from './ledger.ts';
+import type { RegisteredStore } from './stores.ts';
+
+type Coverage = Pick<RegisteredStore, 'accepts' | 'scopes' | 'topics' | 'required' | 'retiredAt'>;
+
+/** The asked channels that no required store in service covers for this kind of subject. */
+export const uncoveredChannels = (
+  stores: readonly Coverage[],
+  asked: readonly string[],
+  kind?: SubjectKind,
+): Channel[] =>
+  CHANNELS.filter(
+    (channel) =>
+      asked.some((scope) => isChannel(scope) && scope === channel) &&
+      !stores.some(
+        (store) =>
+          store.required &&
+          store.retiredAt === undefined &&
+          (kind === undefined || store.accepts.includes(kind)) &&
+          store.scopes.some((stored) => meets(channel, stored, store.topics)),
+      ),
+  );
+
+type Row = {
+  opt_out_id: string;
+  kind: SubjectKind;
+  requested_scopes: string[];
+  first_completed_at: string | null;
+  recorded_at: string;
+  store: string | null;
+  required: boolean;
+  added_at: string;
+  retired: boolean;
+  paused: boolean;
+  read_back: boolean;
+  outcome: 'verified' | 'applied' | 'superseded' | null;
+  acknowledged_at: string | null;
+  first_acknowledged_at: string | null;
+  latency_ms: number | null;
+  attempts: number | null;
+  evidence: { appliedAt?: string; verifiedAt?: string } | null;
+  exception: 'quarantine' | 'redrive' | 'absent' | null;
+  exception_code: string | null;
+  exception_attempts: number | null;
+  exception_since: string | null;
+  below_mark: boolean;
+};
+
+const SQL = `
+  select o.id as opt_out_id, d.kind, o.requested_scopes, o.first_completed_at, d.recorded_at,
+         s.name as store, s.required, s.added_at, s.retired_at is not null as retired,
+         s.paused_at is not null as paused, s.evidence = 'read_back' as read_back,
+         a.outcome, a.acknowledged_at, a.latency_ms, a.attempts, a.evidence,
+         (select min(every.acknowledged_at) from acknowledgements every
+          where every.store_id = s.id and every.generation between 1 and s.generation and every.seq = d.seq
+         ) as first_acknowledged_at,
+         e.kind as exception, e.code as exception_code, e.attempts as exception_attempts, e.since as exception_since,
+         s.backfill_fence is null and d.seq <= s.scanned_through as below_mark
+  from opt_outs o
+  cross join lateral (select * from decisions d where d.opt_out_id = o.id offset 0) d
+  left join stores s on due(d.kind, d.suppressed, d.granted, s.accepts, s.due_exact, s.due_channels)
+  left join lateral (
+    select * from acknowledgements a
+    where a.store_id = s.id and a.generation = s.generation and a.seq = d.seq offset 0) a on true
+  left join lateral (
+    select x.kind, x.code, x.attempts, x.since from exceptions x
+    where x.subject_id = d.subject_id and x.store_id = s.id and x.generation = s.generation
+      and d.seq between x.speaks_from and x.seq
+    order by x.seq limit 1) e on a.seq is null
+  where o.id = any ($1::uuid[])
+  order by s.name`;
+
+function storeState(row: Row): StorePropagation['state'] {
+  if (row.outcome !== null) return row.outcome;
+  // At or below the mark and no exception is confirmation without a row: old partitions may be detached.
+  if (row.exception === null && row.below_mark) return row.read_back ? 'verified' : 'applied';
+  if (row.retired) return 'retired';
+  if (row.exception === 'absent') return 'absent';
+  if (row.paused) return 'paused';
+  return row.exception === 'quarantine' ? 'quarantined' : 'pending';
+}
+
+const millis = (at: string | null | undefined): Instant | undefined =>
+  at === null || at === undefined ? undefined : toMilliseconds(at);
+
+/**
+ * When every store that was required at the time had first confirmed: stores that joined later do not undo it.
+ * Undefined while that never was.
+ */
+function firstCompleted(rows: readonly Row[]): string | undefined {
+  const required = rows
+    .filter((row) => row.required && !row.retired)
+    .sort((a, b) => (a.added_at < b.added_at ? -1 : 1));
+  let at: string | undefined;
+  for (const row of required) {
+    if (at !== undefined && row.added_at > at) break;
+    const confirmed =
+      row.first_acknowledged_at ??
+      (row.exception === 'absent' ? row.exception_since : row.below_mark ? row.recorded_at : null);
+    if (confirmed === null) return undefined;
+    if (at === undefined || confirmed > at) at = confirmed;
+  }
+  return at;
+}
+
+/** The propagation of each opt-out, of now; an id without a decision is left out. */
+export async function propagationOf(
+  db: Queryable,
+  stores: readonly Coverage[],
+  optOutIds: readonly string[],
+): Promise<Map<string, Propagation>> {
+  const { rows } = await db.query<Row>({ name: 'propagation-of', text: SQL, values: [optOutIds] });
+  const answers = new Map<string, Propagation>();
+  for (const [id, group] of Map.groupBy(rows, (row) => row.opt_out_id)) {
+    const head = group[0]!;
+    const due = group.filter((row) => row.store !== null);
+    const listed = due.map((row): StorePropagation => ({
+      store: row.store!,
+      required: row.required,
+      state: storeState(row),
+      recordedAt: toMilliseconds(row.recorded_at),
+      appliedAt: row.evidence?.appliedAt,
+      verifiedAt: row.evidence?.verifiedAt,
+      acknowledgedAt: millis(row.acknowledged_at),
+      latencyMs: row.latency_ms ?? undefined,
+      attempts: row.attempts ?? row.exception_attempts ?? undefined,
+      reason: row.exception_code ?? undefined,
+    }));
+    const counted = listed.filter((store, n) => store.required && !due[n]!.retired);
+    const confirmed = counted.filter(({ state }) =>
+      ['verified', 'applied', 'superseded'].includes(state),
+    ).length;
+    const absent = counted.filter(({ state }) => state === 'absent').length;
+    const state =
+      counted.length === 0 ? 'uncovered' : confirmed + absent === counted.length ? 'complete' : 'pending';
+    answers.set(id, {
+      state,
+      required: counted.length,
+      confirmed,
+      verified: counted.filter((store) => store.state === 'verified').length,
+      uncovered: uncoveredChannels(stores, head.requested_scopes, head.kind),
+      firstCompletedAt: millis(
+        head.first_completed_at ?? (counted.length > 0 ? firstCompleted(due) : undefined),
+      ),
+      stores: listed,
+    });
+  }
+  return answers;
+}
+
+/** A fresh opt-out's propagation: nobody has confirmed yet. `covering`: the stores for which its decision is due. */
+export const begunPropagation = (
+  stores: readonly RegisteredStore[],
+  asked: readonly string[],
+  kind: SubjectKind,
+  isDueTo: (store: RegisteredStore) => boolean,
+): Propagation => {
+  const required = stores.filter(
+    (store) => store.required && store.retiredAt === undefined && isDueTo(store),
+  ).length;
+  return {
+    state: required === 0 ? 'uncovered' : 'pending',
+    required,
+    confirmed: 0,
+    verified: 0,
+    uncovered: uncoveredChannels(stores, asked, kind),
+    firstCompletedAt: undefined,
+    stores: [],
+  };
+};

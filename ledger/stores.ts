@@ -1,0 +1,267 @@
+// Which stores must abide. Synced from the configuration by the API's process, under a lock, every change audited. A
+// store that disappears from the file stays due until it is retired: forgetting a store must not look like success.
+import type { SubjectKind } from '../suppression/subject.ts';
+import { channelOfTopic, isChannel } from '../suppression/scope.ts';
+import { audit } from './audit.ts';
+import { inTransaction } from './database.ts';
+import type { Client, Pool, Queryable } from './database.ts';
+import { takeFence } from './fence.ts';
+import type { Fence } from './fence.ts';
+import type { Caller } from './ledger.ts';
+
+/** What the configuration says of a store, as far as the ledger keeps it. */
+export type StoreRegistration = {
+  readonly name: string;
+  readonly connector: string;
+  readonly accepts: readonly SubjectKind[];
+  readonly scopes: readonly string[];
+  readonly topics: boolean;
+  readonly required: boolean;
+  readonly evidence: 'read_back' | 'applied' | 'relay';
+  readonly lateAfterSeconds: number;
+  /** SHA-256 over connector, host, port, database and table or prefix; never credentials. */
+  readonly fingerprint: Buffer;
+  readonly keyForm: string;
+  readonly formerly: string | undefined;
+};
+
+export type RegisteredStore = {
+  readonly id: number;
+  readonly name: string;
+  readonly generation: number;
+  readonly connector: string;
+  readonly accepts: readonly SubjectKind[];
+  readonly scopes: readonly string[];
+  readonly topics: boolean;
+  readonly required: boolean;
+  readonly evidence: 'read_back' | 'applied' | 'relay';
+  readonly lateAfterSeconds: number;
+  /** Everything due at or below this seq is the back-fill's; undefined while there is none. */
+  readonly backfillFence: number | undefined;
+  /** Live decisions are those above: scanned_through, or while it is back-filled the mark above the fence. */
+  readonly liveAfter: number;
+  readonly pausedAt: string | undefined;
+  readonly retiredAt: string | undefined;
+};
+
+const COLUMNS = `
+  id, name, generation, connector, accepts, scopes, topics, required, evidence,
+  late_after_seconds as "lateAfterSeconds", backfill_fence as "backfillFence",
+  coalesce(backfill_live_through, scanned_through) as "liveAfter", paused_at as "pausedAt", retired_at as "retiredAt"`;
+
+type Row = { [K in keyof RegisteredStore]: RegisteredStore[K] | null };
+const toStore = (row: Row): RegisteredStore =>
+  Object.fromEntries(
+    Object.entries(row).map(([name, value]) => [name, value ?? undefined]),
+  ) as RegisteredStore;
+
+export async function listStores(db: Queryable): Promise<readonly RegisteredStore[]> {
+  const { rows } = await db.query<Row>({
+    name: 'list-stores',
+    text: `select ${COLUMNS} from stores order by name`,
+  });
+  return rows.map(toStore);
+}
+
+export async function findStore(db: Queryable, name: string): Promise<RegisteredStore | undefined> {
+  const { rows } = await db.query<Row>({
+    name: 'find-store',
+    text: `select ${COLUMNS} from stores where name = $1`,
+    values: [name],
+  });
+  return rows[0] === undefined ? undefined : toStore(rows[0]);
+}
+
+/** The arguments of the SQL function due(), from the rule in suppression/scope.ts. */
+const dueArguments = ({ scopes, topics }: Pick<StoreRegistration, 'scopes' | 'topics'>) => ({
+  exact: [...new Set(scopes.flatMap((scope) => [scope, channelOfTopic(scope) ?? scope]))],
+  channels: topics ? scopes.filter(isChannel) : [],
+});
+
+/**
+ * Starts a generation's back-fill: what the subjects hold at or below the fence goes by the cursor once the fence is
+ * final; what comes after is live from now on. An empty ledger has nothing to fill in.
+ */
+async function startBackfill(client: Client, storeId: number, fence: Fence | undefined): Promise<void> {
+  await client.query(
+    `update stores set scanned_through = 0, backfill_fence = $2, backfill_after_xid = $3, backfill_live_through = $2,
+       backfill_cursor = case when $2::bigint is not null then '00000000-0000-0000-0000-000000000000'::uuid end,
+       backfill_started_at = case when $2::bigint is not null then clock_timestamp() end
+     where id = $1`,
+    [storeId, fence?.seq ?? null, fence?.xid ?? null],
+  );
+}
+
+type Full = Row & {
+  target_fingerprint: Buffer;
+  key_form: string;
+};
+
+/** What of a change could leave old opt-outs out; undefined where none could. */
+function whyRefill(before: Full, now: StoreRegistration): string | undefined {
+  if (!before.target_fingerprint.equals(now.fingerprint)) return 'another target';
+  if (before.key_form !== now.keyForm) return 'another key form';
+  if (before.connector !== now.connector) return 'another connector';
+  if (now.accepts.some((kind) => !before.accepts!.includes(kind))) return 'accepts more kinds of subject';
+  if (now.scopes.some((scope) => !before.scopes!.includes(scope))) return 'more scopes';
+  if (now.topics && !before.topics!) return 'holds topics now';
+  return undefined;
+}
+
+/**
+ * Brings the registry to what the configuration says. A change that could leave old opt-outs out starts a new
+ * generation. Returns the stores that are registered and in nobody's file, for the log.
+ */
+export async function syncStores(
+  pool: Pool,
+  registrations: readonly StoreRegistration[],
+  caller: Caller | undefined,
+): Promise<{ missing: readonly string[] }> {
+  const fence = await takeFence(pool);
+  return await inTransaction(pool, async (client) => {
+    await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
+    for (const registration of registrations) await syncStore(client, registration, fence, caller);
+    const { rows } = await client.query<{ name: string }>(
+      'select name from stores where retired_at is null and not name = any ($1) order by name',
+      [registrations.map(({ name }) => name)],
+    );
+    return { missing: rows.map(({ name }) => name) };
+  });
+}
+
+async function syncStore(
+  client: Client,
+  now: StoreRegistration,
+  fence: Fence | undefined,
+  caller: Caller | undefined,
+): Promise<void> {
+  const { exact, channels } = dueArguments(now);
+  const values = [
+    now.name,
+    now.connector,
+    now.accepts,
+    now.scopes,
+    now.topics,
+    exact,
+    channels,
+    now.required,
+    now.evidence,
+    now.lateAfterSeconds,
+    now.fingerprint,
+    now.keyForm,
+  ];
+  if (now.formerly !== undefined) {
+    const renamed = await client.query(
+      'update stores set name = $1 where name = $2 and not exists (select from stores where name = $1)',
+      [now.name, now.formerly],
+    );
+    if (renamed.rowCount === 1)
+      await audit(client, caller, 'store.renamed', now.name, { formerly: now.formerly });
+  }
+  const { rows } = await client.query<Full>(
+    `select ${COLUMNS}, target_fingerprint, key_form from stores where name = $1 for update`,
+    [now.name],
+  );
+  const before = rows[0];
+  if (before === undefined) {
+    const added = await client.query<{ id: number }>(
+      `insert into stores (name, connector, accepts, scopes, topics, due_exact, due_channels, required, evidence,
+         late_after_seconds, target_fingerprint, key_form, generation, added_at, scanned_through)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, clock_timestamp(), 0) returning id`,
+      values,
+    );
+    await startBackfill(client, added.rows[0]!.id, fence);
+    await audit(client, caller, 'store.added', now.name, { connector: now.connector, scopes: now.scopes });
+    return;
+  }
+  const refill = before.retiredAt === null ? whyRefill(before, now) : 'in service again';
+  const changed = await client.query(
+    `update stores set connector = $2, accepts = $3, scopes = $4, topics = $5, due_exact = $6, due_channels = $7,
+       required = $8, evidence = $9, late_after_seconds = $10, target_fingerprint = $11, key_form = $12, retired_at = null
+     where name = $1 and (connector, accepts, scopes, topics, due_exact, due_channels, required, evidence,
+       late_after_seconds, target_fingerprint, key_form, retired_at is null)
+       is distinct from ($2, $3::text[], $4::text[], $5::boolean, $6::text[], $7::text[], $8::boolean, $9,
+       $10::double precision, $11::bytea, $12, true)`,
+    values,
+  );
+  if (changed.rowCount === 1) {
+    await audit(client, caller, 'store.changed', now.name, { scopes: now.scopes, required: now.required });
+  }
+  if (refill !== undefined) await newGeneration(client, now.name, fence, refill, caller);
+}
+
+async function newGeneration(
+  client: Client,
+  name: string,
+  fence: Fence | undefined,
+  reason: string,
+  caller: Caller | undefined,
+): Promise<boolean> {
+  const { rows } = await client.query<{ id: number; generation: number }>(
+    'update stores set generation = generation + 1 where name = $1 returning id, generation',
+    [name],
+  );
+  const store = rows[0];
+  if (store === undefined) return false;
+  await startBackfill(client, store.id, fence);
+  await audit(client, caller, 'store.refilled', name, { generation: store.generation, reason });
+  return true;
+}
+
+/** Starts a new generation on demand. False where there is no such store. */
+export async function refillStore(
+  pool: Pool,
+  name: string,
+  reason: string,
+  caller: Caller | undefined,
+): Promise<boolean> {
+  const fence = await takeFence(pool);
+  return await inTransaction(pool, async (client) => {
+    await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
+    return await newGeneration(client, name, fence, reason, caller);
+  });
+}
+
+const CHANGES = {
+  paused:
+    'update stores set paused_at = clock_timestamp() where name = $1 and paused_at is null and retired_at is null',
+  resumed: 'update stores set paused_at = null where name = $1 and paused_at is not null',
+  retired: 'update stores set retired_at = clock_timestamp() where name = $1 and retired_at is null',
+} as const;
+
+/** Pauses, resumes or retires a store. False where there is no such store, or it is so already. */
+export const changeStore = (
+  pool: Pool,
+  name: string,
+  change: keyof typeof CHANGES,
+  details: { readonly reason?: string },
+  caller: Caller | undefined,
+): Promise<boolean> =>
+  inTransaction(pool, async (client) => {
+    const { rowCount } = await client.query(CHANGES[change], [name]);
+    if (rowCount === 1) await audit(client, caller, `store.${change}`, name, details);
+    return rowCount === 1;
+  });
+
+/**
+ * Takes or renews a store's lease for 5 s, by the database's clock. False while another worker holds it, or the store
+ * is paused or retired.
+ */
+export async function renewLease(db: Queryable, name: string, holder: string): Promise<boolean> {
+  const { rowCount } = await db.query({
+    name: 'renew-lease',
+    text: `update stores set lease_holder = $2, lease_until = clock_timestamp() + interval '5 seconds'
+           where name = $1 and paused_at is null and retired_at is null
+             and (lease_holder is not distinct from $2 or lease_holder is null or lease_until < clock_timestamp())`,
+    values: [name, holder],
+  });
+  return rowCount === 1;
+}
+
+/** Gives a lease back, so that another worker need not wait for its end. */
+export async function releaseLease(db: Queryable, name: string, holder: string): Promise<void> {
+  await db.query(
+    'update stores set lease_holder = null, lease_until = null where name = $1 and lease_holder = $2',
+    [name, holder],
+  );
+}

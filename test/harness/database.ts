@@ -1,0 +1,68 @@
+// A ledger of its own for each test: a copy of the migrated template, with the three roles of a real installation.
+import { randomBytes } from 'node:crypto';
+import pg from 'pg';
+import { grantPrivileges } from '../../ledger/roles.ts';
+import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { FOLDER, ROLES, TEMPLATE } from './postgres-of-the-run.ts';
+
+export type TestDatabase = AsyncDisposable & {
+  readonly name: string;
+  readonly urls: { readonly owner: string; readonly api: string; readonly replication: string };
+  /** As the superuser, in this database: for faults, and for looking at everything. */
+  readonly superuserUrl: string;
+};
+
+/** `await using db = await freshDatabase()`: migrated, empty, dropped on disposal with whoever is still connected. */
+export const freshDatabase = (): Promise<TestDatabase> => makeDatabase(TEMPLATE);
+
+/** A database without tables: for migrations themselves, and as a store's. */
+export const emptyDatabase = (): Promise<TestDatabase> => makeDatabase('template1');
+
+async function makeDatabase(template: string): Promise<TestDatabase> {
+  const { urls, superuserUrl } = await postgresOfTheRun();
+  const name = `test_${randomBytes(6).toString('hex')}`;
+  const inDatabase = (url: string): string => Object.assign(new URL(url), { pathname: name }).href;
+  await withClient(superuserUrl, (client) =>
+    client.query(`create database ${name} template ${template} owner abide_owner`),
+  );
+  const owner = inDatabase(urls.owner);
+  // What is granted on a database is not copied with it.
+  if (template === TEMPLATE) await withClient(owner, (client) => grantPrivileges(client, ROLES));
+  return {
+    name,
+    urls: { owner, api: inDatabase(urls.api), replication: inDatabase(urls.replication) },
+    superuserUrl: inDatabase(superuserUrl),
+    [Symbol.asyncDispose]: () =>
+      withClient(superuserUrl, async (client) => {
+        // A permanent slot that a test left would forbid the drop; a temporary one ends with its session.
+        await client.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [
+          name,
+        ]);
+        await client.query(
+          'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not temporary',
+          [name],
+        );
+        await client.query(`drop database ${name} with (force)`);
+      }),
+  };
+}
+
+async function postgresOfTheRun(): Promise<NonNullable<Awaited<ReturnType<typeof findEmbeddedPostgres>>>> {
+  const folder = process.env[FOLDER];
+  const found = folder === undefined ? undefined : await findEmbeddedPostgres(folder);
+  if (found === undefined) throw new Error('No PostgreSQL in this run: start it with npm test.');
+  return found;
+}
+
+/** One connection for a few statements. */
+export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+  const client = new pg.Client({ connectionString: url });
+  // A server that a test takes away reports itself here as well as to the statement.
+  client.on('error', () => undefined);
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}

@@ -1,0 +1,351 @@
+import { expect, test } from '@jest/globals';
+import {
+  freshLedger,
+  grant,
+  intent,
+  outstandingOf,
+  read,
+  render,
+  report,
+  verified,
+} from '../harness/ledger.ts';
+import { withClient } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
+import { explainLag } from '../harness/explain.ts';
+import { changeStore, refillStore } from '../../ledger/stores.ts';
+import type { TestLedger } from '../harness/ledger.ts';
+
+const settled = async (t: TestLedger) =>
+  (await t.pool.query('select seq, outcome from acknowledgements order by seq')).rows.map((row) => [
+    row.seq,
+    row.outcome,
+  ]);
+
+test('what a store verifiably holds is settled once; the same report again is a duplicate', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  expect(await t.ledger.acknowledge('crm', report([verified(decision!)]))).toEqual({
+    accepted: 1,
+    duplicate: 0,
+    rejected: [],
+  });
+  expect(await t.ledger.acknowledge('crm', report([verified(decision!)]))).toEqual({
+    accepted: 0,
+    duplicate: 1,
+    rejected: [],
+  });
+  expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+  const found = await t.ledger.findOptOut(id);
+  expect(found?.propagation).toMatchObject({ state: 'complete', required: 1, confirmed: 1, verified: 1 });
+  expect(found?.propagation.firstCompletedAt).toBe(found?.propagation.stores[0]?.acknowledgedAt);
+});
+
+test('a store that says yes and holds nothing settles nothing', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  const lie = verified(decision!, { held: { version: 1, suppressed: ['email'] } });
+  expect(await t.ledger.acknowledge('crm', report([lie]))).toMatchObject({
+    accepted: 0,
+    rejected: [{ seq: 1, code: 'not_verifiable' }],
+  });
+  const applied = verified(decision!, { outcome: 'applied' });
+  expect(await t.ledger.acknowledge('crm', report([applied]))).toMatchObject({
+    rejected: [{ seq: 1, code: 'not_verifiable' }],
+  });
+  expect(await settled(t)).toEqual([]);
+  expect(await outstandingOf(t.ledger, 'crm')).toHaveLength(1);
+});
+
+test('foreign, mistaken and outdated acknowledgements are refused by name', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' }, { name: 'sms', scopes: ['sms'] });
+  await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  const codes = async (store: string, fields: object, generation = 1) =>
+    (await t.ledger.acknowledge(store, report([verified(decision!, fields)], { generation }))).rejected.map(
+      ({ code }) => code,
+    );
+  expect(await codes('crm', { seq: 99 })).toEqual(['unknown_seq']);
+  expect(await codes('crm', { version: 2 })).toEqual(['version_mismatch']);
+  expect(await codes('sms', {})).toEqual(['not_due']);
+  expect(await codes('crm', {}, 2)).toEqual(['old_generation']);
+  expect(await settled(t)).toEqual([]);
+});
+
+test('an acknowledgement supersedes every older decision of its subject, and only then', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  for (const scopes of [['email'], ['sms'], ['push']] as const) {
+    await t.ledger.record(intent('ada@example.com', { scopes }), render);
+  }
+  await t.ledger.record(intent('bob@example.com'), render);
+  const [one, , three] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(one!, { outcome: 'refused', code: 'NO' })]));
+  expect((await t.ledger.lag()).stores[0]).toMatchObject({ outstanding: 4, quarantined: 1 });
+  await t.ledger.acknowledge('crm', report([verified(three!)]));
+  expect(await settled(t)).toEqual([
+    [1, 'superseded'],
+    [2, 'superseded'],
+    [3, 'verified'],
+  ]);
+  expect((await t.pool.query('select from exceptions')).rowCount).toBe(0);
+  expect((await outstandingOf(t.ledger, 'crm')).map(({ seq }) => seq)).toEqual([4]);
+});
+
+test('a store that holds a version the ledger never gave is drift: the subject is decided again above it', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  const ahead = verified(decision!, { held: { version: 41, suppressed: ['email', 'sms', 'push'] } });
+  expect((await t.ledger.acknowledge('crm', report([ahead]))).rejected).toEqual([
+    { seq: 1, code: 'ahead_of_ledger' },
+  ]);
+  const again = await outstandingOf(t.ledger, 'crm');
+  expect(again.map(({ version }) => version)).toEqual([1, 42]);
+  await t.ledger.acknowledge('crm', report([verified(again[1]!)]));
+  expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+});
+
+test("a grant is verified only once what it lifted is lifted; a suppression of the store's own is believed at the second try", async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [first] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(first!)]));
+  await grant(t, first!.subjectId, ['email']);
+  const [lifted] = await outstandingOf(t.ledger, 'crm');
+  const stillHeld = { held: { version: 2, suppressed: ['email', 'sms', 'push'] } };
+  expect((await t.ledger.acknowledge('crm', report([verified(lifted!, stillHeld)]))).rejected).toEqual([
+    { seq: 2, code: 'not_verifiable' },
+  ]);
+  expect(
+    await t.ledger.acknowledge('crm', report([verified(lifted!, { ...stillHeld, attempts: 2 })])),
+  ).toMatchObject({
+    accepted: 1,
+  });
+});
+
+test('failures park a decision with its clock running; it is asked for again and a success clears it', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  const failed = (attempts: number) =>
+    report([verified(decision!, { outcome: 'failed', code: 'NOT_HELD', attempts })]);
+  await t.ledger.acknowledge('crm', failed(1));
+  expect((await t.pool.query('select from exceptions')).rowCount).toBe(0);
+  await t.ledger.acknowledge('crm', failed(5));
+  expect((await t.ledger.propagationOf(id))?.stores).toMatchObject([
+    { state: 'quarantined', reason: 'NOT_HELD', attempts: 5 },
+  ]);
+  expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+  expect((await t.ledger.lag()).stores[0]).toMatchObject({ outstanding: 1, quarantined: 1 });
+  await t.pool.query('update exceptions set next_try_at = clock_timestamp()');
+  const [retried] = await outstandingOf(t.ledger, 'crm');
+  expect(retried).toMatchObject({ seq: 1, attempts: 5 });
+  await t.ledger.acknowledge('crm', report([verified(retried!, { carriedBy: 'retry', attempts: 6 })]));
+  expect((await t.ledger.propagationOf(id))?.state).toBe('complete');
+});
+
+test('somebody absent is neither confirmed nor late: counted apart, complete, and asked for again', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!, { outcome: 'absent' })]));
+  expect(await t.ledger.propagationOf(id)).toMatchObject({
+    state: 'complete',
+    confirmed: 0,
+    stores: [{ state: 'absent' }],
+  });
+  expect((await t.ledger.lag()).stores[0]).toMatchObject({
+    outstanding: 0,
+    absent: 1,
+    oldest_outstanding_seconds: 0,
+  });
+  await t.pool.query('update exceptions set next_try_at = clock_timestamp()');
+  expect(await outstandingOf(t.ledger, 'crm')).toHaveLength(1);
+});
+
+test('the mark follows what is settled, stops below what is not, and passes what is parked', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  for (const who of ['a', 'b', 'c', 'd']) await t.ledger.record(intent(`${who}@example.com`), render);
+  const [a, b, c] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(a!), verified(c!)]));
+  const marks = async () =>
+    (await t.pool.query('select scanned_through as mark from stores')).rows[0].mark as number;
+  await eventually(async () => expect(await marks()).toBe(1));
+  await t.ledger.acknowledge('crm', report([verified(b!, { outcome: 'refused', code: 'NO' })]));
+  await eventually(async () => expect(await marks()).toBe(3));
+  expect((await t.ledger.lag()).stores[0]).toMatchObject({ verified_through: 1, outstanding: 2 });
+});
+
+test('an open write transaction elsewhere delays the mark and nothing else', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await withClient(new URL('/postgres', t.db.superuserUrl).href, async (other) => {
+    await other.query('begin');
+    await other.query('select pg_current_xact_id()');
+    const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+    const [decision] = await outstandingOf(t.ledger, 'crm');
+    await t.ledger.acknowledge('crm', report([verified(decision!)]));
+    expect((await t.ledger.propagationOf(id))?.state).toBe('complete');
+    expect((await t.ledger.lag()).stores[0]).toMatchObject({ outstanding: 0, verified_through: 0 });
+    await other.query('commit');
+  });
+  await eventually(async () => expect((await t.ledger.lag()).stores[0]?.verified_through).toBe(1));
+});
+
+test('a store added to a running history is back-filled completely, and shows so until it is', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const first = read(await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render));
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  await t.ledger.record(intent('bob@example.com'), render);
+  for (const decision of await outstandingOf(t.ledger, 'crm'))
+    await t.ledger.acknowledge('crm', report([verified(decision)]));
+  const completed = (await t.ledger.findOptOut(first.id))?.propagation.firstCompletedAt;
+
+  await t.register({ name: 'crm' }, { name: 'mail' });
+  expect((await t.ledger.lag()).stores.find(({ store }) => store === 'mail')?.backfill).toMatchObject({
+    remaining: 2,
+  });
+  expect(await t.ledger.propagationOf(first.id)).toMatchObject({
+    state: 'pending',
+    firstCompletedAt: completed,
+  });
+  await t.ledger.record(intent('cyd@example.com'), render);
+  const due = await eventually(async () => {
+    const all = await outstandingOf(t.ledger, 'mail');
+    expect(all.map(({ seq, lane }) => [seq, lane])).toEqual([
+      [4, 'live'],
+      [2, 'backfill'],
+      [3, 'backfill'],
+    ]);
+    return all;
+  });
+  await t.ledger.acknowledge(
+    'mail',
+    report(due.slice(1).map((decision) => verified(decision, { carriedBy: 'backfill' }))),
+  );
+  await eventually(async () => {
+    const mail = (await t.ledger.lag()).stores.find(({ store }) => store === 'mail');
+    expect(mail).toMatchObject({ backfill: null, outstanding: 1, verified_through: 3 });
+  });
+  expect(await t.ledger.propagationOf(first.id)).toMatchObject({
+    state: 'complete',
+    firstCompletedAt: completed,
+  });
+});
+
+test('a subject whose newest decision is live does not let its back-fill pass before that one is settled', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const old = read(await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render));
+  await t.register({ name: 'mail' });
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  await eventually(async () => {
+    expect((await outstandingOf(t.ledger, 'mail')).map(({ seq, lane }) => [seq, lane])).toEqual([
+      [2, 'live'],
+    ]);
+  });
+  expect((await t.ledger.lag()).stores.find(({ store }) => store === 'mail')?.backfill).not.toBeNull();
+  expect((await t.ledger.propagationOf(old.id))?.stores.find(({ store }) => store === 'mail')?.state).toBe(
+    'pending',
+  );
+  const [newest] = await outstandingOf(t.ledger, 'mail');
+  await t.ledger.acknowledge('mail', report([verified(newest!)]));
+  await eventually(async () => {
+    expect((await t.ledger.lag()).stores.find(({ store }) => store === 'mail')).toMatchObject({
+      backfill: null,
+      outstanding: 0,
+    });
+  });
+  expect((await t.ledger.propagationOf(old.id))?.stores.find(({ store }) => store === 'mail')?.state).toBe(
+    'superseded',
+  );
+});
+
+test.each([
+  ['pointed elsewhere', { fingerprint: Buffer.from('elsewhere') }],
+  ['keyed otherwise', { keyForm: 'sha256' }],
+  ['widened', { scopes: ['email', 'sms', 'push', 'email/newsletter'] }],
+] as const)('a store %s starts a new generation and is filled again', async (_what, change) => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!)]));
+  await t.register({ name: 'crm', ...change });
+  expect(t.ledger.stores()[0]?.generation).toBe(2);
+  await eventually(async () => {
+    expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: 1, lane: 'backfill' }]);
+  });
+});
+
+test('a store made narrower, or read again unchanged, keeps its generation', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  await t.register({ name: 'crm' });
+  await t.register({ name: 'crm', scopes: ['email'] });
+  expect(t.ledger.stores()[0]?.generation).toBe(1);
+  expect(await refillStore(t.pool, 'crm', 'asked for', undefined)).toBe(true);
+  await t.ledger.refresh();
+  expect(t.ledger.stores()[0]?.generation).toBe(2);
+});
+
+test('a store that left the file stays due until it is retired', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' }, { name: 'mail' });
+  await t.register({ name: 'crm' });
+  const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!)]));
+  expect(await t.ledger.propagationOf(id)).toMatchObject({ state: 'pending', required: 2, confirmed: 1 });
+  expect((await t.ledger.lag()).status).toBe('unknown');
+  await changeStore(t.pool, 'mail', 'retired', { reason: 'sold' }, undefined);
+  expect(await t.ledger.propagationOf(id)).toMatchObject({ state: 'complete', required: 1 });
+});
+
+test('what no required store covers is uncovered, never complete', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', scopes: ['email'] }, { name: 'app', scopes: ['push'], required: false });
+  const push = read(await t.ledger.record(intent('ada@example.com', { scopes: ['push'] }), render));
+  expect(await t.ledger.propagationOf(push.id)).toMatchObject({
+    state: 'uncovered',
+    required: 0,
+    uncovered: ['push'],
+  });
+  const all = read(await t.ledger.record(intent('bob@example.com'), render));
+  expect(await t.ledger.propagationOf(all.id)).toMatchObject({
+    state: 'pending',
+    required: 1,
+    uncovered: ['sms', 'push'],
+  });
+});
+
+test('lag, acknowledged rows below the mark: a million of them are not read', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await withClient(t.db.superuserUrl, async (client) => {
+    await client.query(`
+      set session_replication_role = replica;
+      with d as (
+        insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
+        select gen_random_uuid(), 'opt_out', gen_random_uuid(), 'email', 1, '{"email":"2026-01-01T00:00:00.000Z"}', '{}', now(), now()
+        from generate_series(1, 1000000) returning seq)
+      insert into acknowledgements (store_id, generation, seq, version, outcome, acknowledged_at, latency_ms, attempts, worker, carried_by)
+      select s.id, 1, d.seq, 1, 'verified', now(), 1, 1, 'w', 'stream' from d, stores s;
+      update stores set scanned_through = 1000000;`);
+    await client.query('vacuum analyze');
+  });
+  await t.ledger.record(intent('ada@example.com'), render);
+  expect(await explainLag(t.pool, t.ledger.stores()[0]!)).toBeLessThan(200);
+}, 120_000);

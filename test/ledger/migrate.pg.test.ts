@@ -1,0 +1,301 @@
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import type pg from 'pg';
+import { migrate } from '../../ledger/migrate.ts';
+import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
+import type { TestDatabase } from '../harness/database.ts';
+import { ROLES } from '../harness/postgres-of-the-run.ts';
+
+const FORBIDDEN = { code: '42501' };
+const NOT_AS_DECIDED = { code: '23514' };
+const SUBJECT = '01990000-0000-7000-8000-000000000001';
+const OPT_OUT = '01990000-0000-7000-8000-00000000000a';
+
+const emailSince = (first: string, last = first): string =>
+  JSON.stringify({ email: { first_effective_at: first, last_effective_at: last, opt_out_id: OPT_OUT } });
+const STATE = emailSince('2026-11-24T09:00:00.000Z');
+
+const decide = (
+  client: pg.Client,
+  version: number,
+  suppressed: object,
+  granted: object = {},
+): Promise<unknown> =>
+  client.query(
+    `insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
+     values (gen_random_uuid(), 'opt_out', $1, $2, 'email', $3, $4, $5, now(), now())`,
+    [OPT_OUT, SUBJECT, version, suppressed, granted],
+  );
+const addSubject = (client: pg.Client, state = STATE): Promise<unknown> =>
+  client.query(
+    `insert into subjects (id, kind, pepper_id, match_key, normal_form, version, state, granted, updated_at)
+     values ($1, 'email', 1, '\\x01', 1, 1, $2, '{}', now())`,
+    [SUBJECT, state],
+  );
+const change = (client: pg.Client, set: string, ...values: unknown[]): Promise<pg.QueryResult> =>
+  client.query(`update subjects set ${set} where id = '${SUBJECT}'`, values);
+
+/** A subject that opted out of email, as the API's role records it. */
+async function withSubject(work: (client: pg.Client, db: TestDatabase) => Promise<void>): Promise<void> {
+  await using db = await freshDatabase();
+  await withClient(db.urls.api, async (client) => {
+    await decide(client, 1, { email: '2026-11-24T09:00:00.000Z' });
+    await addSubject(client);
+    await work(client, db);
+  });
+}
+
+test('three processes that start at once on an empty database all succeed', async () => {
+  await using db = await emptyDatabase();
+
+  await Promise.all([1, 2, 3].map(() => migrate(db.urls.owner, ROLES)));
+  await migrate(db.urls.owner, ROLES);
+
+  const { rows } = await withClient(db.urls.owner, (client) =>
+    client.query('select name from knex_migrations'),
+  );
+  expect(rows).toEqual([{ name: '0001-ledger' }]);
+});
+
+test('a migration that was killed does not lock the next one out', async () => {
+  await using db = await emptyDatabase();
+  await migrate(db.urls.owner, ROLES);
+  await withClient(db.urls.owner, (client) => client.query('update knex_migrations_lock set is_locked = 1'));
+
+  await migrate(db.urls.owner, ROLES);
+});
+
+test('a database with a single role is migrated and works as that role', async () => {
+  await using db = await emptyDatabase();
+
+  await migrate(db.urls.owner, { apiRole: 'abide_owner', replicationRole: 'abide_owner' });
+
+  await withClient(db.urls.owner, async (client) => {
+    await decide(client, 1, { email: '2026-11-24T09:00:00.000Z' });
+    await addSubject(client);
+  });
+});
+
+test('a database that is not there is said to be unreachable', async () => {
+  await expect(migrate('postgres://nobody@127.0.0.1:1/none', ROLES)).rejects.toMatchObject({
+    code: 'DATABASE_UNREACHABLE',
+  });
+});
+
+test('a right that was given by hand is gone after the next start', async () => {
+  await using db = await freshDatabase();
+  await withClient(db.urls.owner, (client) => client.query('grant delete on subjects to abide_api'));
+
+  await migrate(db.urls.owner, ROLES);
+
+  await withClient(db.urls.api, async (client) => {
+    await expect(client.query('delete from subjects')).rejects.toMatchObject(FORBIDDEN);
+  });
+});
+
+describe("the API's role", () => {
+  let db: TestDatabase;
+  beforeAll(async () => {
+    db = await freshDatabase();
+  });
+  afterAll(async () => {
+    await db[Symbol.asyncDispose]();
+  });
+
+  test.each([
+    'update decisions set sealed = null',
+    'delete from decisions',
+    'truncate decisions',
+    'update audit_log set details = null',
+    'delete from audit_log',
+    'truncate audit_log',
+    'delete from subjects',
+    'truncate subjects',
+    'delete from opt_outs',
+    'truncate opt_outs',
+    'update opt_outs set reason = reason',
+    'delete from opt_out_subjects',
+    'update opt_out_subjects set version = version',
+    'delete from acknowledgements',
+    'update acknowledgements set outcome = outcome',
+    'truncate acknowledgements',
+    'delete from acknowledgements_0',
+    'delete from stores',
+    'delete from api_keys',
+    'delete from transport_keys',
+    'update key_checks set check_value = check_value',
+    'delete from key_checks',
+    'update idempotency_keys set answer = answer',
+    'insert into abide_heartbeat values (now())',
+    'delete from knex_migrations',
+    'create table mine ()',
+    'create temporary table mine ()',
+    'create schema mine',
+    'alter table decisions disable trigger all',
+    'drop trigger append_only on decisions',
+    'alter publication abide drop table decisions',
+    "set session_replication_role = 'replica'",
+    "select setval('decisions_seq_seq', 1)",
+    'set role abide_owner',
+  ])('may not: %s', async (statement) => {
+    await withClient(db.urls.api, async (client) => {
+      await expect(client.query(statement)).rejects.toMatchObject({
+        code: expect.stringMatching('42501|42P01'),
+      });
+    });
+  });
+
+  test.each([
+    'update opt_outs set first_completed_at = now() where first_completed_at is null',
+    'update subjects set sealed = null',
+    'update stores set paused_at = now()',
+    'update api_keys set revoked_at = now()',
+    'update transport_keys set key = null',
+    'update workers set report = report',
+    'update carried set count = count',
+    'delete from exceptions',
+    'delete from workers',
+    'delete from latency_buckets',
+    'delete from idempotency_keys',
+    'select from subjects for update',
+    'select last_value from decisions_seq_seq',
+    "insert into key_checks values (1, 'pepper', '\\x00')",
+    'insert into audit_log (at, action, details) select now(), action, details from audit_log',
+    'select pg_current_xact_id(), pg_current_snapshot()',
+  ])('may: %s', async (statement) => {
+    await withClient(db.urls.api, (client) => client.query(statement));
+  });
+
+  test('makes partitions ahead, and acknowledges into them, without owning a table', async () => {
+    await withClient(db.urls.api, async (client) => {
+      await client.query('select make_acknowledgement_partitions(25000000)');
+      await client.query(
+        `insert into acknowledgements (store_id, generation, seq, version, outcome, acknowledged_at, latency_ms, attempts,
+           worker, carried_by) values (1, 1, 25000000, 1, 'verified', now(), 1, 1, 'w', 'stream')`,
+      );
+      await expect(client.query('delete from acknowledgements_2')).rejects.toMatchObject(FORBIDDEN);
+    });
+  });
+});
+
+describe('the replication role', () => {
+  let db: TestDatabase;
+  beforeAll(async () => {
+    db = await freshDatabase();
+  });
+  afterAll(async () => {
+    await db[Symbol.asyncDispose]();
+  });
+
+  test('reads what is captured and keeps the heartbeat', async () => {
+    await withClient(db.urls.replication, async (client) => {
+      await client.query('select from decisions');
+      await client.query('insert into abide_heartbeat values (now())');
+      await client.query('delete from abide_heartbeat');
+    });
+  });
+
+  test.each([
+    'select from subjects',
+    'select from opt_outs',
+    'select from idempotency_keys',
+    'select from api_keys',
+    'select from transport_keys',
+    'insert into decisions (id) values (gen_random_uuid())',
+    'delete from decisions',
+    'update abide_heartbeat set at = now()',
+    'select make_acknowledgement_partitions(1)',
+    'create table mine ()',
+  ])('may not: %s', async (statement) => {
+    await withClient(db.urls.replication, async (client) => {
+      await expect(client.query(statement)).rejects.toMatchObject(FORBIDDEN);
+    });
+  });
+});
+
+test('not even the owner changes a decision or deletes a person by a slip', async () => {
+  await using db = await freshDatabase();
+  await withClient(db.urls.owner, async (client) => {
+    for (const statement of [
+      ...[
+        'update decisions set sealed = null',
+        'delete from decisions',
+        'truncate decisions',
+        'delete from audit_log',
+      ],
+      ...['delete from subjects', 'truncate subjects', 'delete from opt_outs'],
+    ]) {
+      await expect(client.query(statement)).rejects.toMatchObject(FORBIDDEN);
+    }
+  });
+});
+
+describe('a subject is what its decision says', () => {
+  test('a new subject without a decision is refused', async () => {
+    await using db = await freshDatabase();
+    await withClient(db.urls.api, async (client) => {
+      await expect(addSubject(client)).rejects.toMatchObject(NOT_AS_DECIDED);
+    });
+  });
+
+  test('a new subject with another scope than was decided is refused', async () => {
+    await using db = await freshDatabase();
+    await withClient(db.urls.api, async (client) => {
+      await decide(client, 1, { sms: '2026-11-24T09:00:00.000Z' });
+      await expect(addSubject(client)).rejects.toMatchObject(NOT_AS_DECIDED);
+    });
+  });
+
+  test.each([
+    ['a scope taken away without a decision', "state = '{}'"],
+    ['a scope taken away under a new version without a decision', "state = '{}', version = 2"],
+    ['a scope granted without a decision', `granted = '{"email": {}}'`],
+    ['a new version without a decision', 'version = 2'],
+    ['an older version', 'version = 0'],
+    ['a later beginning', `state = '${emailSince('2026-11-24T10:00:00.000Z')}'`],
+    ['an earlier end', `state = '${emailSince('2026-11-24T08:00:00.000Z')}'`],
+    ['another kind', "kind = 'phone'"],
+    ['another id', 'id = gen_random_uuid()'],
+  ])('%s is refused', (_, set) =>
+    withSubject(async (client) => {
+      await expect(change(client, set)).rejects.toMatchObject(NOT_AS_DECIDED);
+    }),
+  );
+
+  test('dates may widen without a version', () =>
+    withSubject(async (client) => {
+      const wider = emailSince('2026-11-23T09:00:00.000Z', '2026-11-25T09:00:00.000Z');
+      expect((await change(client, 'state = $1', wider)).rowCount).toBe(1);
+    }));
+
+  test('a scope more is a version more, with its decision', () =>
+    withSubject(async (client) => {
+      const both = { ...(JSON.parse(STATE) as object), sms: (JSON.parse(STATE) as { email: object }).email };
+      await decide(client, 2, { email: 'x', sms: 'x' });
+      expect((await change(client, 'version = 2, state = $1', both)).rowCount).toBe(1);
+    }));
+
+  test('a grant takes a scope away, with its decision', () =>
+    withSubject(async (client) => {
+      await decide(client, 2, {}, { email: { at: 'x', version: 2 } });
+      const granted = { email: { at: 'x', version: 2 } };
+      expect((await change(client, "version = 2, state = '{}', granted = $1", granted)).rowCount).toBe(1);
+    }));
+
+  test('of many subjects in one statement one that is wrong refuses all', () =>
+    withSubject(async (client, db) => {
+      await client.query(
+        `with d as (insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
+           select gen_random_uuid(), 'opt_out', '01990000-0000-7000-8000-000000000002', 'email', 1, '{}', '{}', now(), now())
+         insert into subjects (id, kind, pepper_id, match_key, normal_form, version, state, granted, updated_at)
+         values ('01990000-0000-7000-8000-000000000002', 'email', 1, '\\x02', 1, 1, '{}', '{}', now())`,
+      );
+      const wrong = `update subjects set granted = case when id = '${SUBJECT}' then '{"email": {}}' else granted end`;
+      await expect(client.query(wrong)).rejects.toMatchObject(NOT_AS_DECIDED);
+      expect(
+        await withClient(
+          db.urls.owner,
+          async (owner) => (await owner.query('select from subjects')).rowCount,
+        ),
+      ).toBe(2);
+    }));
+});

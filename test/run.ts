@@ -1,0 +1,145 @@
+// `npm test`: what will run, what cannot and why; then everything that can. A file's name says what it needs:
+// `apply.pg.redis.test.ts` needs PostgreSQL and Redis, `scope.test.ts` nothing.
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { globSync } from 'node:fs';
+import { connect } from 'node:net';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { FOLDER, startPostgresOfTheRun } from './harness/postgres-of-the-run.ts';
+
+/** Whether somebody listens there, within a second. */
+const answers = (target: { port: number; host: string } | { path: string }): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connect({ ...target, timeout: 1_000 });
+    const done = (is: boolean) => () => {
+      socket.destroy();
+      resolve(is);
+    };
+    socket.once('connect', done(true)).once('error', done(false)).once('timeout', done(false));
+  });
+const listens = (port: number): Promise<boolean> => answers({ port, host: '127.0.0.1' });
+
+const anyOf = async (checks: readonly Promise<boolean>[]): Promise<boolean> =>
+  (await Promise.all(checks)).includes(true);
+const allOf = async (checks: readonly Promise<boolean>[]): Promise<boolean> =>
+  !(await Promise.all(checks)).includes(false);
+
+type Kind = { readonly name: string; readonly needs: string; readonly isHere: () => Promise<boolean> };
+
+/** By the part of a file's name. The names are what ABIDE_TEST_WITHOUT may list. */
+const KINDS: Readonly<Record<string, Kind>> = {
+  pg: { name: 'postgres', needs: 'PostgreSQL, embedded', isHere: startPostgres },
+  redis: { name: 'redis', needs: 'Redis at 127.0.0.1:6379', isHere: () => listens(6379) },
+  stack: {
+    name: 'stack',
+    needs: 'Kafka at 127.0.0.1:9092 and Connect at 8083 (npm run stack)',
+    isHere: () => allOf([listens(9092), listens(8083)]),
+  },
+  containers: {
+    name: 'containers',
+    needs: 'a container engine',
+    isHere: () =>
+      anyOf(
+        [
+          '/var/run/docker.sock',
+          join(homedir(), '.docker/run/docker.sock'),
+          `/run/user/${process.getuid?.() ?? 0}/podman/podman.sock`,
+        ].map((path) => answers({ path })),
+      ),
+  },
+};
+
+let postgres: Awaited<ReturnType<typeof startPostgresOfTheRun>> | undefined;
+let whyNoPostgres: unknown;
+
+/** It is started here and not by Jest, which leaves without teardown on Ctrl-C. */
+async function startPostgres(): Promise<boolean> {
+  try {
+    postgres = await startPostgresOfTheRun();
+    return true;
+  } catch (error) {
+    whyNoPostgres = error;
+    return false;
+  }
+}
+
+let jestProcess: ChildProcess | undefined;
+let isInterrupted = false;
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => {
+    isInterrupted = true;
+    // The terminal has told Jest already.
+    if (signal === 'SIGTERM' || !process.stdin.isTTY) jestProcess?.kill(signal);
+  });
+}
+
+const say = (line: string): boolean => process.stdout.write(`${line}\n`);
+
+async function main(args: readonly string[]): Promise<number> {
+  const files = globSync('test/**/*.test.ts');
+  // With options among the arguments it is Jest's to say which are patterns; then everything is made ready.
+  const isSelection = args.length > 0 && !args.some((arg) => arg.startsWith('-'));
+  const selected = isSelection
+    ? files.filter((file) => args.some((pattern) => file.includes(pattern)))
+    : files;
+  const partsOf = (file: string): string[] => file.split('/').at(-1)!.split('.').slice(1, -2);
+  const used = Object.keys(KINDS).filter((part) => selected.some((file) => partsOf(file).includes(part)));
+  const here = new Map(
+    await Promise.all(used.map(async (part) => [part, await KINDS[part]!.isHere()] as const)),
+  );
+  const missing = used.filter((part) => here.get(part) === false);
+
+  const count = (part: string): string => {
+    const n = selected.filter((file) => partsOf(file).includes(part)).length;
+    return `${n} ${n === 1 ? 'file' : 'files'}`;
+  };
+  const plain = selected.filter((file) => !partsOf(file).some((part) => part in KINDS)).length;
+  say(`The plan: ${selected.length} files.`);
+  say(`  ${plain} need nothing: run`);
+  for (const part of used) {
+    say(
+      `  ${count(part)} with .${part}.: ${KINDS[part]!.needs}: ${here.get(part) ? 'here, run' : 'NOT HERE, LEFT OUT'}`,
+    );
+  }
+  say('');
+  if (whyNoPostgres !== undefined) console.error(whyNoPostgres);
+
+  if (isInterrupted) return 130;
+  const code = await runJest(args, missing);
+
+  const forgiven = (process.env['ABIDE_TEST_WITHOUT'] ?? '').split(',').map((name) => name.trim());
+  const unforgiven = missing.filter((part) => !forgiven.includes(KINDS[part]!.name));
+  for (const part of missing) {
+    const { name, needs } = KINDS[part]!;
+    say(`\n!!! NOT RUN: ${count(part)} named *.${part}.*: this machine lacks ${needs} (${name}).`);
+  }
+  if (process.env['CI'] === 'true' && unforgiven.length > 0) {
+    say('!!! CI=true: a suite that cannot run is a failure, unless ABIDE_TEST_WITHOUT names its kind.');
+    return code === 0 ? 1 : code;
+  }
+  return code;
+}
+
+/** The exit code of Jest, which may say 130 for Ctrl-C. */
+function runJest(args: readonly string[], missing: readonly string[]): Promise<number> {
+  const leftOut = missing.map((part) => `--testPathIgnorePatterns=\\.${part}\\.(.+\\.)?test\\.ts$`);
+  const node = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
+  const jest = ['node_modules/jest/bin/jest.js', ...leftOut, '--maxWorkers=2', ...args];
+  const child = spawn(process.execPath, [...node, ...jest], {
+    stdio: 'inherit',
+    env: { ...process.env, [FOLDER]: postgres?.folder ?? 'none' },
+  });
+  jestProcess = child;
+  return new Promise((resolve) => {
+    child.once('exit', (code) => {
+      resolve(code ?? 130);
+    });
+  });
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} finally {
+  await postgres?.stop();
+}
