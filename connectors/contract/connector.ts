@@ -1,0 +1,134 @@
+// The contract between a worker and the code that speaks to one kind of store, written as promises.
+//
+// A connector promises:
+//   - apply() is idempotent and, with versions 'stored', compares and sets inside the store: an older version changes
+//     nothing; an equal version suppresses again and clears nothing; a newer one suppresses what is suppressed, clears
+//     a granted scope only if the version held is below the grant's, and leaves every other scope as it is.
+//   - one outcome an item, in order; a throw means "unknown" for the whole batch (the write may have happened).
+//   - readBack() asks the store itself, on another connection than apply's and never a replica.
+//   - every call ends when its signal aborts.
+// The worker promises: no two items of one key in one batch, batches within `limits`, retries, time limits, order,
+// metrics, lag. A connector knows nothing of those.
+import { inspect } from 'node:util';
+import type { z } from 'zod';
+import type { Granted, Instant } from '../../suppression/decision.ts';
+import type { Held } from '../../suppression/acknowledgement.ts';
+import type { Subject, SubjectKind } from '../../suppression/subject.ts';
+
+export type { Held };
+
+/** What a store is keyed by: the kind and the key that the configuration's `key:` makes of the address. */
+export type SubjectKey = { readonly kind: SubjectKind; readonly key: string };
+
+export type Lane = 'live' | 'backfill';
+
+/** One decision for one store, in the store's own scope names. It prints without address or key. */
+export class Item implements SubjectKey {
+  readonly seq: number;
+  readonly version: number;
+  readonly subject: Subject;
+  readonly kind: SubjectKind;
+  readonly key: string;
+  /** Scope → since when. */
+  readonly suppressed: Readonly<Record<string, Instant>>;
+  /** Scope → the grant that took it away. */
+  readonly granted: Readonly<Record<string, Granted>>;
+  readonly effectiveAt: Instant;
+  readonly lane: Lane;
+
+  constructor(fields: Omit<Item, 'kind' | 'toJSON' | typeof inspect.custom>) {
+    this.seq = fields.seq;
+    this.version = fields.version;
+    this.subject = fields.subject;
+    this.kind = fields.subject.kind;
+    this.key = fields.key;
+    this.suppressed = fields.suppressed;
+    this.granted = fields.granted;
+    this.effectiveAt = fields.effectiveAt;
+    this.lane = fields.lane;
+  }
+  toJSON(): object {
+    return { ...this, key: '[redacted]' };
+  }
+  [inspect.custom](): string {
+    return `Item ${this.seq} (${this.kind} [redacted], version ${this.version})`;
+  }
+}
+
+export type ApplyOutcome =
+  | { readonly kind: 'applied' }
+  /** The store holds this version or a newer one. */
+  | { readonly kind: 'already_newer' }
+  /** The store took a job and will show it later (`settles`). */
+  | { readonly kind: 'accepted' }
+  /** Nobody there to suppress, and the store cannot remember strangers. */
+  | { readonly kind: 'absent' }
+  /** The store will not take this item, ever, as it is. The code matches `^[A-Z][A-Z0-9_]{0,63}$`. */
+  | { readonly kind: 'refused'; readonly code: string };
+
+/** Thrown by apply or readBack: come again later; neither a failure nor an attempt (rate limits, Retry-After). */
+export class TryLater extends Error {
+  override readonly name = 'TryLater';
+  readonly delayMs: number;
+  constructor(delayMs: number) {
+    super(`The store asks to come again in ${delayMs} ms.`);
+    this.delayMs = delayMs;
+  }
+}
+
+/** An open store. Disposal closes every connection and waits for none longer than a second. */
+export type Store = AsyncDisposable & {
+  apply(batch: readonly Item[], signal: AbortSignal): Promise<readonly ApplyOutcome[]>;
+  /** What the store holds now, in the order of the keys; undefined: nobody there. */
+  readBack(keys: readonly SubjectKey[], signal: AbortSignal): Promise<readonly (Held | undefined)[]>;
+  /** Where the store can list: what it holds after a key, in key order; a page. */
+  scan?(
+    after: SubjectKey | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly (SubjectKey & { readonly held: Held })[]>;
+};
+
+export type Log = Record<'debug' | 'info' | 'warn' | 'error', (fields: object, message: string) => void>;
+
+export type ConnectorContext = {
+  readonly log: Log;
+  /** The store's name and scopes in abide.yaml; a scope's value is what the connector's own schema made of it. */
+  readonly name: string;
+  readonly scopes: ReadonlyMap<string, unknown>;
+};
+
+export type Limits = {
+  /** Most items in one apply. */
+  readonly batch: number;
+  /** Most items a second; absent: as many as the store takes. */
+  readonly perSecond?: number;
+  /** Most applies at once. */
+  readonly concurrent: number;
+};
+
+export type Connector<Options extends z.ZodType = z.ZodType> = {
+  /** What the stanza in abide.yaml may say, with descriptions: errors, help and documentation come from it. */
+  readonly options: Options;
+  /** What a scope's value may be where `scopes` is a map; absent: only a list is allowed. */
+  readonly scopeValue?: z.ZodType;
+  readonly accepts: readonly SubjectKind[];
+  /** Can it hold a topic apart from its channel? */
+  readonly topics: boolean;
+  /** Does an answered write survive the store's crash? */
+  readonly durable: boolean | 'unknown';
+  readonly versions: 'stored' | 'none';
+  /** Can it keep a suppression for somebody it does not hold yet? */
+  readonly remembersUnknown: boolean;
+  readonly evidence: 'read_back' | 'applied' | 'relay';
+  readonly limits: Limits;
+  /** For stores that answer before they are consistent: when to read back first, and when to give up. */
+  readonly settles?: { readonly afterMs: number; readonly withinMs: number };
+  /** Host, port, database and table or prefix: what makes it another store when it changes. Never credentials. */
+  target(options: z.output<Options>): readonly string[];
+  open(options: z.output<Options>, context: ConnectorContext): Promise<Store>;
+};
+
+/** Checks a connector's declaration by type; the file's name is its `connector:` in abide.yaml. */
+export const defineConnector = <Options extends z.ZodType>(
+  connector: Connector<Options>,
+): Connector<Options> => connector;

@@ -1,0 +1,583 @@
+// One row a subject. The comparison runs inside PostgreSQL, in the statement that writes, so neither a second worker nor
+// an old decision read again can lift a newer opt-out; a scope that nobody told us of is not touched.
+//
+// Two ways to hold them: a table of our own shape, written set-based by one statement (below), or the user's own tables
+// through two statements of theirs, with the versions beside them in abide_versions, in the same transaction.
+//
+// PostgreSQL's errors carry rows in `detail`, so none is ever passed on: only its SQLSTATE is.
+import pg from 'pg';
+import type { PoolClient, PoolConfig } from 'pg';
+import { z } from 'zod';
+import { AbideError } from '../suppression/errors.ts';
+import { CHANNELS, isChannel } from '../suppression/scope.ts';
+import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { defineConnector } from './contract/connector.ts';
+import type { ApplyOutcome, Held, Item, Log, Store, SubjectKey } from './contract/connector.ts';
+import { untilAborted } from './contract/until-aborted.ts';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const DISPOSE_WAIT_MS = 1_000;
+const SCAN_PAGE = 10_000;
+// A btree entry may have 2,704 bytes, the kind and headers included. Said per item here, one long push token cannot
+// fail its neighbours; { sha256: hex } takes any.
+const KEY_BYTES_MAX = 2_600;
+/** "ABID" "SUPP": serialises the making of tables, which `if not exists` alone does not. */
+const MAKING_TABLES = '4702111234474983536';
+
+// --- options
+
+const PARAMETERS = ['key', 'kind', 'version', 'email', 'sms', 'push', 'scopes', 'effective_at'] as const;
+type Parameter = (typeof PARAMETERS)[number];
+type Statement = {
+  readonly text: string;
+  readonly parameters: readonly Parameter[];
+  readonly faults: string[];
+};
+
+// What may hold a colon or a dollar sign without meaning a parameter: E'' and '' literals, "" names, both comments,
+// $tag$ literals, :: casts. Then :name, and $1, which would collide with ours.
+const TOKEN =
+  /[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\$([A-Za-z_]\w*)?\$[\s\S]*?\$\1\$|::|:([A-Za-z_]\w*)|\$\d+/g;
+
+/** Rewrites named parameters to positional ones, in the order of their first use. */
+export function positional(sql: string): Statement {
+  const parameters: Parameter[] = [];
+  const faults: string[] = [];
+  const text = sql.replace(TOKEN, (token: string, _tag: unknown, name: string | undefined) => {
+    if (/^\$\d/.test(token)) faults.push(`${token} is not a named parameter`);
+    if (name === undefined) return token;
+    const known = PARAMETERS.find((parameter) => parameter === name);
+    if (known === undefined) {
+      faults.push(`:${name} is none of :${PARAMETERS.join(' :')}`);
+      return token;
+    }
+    if (!parameters.includes(known)) parameters.push(known);
+    return `$${parameters.indexOf(known) + 1}`;
+  });
+  if (!parameters.includes('key')) faults.push(':key is missing');
+  return { text, parameters, faults };
+}
+
+const Sql = z.string().check((context) => {
+  for (const message of positional(context.value).faults) {
+    context.issues.push({ code: 'custom', message, input: context.value });
+  }
+});
+
+const options = z
+  .strictObject({
+    url: z
+      .url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' })
+      .describe('Connection URL of the primary; never a replica'),
+    table: z
+      .string()
+      .regex(/^[^.\0]{1,63}(\.[^.\0]{1,63})?$/, 'must be a table or schema.table')
+      .optional()
+      .describe('Table of our own shape, made if absent; with its schema if need be (default: suppressions)'),
+    statements: z
+      .strictObject({
+        apply: Sql.describe(
+          'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; true suppresses, false was lifted by the person, null leaves as it is',
+        ),
+        read_back: Sql.describe(
+          'Reads one subject by :key and :kind: boolean columns email, sms, push; optional: scopes (jsonb), version',
+        ),
+      })
+      .optional()
+      .describe('Two statements for tables of your own, instead of `table`'),
+    statement_timeout_ms: z
+      .int()
+      .min(100)
+      .default(10_000)
+      .describe('PostgreSQL itself ends a statement after this long'),
+  })
+  .refine(({ table, statements }) => table === undefined || statements === undefined, {
+    error: 'give either table or statements',
+    path: ['statements'],
+  });
+
+const quoted = (name: string): string => name.split('.').map(pg.escapeIdentifier).join('.');
+
+// --- the table of our own shape
+
+const COLUMNS = 'kind, key, version, email, sms, push, scopes, effective_at, updated_at';
+
+const makeTable = (table: string): string => `
+  create table if not exists ${table} (
+    kind text collate "C" not null,
+    key text collate "C" not null,
+    version bigint,
+    email boolean,
+    sms boolean,
+    push boolean,
+    scopes jsonb not null default '{}',
+    effective_at timestamptz,
+    updated_at timestamptz not null default now(),
+    primary key (kind, key)
+  )`;
+
+// $9 is kind:key → scope → the grant's version, for the few items that have grants: `excluded` has no room for it.
+// Sorted, so that two batches take their row locks in one order. An equal version writes only where a suppression is
+// missing: a replay costs no WAL, and what a resurrection cleared is set again.
+const applyTo = (table: string): string => {
+  const set = (channel: string): string => `
+    case when excluded.${channel} then true
+         when excluded.${channel} is false and coalesce(held.version, 0) < (grants.at_version ->> '${channel}')::bigint
+         then false else held.${channel} end`;
+  return `
+  insert into ${table} as held (${COLUMNS})
+  select kind, key, version, email, sms, push, scopes, effective_at, clock_timestamp()
+  from unnest($1::text[], $2::text[], $3::bigint[], $4::boolean[], $5::boolean[], $6::boolean[], $7::jsonb[], $8::timestamptz[])
+    as item (kind, key, version, email, sms, push, scopes, effective_at)
+  order by kind collate "C", key collate "C"
+  on conflict (kind, key) do update
+  set (version, email, sms, push, scopes, effective_at, updated_at) = (
+    select excluded.version, ${CHANNELS.map(set).join(', ')},
+      coalesce(held.scopes, '{}') || case when excluded.scopes = '{}' then excluded.scopes else (
+        select coalesce(jsonb_object_agg(scope, is_suppressed), '{}')
+        from jsonb_each(excluded.scopes) as told (scope, is_suppressed)
+        where is_suppressed = 'true' or coalesce(held.version, 0) < (grants.at_version ->> scope)::bigint) end,
+      excluded.effective_at, clock_timestamp()
+    from (select $9::jsonb -> (excluded.kind || ':' || excluded.key) as at_version) as grants)
+  where excluded.version > coalesce(held.version, 0)
+    or (excluded.version = held.version and (
+      ${CHANNELS.map((channel) => `(excluded.${channel} and held.${channel} is not true)`).join(' or ')}
+      or exists (select from jsonb_each(excluded.scopes) as told (scope, is_suppressed)
+                 where is_suppressed = 'true' and coalesce(held.scopes, '{}') -> scope is distinct from 'true')))
+  returning kind, key`;
+};
+
+// `limit 1` keeps the planner at one index probe a key, whatever it believes about a table that is just being filled.
+const readFrom = (table: string): string => `
+  select pg_is_in_recovery() as is_replica, held.*
+  from unnest($1::text[], $2::text[]) with ordinality as wanted (kind, key, at)
+  left join lateral (
+    select true as is_there, version, email, sms, push, scopes from ${table}
+    where kind = wanted.kind and key = wanted.key limit 1) as held on true
+  order by at`;
+
+const listFrom = (table: string): string => `
+  select kind, key, version, email, sms, push, scopes from ${table}
+  where (kind, key) > ($1, $2) and kind = any($3) order by kind, key limit ${SCAN_PAGE}`;
+
+// --- versions beside the user's own tables
+
+const VERSIONS = 'abide_versions';
+const MAKE_VERSIONS = `
+  create table if not exists ${VERSIONS} (
+    store text not null,
+    kind text not null,
+    key text collate "C" not null,
+    version bigint not null,
+    primary key (store, kind, key)
+  )`;
+// Locks the rows in one order and says what is held; 0 where nothing is.
+const LOCK_VERSIONS = `
+  insert into ${VERSIONS} as held (store, kind, key, version)
+  select $1, kind, key, 0 from unnest($2::text[], $3::text[]) as item (kind, key)
+  order by kind collate "C", key collate "C"
+  on conflict (store, kind, key) do update set version = held.version
+  returning kind, key, version`;
+const KEEP_VERSIONS = `
+  update ${VERSIONS} as held set version = item.version
+  from unnest($2::text[], $3::text[], $4::bigint[]) as item (kind, key, version)
+  where held.store = $1 and held.kind = item.kind and held.key = item.key and held.version < item.version`;
+const FORGET_UNUSED = `
+  delete from ${VERSIONS} as held using unnest($2::text[], $3::text[]) as item (kind, key)
+  where held.store = $1 and held.kind = item.kind and held.key = item.key and held.version = 0`;
+const READ_VERSIONS = `
+  select wanted.kind, wanted.key, held.version, pg_is_in_recovery() as is_replica
+  from unnest($2::text[], $3::text[]) as wanted (kind, key)
+  left join ${VERSIONS} as held on held.store = $1 and held.kind = wanted.kind and held.key = wanted.key`;
+
+// --- connections
+
+const isRefusal = (error: unknown): error is pg.DatabaseError & { code: string } =>
+  error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');
+
+function failure(error: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  if (error instanceof AbideError) return error;
+  if (!(error instanceof pg.DatabaseError)) {
+    return new AbideError('STORE_UNREACHABLE', 'The connection to PostgreSQL failed.', { cause: error });
+  }
+  const code = error.code ?? '';
+  const told = `PostgreSQL answered SQLSTATE ${code}.`;
+  if (code === '57014') return new AbideError('STORE_TIMEOUT', told);
+  return new AbideError(/^(08|28|53|57|3D)/.test(code) ? 'STORE_UNREACHABLE' : 'STORE_FAILED', told);
+}
+
+const refuseReplica = (rows: readonly { readonly is_replica?: boolean }[]): void => {
+  if (rows[0]?.is_replica === true) {
+    throw new AbideError(
+      'STORE_FAILED',
+      'This PostgreSQL is a replica: it shows less than the primary holds.',
+    );
+  }
+};
+
+/** A few connections of one purpose. A call that fails or is aborted takes its connection with it. */
+function openLine(config: PoolConfig, log: Log) {
+  const pool = new pg.Pool(config);
+  const clients = new Set<PoolClient>();
+  pool.on('connect', (client) => {
+    clients.add(client);
+    // The query in flight reports the loss; without a listener the process would end.
+    client.on('error', () => undefined);
+  });
+  pool.on('remove', (client) => clients.delete(client));
+  pool.on('error', (error) => {
+    const { code } = error as { code?: string };
+    log.warn({ code }, 'an idle connection to PostgreSQL was lost, the next call opens another');
+  });
+  return {
+    async run<T>(signal: AbortSignal, work: (client: PoolClient) => Promise<T>): Promise<T> {
+      signal.throwIfAborted();
+      const connecting = pool.connect();
+      let client: PoolClient;
+      try {
+        client = await untilAborted(connecting, signal);
+      } catch (error) {
+        if (signal.aborted)
+          void connecting.then(
+            (late) => late.release(),
+            () => undefined,
+          );
+        throw failure(error, signal);
+      }
+      try {
+        const result = await untilAborted(work(client), signal);
+        client.release();
+        return result;
+      } catch (error) {
+        client.release(true);
+        throw failure(error, signal);
+      }
+    },
+    async close(): Promise<void> {
+      await untilAborted(pool.end(), AbortSignal.timeout(DISPOSE_WAIT_MS)).catch(() => undefined);
+      for (const client of clients) client.connection.stream.destroy();
+    },
+  };
+}
+
+// --- rows
+
+type HeldRow = {
+  readonly version?: string | number | null;
+  readonly email: boolean | null;
+  readonly sms: boolean | null;
+  readonly push: boolean | null;
+  readonly scopes?: Readonly<Record<string, unknown>> | null;
+};
+
+type ReadRow = HeldRow & { readonly is_replica: boolean; readonly is_there: boolean | null };
+const NOBODY: ReadRow = { is_replica: false, is_there: null, email: null, sms: null, push: null };
+
+const toHeld = (row: HeldRow): Held => ({
+  version: row.version === null || row.version === undefined ? undefined : Number(row.version),
+  suppressed: [
+    ...CHANNELS.filter((channel) => row[channel] === true),
+    ...Object.keys(row.scopes ?? {}).filter((scope) => row.scopes?.[scope] === true),
+  ],
+});
+
+/** What a scope becomes: true, false where the grant is told of, null where the decision says nothing. */
+const told = (item: Item, scope: string, heldVersion = -1): boolean | null => {
+  if (scope in item.suppressed) return true;
+  const grant = item.granted[scope];
+  return grant !== undefined && heldVersion < grant.version ? false : null;
+};
+
+const otherScopes = (item: Item, heldVersion?: number): Record<string, boolean> => {
+  const scopes: Record<string, boolean> = {};
+  for (const scope of [...Object.keys(item.granted), ...Object.keys(item.suppressed)]) {
+    const state = isChannel(scope) ? null : told(item, scope, heldVersion);
+    if (state !== null) scopes[scope] = state;
+  }
+  return scopes;
+};
+
+const nameOf = ({ kind, key }: SubjectKey): string => `${kind}:${key}`;
+
+const refusalOf = ({ key }: SubjectKey): ApplyOutcome | undefined => {
+  if (key.includes('\0')) return { kind: 'refused', code: 'KEY_NOT_TEXT' };
+  return Buffer.byteLength(key) > KEY_BYTES_MAX ? { kind: 'refused', code: 'KEY_TOO_LONG' } : undefined;
+};
+
+/** Applies what can be stored and puts the outcomes back in order. */
+async function eachOutcome(
+  batch: readonly Item[],
+  apply: (items: readonly Item[]) => Promise<(item: Item) => ApplyOutcome>,
+): Promise<readonly ApplyOutcome[]> {
+  const refused = new Map<Item, ApplyOutcome>();
+  for (const item of batch) {
+    const refusal = refusalOf(item);
+    if (refusal !== undefined) refused.set(item, refusal);
+  }
+  const storable = refused.size === 0 ? batch : batch.filter((item) => !refused.has(item));
+  if (storable.length === 0) return batch.map((item) => refused.get(item)!);
+  const outcomeOf = await apply(storable);
+  return batch.map((item) => refused.get(item) ?? outcomeOf(item));
+}
+
+const kindsOf = (keys: readonly SubjectKey[]): string[] => keys.map(({ kind }) => kind);
+const keysOf = (keys: readonly SubjectKey[]): string[] => keys.map(({ key }) => key);
+
+type Line = ReturnType<typeof openLine>;
+type Lines = { readonly writing: Line; readonly reading: Line; readonly table: Table };
+type Table = ReturnType<typeof openTable>;
+
+/** A table that the first write makes. It is looked for first: a role that may not create tables is welcome to a made one. */
+function openTable(name: string, statement: string) {
+  let seen = false;
+  const isThere = async (client: PoolClient): Promise<boolean> => {
+    if (seen) return true;
+    const { rows } = await client.query<{ there: boolean }>('select to_regclass($1) is not null as there', [
+      name,
+    ]);
+    return (seen = rows[0]?.there === true);
+  };
+  return {
+    /** Reading makes nothing: where no table is, nobody is held. */
+    isThere,
+    async make(client: PoolClient): Promise<void> {
+      if (await isThere(client)) return;
+      await client.query(`begin; select pg_advisory_xact_lock(${MAKING_TABLES}); ${statement}; commit`);
+      seen = true;
+    },
+  };
+}
+
+function ownTable(
+  name: string,
+  { writing, reading, table }: Lines,
+): Pick<Store, 'apply' | 'readBack' | 'scan'> {
+  const apply = { name: 'abide_apply', text: applyTo(name), rowMode: 'array' } as const;
+  const read = { name: 'abide_read', text: readFrom(name) };
+  const list = { name: 'abide_list', text: listFrom(name) };
+  return {
+    apply: (batch, signal) =>
+      eachOutcome(batch, async (items) => {
+        const grants: Record<string, Record<string, number>> = {};
+        for (const item of items) {
+          const granted = Object.entries(item.granted);
+          if (granted.length === 0) continue;
+          grants[nameOf(item)] = Object.fromEntries(granted.map(([scope, { version }]) => [scope, version]));
+        }
+        const values = [
+          kindsOf(items),
+          keysOf(items),
+          items.map(({ version }) => version),
+          ...CHANNELS.map((channel) => items.map((item) => told(item, channel))),
+          items.map((item) => JSON.stringify(otherScopes(item))),
+          items.map(({ effectiveAt }) => effectiveAt),
+          JSON.stringify(grants),
+        ];
+        const { rows } = await writing.run(signal, async (client) => {
+          await table.make(client);
+          return client.query<[string, string]>({ ...apply, values });
+        });
+        const written = new Set(rows.map(([kind, key]) => `${kind}:${key}`));
+        return (item) => ({ kind: written.has(nameOf(item)) ? 'applied' : 'already_newer' });
+      }),
+
+    async readBack(keys, signal) {
+      const { rows } = await reading.run(signal, async (client) => {
+        if (!(await table.isThere(client))) return { rows: keys.map(() => NOBODY) };
+        const values = [kindsOf(keys), keysOf(keys)];
+        return client.query<ReadRow>({ ...read, values });
+      });
+      refuseReplica(rows);
+      return rows.map((row) => (row.is_there === true ? toHeld(row) : undefined));
+    },
+
+    async scan(after, signal) {
+      const values = [after?.kind ?? '', after?.key ?? '', SUBJECT_KINDS];
+      const { rows } = await reading.run(signal, async (client) => {
+        if (!(await table.isThere(client))) return { rows: [] };
+        return client.query<HeldRow & SubjectKey>({ ...list, values });
+      });
+      return rows.map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
+    },
+  };
+}
+
+/** The user's own tables: their statements an item at a time, the versions set-based around them, one transaction. */
+function ownStatements(
+  statements: { readonly apply: string; readonly read_back: string },
+  store: string,
+  { writing, reading, table }: Lines,
+): Pick<Store, 'apply' | 'readBack'> {
+  const apply = positional(statements.apply);
+  const read = positional(statements.read_back);
+  const holdsOtherScopes = apply.parameters.includes('scopes');
+
+  const run = <Row extends pg.QueryResultRow>(
+    client: PoolClient,
+    name: string,
+    { text, parameters }: Statement,
+    values: Readonly<Partial<Record<Parameter, unknown>>>,
+  ) => client.query<Row>({ name, text, values: parameters.map((parameter) => values[parameter] ?? null) });
+  const readRows = (client: PoolClient, { kind, key }: SubjectKey) =>
+    run<HeldRow>(client, 'abide_own_read', read, { kind, key }).then(({ rows }) => rows);
+
+  async function applyOne(client: PoolClient, item: Item, held: number): Promise<ApplyOutcome> {
+    if (item.version < held) return { kind: 'already_newer' };
+    const scopes = otherScopes(item, held);
+    const channels = CHANNELS.map((channel) => [channel, told(item, channel, held)] as const);
+    const isSilent = channels.every(([, state]) => state === null) && Object.keys(scopes).length === 0;
+    if (!isSilent) {
+      const { rowCount } = await run(client, 'abide_own_apply', apply, {
+        kind: item.kind,
+        key: item.key,
+        version: item.version,
+        ...Object.fromEntries(channels),
+        scopes: JSON.stringify(scopes),
+        effective_at: item.effectiveAt,
+      });
+      // No row may mean that nothing had to change, or that nobody is there.
+      if (rowCount === 0 && (await readRows(client, item)).length === 0) return { kind: 'absent' };
+    }
+    // What their statement cannot say is never painted as held; the channels are suppressed all the same.
+    const isLost = !holdsOtherScopes && Object.values(scopes).includes(true);
+    return isLost ? { kind: 'refused', code: 'SCOPE_NOT_HELD' } : { kind: 'applied' };
+  }
+
+  async function applyAll(client: PoolClient, items: readonly Item[], apart: boolean) {
+    const outcomes = new Map<Item, ApplyOutcome>();
+    const keep = (those: readonly Item[]) => [store, kindsOf(those), keysOf(those)];
+    await client.query('begin');
+    const locked = await client.query<{ kind: string; key: string; version: string }>({
+      name: 'abide_lock_versions',
+      text: LOCK_VERSIONS,
+      values: keep(items),
+    });
+    const held = new Map(locked.rows.map(({ kind, key, version }) => [`${kind}:${key}`, Number(version)]));
+    for (const item of items) {
+      if (apart) await client.query('savepoint item');
+      try {
+        outcomes.set(item, await applyOne(client, item, held.get(nameOf(item)) ?? 0));
+      } catch (error) {
+        if (!apart || !isRefusal(error)) throw error;
+        await client.query('rollback to savepoint item');
+        outcomes.set(item, { kind: 'refused', code: `SQLSTATE_${error.code}` });
+      }
+    }
+    const applied = items.filter((item) => outcomes.get(item)?.kind === 'applied');
+    await client.query({
+      name: 'abide_keep_versions',
+      text: KEEP_VERSIONS,
+      values: [...keep(applied), applied.map(({ version }) => version)],
+    });
+    if (applied.length < items.length) {
+      await client.query({ name: 'abide_forget_unused', text: FORGET_UNUSED, values: keep(items) });
+    }
+    await client.query('commit');
+    return outcomes;
+  }
+
+  return {
+    apply: (batch, signal) =>
+      eachOutcome(batch, async (items) => {
+        const outcomes = await writing.run(signal, async (client) => {
+          await table.make(client);
+          try {
+            return await applyAll(client, items, false);
+          } catch (error) {
+            if (!isRefusal(error)) throw error;
+            // One bad item never fails its neighbours; savepoints cost two round trips an item, so only now.
+            await client.query('rollback');
+            return applyAll(client, items, true);
+          }
+        });
+        return (item) => outcomes.get(item)!;
+      }),
+
+    // One snapshot for the versions and their rows, or a version could be paired with an older row.
+    readBack: (keys, signal) =>
+      reading.run(signal, async (client) => {
+        if (!(await table.isThere(client))) return keys.map(() => undefined);
+        await client.query('begin isolation level repeatable read read only');
+        const { rows } = await client.query<SubjectKey & { version: string | null; is_replica: boolean }>({
+          name: 'abide_read_versions',
+          text: READ_VERSIONS,
+          values: [store, kindsOf(keys), keysOf(keys)],
+        });
+        refuseReplica(rows);
+        const versions = new Map(rows.map((row) => [nameOf(row), row.version]));
+        const held: (Held | undefined)[] = [];
+        for (const key of keys) {
+          const found = (await readRows(client, key)).map((row) =>
+            toHeld({ ...row, version: row.version ?? versions.get(nameOf(key)) ?? null }),
+          );
+          const [first, ...others] = found;
+          // Two contacts with one address: a scope is held only if both hold it.
+          held.push(
+            first && {
+              version: first.version,
+              suppressed: first.suppressed.filter((scope) =>
+                others.every((other) => other.suppressed.includes(scope)),
+              ),
+            },
+          );
+        }
+        await client.query('commit');
+        return held;
+      }),
+  };
+}
+
+export default defineConnector({
+  options,
+  accepts: SUBJECT_KINDS,
+  topics: true,
+  durable: true,
+  versions: 'stored',
+  remembersUnknown: true,
+  evidence: 'read_back',
+  limits: { batch: 2_000, concurrent: 2 },
+
+  target({ url, table, statements }) {
+    const { host, port, database } = new pg.Client({ connectionString: url });
+    const place =
+      statements === undefined ? [table ?? 'suppressions'] : [statements.apply, statements.read_back];
+    return [host, `${port}`, database ?? '', ...place];
+  },
+
+  open({ url, table, statements, statement_timeout_ms }, { log, name }) {
+    const config = (max: number): PoolConfig => ({
+      connectionString: url,
+      fallback_application_name: 'abide',
+      max,
+      // Kept open: a new connection would cost the next single decision its milliseconds.
+      idleTimeoutMillis: 0,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      keepAlive: true,
+      // Not as start-up options, which poolers refuse. A stronger synchronous_commit than `on` is left alone.
+      // eslint-disable-next-line @typescript-eslint/no-misused-promises -- pg-pool awaits it, its types do not say so
+      onConnect: (client) =>
+        client.query(
+          `select set_config('statement_timeout', $1, false),
+             set_config('idle_in_transaction_session_timeout', $1, false),
+             set_config('synchronous_commit', case
+               when current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then 'on'
+               else current_setting('synchronous_commit') end, false)`,
+          [`${statement_timeout_ms}`],
+        ),
+    });
+    const writing = openLine(config(2), log);
+    const reading = openLine(config(2), log);
+    const [made, statement] =
+      statements === undefined
+        ? [quoted(table ?? 'suppressions'), makeTable(quoted(table ?? 'suppressions'))]
+        : [VERSIONS, MAKE_VERSIONS];
+    const lines = { writing, reading, table: openTable(made, statement) };
+    return Promise.resolve({
+      ...(statements === undefined ? ownTable(made, lines) : ownStatements(statements, name, lines)),
+      async [Symbol.asyncDispose]() {
+        await Promise.all([writing.close(), reading.close()]);
+      },
+    });
+  },
+});

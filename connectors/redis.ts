@@ -1,0 +1,239 @@
+// One hash a subject, one field a scope. The comparison runs inside Redis, so neither a second worker nor an old
+// decision read again can lift a newer opt-out; a scope that nobody told us of is not touched.
+//
+//   HGETALL suppressed:email:ada@example.com  ->  version 7, email suppressed, sms granted
+//
+// The store's own senders ask `HGET suppressed:email:<key> email` and do not send where it says `suppressed`.
+import { createHash } from 'node:crypto';
+import { createClient, ErrorReply } from 'redis';
+import { z } from 'zod';
+import { AbideError } from '../suppression/errors.ts';
+import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { defineConnector } from './contract/connector.ts';
+import type { ApplyOutcome, Held, Item, Log, SubjectKey } from './contract/connector.ts';
+import { untilAborted } from './contract/until-aborted.ts';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const RECONNECT_DELAY_MS_MAX = 1_000;
+const DISPOSE_WAIT_MS = 1_000;
+const SCAN_PAGE = 10_000;
+
+// ARGV: the version, then pairs: a scope, and '' (suppress it) or the version of the grant that took it away.
+const APPLY = `
+  local version = tonumber(ARGV[1])
+  local held = tonumber(redis.call('hget', KEYS[1], 'version') or 0) or 0
+  if version < held then return 0 end
+  for i = 2, #ARGV, 2 do
+    if ARGV[i + 1] == '' then redis.call('hset', KEYS[1], ARGV[i], 'suppressed')
+    elseif held < tonumber(ARGV[i + 1]) then redis.call('hset', KEYS[1], ARGV[i], 'granted') end
+  end
+  redis.call('hset', KEYS[1], 'version', ARGV[1])
+  return 1`;
+const APPLY_SHA = createHash('sha1').update(APPLY).digest('hex');
+
+const argumentsOf = ({ version, suppressed, granted }: Item): string[] => [
+  `${version}`,
+  ...Object.keys(suppressed).flatMap((scope) => [scope, '']),
+  ...Object.entries(granted).flatMap(([scope, grant]) =>
+    scope in suppressed ? [] : [scope, `${grant.version}`],
+  ),
+];
+
+function toHeld(fields: Readonly<Record<string, string>>): Held | undefined {
+  const { version, ...scopes } = fields;
+  if (version === undefined && Object.keys(scopes).length === 0) return undefined;
+  return {
+    version: version === undefined ? undefined : Number(version),
+    suppressed: Object.keys(scopes).filter((scope) => scopes[scope] === 'suppressed'),
+  };
+}
+
+/** Redis' code for an error is its first word, or, from within a script of Redis 6, one in the middle. */
+const codeOf = (error: unknown): string | undefined =>
+  error instanceof ErrorReply
+    ? (/\b(WRONGTYPE|NOSCRIPT|OOM|READONLY)\b/.exec(error.message) ??
+        /^[A-Z]+/.exec(error.message) ?? ['ERR'])[0]
+    : undefined;
+
+function failure(error: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  if (error instanceof AbideError) return error;
+  const code = codeOf(error);
+  return code === undefined
+    ? new AbideError('STORE_UNREACHABLE', 'The connection to Redis failed.', { cause: error })
+    : new AbideError('STORE_FAILED', `Redis answered ${code}.`);
+}
+
+/**
+ * One connection that reconnects by itself. While it is away, calls fail at once instead of queueing. A command that was
+ * sent cannot be taken back, so an aborted call takes the connection with it: one that hangs would hold every later call.
+ */
+async function openLine(url: string, log: Log) {
+  let away = false;
+  const open = () => {
+    const client = createClient({
+      url,
+      disableOfflineQueue: true,
+      maintNotifications: 'disabled',
+      socket: {
+        connectTimeout: CONNECT_TIMEOUT_MS,
+        reconnectStrategy: (retries) =>
+          Math.min(25 * 2 ** Math.min(retries, 10), RECONNECT_DELAY_MS_MAX) * (0.5 + Math.random() / 2),
+      },
+    });
+    const tried = Promise.withResolvers<undefined>();
+    client.on('ready', () => {
+      tried.resolve(undefined);
+      // In the client's queue before any apply; where it fails, apply falls back to sending the script.
+      client.scriptLoad(APPLY).catch(() => undefined);
+      if (away) log.info({}, 'Redis is back');
+      away = false;
+    });
+    client.on('error', (error: NodeJS.ErrnoException) => {
+      tried.resolve(undefined);
+      if (!away)
+        log.warn({ code: error.code ?? codeOf(error) }, 'the connection to Redis was lost, it reconnects');
+      away = true;
+    });
+    client.connect().catch(() => undefined);
+    return { client, tried: tried.promise };
+  };
+  const end = ({ client }: ReturnType<typeof open>): void => {
+    if (client.isOpen) client.destroy();
+  };
+  let line = open();
+  await line.tried;
+  return {
+    async run<T>(
+      signal: AbortSignal,
+      work: (client: ReturnType<typeof open>['client']) => Promise<T>,
+    ): Promise<T> {
+      const used = line;
+      try {
+        await untilAborted(used.tried, signal);
+        return await untilAborted(work(used.client), signal);
+      } catch (error) {
+        if (signal.aborted && line === used) {
+          end(used);
+          line = open();
+        }
+        throw failure(error, signal);
+      }
+    },
+    async close(): Promise<void> {
+      if (line.client.isReady) {
+        await untilAborted(line.client.close(), AbortSignal.timeout(DISPOSE_WAIT_MS)).catch(() => undefined);
+      }
+      end(line);
+    },
+  };
+}
+
+export default defineConnector({
+  options: z.strictObject({
+    url: z
+      .url({ protocol: /^rediss?$/, error: 'must be a redis:// or rediss:// URL' })
+      .describe('URL of the primary, with the database number as its path; never a replica'),
+    prefix: z.string().default('suppressed:').describe('Prefix of every key: <prefix><kind>:<key>'),
+  }),
+  accepts: SUBJECT_KINDS,
+  topics: true,
+  // Whether an answered write survives a crash is appendfsync's affair, which a client may not be allowed to read.
+  durable: 'unknown',
+  versions: 'stored',
+  remembersUnknown: true,
+  evidence: 'read_back',
+  limits: { batch: 1_000, concurrent: 2 },
+
+  target({ url, prefix }) {
+    const { hostname, port, pathname } = new URL(url);
+    return [
+      hostname,
+      port === '' ? '6379' : port,
+      pathname.slice(1) === '' ? '0' : pathname.slice(1),
+      prefix,
+    ];
+  },
+
+  async open({ url, prefix }, { log }) {
+    const [writing, reading] = await Promise.all([openLine(url, log), openLine(url, log)]);
+    const at = ({ kind, key }: SubjectKey): string => `${prefix}${kind}:${key}`;
+
+    // Commands of one tick leave as one pipeline.
+    const read = (keys: readonly string[], signal: AbortSignal) =>
+      reading.run(signal, async (client) => {
+        const [place, held] = await Promise.all([
+          client.role(),
+          Promise.all(keys.map((key) => client.hGetAll(key))),
+        ]);
+        if (place?.role !== 'master') {
+          throw new AbideError(
+            'STORE_FAILED',
+            'This Redis is a replica: it shows less than the primary holds.',
+          );
+        }
+        return held.map(toHeld);
+      });
+
+    return {
+      apply: (batch, signal) =>
+        writing.run(signal, async (client) => {
+          const outcomeOf = async (item: Item): Promise<ApplyOutcome> => {
+            const call = { keys: [at(item)], arguments: argumentsOf(item) };
+            try {
+              const wrote = await client.evalSha(APPLY_SHA, call).catch((error: unknown) => {
+                if (codeOf(error) !== 'NOSCRIPT') throw error;
+                return client.eval(APPLY, call);
+              });
+              return { kind: wrote === 1 ? 'applied' : 'already_newer' };
+            } catch (error) {
+              // Somebody else's key has our name: this item's trouble, not its neighbours'.
+              if (codeOf(error) === 'WRONGTYPE') return { kind: 'refused', code: 'WRONGTYPE' };
+              throw error;
+            }
+          };
+          return Promise.all(batch.map(outcomeOf));
+        }),
+
+      readBack: (keys, signal) => read(keys.map(at), signal),
+
+      // SCAN knows no order, so each page is a pass over the key space that keeps the smallest keys after the last one:
+      // slow for millions, but the memory is bounded here and in Redis, and no index of ours can drift.
+      async scan(after, signal) {
+        const last = after === undefined ? '' : at(after);
+        const subjectOf = (name: string): SubjectKey | undefined => {
+          const [kind, ...key] = name.slice(prefix.length).split(':');
+          const known = SUBJECT_KINDS.find((one) => one === kind);
+          return known === undefined || key.length === 0 ? undefined : { kind: known, key: key.join(':') };
+        };
+        const names = await reading.run(signal, async (client) => {
+          const MATCH = `${prefix.replace(/[*?[\]\\^]/g, '\\$&')}*`;
+          let smallest = new Set<string>();
+          const trim = (): void => {
+            smallest = new Set([...smallest].sort().slice(0, SCAN_PAGE));
+          };
+          let cursor = '0';
+          do {
+            const page = await client.scan(cursor, { MATCH, COUNT: 5_000, TYPE: 'hash' });
+            cursor = page.cursor;
+            for (const name of page.keys)
+              if (name > last && subjectOf(name) !== undefined) smallest.add(name);
+            if (smallest.size > 2 * SCAN_PAGE) trim();
+          } while (cursor !== '0' && !signal.aborted);
+          trim();
+          return [...smallest];
+        });
+        const held = await read(names, signal);
+        // One that went between the pass and the reading is not held.
+        return names.flatMap((name, index) => {
+          const [subject, state] = [subjectOf(name), held[index]];
+          return subject === undefined || state === undefined ? [] : [{ ...subject, held: state }];
+        });
+      },
+
+      async [Symbol.asyncDispose]() {
+        await Promise.all([writing.close(), reading.close()]);
+      },
+    };
+  },
+});

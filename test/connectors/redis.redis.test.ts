@@ -1,0 +1,108 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { createClient } from 'redis';
+import { Item } from '../../connectors/contract/connector.ts';
+import redis from '../../connectors/redis.ts';
+import { Address } from '../../suppression/subject.ts';
+import { describeConnector } from '../conformance/connector.ts';
+
+const URL_OF_RUN = process.env['ABIDE_TEST_REDIS'] ?? 'redis://127.0.0.1:6379';
+const { hostname, port } = new URL(URL_OF_RUN);
+const client = createClient({ url: URL_OF_RUN });
+client.on('error', () => undefined);
+const PREFIX = `abide-test:${randomUUID()}:`;
+const prefixOf = (options: object): string => (options as { prefix: string }).prefix;
+
+beforeAll(() => client.connect());
+afterAll(async () => {
+  for await (const keys of client.scanIterator({ MATCH: `${PREFIX}*`, COUNT: 5_000 })) {
+    if (keys.length > 0) await client.unlink(keys);
+  }
+  await client.close();
+});
+
+const place = () =>
+  Promise.resolve({
+    options: { url: URL_OF_RUN, prefix: `${PREFIX}${randomUUID()}[*]:` },
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  });
+
+describeConnector('redis', {
+  connector: redis,
+  open: place,
+  line: {
+    host: hostname,
+    port: Number(port === '' ? 6379 : port),
+    through: (options, proxyPort) => ({
+      ...options,
+      url: Object.assign(new URL(URL_OF_RUN), { host: `127.0.0.1:${proxyPort}` }).href,
+    }),
+  },
+  byItself: async ({ options }, { kind, key }, scope, isSuppressed) => {
+    await client.hSet(`${prefixOf(options)}${kind}:${key}`, scope, isSuppressed ? 'suppressed' : 'granted');
+  },
+  badKey: async ({ options }) => {
+    await client.set(`${prefixOf(options)}email:not-a-hash`, 'somebody else put this here');
+    return 'not-a-hash';
+  },
+});
+
+const signal = (): AbortSignal => AbortSignal.timeout(10_000);
+const silent = (): void => undefined;
+const context = {
+  log: { debug: silent, info: silent, warn: silent, error: silent },
+  name: 'redis',
+  scopes: new Map(),
+};
+const optOut = (key: string): Item =>
+  new Item({
+    seq: 1,
+    version: 1,
+    subject: { kind: 'email', value: new Address(key) },
+    key,
+    suppressed: { email: '2026-11-24T09:00:00.000Z' },
+    granted: {},
+    effectiveAt: '2026-11-24T09:00:00.000Z',
+    lane: 'live',
+  });
+
+test('a sender finds the suppression by the key in one command', async () => {
+  await using here = await place();
+  await using store = await redis.open(redis.options.parse(here.options), context);
+  await store.apply([optOut('ada@example.com')], signal());
+  expect(await client.hGet(`${here.options.prefix}email:ada@example.com`, 'email')).toBe('suppressed');
+});
+
+test('Redis forgets its scripts, and the next opt-out is applied all the same', async () => {
+  await using here = await place();
+  await using store = await redis.open(redis.options.parse(here.options), context);
+  await client.scriptFlush();
+  expect(await store.apply([optOut('ada@example.com'), optOut('grace@example.com')], signal())).toEqual([
+    { kind: 'applied' },
+    { kind: 'applied' },
+  ]);
+});
+
+test('it opens while Redis is away, fails at once and says so once', async () => {
+  const warned: object[] = [];
+  const log = { ...context.log, warn: (fields: object) => void warned.push(fields) };
+  const options = redis.options.parse({ url: 'redis://127.0.0.1:1' });
+  await using store = await redis.open(options, { ...context, log });
+  for (let n = 0; n < 3; n += 1) {
+    await expect(store.apply([optOut('ada@example.com')], signal())).rejects.toMatchObject({
+      code: 'STORE_UNREACHABLE',
+    });
+  }
+  expect(warned).toEqual([{ code: 'ECONNREFUSED' }, { code: 'ECONNREFUSED' }]);
+});
+
+test('a target is host, port, database and prefix, never a password', () => {
+  const target = (url: string) => redis.target(redis.options.parse({ url }));
+  expect(target('redis://user:secret@cache.internal/2')).toEqual([
+    'cache.internal',
+    '6379',
+    '2',
+    'suppressed:',
+  ]);
+  expect(target('redis://cache.internal')).toEqual(['cache.internal', '6379', '0', 'suppressed:']);
+});
