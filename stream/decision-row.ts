@@ -1,0 +1,73 @@
+// A decision as PostgreSQL's own text, Avro strings or our JSON spell it. Whatever cannot be read throws: a row that is
+// skipped silently is an opt-out that is lost silently (the ledger would re-drive it, and count it).
+import { z } from 'zod';
+import { CAUSES } from '../suppression/decision.ts';
+import type { Decision } from '../suppression/decision.ts';
+import { SUBJECT_KINDS } from '../suppression/subject.ts';
+
+const Long = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const Instant = z.string().transform((text, context) => {
+  const ms = Date.parse(text);
+  if (!Number.isNaN(ms)) return new Date(ms).toISOString();
+  context.addIssue({ code: 'custom', message: 'must be a time' });
+  return z.NEVER;
+});
+const parsed = <T extends z.ZodType>(schema: T) =>
+  z.preprocess((value) => (typeof value === 'string' ? (JSON.parse(value) as unknown) : value), schema);
+const Suppressed = z.record(z.string(), z.string());
+const Granted = z.record(z.string(), z.object({ at: z.string(), version: Long }));
+
+const Row = z.object({
+  seq: Long,
+  cause: z.enum(CAUSES).optional(),
+  opt_out_id: z.string().nullish(),
+  subject_id: z.string(),
+  kind: z.enum(SUBJECT_KINDS),
+  version: Long,
+  suppressed: parsed(Suppressed),
+  granted: parsed(Granted),
+  effective_at: z.preprocess((value) => (value instanceof Date ? value.toISOString() : value), Instant),
+  recorded_at: z.preprocess((value) => (value instanceof Date ? value.toISOString() : value), Instant),
+  /** Bytes from a stream, base64url from JSON. */
+  sealed: z.union([z.instanceof(Uint8Array), z.string()]).nullish(),
+  transport_key_id: Long.nullish(),
+  traceparent: z.string().nullish(),
+});
+
+/** Thrown where a row is not a decision; it names the column and never the value. */
+export class UnreadableRow extends Error {
+  override readonly name = 'UnreadableRow';
+}
+
+/** Reads one row, by the captured columns' names. Throws UnreadableRow. */
+export function toDecision(row: unknown): Decision {
+  let result: ReturnType<typeof Row.safeParse>;
+  try {
+    result = Row.safeParse(row);
+  } catch {
+    throw new UnreadableRow('A decision row has JSON that cannot be read.');
+  }
+  if (!result.success) {
+    const columns = result.error.issues.map((issue) => issue.path.join('.')).join(', ');
+    throw new UnreadableRow(`A decision row cannot be read: ${columns}.`);
+  }
+  const { data } = result;
+  const { sealed } = data;
+  return {
+    seq: data.seq,
+    optOutId: data.opt_out_id ?? undefined,
+    subjectId: data.subject_id,
+    kind: data.kind,
+    version: data.version,
+    suppressed: data.suppressed,
+    granted: data.granted,
+    effectiveAt: data.effective_at,
+    recordedAt: data.recorded_at,
+    sealed:
+      sealed === null || sealed === undefined || typeof sealed === 'string'
+        ? (sealed ?? undefined)
+        : Buffer.from(sealed).toString('base64url'),
+    transportKeyId: data.transport_key_id ?? undefined,
+    traceparent: data.traceparent ?? undefined,
+  };
+}
