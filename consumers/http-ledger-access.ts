@@ -1,0 +1,177 @@
+// The ledger as a worker elsewhere gets it: five calls over HTTP, with a key bound to the one store.
+import { setTimeout as delay } from 'node:timers/promises';
+import { Agent, request } from 'undici';
+import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
+import { AbideError } from '../suppression/errors.ts';
+import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
+
+const HEADERS_MS_MAX = 35_000;
+
+/** What the API answers to a worker, as far as it is read here. */
+type WireDecision = {
+  readonly seq: number;
+  readonly opt_out_id: string | null;
+  readonly version: number;
+  readonly subject_id: string;
+  readonly kind: OutstandingDecision['kind'];
+  readonly suppressed: OutstandingDecision['suppressed'];
+  readonly granted: OutstandingDecision['granted'];
+  readonly effective_at: string;
+  readonly recorded_at: string;
+  readonly sealed: string | null;
+  readonly transport_key_id: number | null;
+  readonly attempts: number;
+  readonly lane: 'live' | 'backfill';
+};
+
+/** Throws AbideError where the API refuses or does not answer; the worker goes on trying. */
+export function createHttpLedgerAccess({
+  url,
+  key,
+  store,
+  workerId,
+}: {
+  url: string;
+  key: string;
+  store: string;
+  /** Who asks: while another worker holds the store's lease, nothing is given out. */
+  workerId: string;
+}): LedgerAccess & AsyncDisposable {
+  const agent = new Agent({
+    connections: 8,
+    headersTimeout: HEADERS_MS_MAX,
+    bodyTimeout: 10_000,
+    connectTimeout: 5_000,
+  });
+  const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
+
+  async function call<T>(
+    method: 'GET' | 'POST',
+    path: string,
+    signal: AbortSignal,
+    { body, prefer, mayBeMissing = false }: { body?: unknown; prefer?: string; mayBeMissing?: boolean } = {},
+  ): Promise<T | undefined> {
+    const answer = await request(new URL(path, url), {
+      method,
+      dispatcher: agent,
+      signal,
+      headers: prefer === undefined ? headers : { ...headers, prefer },
+      body: body === undefined ? null : JSON.stringify(body),
+    });
+    const { statusCode } = answer;
+    if (statusCode >= 200 && statusCode < 300) return (await answer.body.json()) as T;
+    await answer.body.dump();
+    if (statusCode === 404 && mayBeMissing) return undefined;
+    const seconds = Number(answer.headers['retry-after']);
+    if ((statusCode === 429 || statusCode === 503) && seconds > 0) {
+      await delay(Math.min(seconds, 30) * 1000, undefined, { signal });
+    }
+    throw new AbideError(
+      statusCode === 401
+        ? 'unauthenticated'
+        : statusCode === 403
+          ? 'missing-scope'
+          : statusCode === 404
+            ? 'not-found'
+            : 'ledger-unavailable',
+      `The API answered ${statusCode} to ${method} ${path.split('?')[0]}.`,
+    );
+  }
+  const stem = `/v1/stores/${encodeURIComponent(store)}`;
+
+  return {
+    outstanding: async ({ after, limit, waitMs = 0, signal }) => {
+      const query = new URLSearchParams({ limit: String(limit), worker: workerId });
+      if (after !== undefined) query.set('after', after);
+      const seconds = Math.min(30, Math.ceil(waitMs / 1000));
+      const page = await call<{
+        generation: number;
+        decisions: readonly WireDecision[];
+        next: string | null;
+      }>(
+        'GET',
+        `${stem}/outstanding?${query.toString()}`,
+        signal,
+        seconds > 0 ? { prefer: `wait=${seconds}` } : {},
+      );
+      return {
+        generation: page!.generation,
+        decisions: page!.decisions.map(toOutstanding),
+        next: page!.next ?? undefined,
+      };
+    },
+    acknowledge: async ({ generation, worker, acknowledgements }, signal) => {
+      const { source, lastError } = worker;
+      const answer = await call<AcknowledgementAnswer>('POST', '/v1/acknowledgements', signal, {
+        body: {
+          store,
+          generation,
+          worker: {
+            id: worker.id,
+            incarnation: worker.incarnation,
+            ...(lastError === undefined ? {} : { last_error: lastError }),
+            source: {
+              kind: source.kind,
+              status: source.status,
+              parked: source.parked,
+              ...(source.position === undefined ? {} : { position: source.position }),
+              ...(source.positionAgeSeconds === undefined
+                ? {}
+                : { position_age_seconds: source.positionAgeSeconds }),
+            },
+          },
+          acknowledgements: acknowledgements.map((one) => ({
+            seq: one.seq,
+            version: one.version,
+            outcome: one.outcome,
+            // A store without versions says so with a null: there it is a value, not a missing one.
+            held: { version: one.held.version ?? null, suppressed: one.held.suppressed },
+            carried_by: one.carriedBy,
+            attempts: one.attempts,
+            ...(one.code === undefined ? {} : { code: one.code }),
+            evidence: {
+              ...(one.evidence.consumedAt === undefined ? {} : { consumed_at: one.evidence.consumedAt }),
+              ...(one.evidence.appliedAt === undefined ? {} : { applied_at: one.evidence.appliedAt }),
+              ...(one.evidence.verifiedAt === undefined ? {} : { verified_at: one.evidence.verifiedAt }),
+            },
+          })),
+        },
+      });
+      return answer!;
+    },
+    newest: async (subjectId, signal) => {
+      const found = await call<{
+        subject_id: string;
+        seq: number;
+        version: number;
+        suppressed: OutstandingDecision['suppressed'];
+        granted: OutstandingDecision['granted'];
+      }>('GET', `${stem}/subjects/${encodeURIComponent(subjectId)}`, signal, { mayBeMissing: true });
+      if (found === undefined) return undefined;
+      const { subject_id: id, seq, version, suppressed, granted } = found;
+      return { subjectId: id, seq, version, suppressed, granted };
+    },
+    transportKey: async (id, signal) => {
+      const answer = await call<{ key: string }>('GET', `/v1/transport-keys/${id}`, signal);
+      return Buffer.from(answer!.key, 'base64url');
+    },
+    [Symbol.asyncDispose]: () => agent.destroy(),
+  };
+}
+
+const toOutstanding = (wire: WireDecision): OutstandingDecision => ({
+  seq: wire.seq,
+  optOutId: wire.opt_out_id ?? undefined,
+  subjectId: wire.subject_id,
+  kind: wire.kind,
+  version: wire.version,
+  suppressed: wire.suppressed,
+  granted: wire.granted,
+  effectiveAt: wire.effective_at,
+  recordedAt: wire.recorded_at,
+  sealed: wire.sealed ?? undefined,
+  transportKeyId: wire.transport_key_id ?? undefined,
+  traceparent: undefined,
+  attempts: wire.attempts,
+  lane: wire.lane,
+});

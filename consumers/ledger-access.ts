@@ -1,0 +1,38 @@
+import type { AcknowledgementAnswer, AcknowledgementReport } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
+
+/** A decision that a store must hold and that is not parked, straight from the ledger. */
+export type OutstandingDecision = Decision & {
+  /** Attempts known to the ledger (from its exceptions); 0 where it was never tried or never failed. */
+  readonly attempts: number;
+  readonly lane: 'live' | 'backfill';
+};
+
+export type OutstandingPage = {
+  readonly generation: number;
+  readonly decisions: readonly OutstandingDecision[];
+  /** Where the next page begins; undefined after the last. */
+  readonly next: string | undefined;
+};
+
+/**
+ * What a worker may ask of the ledger, for its one store. Inside the API's process it is a few functions of ledger/;
+ * elsewhere the same over HTTP with a key bound to the store.
+ */
+export type LedgerAccess = {
+  /** Live decisions first, then back-fill; at most 2,000 a page. Empty while another worker holds the store's lease. */
+  outstanding(ask: {
+    readonly after?: string | undefined;
+    readonly limit: number;
+    /** Holds an empty answer up to this long. */
+    readonly waitMs?: number;
+    readonly signal: AbortSignal;
+  }): Promise<OutstandingPage>;
+  acknowledge(report: AcknowledgementReport, signal: AbortSignal): Promise<AcknowledgementAnswer>;
+  /** The newest state of a subject, for lifting in a store without versions. */
+  newest(
+    subjectId: string,
+    signal: AbortSignal,
+  ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;
+  transportKey(id: number, signal: AbortSignal): Promise<Buffer>;
+};

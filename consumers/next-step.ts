@@ -1,0 +1,52 @@
+// What follows a store's answer. Pure: the branches sit together, time comes in as an argument.
+import type { ApplyOutcome } from '../connectors/contract/connector.ts';
+
+/** A first retry soon, later ones ever more slowly, never more than this apart while the store answers at all. */
+const RETRY_MS_MIN = 50;
+const RETRY_MS_MAX = 30_000;
+
+/** Between half and all of an exponential pause, so that many workers do not come back at once. `random` in [0, 1). */
+export const retryDelayMs = (attempt: number, random: number, maxMs = RETRY_MS_MAX): number =>
+  Math.min(maxMs, RETRY_MS_MIN * 2 ** Math.min(attempt - 1, 20)) * (0.5 + random / 2);
+
+/** What the worker does next with one item. "unknown" is a lost answer: the write may have happened. */
+export type NextStep =
+  | { readonly kind: 'read_back' }
+  /** The store was told and cannot be read: its word is all there is. */
+  | { readonly kind: 'acknowledge' }
+  /** A queue took it over: whoever consumes the queue acknowledges. */
+  | { readonly kind: 'leave' }
+  | { readonly kind: 'park'; readonly outcome: 'refused' | 'absent'; readonly code: string }
+  | { readonly kind: 'retry' };
+
+export function nextStep(
+  outcome: ApplyOutcome | { readonly kind: 'unknown' },
+  evidence: 'read_back' | 'applied' | 'relay',
+): NextStep {
+  switch (outcome.kind) {
+    case 'applied':
+    case 'already_newer':
+    case 'accepted':
+      return evidence === 'read_back'
+        ? { kind: 'read_back' }
+        : { kind: evidence === 'applied' ? 'acknowledge' : 'leave' };
+    case 'absent':
+      return { kind: 'park', outcome: 'absent', code: 'ABSENT' };
+    case 'refused':
+      return { kind: 'park', outcome: 'refused', code: outcome.code };
+    case 'unknown':
+      return { kind: 'retry' };
+  }
+}
+
+/** How a failed call reads in the lag: without any text of the store's. */
+export function failureCode(error: unknown): 'STORE_TIMEOUT' | 'STORE_UNREACHABLE' | 'STORE_FAILED' {
+  for (let one = error; one instanceof Error; one = one.cause) {
+    if (one.name === 'TimeoutError' || one.name === 'AbortError') return 'STORE_TIMEOUT';
+    const code = 'code' in one ? String(one.code) : '';
+    if (/^(ECONN|EPIPE|ENOTFOUND|EHOST|ENET|EAI_|ETIMEDOUT|UND_ERR_(SOCKET|CONNECT)|08|57P)/.test(code)) {
+      return 'STORE_UNREACHABLE';
+    }
+  }
+  return 'STORE_FAILED';
+}

@@ -1,0 +1,743 @@
+// Carries decisions to one store: apply, read back, report. It is told what to carry by a stream while there is one and by
+// the ledger always; it knows neither the ledger's tables nor what kind of store it serves.
+//
+//   live queue ─┐
+//               ├─▶ up to `concurrent` batches: apply ▶ read back ─▶ report queue ▶ ledger
+//   back-fill ──┘            └─ failed: try again later, with the same attempts
+//
+// A decision is in hand from when it is queued until its report was taken, so that stream and ledger together do not carry
+// it twice. Everything is bounded: beyond HELD_MAX the stream is not listened to and the ledger gives the rest.
+import { setTimeout as delay } from 'node:timers/promises';
+import { Item, TryLater } from '../connectors/contract/connector.ts';
+import type { ApplyOutcome, Connector, Held, Log, Store } from '../connectors/contract/connector.ts';
+import { compareHeld, isDue, mustClear, mustHold } from '../suppression/acknowledgement.ts';
+import type { Acknowledgement, CarriedBy, SourceReport } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { heldAs } from '../suppression/scope.ts';
+import { open as unseal } from '../suppression/seal.ts';
+import { Address } from '../suppression/subject.ts';
+import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
+import { failureCode, nextStep, retryDelayMs } from './next-step.ts';
+
+/** Most decisions in hand: 10,000 of about a kilobyte each. */
+const HELD_MAX = 10_000;
+const PAGE = 2_000;
+const REPORT_MAX = 1_000;
+/** Reports waiting beyond this stop new batches: a ledger that does not answer must not fill our memory. */
+const REPORTS_WAITING_MAX = 5_000;
+const SIGN_OF_LIFE_MS = 1_000;
+const POLL_MS = 250;
+const SWEEP_MS = 1_000;
+/** A live worker that has not seen a decision on the stream by then takes it from the ledger, and that is an alarm. */
+const REDRIVE_AFTER_MS = 5_000;
+const STORE_DOWN_MS_MAX = 5_000;
+const CALL_MS_MAX = 5_000;
+const REPORT_MS_MAX = 10_000;
+/** As in the ledger: from this attempt on a failure is parked there. */
+const PARKED_AFTER = 5;
+/** After two failures a batch is halved, so that one item that the store chokes on holds up nobody else. */
+const TOGETHER_MAX = 2;
+
+export type WorkerStore = {
+  readonly name: string;
+  readonly connector: Connector;
+  readonly options: unknown;
+  readonly scopes: ReadonlyMap<string, unknown>;
+  readonly accepts: readonly string[];
+  /** What the store is keyed by, from the address in its normal form. */
+  readonly makeKey: (value: string) => string;
+};
+
+export type Worker = {
+  /** Takes what the stream delivers; resolves once the worker answers for it (settled, parked, or left to the ledger). */
+  offer(batch: readonly Decision[]): Promise<void>;
+  /** The stream is live from here on: what was committed before is read from the ledger once more. */
+  live(): void;
+  down(): void;
+  /** Finishes what is under way, reports it, closes the store. */
+  stop(): Promise<void>;
+};
+
+type Carried = {
+  readonly decision: Decision;
+  readonly lane: 'live' | 'backfill';
+  readonly carriedBy: CarriedBy;
+  readonly consumedAt: string;
+  /** The store's generation when it was last asked. */
+  generation: number;
+  /** Times that the store was asked and answered, or failed on this one alone; a mere outage does not count. */
+  attempts: number;
+  /** Times that a call with this one in it threw. */
+  throws: number;
+  /** What failed together is halved until the one that the store chokes on is alone; undefined: goes with anybody. */
+  piece: symbol | undefined;
+  settled: PromiseWithResolvers<void>;
+};
+
+/** Belongs to the generation that the store had when it was read back. */
+type Report = {
+  readonly carried: Carried;
+  readonly generation: number;
+  readonly acknowledgement: Acknowledgement;
+};
+
+export function startWorker({
+  store,
+  ledger,
+  source,
+  id,
+  log,
+  callMsMax = CALL_MS_MAX,
+}: {
+  store: WorkerStore;
+  ledger: LedgerAccess;
+  source: { report(): SourceReport };
+  /** Who this worker is: the lease and the lag know it by this. */
+  id: string;
+  log: Log;
+  /** How long one call to the store may take. */
+  callMsMax?: number;
+}): Worker {
+  const { connector } = store;
+  const held = { scopes: [...store.scopes.keys()], topics: connector.topics };
+  const dueTo = { ...held, accepts: store.accepts };
+  const stopping = new AbortController();
+  const incarnation = `${id}-${Date.now().toString(36)}`;
+
+  let generation: number | undefined;
+  /** Which standing of the stream this is; undefined while there is none. */
+  let liveSince: symbol | undefined;
+  /** The ledger was read whole since the stream stands: from here on what it alone knows was lost by the stream. */
+  let caughtUp = false;
+  let overflowed = false;
+  let finished = false;
+  let lastError: { code: string; at: string } | undefined;
+  let storeFailures = 0;
+  let storeDownUntil = 0;
+  const carrying = new Set<Promise<void>>();
+  let openStore: Store | undefined;
+
+  const live: Carried[] = [];
+  const backfill: Carried[] = [];
+  const inHand = new Map<number, Carried>();
+  const noticed = new Map<number, number>();
+  const reports: Report[] = [];
+  const keys = new Map<number, Promise<Buffer>>();
+  const timers = new Set<NodeJS.Timeout>();
+
+  // ---- what is to be carried --------------------------------------------------------------------------------------
+
+  function take(
+    decision: Decision,
+    lane: 'live' | 'backfill',
+    carriedBy: CarriedBy,
+    attempts: number,
+  ): Carried {
+    const carried: Carried = {
+      decision,
+      lane,
+      carriedBy,
+      attempts,
+      generation: 0,
+      throws: 0,
+      piece: undefined,
+      consumedAt: new Date().toISOString(),
+      settled: Promise.withResolvers(),
+    };
+    inHand.set(decision.seq, carried);
+    (lane === 'live' ? live : backfill).push(carried);
+    return carried;
+  }
+
+  function letGo(carried: Carried): void {
+    inHand.delete(carried.decision.seq);
+    carried.settled.resolve();
+    if (inHand.size <= HELD_MAX - PAGE) room.wake();
+  }
+
+  async function offer(batch: readonly Decision[]): Promise<void> {
+    const settled: Promise<void>[] = [];
+    for (const decision of batch) {
+      if (!isDue(decision, dueTo)) continue;
+      if (inHand.size >= HELD_MAX) {
+        // Too far behind: the ledger has it all, and gives it in order. Listening on would only move the loss around.
+        if (caughtUp)
+          log.info(
+            { store: store.name, inHand: inHand.size },
+            'store is behind, catching up from the ledger',
+          );
+        caughtUp = false;
+        overflowed = true;
+        feeding.wake();
+        pump();
+        return;
+      }
+      noticed.delete(decision.seq);
+      const carried = inHand.get(decision.seq) ?? take(decision, 'live', 'stream', 0);
+      settled.push(carried.settled.promise);
+    }
+    pump();
+    await Promise.all(settled);
+  }
+
+  /** Reads the ledger: everything while catching up or without a stream; while live what the stream seems to have lost. */
+  async function feed(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      const since = liveSince;
+      try {
+        await readLedger(caughtUp);
+        // Only a reading that began after the stream stood, and that nothing interrupted, closes the gap.
+        if (since !== undefined && since === liveSince && !caughtUp && !overflowed) caughtUp = true;
+        overflowed = false;
+        await feeding.wait(caughtUp ? SWEEP_MS : POLL_MS);
+      } catch (error) {
+        if (stopping.signal.aborted) return;
+        lastError = { code: 'LEDGER_UNAVAILABLE', at: new Date().toISOString() };
+        log.debug({ store: store.name, error }, 'the ledger does not answer');
+        await feeding.wait(POLL_MS);
+      }
+    }
+  }
+
+  async function readLedger(sweeping: boolean): Promise<void> {
+    let after: string | undefined;
+    const seen = new Set<number>();
+    do {
+      while (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) await room.wait(SWEEP_MS);
+      const page = await ledger.outstanding({ after, limit: PAGE, signal: stopping.signal });
+      generation = page.generation;
+      for (const decision of page.decisions) {
+        seen.add(decision.seq);
+        consider(decision, sweeping);
+      }
+      pump();
+      after = page.next;
+    } while (after !== undefined && !stopping.signal.aborted);
+    for (const seq of noticed.keys()) if (!seen.has(seq)) noticed.delete(seq);
+  }
+
+  function consider(decision: OutstandingDecision, sweeping: boolean): void {
+    if (inHand.has(decision.seq)) return;
+    if (decision.lane === 'backfill') take(decision, 'backfill', 'backfill', decision.attempts);
+    else if (decision.attempts > 0) take(decision, 'live', 'retry', decision.attempts);
+    else if (!sweeping) take(decision, 'live', 'catch_up', 0);
+    else {
+      const since = noticed.get(decision.seq);
+      if (since === undefined) noticed.set(decision.seq, performance.now());
+      else if (performance.now() - since >= REDRIVE_AFTER_MS) {
+        noticed.delete(decision.seq);
+        log.warn(
+          { store: store.name, seq: decision.seq },
+          'the stream lost a decision: driven again from the ledger',
+        );
+        take(decision, 'live', 'redrive', 0);
+      }
+    }
+  }
+
+  // ---- carrying ---------------------------------------------------------------------------------------------------
+
+  function pump(): void {
+    while (
+      carrying.size < connector.limits.concurrent &&
+      reports.length < REPORTS_WAITING_MAX &&
+      !stopping.signal.aborted &&
+      generation !== undefined
+    ) {
+      const waitMs = storeDownUntil - performance.now();
+      if (waitMs > 0) return later(waitMs, pump);
+      // A store that failed is asked by one batch at a time until it answers.
+      if (storeFailures > 0 && carrying.size > 0) return;
+      const batch = nextBatch();
+      if (batch.length === 0) return;
+      const batchUnderWay = carry(batch, generation).finally(() => {
+        carrying.delete(batchUnderWay);
+        pump();
+      });
+      carrying.add(batchUnderWay);
+    }
+  }
+
+  /** Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones. */
+  function nextBatch(): Carried[] {
+    const queue = live.length > 0 ? live : backfill;
+    const first = queue[0];
+    if (first === undefined) return [];
+    const newest = new Map<string, Carried>();
+    let taken = 0;
+    for (const carried of queue) {
+      if (carried.piece !== first.piece || newest.size >= connector.limits.batch) break;
+      taken += 1;
+      const other = newest.get(carried.decision.subjectId);
+      if (other === undefined) newest.set(carried.decision.subjectId, carried);
+      else {
+        const [newer, older] =
+          carried.decision.version > other.decision.version ? [carried, other] : [other, carried];
+        newest.set(carried.decision.subjectId, newer);
+        letGo(older);
+      }
+    }
+    queue.splice(0, taken);
+    return [...newest.values()];
+  }
+
+  async function carry(batch: readonly Carried[], ofGeneration: number): Promise<void> {
+    const began = performance.now();
+    let items: Item[];
+    for (const carried of batch) carried.generation = ofGeneration;
+    try {
+      openStore ??= await connector.open(store.options, { log, name: store.name, scopes: store.scopes });
+      items = [];
+      const ready: Carried[] = [];
+      for (const carried of batch) {
+        const item = await toItem(carried);
+        if (item === undefined) continue;
+        items.push(item);
+        ready.push(carried);
+      }
+      batch = ready;
+    } catch (error) {
+      storeFailed(batch, error);
+      return;
+    }
+    if (items.length === 0) return;
+    for (const carried of batch) carried.attempts += 1;
+    try {
+      await (connector.versions === 'none'
+        ? carryUnversioned(openStore, batch, items)
+        : carryVersioned(openStore, batch, items));
+      if (storeFailures > 0) log.info({ store: store.name }, 'store answers again');
+      storeFailures = 0;
+    } catch (error) {
+      if (error instanceof TryLater) {
+        for (const carried of batch) carried.attempts -= 1;
+        storeDownUntil = performance.now() + error.delayMs;
+        putBack(batch);
+      } else callFailed(batch, error);
+    }
+    const { perSecond } = connector.limits;
+    if (perSecond !== undefined) {
+      storeDownUntil = Math.max(storeDownUntil, began + (items.length / perSecond) * 1000);
+    }
+  }
+
+  async function carryVersioned(
+    open: Store,
+    batch: readonly Carried[],
+    items: readonly Item[],
+  ): Promise<void> {
+    const outcomes = await call((signal) => open.apply(items, signal));
+    await follow(open, batch, items, outcomes);
+  }
+
+  /**
+   * Suppressing goes in any order and together. Lifting goes one subject at a time: ask the ledger that the grant is still
+   * the newest, apply, read back, ask again; if it was overtaken, suppress again.
+   */
+  async function carryUnversioned(
+    open: Store,
+    batch: readonly Carried[],
+    items: readonly Item[],
+  ): Promise<void> {
+    const lifts = items.map((item) => Object.keys(item.granted).length > 0);
+    const together = items.filter((_, n) => !lifts[n]);
+    if (together.length > 0) {
+      const outcomes = await call((signal) => open.apply(together, signal));
+      await follow(
+        open,
+        batch.filter((_, n) => !lifts[n]),
+        together,
+        outcomes,
+      );
+    }
+    for (const [n, item] of items.entries()) {
+      if (!lifts[n]) continue;
+      const carried = batch[n]!;
+      const newest = async () => await ledger.newest(carried.decision.subjectId, stopping.signal);
+      if (((await newest())?.version ?? 0) > item.version) {
+        // Overtaken: the newer decision is outstanding itself and supersedes this one.
+        letGo(carried);
+        continue;
+      }
+      const outcomes = await call((signal) => open.apply([item], signal));
+      const after = await newest();
+      if (after !== undefined && after.version > item.version) {
+        const again = Object.fromEntries(
+          mustHold(after, held).map((scope) => [scope, after.suppressed[scope] ?? item.effectiveAt]),
+        );
+        await call((signal) =>
+          open.apply([new Item({ ...item, version: after.version, suppressed: again, granted: {} })], signal),
+        );
+        letGo(carried);
+        continue;
+      }
+      await follow(open, [carried], [item], outcomes);
+    }
+  }
+
+  async function follow(
+    open: Store,
+    batch: readonly Carried[],
+    items: readonly Item[],
+    outcomes: readonly ApplyOutcome[],
+  ): Promise<void> {
+    if (outcomes.length !== items.length)
+      throw new Error('the connector answered for another number of items');
+    const appliedAt = new Date().toISOString();
+    const toRead: number[] = [];
+    for (const [n, carried] of batch.entries()) {
+      const step = nextStep(outcomes[n]!, connector.evidence);
+      switch (step.kind) {
+        case 'read_back':
+          toRead.push(n);
+          break;
+        case 'acknowledge':
+          report(carried, 'applied', { version: undefined, suppressed: [] }, undefined, { appliedAt });
+          break;
+        case 'leave':
+          letGo(carried);
+          break;
+        case 'park':
+          report(carried, step.outcome, { version: undefined, suppressed: [] }, step.code, { appliedAt });
+          break;
+        case 'retry':
+          retry(carried);
+      }
+    }
+    if (toRead.length > 0)
+      await readBack(
+        open,
+        toRead.map((n) => ({ carried: batch[n]!, item: items[n]! })),
+        appliedAt,
+      );
+  }
+
+  async function readBack(
+    open: Store,
+    pairs: readonly { carried: Carried; item: Item }[],
+    appliedAt: string,
+  ): Promise<void> {
+    const { afterMs, withinMs } = connector.settles ?? { afterMs: 0, withinMs: 0 };
+    const giveUpAt = performance.now() + withinMs;
+    if (afterMs > 0) await delay(afterMs, undefined, { signal: stopping.signal });
+    let waiting = pairs;
+    for (;;) {
+      const answers = await call((signal) =>
+        open.readBack(
+          waiting.map(({ item }) => item),
+          signal,
+        ),
+      );
+      const verifiedAt = new Date().toISOString();
+      const missing: { carried: Carried; item: Item; heldNow: Held }[] = [];
+      for (const [n, { carried, item }] of waiting.entries()) {
+        const heldNow = answers[n] ?? { version: undefined, suppressed: [] };
+        if (isVerified(carried, heldNow))
+          report(carried, 'verified', heldNow, undefined, { appliedAt, verifiedAt });
+        else missing.push({ carried, item, heldNow });
+      }
+      if (missing.length === 0) return;
+      if (performance.now() >= giveUpAt) {
+        for (const { carried, heldNow } of missing) {
+          lastError = { code: 'NOT_HELD', at: new Date().toISOString() };
+          report(carried, 'failed', heldNow, 'NOT_HELD', { appliedAt, verifiedAt });
+        }
+        return;
+      }
+      waiting = missing;
+      await delay(Math.min(1_000, Math.max(20, afterMs)), undefined, { signal: stopping.signal });
+    }
+  }
+
+  function isVerified(carried: Carried, heldNow: Held): boolean {
+    const { decision } = carried;
+    // A version above ours is the ledger's to judge: a newer decision of its own, or a store that is ahead of it.
+    if (compareHeld(decision, held, heldNow) === 'newer') return true;
+    if (compareHeld(decision, held, heldNow) === 'missing') return false;
+    const told = carried.attempts > 1 && heldNow.version === decision.version;
+    return (
+      told ||
+      !mustClear(decision, held, decision.version - 1).some((scope) => heldNow.suppressed.includes(scope))
+    );
+  }
+
+  /** Undefined where the address cannot be had: that is reported, since nothing can be carried without it. */
+  async function toItem(carried: Carried): Promise<Item | undefined> {
+    const { decision } = carried;
+    if (decision.sealed === undefined || decision.transportKeyId === undefined) {
+      report(carried, 'failed', { version: undefined, suppressed: [] }, 'ADDRESS_ERASED', {});
+      return undefined;
+    }
+    let value: string;
+    try {
+      const secret = await transportKey(decision.transportKeyId);
+      const key = { id: decision.transportKeyId, secret };
+      value = unseal(Buffer.from(decision.sealed, 'base64url'), key, [decision.subjectId, decision.kind]);
+    } catch (error) {
+      if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
+      report(carried, 'failed', { version: undefined, suppressed: [] }, 'SEALED_UNREADABLE', {});
+      return undefined;
+    }
+    const suppressed = Object.entries(decision.suppressed).flatMap(([scope, since]) =>
+      heldAs(scope, held).map((name) => [name, since] as const),
+    );
+    const kept = new Set(suppressed.map(([name]) => name));
+    const granted = Object.entries(decision.granted).flatMap(([scope, grant]) =>
+      heldAs(scope, held)
+        .filter((name) => !kept.has(name))
+        .map((name) => [name, grant] as const),
+    );
+    return new Item({
+      seq: decision.seq,
+      version: decision.version,
+      subject: { kind: decision.kind, value: new Address(value) },
+      key: store.makeKey(value),
+      suppressed: Object.fromEntries(suppressed),
+      granted: Object.fromEntries(granted),
+      effectiveAt: decision.effectiveAt,
+      lane: carried.lane,
+    });
+  }
+
+  function transportKey(keyId: number): Promise<Buffer> {
+    let key = keys.get(keyId);
+    if (key === undefined) {
+      key = ledger.transportKey(keyId, stopping.signal);
+      keys.set(keyId, key);
+      key.catch(() => keys.delete(keyId));
+    }
+    return key;
+  }
+
+  const call = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+    const deadline = AbortSignal.timeout(callMsMax);
+    // A connector that does not listen to its signal must not hold the worker either.
+    return Promise.race([
+      work(deadline),
+      new Promise<never>((_resolve, reject) => {
+        deadline.addEventListener('abort', () => reject(deadline.reason as Error), { once: true });
+      }),
+    ]);
+  };
+
+  // ---- when it fails ------------------------------------------------------------------------------------------------
+
+  /** A throw is "unknown" for the whole batch: the write may have happened, and applying again is harmless. */
+  function callFailed(batch: readonly Carried[], error: unknown): void {
+    const [only] = batch;
+    if (only === undefined) return;
+    for (const carried of batch) carried.throws += 1;
+    if (
+      batch.length === 1 &&
+      only.throws > TOGETHER_MAX &&
+      lastSuccessAt > (failedSince.get(only) ?? Infinity)
+    ) {
+      // The store carried others meanwhile and chokes on this one: the ledger parks it after some attempts.
+      const code = failureCode(error);
+      lastError = { code, at: new Date().toISOString() };
+      log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
+      report(only, 'failed', { version: undefined, suppressed: [] }, code, {});
+      return;
+    }
+    for (const carried of batch) carried.attempts -= 1;
+    if (batch.length > 1 && only.throws >= TOGETHER_MAX) {
+      const half = Math.ceil(batch.length / 2);
+      const pieces = [Symbol('first half'), Symbol('second half')] as const;
+      for (const [n, carried] of batch.entries()) carried.piece = pieces[n < half ? 0 : 1];
+    }
+    storeFailed(batch, error);
+  }
+
+  /** When the store last carried anything well, and since when each one has failed. */
+  let lastSuccessAt = -Infinity;
+  const failedSince = new WeakMap<Carried, number>();
+
+  function storeFailed(batch: readonly Carried[], error: unknown): void {
+    const code = failureCode(error);
+    if (storeFailures === 0) log.warn({ store: store.name, code }, 'store failed, goes on trying');
+    storeFailures += 1;
+    lastError = { code, at: new Date().toISOString() };
+    for (const carried of batch) {
+      if (!failedSince.has(carried)) failedSince.set(carried, performance.now());
+    }
+    storeDownUntil = performance.now() + retryDelayMs(storeFailures, Math.random(), STORE_DOWN_MS_MAX);
+    // One that is alone makes room for the others: only so does it show whether the store is at fault, or it is.
+    putBack(batch, batch.length === 1);
+  }
+
+  function putBack(batch: readonly Carried[], atTheEnd = false): void {
+    for (const lane of ['live', 'backfill'] as const) {
+      const queue = lane === 'live' ? live : backfill;
+      const own = batch.filter((carried) => carried.lane === lane);
+      if (atTheEnd) queue.push(...own);
+      else queue.unshift(...own);
+    }
+  }
+
+  function retry(carried: Carried): void {
+    later(retryDelayMs(carried.attempts, Math.random()), () => {
+      (carried.lane === 'live' ? live : backfill).push(carried);
+      pump();
+    });
+  }
+
+  function later(ms: number, then: () => void): void {
+    const timer = setTimeout(() => {
+      timers.delete(timer);
+      then();
+    }, ms);
+    timers.add(timer);
+  }
+
+  // ---- reporting ----------------------------------------------------------------------------------------------------
+
+  function report(
+    carried: Carried,
+    outcome: Acknowledgement['outcome'],
+    heldNow: Held,
+    code: string | undefined,
+    { appliedAt, verifiedAt }: { appliedAt?: string; verifiedAt?: string },
+  ): void {
+    if (outcome === 'verified' || outcome === 'applied') {
+      lastSuccessAt = performance.now();
+    }
+    reports.push({
+      carried,
+      generation: carried.generation,
+      acknowledgement: {
+        seq: carried.decision.seq,
+        version: carried.decision.version,
+        outcome,
+        held: heldNow,
+        carriedBy: carried.carriedBy,
+        attempts: Math.max(1, carried.attempts),
+        code,
+        evidence: { consumedAt: carried.consumedAt, appliedAt, verifiedAt },
+      },
+    });
+    reporting.wake();
+  }
+
+  /** Natural batches: while one report is under way the next gather. At least one a second, as a sign of life. */
+  async function reportAlways(): Promise<void> {
+    while (!finished || reports.length > 0) {
+      if (reports.length === 0) await reporting.wait(SIGN_OF_LIFE_MS);
+      // Before the ledger was ever read there is nothing to say that it would understand.
+      const of = reports[0]?.generation ?? generation;
+      if (of === undefined) continue;
+      const batch = reports.splice(
+        0,
+        Math.min(
+          REPORT_MAX,
+          countWhile(reports, (one) => one.generation === of),
+        ),
+      );
+      try {
+        const answer = await ledger.acknowledge(
+          {
+            generation: of,
+            worker: { id, incarnation, lastError, source: source.report() },
+            acknowledgements: batch.map(({ acknowledgement }) => acknowledgement),
+          },
+          AbortSignal.timeout(REPORT_MS_MAX),
+        );
+        accepted(batch, answer.rejected);
+      } catch (error) {
+        reports.unshift(...batch);
+        if (finished) {
+          log.warn(
+            { store: store.name, reports: reports.length },
+            'stopped without reporting: the ledger asks again',
+          );
+          return;
+        }
+        log.debug({ store: store.name, error }, 'a report was not taken, goes on trying');
+        await delay(POLL_MS);
+      }
+      pump();
+    }
+  }
+
+  function accepted(batch: readonly Report[], rejected: readonly { seq: number; code: string }[]): void {
+    const codes = new Map(rejected.map(({ seq, code }) => [seq, code]));
+    for (const { carried, acknowledgement } of batch) {
+      const code = codes.get(carried.decision.seq);
+      if (code !== undefined) {
+        if (code === 'old_generation') feeding.wake();
+        else
+          log.warn(
+            { store: store.name, seq: carried.decision.seq, code },
+            'the ledger did not believe an acknowledgement',
+          );
+      }
+      // A failure is reported and kept in hand until the ledger parks it: then it gives it out again when its time comes.
+      if (acknowledgement.outcome === 'failed' && carried.attempts < PARKED_AFTER) retry(carried);
+      else letGo(carried);
+    }
+  }
+
+  // ---- life ---------------------------------------------------------------------------------------------------------
+
+  const feeding = createBell();
+  const reporting = createBell();
+  const room = createBell();
+  const loops = [feed(), reportAlways()];
+
+  return {
+    offer,
+    live: () => {
+      liveSince = Symbol('live');
+      caughtUp = false;
+      feeding.wake();
+    },
+    down: () => {
+      liveSince = undefined;
+      caughtUp = false;
+      feeding.wake();
+    },
+    stop: async () => {
+      stopping.abort();
+      for (const timer of timers) clearTimeout(timer);
+      feeding.wake();
+      room.wake();
+      // What is under way is finished and reported; what only waits is the ledger's to give out again.
+      await Promise.all(carrying);
+      finished = true;
+      reporting.wake();
+      await Promise.all(loops);
+      for (const carried of inHand.values()) carried.settled.resolve();
+      await openStore?.[Symbol.asyncDispose]();
+    },
+  };
+}
+
+const countWhile = <T>(list: readonly T[], holds: (one: T) => boolean): number => {
+  const end = list.findIndex((one) => !holds(one));
+  return end < 0 ? list.length : end;
+};
+
+function createBell() {
+  let wakeUp: (() => void) | undefined;
+  let rung = false;
+  return {
+    wake: (): void => {
+      rung = true;
+      wakeUp?.();
+    },
+    /** Until the bell rings, or it rang since the last wait, or the time is over. */
+    wait: async (ms: number): Promise<void> => {
+      if (!rung) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, ms);
+          wakeUp = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+      }
+      rung = false;
+      wakeUp = undefined;
+    },
+  };
+}
