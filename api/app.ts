@@ -1,0 +1,143 @@
+// The API as handlers for Node's HTTP server. Outermost: a request id on every answer, and a problem for every error.
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import Router from '@koa/router';
+import Koa from 'koa';
+import type { Context, Next } from 'koa';
+import type { Ledger } from '../ledger/ledger.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { createAuthorize } from './guard/authorize.ts';
+import { addHealth } from './ops/health.ts';
+import { createMetrics } from './ops/metrics.ts';
+import type { Metrics } from './ops/metrics.ts';
+import { answerProblem, asAbideError } from './problem.ts';
+import type { ApiLog } from './v1/deps.ts';
+import { VERSIONS } from './versions.ts';
+
+export type Handler = ((request: IncomingMessage, response: ServerResponse) => void) & {
+  /** Answers every long poll and `Prefer: wait` with what is known now: the server stops. */
+  readonly endWaits: () => void;
+};
+
+export type App = {
+  readonly handler: Handler;
+  /** Health and metrics for a listener of their own; undefined where `handler` answers them. */
+  readonly opsHandler: Handler | undefined;
+  readonly metrics: Metrics;
+};
+
+/** `opsOnSameListener` is for loopback: elsewhere health and metrics are nobody's business. */
+export function createApp({
+  ledger,
+  log,
+  defaultRegion,
+  opsOnSameListener,
+  isReady = () => true,
+}: {
+  ledger: Ledger;
+  log: ApiLog;
+  defaultRegion?: string | undefined;
+  opsOnSameListener: boolean;
+  isReady?: () => boolean;
+}): App {
+  const metrics = createMetrics();
+  const closing = new AbortController();
+  const endWaits = (): void => closing.abort();
+  const api = new Router({ sensitive: true });
+  const ops = opsOnSameListener ? api : new Router({ sensitive: true });
+  addHealth(ops, { ledger, metrics, isReady });
+  const authorize = createAuthorize(ledger);
+  const deps = { ledger, authorize, defaultRegion, log, closing: closing.signal };
+  for (const resources of Object.values(VERSIONS)) for (const add of resources) add(api, deps);
+  return {
+    handler: Object.assign(toHandler(api, log, metrics), { endWaits }),
+    opsHandler: opsOnSameListener
+      ? undefined
+      : Object.assign(toHandler(ops, log, metrics), { endWaits: () => undefined }),
+    metrics,
+  };
+}
+
+function toHandler(
+  router: Router,
+  log: ApiLog,
+  metrics: Metrics,
+): (request: IncomingMessage, response: ServerResponse) => void {
+  const koa = new Koa();
+  koa.on('error', (error: unknown) => {
+    if (!isGone(error)) log.error({ error }, 'a response failed');
+  });
+  koa.use(outermost(log, metrics));
+  koa.use(router.routes());
+  koa.use(methodNotAllowed(router));
+  const callback = koa.callback();
+  return (request, response) => void callback(request, response);
+}
+
+/** A client that left before its answer is no failure of ours. */
+const isGone = (error: unknown): boolean =>
+  error instanceof Error &&
+  'code' in error &&
+  ['ECONNRESET', 'EPIPE', 'ECONNABORTED', 'ERR_STREAM_PREMATURE_CLOSE'].includes(String(error.code));
+
+function outermost(log: ApiLog, metrics: Metrics) {
+  return async (ctx: Context, next: Next): Promise<void> => {
+    const began = performance.now();
+    const requestId = randomUUID();
+    ctx.state.requestId = requestId;
+    ctx.set('X-Request-Id', requestId);
+    try {
+      if (ctx.req.headers.host === undefined && ctx.req.httpVersion !== '1.0')
+        throw new AbideError('invalid-request', 'HTTP/1.1 needs a Host header.');
+      await next();
+      if (ctx.status === 404 && ctx.body == null) throw new AbideError('not-found');
+    } catch (thrown) {
+      const error = asAbideError(thrown);
+      if (error.code === 'internal-error') log.error({ error: error.cause, requestId }, 'a request failed');
+      answerProblem(ctx, error, requestId);
+      if (!ctx.req.complete) drain(ctx.req);
+    }
+    const route = (ctx as { routerPath?: string; _matchedRoute?: unknown })._matchedRoute;
+    metrics.request(
+      KNOWN_METHODS.has(ctx.method) ? ctx.method : 'other',
+      typeof route === 'string' ? route : 'none',
+      ctx.status,
+      (performance.now() - began) / 1000,
+    );
+  };
+}
+
+const DRAIN_BYTES_MAX = 8 * 1024 * 1024;
+
+/**
+ * Reads what is left of a refused body and drops it: a socket closed with unread bytes resets the connection, and the
+ * client would see that instead of the answer. Bounded by size here and by time in the server.
+ */
+function drain(request: IncomingMessage): void {
+  let length = 0;
+  request.on('error', () => undefined);
+  request.on('data', (chunk: Buffer) => {
+    length += chunk.length;
+    if (length > DRAIN_BYTES_MAX) request.destroy();
+  });
+}
+
+const KNOWN_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
+
+/** A path that is there, asked in a way that is not. Opt-outs say why: they cannot be taken back. */
+function methodNotAllowed(router: Router) {
+  return (ctx: Context): void => {
+    const allowed = new Set(
+      router.stack
+        .filter((layer) => layer.methods.length > 0 && layer.match(ctx.path))
+        .flatMap((layer) => layer.methods),
+    );
+    if (allowed.size === 0 || allowed.has(ctx.method)) return;
+    ctx.set('Allow', [...allowed].join(', '));
+    throw new AbideError(
+      ['DELETE', 'PUT', 'PATCH'].includes(ctx.method) && /^\/v\d+\/opt-outs(?:\/|$)/.test(ctx.path)
+        ? 'opt-outs-are-irreversible'
+        : 'method-not-allowed',
+    );
+  };
+}

@@ -1,0 +1,54 @@
+import type { Context, Middleware, Next } from 'koa';
+import { AbideError } from '../../suppression/errors.ts';
+import type { ApiKey, Caller, Ledger } from '../../ledger/ledger.ts';
+
+export type KeyScope =
+  | 'opt_outs:write'
+  | 'opt_outs:read'
+  | 'subjects:read'
+  | 'checks:read'
+  | 'lag:read'
+  | 'acknowledgements:write';
+
+/** What is known of a request once it was let in. */
+export type Authorized = { readonly key: ApiKey; readonly caller: Caller };
+
+const BEARER = /^Bearer ([\x21-\x7e]{1,512})$/i;
+
+/**
+ * Lets in who holds a key with the scope; opt_outs:read_all includes opt_outs:read. Unknown, expired and revoked keys are
+ * one answer. Throws AbideError: unauthenticated, missing-scope.
+ */
+export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>): (scope: KeyScope) => Middleware {
+  return (scope) => async (ctx: Context, next: Next) => {
+    const token = BEARER.exec(ctx.req.headers.authorization ?? '')?.[1];
+    const key = token === undefined ? undefined : await ledger.authenticate(token);
+    if (key === undefined) throw new AbideError('unauthenticated');
+    const has =
+      key.scopes.includes(scope) || (scope === 'opt_outs:read' && key.scopes.includes('opt_outs:read_all'));
+    if (!has) throw new AbideError('missing-scope', `The key lacks the scope ${scope}.`);
+    const caller: Caller = {
+      client: key.client,
+      keyId: key.id,
+      address: ctx.req.socket.remoteAddress ?? '',
+      requestId: ctx.state.requestId as string,
+    };
+    (ctx.state as { authorized: Authorized }).authorized = { key, caller };
+    await next();
+  };
+}
+
+export const authorizedOf = (ctx: Context): Authorized =>
+  (ctx.state as { authorized: Authorized }).authorized;
+
+/** Only workers fetch keys, and a worker's key is bound to a store. */
+export function requireSomeStore(ctx: Context): void {
+  if (authorizedOf(ctx).key.store === undefined)
+    throw new AbideError('missing-scope', 'The key has acknowledgements:write but is bound to no store.');
+}
+
+/** A worker speaks for its one store; of others it does not learn whether they exist. */
+export function requireStore(ctx: Context, store: string): void {
+  if (authorizedOf(ctx).key.store !== store)
+    throw new AbideError('not-found', 'The key is not bound to this store.');
+}

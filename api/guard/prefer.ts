@@ -1,0 +1,31 @@
+import type { Context } from 'koa';
+
+const WAIT_SECONDS_MAX = 30;
+const WAIT = /^\s*wait\s*=\s*("?)(\d+)\1\s*(?:;|$)/i;
+
+/**
+ * How long the client would wait, in seconds (RFC 7240 `Prefer: wait=N`, at most 30); undefined where it does not ask. Zero
+ * is a wish as well: the propagation of now.
+ */
+export function preferredWait(ctx: Context): number | undefined {
+  ctx.vary('Prefer');
+  const header = ctx.req.headers.prefer;
+  if (header === undefined) return undefined;
+  for (const preference of (Array.isArray(header) ? header.join() : header).split(',')) {
+    const asked = WAIT.exec(preference)?.[2];
+    if (asked !== undefined) return Math.min(WAIT_SECONDS_MAX, Number(asked));
+  }
+  return undefined;
+}
+
+/** Said only of an answer that was held: an error has applied nothing. */
+export function waited(ctx: Context, seconds: number | undefined): void {
+  if (seconds !== undefined) ctx.set('Preference-Applied', `wait=${seconds}`);
+}
+
+/** Ends when the client has gone, or this server stops: nobody waits for nobody. */
+export function goneSignal(ctx: Context, closing: AbortSignal): AbortSignal {
+  const gone = new AbortController();
+  ctx.res.once('close', () => gone.abort());
+  return AbortSignal.any([gone.signal, closing]);
+}

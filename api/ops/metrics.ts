@@ -1,0 +1,97 @@
+// Prometheus metrics. No label ever holds an address, a subject or free text.
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { LagReport } from '../../ledger/ledger.ts';
+
+export const METRIC = {
+  propagation: 'abide_propagation_duration_seconds',
+  acknowledgements: 'abide_acknowledgements_total',
+  outstanding: 'abide_outstanding',
+  oldest: 'abide_oldest_outstanding_age_seconds',
+  status: 'abide_store_status',
+  redriven: 'abide_redriven_total',
+  requests: 'abide_http_request_duration_seconds',
+} as const;
+
+const STATUSES = ['ok', 'paused', 'backfilling', 'late', 'unknown'] as const;
+
+export type Metrics = {
+  /** What a store acknowledged just now. */
+  settled(
+    store: string,
+    channels: readonly string[],
+    settled: readonly { outcome: string; latencyMs: number }[],
+  ): void;
+  request(method: string, route: string, status: number, seconds: number): void;
+  /** The text that /metrics answers; gauges are of now. */
+  render(lag: () => Promise<LagReport>): Promise<string>;
+};
+
+export function createMetrics(): Metrics {
+  const registers = [new Registry()];
+  const [registry] = registers as [Registry];
+  collectDefaultMetrics({ register: registry });
+  const propagation = new Histogram({
+    name: METRIC.propagation,
+    help: 'From the decision recorded to the store read back, by the clock of the database',
+    labelNames: ['store', 'channel'],
+    buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600],
+    registers,
+  });
+  const acknowledgements = new Counter({
+    name: METRIC.acknowledgements,
+    help: 'Decisions that the ledger settled',
+    labelNames: ['store', 'outcome'],
+    registers,
+  });
+  const requests = new Histogram({
+    name: METRIC.requests,
+    help: 'HTTP requests',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30],
+    registers,
+  });
+  const gauge = (name: string, help: string, ...more: string[]) =>
+    new Gauge({ name, help, labelNames: ['store', ...more], registers });
+  const outstanding = gauge(METRIC.outstanding, 'Decisions that a store must hold and has not acknowledged');
+  const oldest = gauge(METRIC.oldest, 'Age of the oldest of them; NaN while it is not known');
+  const status = gauge(METRIC.status, '1 for the status that the store has now', 'status');
+  // A counter of the ledger's own, that this process only passes on.
+  const redriven = new Counter({
+    name: METRIC.redriven,
+    help: 'Decisions that the stream lost and the ledger drove again',
+    labelNames: ['source'],
+    registers,
+  });
+
+  /** Which stores there are, also while the ledger cannot be asked: then all of them are unknown, not gone. */
+  let known: LagReport | undefined;
+
+  return {
+    settled: (store, channels, settled) => {
+      for (const { outcome, latencyMs } of settled) {
+        acknowledgements.inc({ store, outcome });
+        for (const channel of channels) propagation.observe({ store, channel }, latencyMs / 1000);
+      }
+    },
+    request: (method, route, code, seconds) => requests.observe({ method, route, status: code }, seconds),
+    render: async (lag) => {
+      // Scrapes may overlap: from here to the next await they do not.
+      const report = await lag().catch(() => undefined);
+      if (report !== undefined) known = report;
+      for (const one of [outstanding, oldest, status]) one.reset();
+      for (const store of known?.stores ?? []) {
+        const labels = { store: store.store };
+        const now = report === undefined ? 'unknown' : store.status;
+        outstanding.set(labels, (report && store.outstanding) ?? NaN);
+        oldest.set(labels, (report && store.oldest_outstanding_seconds) ?? NaN);
+        for (const each of STATUSES) status.set({ ...labels, status: each }, each === now ? 1 : 0);
+      }
+      const byKind = new Map<string, number>();
+      for (const source of known?.sources ?? [])
+        byKind.set(source.kind, (byKind.get(source.kind) ?? 0) + source.redriven);
+      redriven.reset();
+      for (const [source, count] of byKind) redriven.inc({ source }, count);
+      return await registry.metrics();
+    },
+  };
+}

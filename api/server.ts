@@ -1,0 +1,122 @@
+// A bounded HTTP server. What Node itself refuses (headers too large, malformed requests) is a problem like any other.
+import { randomUUID } from 'node:crypto';
+import { createServer, STATUS_CODES } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { AbideError, ERRORS } from '../suppression/errors.ts';
+import type { ErrorCode } from '../suppression/errors.ts';
+import type { Handler } from './app.ts';
+import { PROBLEM_TYPE, toProblem } from './problem.ts';
+
+const HEADER_BYTES_MAX = 16 * 1024;
+const HEADERS_MS_MAX = 10_000;
+/** Reading a whole request; longer than any body of ours takes, shorter than a slow-request attack pays. */
+const REQUEST_MS_MAX = 30_000;
+/** How often the two above are looked at; Node's own 30 s would double them. */
+const TIMES_CHECKED_MS = 1_000;
+const KEEP_ALIVE_MS = 65_000;
+const CONNECTIONS_MAX = 10_000;
+const CLOSE_MS_MAX = 10_000;
+const IDLE_CHECKED_MS = 20;
+/** What a refused client is given to read why. */
+const LINGER_MS = 1_000;
+
+export type Listening = {
+  readonly url: string;
+  readonly port: number;
+  /** Stops accepting, ends long polls and what idles, lets the rest end (at most 10 s). */
+  close(): Promise<void>;
+};
+
+type Limits = { headersMs?: number; requestMs?: number; checkedMs?: number; closeMs?: number };
+
+/** `limits` are for tests. */
+export async function listen(
+  handler: Handler,
+  { host, port }: { host: string; port: number },
+  {
+    headersMs = HEADERS_MS_MAX,
+    requestMs = REQUEST_MS_MAX,
+    checkedMs = TIMES_CHECKED_MS,
+    closeMs = CLOSE_MS_MAX,
+  }: Limits = {},
+): Promise<Listening> {
+  let closing = false;
+  /** The latest request of a connection and its answer. */
+  const running = new WeakMap<Duplex, { request: IncomingMessage; response: ServerResponse }>();
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    running.set(request.socket, { request, response });
+    if (closing) response.shouldKeepAlive = false;
+    handler(request, response);
+  };
+  const server = createServer({
+    maxHeaderSize: HEADER_BYTES_MAX,
+    headersTimeout: headersMs,
+    requestTimeout: requestMs,
+    connectionsCheckingInterval: checkedMs,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    // Node would answer a missing Host and an unknown Expect by itself and without a problem: app.ts does.
+    requireHostHeader: false,
+    noDelay: true,
+  });
+  server.on('request', onRequest);
+  server.on('checkExpectation', onRequest);
+  server.on('connect', (_request, socket: Duplex) => refuse(socket, 'invalid-request'));
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex) => {
+    // Whatever arrives after the refusal is dropped; the linger below ends it.
+    if (socket.writableEnded) return;
+    if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+    const before = running.get(socket);
+    if (before !== undefined && before.request.complete && !before.response.writableFinished) {
+      // What could not be read came behind a request that is still running. The next answer on this connection is that
+      // one's, and it may be a recorded opt-out: a refusal here would be taken for its answer.
+      before.response.shouldKeepAlive = false;
+      before.response.once('finish', () => socket.end());
+      return;
+    }
+    if (before !== undefined && !before.request.complete && before.response.headersSent)
+      return void socket.destroy();
+    refuse(socket, codeOf(error));
+  });
+  server.maxConnections = CONNECTIONS_MAX;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, host, resolve);
+  });
+  const address = server.address() as AddressInfo;
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,
+    port: address.port,
+    close: async () => {
+      closing = true;
+      const closed = new Promise((resolve) => server.close(resolve));
+      handler.endWaits();
+      // A connection that is busy now may be kept alive by its client for a minute after its answer.
+      const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECKED_MS);
+      const late = setTimeout(() => server.closeAllConnections(), closeMs);
+      await closed;
+      clearInterval(idle);
+      clearTimeout(late);
+    },
+  };
+}
+
+const codeOf = ({ code }: NodeJS.ErrnoException): ErrorCode =>
+  code === 'HPE_HEADER_OVERFLOW'
+    ? 'headers-too-large'
+    : code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      ? 'request-timeout'
+      : 'invalid-request';
+
+/** Answers where there is no request to answer, and ends the connection once the client had time to read. */
+function refuse(socket: Duplex, code: ErrorCode): void {
+  const requestId = randomUUID();
+  const body = JSON.stringify(toProblem(new AbideError(code), requestId));
+  const { status } = ERRORS[code];
+  socket.on('error', () => undefined);
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nX-Request-Id: ${requestId}\r\nContent-Type: ${PROBLEM_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+  setTimeout(() => socket.destroy(), LINGER_MS).unref();
+}

@@ -1,0 +1,36 @@
+import { z } from 'zod';
+import { normalise, SUBJECT_KINDS } from '../../suppression/subject.ts';
+import type { Subject, SubjectKind } from '../../suppression/subject.ts';
+
+/** Exactly one identifier, brought into its normal form; the value is in no message. */
+export const createSubjectSchema = (defaultRegion: string | undefined) =>
+  z
+    .strictObject({
+      email: z.string().optional(),
+      phone: z.string().optional(),
+      push_token: z.string().optional(),
+      person_id: z.string().optional(),
+    })
+    .transform((given, context): Subject => {
+      const kinds = SUBJECT_KINDS.filter((kind) => given[kind] !== undefined);
+      const [kind] = kinds;
+      if (kinds.length !== 1 || kind === undefined) {
+        context.addIssue({ code: 'custom', message: `must have exactly one of ${SUBJECT_KINDS.join(', ')}` });
+        return z.NEVER;
+      }
+      const normal = normalise(kind, given[kind]!, defaultRegion);
+      if (normal.ok) return { kind, value: normal.value };
+      context.addIssue({ code: 'custom', message: normal.detail, path: [kind] });
+      return z.NEVER;
+    });
+
+/** The same in one pass and without a schema, for a thousand items a call; undefined where it is not one. */
+export function readSubject(value: unknown, defaultRegion: string | undefined): Subject | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  const [member, ...others] = Object.entries(value as Record<string, unknown>);
+  if (member === undefined || others.length > 0) return undefined;
+  const [kind, text] = member;
+  if (typeof text !== 'string' || !(SUBJECT_KINDS as readonly string[]).includes(kind)) return undefined;
+  const normal = normalise(kind as SubjectKind, text, defaultRegion);
+  return normal.ok ? { kind: kind as SubjectKind, value: normal.value } : undefined;
+}

@@ -1,0 +1,15 @@
+// One line a version. A new version is a folder beside v1/ and a line here.
+import type Router from '@koa/router';
+import { addAcknowledgements } from './v1/acknowledgements.ts';
+import { addChecks } from './v1/checks.ts';
+import type { Deps } from './v1/deps.ts';
+import { addOptOuts } from './v1/opt-outs.ts';
+import { addPropagationLag } from './v1/propagation-lag.ts';
+import { addPropagation } from './v1/propagation.ts';
+import { addSubjects } from './v1/subjects.ts';
+
+type AddResource = (router: Router, deps: Deps) => void;
+
+export const VERSIONS: Readonly<Record<string, readonly AddResource[]>> = {
+  v1: [addOptOuts, addPropagation, addSubjects, addChecks, addPropagationLag, addAcknowledgements],
+};

@@ -1,0 +1,229 @@
+// A ledger in memory that answers what a test gives it: only for what is HTTP. What the ledger decides is tested with
+// the real one, in test/ledger and test/pipeline.
+import { randomUUIDv7 } from 'node:crypto';
+import type {
+  ApiKey,
+  FoundOptOut,
+  LagReport,
+  Ledger,
+  OptOutIntent,
+  Propagation,
+  RecordAnswer,
+  Recorded,
+} from '../../ledger/ledger.ts';
+import type { SubjectState } from '../../suppression/decision.ts';
+import { Address } from '../../suppression/subject.ts';
+
+export const AT = '2026-11-24T09:00:00.000Z';
+export const ID = '0199aaaa-0000-7000-8000-000000000001';
+export const SUBJECT_ID = '0199bbbb-0000-7000-8000-000000000002';
+
+const key = (client: string, scopes: readonly string[], store?: string): ApiKey => ({
+  id: `key-of-${client}`,
+  client,
+  scopes,
+  store,
+  createdAt: AT,
+  expiresAt: undefined,
+  revokedAt: undefined,
+  lastUsedAt: undefined,
+});
+
+/** Token → key, as `authenticate` answers. */
+export const KEYS: Readonly<Record<string, ApiKey>> = {
+  shop: key('shop', ['opt_outs:write', 'opt_outs:read', 'subjects:read', 'checks:read', 'lag:read']),
+  other: key('other', ['opt_outs:write', 'opt_outs:read']),
+  auditor: key('auditor', ['opt_outs:read_all']),
+  nothing: key('nothing', []),
+  crm: key('crm-worker', ['acknowledgements:write'], 'crm'),
+  unbound: key('unbound', ['acknowledgements:write']),
+};
+
+export const PENDING: Propagation = {
+  state: 'pending',
+  required: 3,
+  confirmed: 0,
+  verified: 0,
+  uncovered: [],
+  firstCompletedAt: undefined,
+  stores: [],
+};
+export const COMPLETE: Propagation = {
+  ...PENDING,
+  state: 'complete',
+  confirmed: 3,
+  verified: 2,
+  firstCompletedAt: AT,
+};
+
+export const LAG: LagReport = {
+  as_of: AT,
+  status: 'late',
+  uncovered: [],
+  sources: [
+    {
+      kind: 'kafka',
+      status: 'ok',
+      position_age_seconds: 0.4,
+      retained_wal_bytes: 81920,
+      slot: 'active',
+      task: 'running',
+      redriven: 3,
+    },
+  ],
+  stores: [
+    {
+      store: 'crm',
+      connector: 'postgres',
+      required: true,
+      status: 'late',
+      evidence: 'read_back',
+      outstanding: 12,
+      oldest_outstanding_seconds: 31.2,
+      absent: 0,
+      quarantined: 1,
+      verified_through: 48211,
+      last_acknowledged_at: AT,
+      latency_ms: { count: 1930, p50: 4.1, p95: 9, p99: 14.2, max: 31, window_seconds: 300 },
+      worker: { instances: 1, last_seen_at: AT },
+      last_error: { code: 'STORE_UNREACHABLE', at: AT },
+      backfill: null,
+      drain_eta_seconds: 3,
+    },
+  ],
+};
+
+const stateOf = (scopes: readonly string[], id: string): SubjectState => ({
+  version: 1,
+  suppressed: Object.fromEntries(
+    scopes.map((scope) => [scope, { first_effective_at: AT, last_effective_at: AT, opt_out_id: id }]),
+  ),
+  granted: {},
+});
+
+/** What the ledger would hand to `render` for a new opt-out. */
+export const recordedOf = (intent: OptOutIntent, id: string = ID): Recorded => ({
+  outcome: 'recorded',
+  optOut: {
+    id,
+    requestedScopes: intent.scopes,
+    effectiveAt: intent.effectiveAt ?? AT,
+    receivedAt: AT,
+    recordedAt: AT,
+    reason: intent.reason,
+    client: intent.caller.client,
+    idempotencyKey: intent.idempotencyKey ?? `auto_${id}`,
+    firstCompletedAt: undefined,
+  },
+  subject: intent.subject,
+  asked: intent.scopes,
+  idempotencyKey: intent.idempotencyKey ?? `auto_${id}`,
+  state: stateOf(intent.scopes, id),
+  effectiveAtAdjusted: false,
+  propagation: PENDING,
+});
+
+export const FOUND: FoundOptOut = {
+  optOut: {
+    id: ID,
+    requestedScopes: ['email', 'sms'],
+    effectiveAt: AT,
+    receivedAt: AT,
+    recordedAt: AT,
+    reason: 'person_request',
+    client: 'shop',
+    idempotencyKey: 'one',
+    firstCompletedAt: undefined,
+  },
+  subject: { kind: 'email', masked: 'a••@e••.com' },
+  state: stateOf(['email', 'sms'], ID),
+  inForce: true,
+  propagation: {
+    ...PENDING,
+    stores: [
+      {
+        store: 'crm',
+        required: true,
+        state: 'pending',
+        recordedAt: AT,
+        appliedAt: undefined,
+        verifiedAt: undefined,
+        acknowledgedAt: undefined,
+        latencyMs: undefined,
+        attempts: undefined,
+        reason: undefined,
+      },
+    ],
+  },
+};
+
+export type StubLedger = Ledger & {
+  /** Every intent that reached `record`. */
+  readonly intents: OptOutIntent[];
+};
+
+const never = (name: string) => (): never => {
+  throw new Error(`the API must not call ${name}`);
+};
+
+/** Everything has an answer; a test puts its own in the place of what it is about. */
+export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
+  const intents: OptOutIntent[] = [];
+  return {
+    intents,
+    record: (intent, render): Promise<RecordAnswer> => {
+      intents.push(intent);
+      const id = randomUUIDv7();
+      return Promise.resolve({
+        status: 201,
+        body: render(recordedOf(intent, id)),
+        replayed: false,
+        optOutId: id,
+        decision: undefined,
+      });
+    },
+    findOptOut: (id) => Promise.resolve(id === ID ? FOUND : undefined),
+    listOptOuts: () => Promise.resolve({ optOuts: [FOUND], nextCursor: undefined }),
+    lookupSubject: () =>
+      Promise.resolve({
+        state: { version: 0, suppressed: {}, granted: {} },
+        optOuts: [],
+        propagation: undefined,
+      }),
+    waitForPropagation: () => Promise.resolve(COMPLETE),
+    propagationOf: () => Promise.resolve(PENDING),
+    checkSendable: (items) =>
+      Promise.resolve({
+        asOf: AT,
+        items: items.map(() => ({
+          canSend: true,
+          reason: undefined,
+          optOutId: undefined,
+          effectiveAt: undefined,
+        })),
+      }),
+    lag: () => Promise.resolve(LAG),
+    acknowledge: (_store, report) =>
+      Promise.resolve({ accepted: report.acknowledgements.length, duplicate: 0, rejected: [] }),
+    outstanding: () => Promise.resolve({ generation: 1, decisions: [], next: undefined }),
+    newest: (subjectId) =>
+      Promise.resolve(
+        subjectId === SUBJECT_ID
+          ? { subjectId, seq: 7, version: 2, suppressed: { email: AT }, granted: {} }
+          : undefined,
+      ),
+    transportKey: (id) => Promise.resolve(id === 1 ? Buffer.alloc(32, 7) : undefined),
+    authenticate: (token) => Promise.resolve(Object.hasOwn(KEYS, token) ? KEYS[token] : undefined),
+    createKey: never('createKey'),
+    listKeys: never('listKeys'),
+    revokeKey: never('revokeKey'),
+    audit: never('audit'),
+    ready: () => Promise.resolve(),
+    ...instead,
+  };
+}
+
+export const ada = (): { kind: 'email'; value: Address } => ({
+  kind: 'email',
+  value: new Address('ada@example.com'),
+});
