@@ -1,0 +1,56 @@
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { addCheck, addLag } from './api-commands.ts';
+import { addConfig } from './config-commands.ts';
+import { addDoctor } from './doctor.ts';
+import { addAudit, addKeys, addStores } from './ledger-commands.ts';
+import { EXIT, fail } from './output.ts';
+import { addDemo, addServe, addWorker } from './running-commands.ts';
+
+const program = new Command('abide')
+  .description(
+    "Records people's opt-outs, carries each to every store that could still reach the person, and proves that it arrived.",
+  )
+  .version('0.1.0')
+  .showHelpAfterError('(see abide --help)')
+  .exitOverride()
+  .addHelpText(
+    'after',
+    `
+Environment:
+  ABIDE_CONFIG     the configuration file (default: none, the embedded default runs)
+  ABIDE_DATA       the data folder (default .abide)
+  ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
+  ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
+  ABIDE_URL        where the API is, for lag, check and worker (default http://127.0.0.1:8080)
+  ABIDE_KEY        the API key for lag, check and worker
+  ABIDE_LOG        fatal, error, warn (default), info, debug
+  PORT             the port to listen on (default 8080)
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, not found).`,
+  );
+
+for (const add of [
+  addServe,
+  addWorker,
+  addDemo,
+  addLag,
+  addCheck,
+  addStores,
+  addKeys,
+  addAudit,
+  addDoctor,
+  addConfig,
+]) {
+  add(program);
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof InvalidArgumentError) {
+    process.stderr.write(`abide: ${error.message}\n`);
+    process.exit(EXIT.usage);
+  }
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? EXIT.done : EXIT.usage);
+  fail(error);
+}

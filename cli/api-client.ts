@@ -1,0 +1,62 @@
+// The commands that ask the API as any client would.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { request } from 'undici';
+import { AbideError } from '../suppression/errors.ts';
+import { dataFolderOf } from '../config/data-folder.ts';
+
+export type ApiClient = {
+  /** Answers status and parsed body; throws only where no answer came. */
+  call(method: 'GET' | 'POST', path: string, body?: unknown): Promise<{ status: number; body: unknown }>;
+  readonly url: string;
+};
+
+/** `--url` or ABIDE_URL, `--key` or ABIDE_KEY, or the administrator's key of the data folder. */
+export function createApiClient(options: { url?: string; key?: string }): ApiClient {
+  const url = options.url ?? process.env.ABIDE_URL ?? `http://127.0.0.1:${process.env.PORT ?? '8080'}`;
+  const key = options.key ?? process.env.ABIDE_KEY ?? keptAdminKey();
+  return {
+    url,
+    call: async (method, path, body) => {
+      let response;
+      try {
+        response = await request(new URL(path, url), {
+          method,
+          headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+          body: body === undefined ? null : JSON.stringify(body),
+          headersTimeout: 40_000,
+        });
+      } catch (cause) {
+        throw new AbideError('invalid-request', `Nobody answers at ${url}: is \`npm start\` running there?`, {
+          cause,
+        });
+      }
+      const text = await response.body.text();
+      return { status: response.statusCode, body: text === '' ? undefined : JSON.parse(text) };
+    },
+  };
+}
+
+function keptAdminKey(): string {
+  const file = join(dataFolderOf(process.env), 'admin.key');
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    throw new AbideError(
+      'unauthenticated',
+      `No key: set ABIDE_KEY, pass --key, or start once to have ${file} made.`,
+    );
+  }
+}
+
+/** The body of a 2xx, of the type that the caller knows the API to answer; a problem becomes an error that says what it says. */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- one named place for the cast
+export function expectOk<T>({ status, body }: { status: number; body: unknown }): T {
+  if (status >= 200 && status < 300) return body as T;
+  const problem = body as { title?: string; detail?: string; errors?: { pointer: string; detail: string }[] };
+  throw new AbideError(
+    status === 401 ? 'unauthenticated' : status === 403 ? 'missing-scope' : 'invalid-request',
+    `The API answered ${status}: ${problem.detail ?? problem.title ?? 'no reason given'}`,
+    problem.errors === undefined ? {} : { errors: problem.errors },
+  );
+}

@@ -1,0 +1,108 @@
+// lag, check and demo: what any client of the API could do.
+import { setTimeout as delay } from 'node:timers/promises';
+import { InvalidArgumentError } from 'commander';
+import type { Command } from 'commander';
+import type { LagReport, StoreLag } from '../ledger/ledger.ts';
+import { createApiClient, expectOk } from './api-client.ts';
+import { EXIT, print, printJson, printTable } from './output.ts';
+
+const withApi = (command: Command): Command =>
+  command
+    .option('--url <url>', 'where the API is (ABIDE_URL; default http://127.0.0.1:8080)')
+    .option('--key <key>', "an API key (ABIDE_KEY; default the data folder's admin.key)");
+
+const seconds = (value: number | null): string => (value === null ? 'unknown' : `${value} s`);
+const count = (store: StoreLag): string =>
+  store.outstanding === null
+    ? 'unknown'
+    : `${store.outstanding}${store.outstanding_is_at_least === true ? '+' : ''}`;
+
+function printLag(report: LagReport): void {
+  print(
+    `${report.as_of}  ${report.status}${report.uncovered.length > 0 ? `  uncovered: ${report.uncovered.join(', ')}` : ''}`,
+  );
+  printTable(
+    ['STORE', 'STATUS', 'OLDEST', 'OUTSTANDING', 'QUARANTINED', 'ABSENT', 'P50', 'P99', 'LAST ERROR'],
+    report.stores.map((store) => [
+      store.required ? store.store : `${store.store} (optional)`,
+      store.backfill === null ? store.status : `${store.status} (${store.backfill.remaining} to fill)`,
+      seconds(store.oldest_outstanding_seconds),
+      count(store),
+      String(store.quarantined ?? 'unknown'),
+      String(store.absent ?? 'unknown'),
+      store.latency_ms.p50 === null ? '-' : `${store.latency_ms.p50} ms`,
+      store.latency_ms.p99 === null ? '-' : `${store.latency_ms.p99} ms`,
+      store.last_error === null ? '-' : `${store.last_error.code} ${store.last_error.at}`,
+    ]),
+  );
+  for (const source of report.sources) {
+    print(
+      `source ${source.kind}: ${source.status}${source.redriven > 0 ? `, ${source.redriven} re-driven` : ''}`,
+    );
+  }
+}
+
+export function addLag(program: Command): void {
+  withApi(program.command('lag'))
+    .description('How far every store is behind: the age of the oldest opt-out that it has not confirmed')
+    .option('--watch', 'repeat every second until interrupted')
+    .option('--fail-on <status>', 'exit with 3 when the status is this bad: late')
+    .option('--json', 'print JSON')
+    .action(
+      async (options: { url?: string; key?: string; watch?: boolean; failOn?: string; json?: boolean }) => {
+        if (options.failOn !== undefined && options.failOn !== 'late')
+          throw new InvalidArgumentError('--fail-on takes late');
+        const api = createApiClient(options);
+        for (;;) {
+          const report = expectOk<LagReport>(await api.call('GET', '/v1/propagation-lag'));
+          if (options.watch === true && process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H');
+          if (options.json === true) printJson(report);
+          else printLag(report);
+          if (options.failOn === 'late' && ['late', 'unknown'].includes(report.status))
+            process.exitCode = EXIT.no;
+          if (options.watch !== true) return;
+          await delay(1_000);
+        }
+      },
+    );
+}
+
+const identify = (text: string): Record<string, string> => {
+  const [kind, ...rest] = text.split(':');
+  if (rest.length > 0 && ['email', 'phone', 'push_token', 'person_id'].includes(kind!))
+    return { [kind!]: rest.join(':') };
+  return text.includes('@') ? { email: text } : text.startsWith('+') ? { phone: text } : { person_id: text };
+};
+
+export function addCheck(program: Command): void {
+  withApi(program.command('check'))
+    .description('May a message be sent? Exit code 0: yes. 3: no. No answer means do not send.')
+    .argument('<subject>', 'an address, a number with +, a person id, or kind:value')
+    .option('--channel <channel>', 'email, sms or push', 'email')
+    .option('--topic <topic>', 'a topic of the channel')
+    .option('--json', 'print JSON')
+    .action(
+      async (
+        subject: string,
+        options: { url?: string; key?: string; channel: string; topic?: string; json?: boolean },
+      ) => {
+        const item = {
+          subject: identify(subject),
+          channel: options.channel,
+          ...(options.topic === undefined ? {} : { topic: options.topic }),
+        };
+        const answer = expectOk<{
+          as_of: string;
+          items: { can_send: boolean; reason: string | null; effective_at: string | null }[];
+        }>(await createApiClient(options).call('POST', '/v1/checks', { items: [item] }));
+        const [first] = answer.items;
+        if (options.json === true) printJson(answer);
+        else if (first?.can_send === true) print('may be sent');
+        else
+          print(
+            `do not send: ${first?.reason ?? 'no answer'}${first?.effective_at == null ? '' : ` since ${first.effective_at}`}`,
+          );
+        if (first?.can_send !== true) process.exitCode = EXIT.no;
+      },
+    );
+}

@@ -1,0 +1,38 @@
+// How commands print and end: text for people, `--json` for scripts, exit codes that mean something.
+import { AbideError, ERRORS } from '../suppression/errors.ts';
+
+/** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, cannot send, not found). */
+export const EXIT = { done: 0, failed: 1, usage: 2, no: 3 } as const;
+
+export const print = (line: string): void => {
+  process.stdout.write(`${line}\n`);
+};
+
+export const printJson = (value: unknown): void => {
+  print(JSON.stringify(value, null, 2));
+};
+
+/** Columns as wide as their widest cell; the last one as it is. */
+export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
+  const widths = head.map((title, n) => Math.max(title.length, ...rows.map((row) => row[n]?.length ?? 0)));
+  for (const row of [head, ...rows]) {
+    print(
+      row
+        .map((cell, n) => (n === head.length - 1 ? cell : cell.padEnd(widths[n]!)))
+        .join('  ')
+        .trimEnd(),
+    );
+  }
+}
+
+/** Says what went wrong and what to do about it, without a stack: a person reads it. */
+export function fail(error: unknown): never {
+  if (error instanceof AbideError) {
+    process.stderr.write(`abide: ${error.message}\n`);
+    for (const fault of error.errors ?? []) process.stderr.write(`  ${fault.pointer}: ${fault.detail}\n`);
+    process.stderr.write(`  ${ERRORS[error.code].help} (${error.code})\n`);
+  } else {
+    process.stderr.write(`abide: ${error instanceof Error ? error.message : String(error)}\n`);
+  }
+  process.exit(EXIT.failed);
+}

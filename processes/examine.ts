@@ -1,0 +1,218 @@
+// What `abide doctor` looks at: each finding in words, with what to do about it.
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { dataFolderOf } from '../config/data-folder.ts';
+import { openPool } from '../ledger/database.ts';
+import type { Pool } from '../ledger/database.ts';
+import { readKeyRing } from '../ledger/key-ring.ts';
+import { readLag } from '../ledger/propagation-lag.ts';
+import { oldestWriter } from '../ledger/watermark.ts';
+import { checkStores } from './check-stores.ts';
+import type { DatabaseUrls } from './open-database.ts';
+import { findDatabase, readConfiguration } from './running-database.ts';
+
+export type Finding = {
+  readonly what: string;
+  readonly state: 'fine' | 'attention' | 'broken';
+  readonly says: string;
+  /** What to do; undefined where nothing is to be done. */
+  readonly fix?: string;
+};
+
+const fine = (what: string, says: string): Finding => ({ what, state: 'fine', says });
+const attention = (what: string, says: string, fix: string): Finding => ({
+  what,
+  state: 'attention',
+  says,
+  fix,
+});
+const broken = (what: string, says: string, fix: string): Finding => ({ what, state: 'broken', says, fix });
+
+const GIB = 1024 ** 3;
+
+/** Looks at everything; never throws, and stops early only where the rest cannot be looked at. */
+export async function examine(configPath: string | undefined): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  let urls: DatabaseUrls;
+  try {
+    const configuration = await readConfiguration(configPath);
+    findings.push(fine('configuration', `read, ${configuration.stores.length} store(s)`));
+    urls = await findDatabase(configuration);
+    for (const { store, problem } of await checkStores(configuration.stores)) {
+      findings.push(
+        problem === undefined
+          ? fine(`store ${store}`, 'opened and read')
+          : broken(`store ${store}`, problem, 'Its opt-outs wait in the ledger and arrive once it answers.'),
+      );
+    }
+  } catch (error) {
+    return [...findings, broken('configuration', messageOf(error), 'Mend it, then ask again.')];
+  }
+  findings.push(...(await examineDisk()));
+  const pool = openPool(urls.api, { max: 2, onError: () => undefined, name: 'abide doctor' });
+  try {
+    findings.push(...(await examineDatabase(pool, urls)));
+  } catch (error) {
+    findings.push(
+      broken('database', messageOf(error), 'Is `npm start` running, or the database named in abide.yaml?'),
+    );
+  } finally {
+    await pool.end();
+  }
+  return findings;
+}
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+async function examineDisk(): Promise<Finding[]> {
+  const folder = dataFolderOf(process.env);
+  if (!existsSync(folder)) return [];
+  const { bavail, bsize } = await statfs(folder);
+  const free = (bavail * bsize) / GIB;
+  const findings = [
+    free < 2
+      ? attention('disk', `${free.toFixed(1)} GiB free`, 'Free some: a full disk stops recording.')
+      : fine('disk', `${free.toFixed(0)} GiB free`),
+  ];
+  for (const name of ['keys.json', 'admin.key', 'postgres.json']) {
+    const file = join(folder, name);
+    if (existsSync(file) && (statSync(file).mode & 0o077) !== 0) {
+      findings.push(attention(name, 'others on this machine may read it', `chmod 600 ${file}`));
+    }
+  }
+  return findings;
+}
+
+async function examineDatabase(pool: Pool, urls: DatabaseUrls): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const { rows } = await pool.query<{
+    version: number;
+    wal_level: string;
+    now: string;
+    publication: boolean;
+    may_change: boolean;
+    is_owner: boolean;
+    key_checks: { key_id: number; purpose: string; value: string }[] | null;
+  }>(`select current_setting('server_version_num')::int as version, current_setting('wal_level') as wal_level,
+        clock_timestamp() as now, exists (select from pg_publication where pubname = 'abide') as publication,
+        has_table_privilege('decisions', 'UPDATE') or has_table_privilege('decisions', 'DELETE')
+          or has_table_privilege('decisions', 'TRUNCATE') as may_change,
+        (select tableowner = current_user from pg_tables where tablename = 'decisions') as is_owner,
+        (select json_agg(json_build_object('key_id', key_id, 'purpose', purpose, 'value', encode(check_value, 'hex')))
+         from key_checks) as key_checks`);
+  const row = rows[0]!;
+  findings.push(
+    row.version >= 150_000
+      ? fine('database', `PostgreSQL ${Math.floor(row.version / 10_000)} answers`)
+      : broken('database', `PostgreSQL ${Math.floor(row.version / 10_000)}`, 'Abide needs 15 or later.'),
+    row.may_change || row.is_owner
+      ? attention(
+          'roles',
+          "the API's role may change or delete decisions",
+          'Name owner_database and replication_database in abide.yaml, with roles of their own.',
+        )
+      : fine('roles', "the API's role can only add decisions"),
+    row.publication
+      ? fine('publication', 'abide is there')
+      : broken('publication', 'abide is missing', 'Start Abide once with the owner_database: it migrates.'),
+    row.wal_level === 'logical'
+      ? fine('stream', 'wal_level is logical')
+      : attention(
+          'stream',
+          `wal_level is ${row.wal_level}: decisions arrive by polling the ledger every 250 ms`,
+          'Set wal_level = logical in postgresql.conf and restart PostgreSQL.',
+        ),
+  );
+  const apart = Math.abs(Date.parse(row.now) - Date.now());
+  findings.push(
+    apart > 5_000
+      ? attention('clock', `${Math.round(apart / 1000)} s apart from the database's`, 'Synchronise it (NTP).')
+      : fine(
+          'clock',
+          `${Math.round(apart)} ms apart from the database's; lag and latency use the database's alone`,
+        ),
+  );
+  findings.push(examineKeys(row.key_checks ?? []));
+  findings.push(await examineReplication(urls));
+  const writer = await oldestWriter(pool);
+  if (writer !== undefined && writer.seconds > 60) {
+    findings.push(
+      attention(
+        'open transaction',
+        `backend ${writer.pid} has had one open for ${Math.round(writer.seconds)} s`,
+        'It delays the marks (not the lag, not deliveries). End it if nobody needs it.',
+      ),
+    );
+  }
+  const lag = await readLag(pool);
+  for (const store of lag.stores) {
+    const says = `${store.status}, oldest outstanding ${store.oldest_outstanding_seconds ?? '?'} s`;
+    findings.push(
+      store.status === 'ok' || store.status === 'backfilling'
+        ? fine(`lag of ${store.store}`, says)
+        : attention(
+            `lag of ${store.store}`,
+            `${says}${store.last_error === null ? '' : `, last error ${store.last_error.code}`}`,
+            store.status === 'unknown'
+              ? 'No worker reports: is one running?'
+              : 'See `abide lag` and the worker log.',
+          ),
+    );
+  }
+  return findings;
+}
+
+function examineKeys(checks: readonly { key_id: number; purpose: string; value: string }[]): Finding {
+  const file = join(dataFolderOf(process.env), 'keys.json');
+  if (process.env.ABIDE_KEYS === undefined && !existsSync(file))
+    return attention('keys', 'no key ring here to look at', 'Set ABIDE_KEYS or ABIDE_DATA.');
+  try {
+    const ring = readKeyRing(process.env.ABIDE_KEYS ?? readFileSync(file, 'utf8'));
+    const lacking = checks.filter(
+      (check) =>
+        !ring.checks.some((own) => own.keyId === check.key_id && own.value.toString('hex') === check.value),
+    );
+    return lacking.length === 0
+      ? fine('keys', 'the ring is the one of this database')
+      : broken(
+          'keys',
+          `the ring lacks ${lacking.map((check) => `${check.purpose} key ${check.key_id}`).join(', ')}`,
+          'Restore the ring that belongs to this database; Abide does not start without.',
+        );
+  } catch (error) {
+    return broken('keys', messageOf(error), 'Restore the ring from its backup.');
+  }
+}
+
+async function examineReplication(urls: DatabaseUrls): Promise<Finding> {
+  const client = new pg.Client({ connectionString: urls.replication, connectionTimeoutMillis: 3_000 });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    const { rows } = await client.query<{ may: boolean; free: number }>(
+      `select rolreplication or rolsuper as may,
+         current_setting('max_replication_slots')::int - (select count(*)::int from pg_replication_slots) as free
+       from pg_roles where rolname = current_user`,
+    );
+    if (rows[0]?.may !== true) {
+      return attention(
+        'replication',
+        'the role may not replicate',
+        'alter role … replication; until then the ledger is polled.',
+      );
+    }
+    return rows[0].free > 0
+      ? fine('replication', `the role may replicate, ${rows[0].free} slot(s) free`)
+      : attention(
+          'replication',
+          'no replication slot is free',
+          'Raise max_replication_slots, or drop an unused slot.',
+        );
+  } catch (error) {
+    return attention('replication', messageOf(error), 'Check replication_database in abide.yaml.');
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}

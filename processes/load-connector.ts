@@ -1,0 +1,34 @@
+// A connector is found by its file: `connector: redis` is connectors/redis, `connector: ./ours.ts` a data team's own.
+import { existsSync } from 'node:fs';
+import { extname, isAbsolute, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { Connector } from '../connectors/contract/connector.ts';
+import { AbideError } from '../suppression/errors.ts';
+
+/** Our own files are TypeScript in a checkout and JavaScript when published. */
+const OWN = extname(fileURLToPath(import.meta.url));
+
+/** Loads by name or by path (relative to `folder`, abide.yaml's). Throws CONFIG_INVALID where there is no such connector. */
+export async function loadConnector(name: string, folder: string): Promise<Connector> {
+  const isPath = name.startsWith('.') || isAbsolute(name);
+  if (!isPath && !/^[a-z][a-z0-9-]*$/.test(name)) {
+    throw new AbideError(
+      'CONFIG_INVALID',
+      `${name} is neither a connector's name nor a path that begins with ./`,
+    );
+  }
+  const url = isPath
+    ? pathToFileURL(resolve(folder, name))
+    : new URL(`../connectors/${name}${OWN}`, import.meta.url);
+  if (!existsSync(fileURLToPath(url))) {
+    throw new AbideError(
+      'CONFIG_INVALID',
+      `There is no connector ${name} (looked for ${isPath ? fileURLToPath(url) : `connectors/${name}`}).`,
+    );
+  }
+  const module = (await import(url.href)) as { default?: Connector };
+  if (typeof module.default?.open !== 'function') {
+    throw new AbideError('CONFIG_INVALID', `${name} has no default export made by defineConnector().`);
+  }
+  return module.default;
+}

@@ -1,0 +1,40 @@
+import { pino } from 'pino';
+import type { Log } from '../connectors/contract/connector.ts';
+
+/** Says nothing: for commands whose own output is what counts. */
+export const quietLog: Log = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+
+/**
+ * JSON lines on standard error. Errors appear as code, message and stack: a driver's error also carries the row that it
+ * could not write, in `detail`, `where` or `parameters`, and those never leave.
+ */
+export function createLog(level: string): Log {
+  return pino(
+    {
+      level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      serializers: { error: describeError, err: describeError },
+    },
+    pino.destination({ dest: 2, sync: true }),
+  );
+}
+
+function describeError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const code = 'code' in error ? error.code : undefined;
+  // A database's message may quote a value ("invalid input syntax for type …"); its code says enough.
+  const isDatabase = 'severity' in error;
+  return {
+    name: error.name,
+    ...(code === undefined ? {} : { code }),
+    message: isDatabase ? 'the database refused a statement' : error.message,
+    ...(isDatabase ? {} : { stack: error.stack }),
+    ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
+  };
+}

@@ -1,0 +1,83 @@
+// The ledger's database, made ready: embedded or elsewhere, migrated, with the key ring that belongs to it.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Configuration } from '../config/configuration.ts';
+import type { Log } from '../connectors/contract/connector.ts';
+import { isUnavailable, openPool } from '../ledger/database.ts';
+import type { Pool } from '../ledger/database.ts';
+import { matchKeyRing } from '../ledger/key-ring.ts';
+import type { KeyRing } from '../ledger/key-ring.ts';
+import { migrate } from '../ledger/migrate.ts';
+import { AbideError } from '../suppression/errors.ts';
+
+export type DatabaseUrls = { readonly owner: string; readonly api: string; readonly replication: string };
+
+/** The three roles' URLs of a database elsewhere; those not named fall back to the API's, with a warning. */
+export function urlsOf(configuration: Configuration, log: Log): DatabaseUrls | undefined {
+  const { database: api, ownerDatabase, replicationDatabase } = configuration;
+  if (api === undefined) return undefined;
+  if (ownerDatabase === undefined || replicationDatabase === undefined) {
+    log.warn(
+      { missing: ownerDatabase === undefined ? 'owner_database' : 'replication_database' },
+      'one database role does the work of several: the ledger is not protected from its own API',
+    );
+  }
+  return { api, owner: ownerDatabase ?? api, replication: replicationDatabase ?? api };
+}
+
+const roleOf = (url: string): string => decodeURIComponent(new URL(url).username);
+
+/**
+ * Migrates, opens the API's pool and brings key ring and database together. The ring is `keys` (ABIDE_KEYS), or
+ * keys.json (0600) in the data folder; one is made only together with an empty database, and only where
+ * `mayMakeSecrets`. Throws AbideError: DATABASE_UNREACHABLE, KEYS_MISSING, KEYS_INVALID.
+ */
+export async function openDatabase({
+  urls,
+  dataFolder,
+  keys,
+  mayMakeSecrets,
+  log,
+}: {
+  urls: DatabaseUrls;
+  dataFolder: string;
+  keys: string | undefined;
+  mayMakeSecrets: boolean;
+  log: Log;
+}): Promise<{ pool: Pool; ring: KeyRing }> {
+  try {
+    await migrate(urls.owner, { apiRole: roleOf(urls.api), replicationRole: roleOf(urls.replication) });
+  } catch (cause) {
+    if (!isUnavailable(cause)) throw cause;
+    throw new AbideError(
+      'DATABASE_UNREACHABLE',
+      'The database cannot be reached: see `database` in abide.yaml.',
+      {
+        cause,
+      },
+    );
+  }
+  const pool = openPool(urls.api, {
+    max: 16,
+    onError: (error) => log.warn({ error: error.message }, 'a database connection was lost'),
+  });
+  const file = join(dataFolder, 'keys.json');
+  try {
+    const ring = await matchKeyRing(pool, {
+      read: () => keys ?? (existsSync(file) ? readFileSync(file, 'utf8') : undefined),
+      make: (text) => {
+        if (!mayMakeSecrets) {
+          throw new AbideError(
+            'KEYS_MISSING',
+            'Abide listens beyond this machine and makes up no secrets there: set ABIDE_KEYS (`abide keys ring` prints a new ring).',
+          );
+        }
+        writeFileSync(file, text, { mode: 0o600, flag: 'wx' });
+      },
+    });
+    return { pool, ring };
+  } catch (error) {
+    await pool.end();
+    throw error;
+  }
+}

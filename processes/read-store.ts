@@ -1,0 +1,33 @@
+import { makeKey } from '../connectors/contract/key-form.ts';
+import type { Held } from '../connectors/contract/connector.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { normalise } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject.ts';
+import { quietLog } from './log.ts';
+import { readConfiguration } from './running-database.ts';
+
+const DEADLINE_MS = 10_000;
+
+/** Asks a store itself what it holds of a subject; undefined: nobody there. Nothing of ours is asked. */
+export async function readFromStore(
+  name: string,
+  kind: SubjectKind,
+  value: string,
+  configPath: string | undefined,
+): Promise<Held | undefined> {
+  const configuration = await readConfiguration(configPath);
+  const store = configuration.stores.find((one) => one.name === name);
+  if (store === undefined) {
+    const names = configuration.stores.map((one) => one.name).join(', ');
+    throw new AbideError('not-found', `The configuration has no store ${name}, only ${names}.`);
+  }
+  const subject = normalise(kind, value, configuration.defaultRegion);
+  if (!subject.ok) {
+    throw new AbideError('invalid-value', undefined, {
+      errors: [{ pointer: '/subject', detail: subject.detail }],
+    });
+  }
+  await using open = await store.connector.open(store.options, { log: quietLog, name, scopes: store.scopes });
+  const key = makeKey(store.key, subject.value.reveal());
+  return (await open.readBack([{ kind, key }], AbortSignal.timeout(DEADLINE_MS)))[0];
+}

@@ -1,0 +1,227 @@
+// Everything in one process: database, API, change source and a worker a store. The only place, beside worker.ts, that
+// names both a source and stores.
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { createApp } from '../api/app.ts';
+import { listen } from '../api/server.ts';
+import { loadConfiguration } from '../config/configuration.ts';
+import type { StoreConfiguration } from '../config/configuration.ts';
+import type { Log } from '../connectors/contract/connector.ts';
+import type { LedgerAccess } from '../consumers/ledger-access.ts';
+import { startWorker } from '../consumers/worker.ts';
+import { ADMINISTRATOR_SCOPES } from '../ledger/api-keys.ts';
+import { openLedger } from '../ledger/open-ledger.ts';
+import type { OpenLedger } from '../ledger/open-ledger.ts';
+import { syncStores } from '../ledger/stores.ts';
+import type { StoreRegistration } from '../ledger/stores.ts';
+import { createPgoutputSource } from '../stream/pgoutput-source.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { isChannel } from '../suppression/scope.ts';
+import { createDecisionLines } from './decision-lines.ts';
+import { startEmbeddedPostgres } from './embedded-postgres.ts';
+import { loadConnector } from './load-connector.ts';
+import { openDatabase, urlsOf } from './open-database.ts';
+import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
+
+export type ServeOptions = {
+  readonly configPath: string | undefined;
+  readonly dataFolder: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** False: the API alone; workers run elsewhere. */
+  readonly workers: boolean;
+  readonly log: Log;
+  /** A line for whoever watches the terminal. */
+  readonly print: (line: string) => void;
+};
+
+export type Serving = {
+  readonly url: string;
+  /** The administrator's key, where this installation made or was given one. */
+  readonly adminKey: string | undefined;
+  stop(): Promise<void>;
+};
+
+const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'localhost'].includes(host);
+
+/** Starts and returns once /readyz answers 200; whatever was started is stopped again where a step fails. */
+export async function serve({
+  configPath,
+  dataFolder,
+  env,
+  workers,
+  log,
+  print,
+}: ServeOptions): Promise<Serving> {
+  await using started = new AsyncDisposableStack();
+  mkdirSync(dataFolder, { recursive: true });
+  let embedded: Awaited<ReturnType<typeof startEmbeddedPostgres>> | undefined;
+  const startEmbedded = async (): Promise<NonNullable<typeof embedded>> => {
+    if (embedded === undefined) {
+      const postgres = await startEmbeddedPostgres({ dataFolder, log });
+      started.defer(() => postgres.stop());
+      embedded = postgres;
+    }
+    return embedded;
+  };
+  const configuration = await loadConfiguration({
+    path: configPath,
+    env,
+    loadConnector,
+    embeddedStoreUrl: async () => await (await startEmbedded()).createDatabase('crm'),
+  });
+  const onLoopback = isLoopback(configuration.listen.host);
+  const urls = urlsOf(configuration, log) ?? (await startEmbedded()).urls;
+  const { pool, ring } = await openDatabase({
+    urls,
+    dataFolder,
+    keys: env.ABIDE_KEYS,
+    mayMakeSecrets: onLoopback,
+    log,
+  });
+
+  const lines = createDecisionLines(print);
+  const ledger = await openLedger({
+    pool,
+    ring,
+    log,
+    onSettled: (store, settled) => {
+      lines.settled(store.name, settled);
+      api.metrics.settled(store.name, store.scopes.filter(isChannel), settled);
+    },
+  });
+  started.use(ledger);
+  let ready = false;
+  const api = createApp({
+    ledger: {
+      ...ledger,
+      record: async (intent, render) => {
+        const answer = await ledger.record(intent, render);
+        if (answer.decision !== undefined) lines.recorded(answer.decision);
+        return answer;
+      },
+    },
+    log,
+    defaultRegion: configuration.defaultRegion,
+    opsOnSameListener: onLoopback,
+    isReady: () => ready,
+  });
+  const { missing } = await syncStores(pool, configuration.stores.map(toRegistration), undefined);
+  if (missing.length > 0) {
+    log.warn(
+      { stores: missing },
+      'registered stores are in no configuration: they stay due until `abide stores retire`',
+    );
+  }
+  await ledger.refresh();
+  const adminKey = await administratorKey({
+    ledger,
+    dataFolder,
+    given: env.ABIDE_ADMIN_KEY,
+    mayMake: onLoopback,
+  });
+
+  if (workers) {
+    const holder = `${hostname()}-${process.pid}`;
+    const byName = new Map(configuration.stores.map((store) => [store.name, store]));
+    const source = createPgoutputSource({ url: urls.replication, publication: 'abide', log });
+    const running = startStoreWorkers({
+      stores: [...byName.keys()],
+      source,
+      pool,
+      holder,
+      log,
+      start: (name) =>
+        startWorker({
+          store: toWorkerStore(byName.get(name)!),
+          ledger: accessTo(ledger, name, holder),
+          source,
+          id: holder,
+          log,
+        }),
+    });
+    started.defer(() => running.stop());
+  }
+
+  const listening = await listen(api.handler, configuration.listen);
+  started.defer(() => listening.close());
+  if (api.opsHandler !== undefined) {
+    const ops = await listen(api.opsHandler, configuration.opsListen);
+    started.defer(() => ops.close());
+  }
+  ready = true;
+  const everything = started.move();
+  return { url: listening.url, adminKey, stop: () => everything.disposeAsync() };
+}
+
+/**
+ * The administrator's key: given by ABIDE_ADMIN_KEY, or made at the first start, kept as admin.key (0600), and had from
+ * there at every later one. Undefined where there are keys already and none is kept here.
+ */
+async function administratorKey({
+  ledger,
+  dataFolder,
+  given,
+  mayMake,
+}: {
+  ledger: OpenLedger;
+  dataFolder: string;
+  given: string | undefined;
+  mayMake: boolean;
+}): Promise<string | undefined> {
+  const fields = {
+    client: 'administrator',
+    scopes: ADMINISTRATOR_SCOPES,
+    store: undefined,
+    expiresAt: undefined,
+    caller: undefined,
+  };
+  if (given !== undefined) return (await ledger.createKey({ ...fields, token: given })).token;
+  const file = join(dataFolder, 'admin.key');
+  if (existsSync(file)) {
+    const kept = readFileSync(file, 'utf8').trim();
+    return (await ledger.authenticate(kept)) === undefined ? undefined : kept;
+  }
+  if ((await ledger.listKeys()).length > 0) return undefined;
+  if (!mayMake) {
+    throw new AbideError(
+      'unauthenticated',
+      'Abide listens beyond this machine and makes up no secrets there: set ABIDE_ADMIN_KEY, or make keys on loopback first.',
+    );
+  }
+  const { token } = await ledger.createKey(fields);
+  writeFileSync(file, `${token}\n`, { mode: 0o600 });
+  return token;
+}
+
+const toRegistration = (store: StoreConfiguration): StoreRegistration => ({
+  name: store.name,
+  connector: store.connectorName,
+  accepts: store.accepts,
+  scopes: [...store.scopes.keys()],
+  topics: store.connector.topics,
+  required: store.required,
+  evidence: store.connector.evidence,
+  lateAfterSeconds: store.lateAfterSeconds,
+  fingerprint: store.fingerprint,
+  keyForm: store.keyForm,
+  formerly: store.formerly,
+});
+
+/** The ledger as a worker in this process gets it; over HTTP it is the same five questions. */
+function accessTo(ledger: OpenLedger, store: string, worker: string): LedgerAccess {
+  return {
+    outstanding: async ({ after, limit, waitMs = 0, signal }) => {
+      const page = await ledger.outstanding(store, { after, limit, waitMs, worker, signal });
+      if (page === undefined) throw new AbideError('not-found', 'The store is not registered.');
+      return page;
+    },
+    acknowledge: (report) => ledger.acknowledge(store, report),
+    newest: (subjectId) => ledger.newest(subjectId),
+    transportKey: async (id) => {
+      const key = await ledger.transportKey(id);
+      if (key === undefined) throw new AbideError('not-found', `Transport key ${id} is destroyed.`);
+      return key;
+    },
+  };
+}

@@ -1,0 +1,115 @@
+// One worker a store, in this process, while this process holds the store's lease: several API processes do not all
+// drive, and a worker elsewhere that holds it is left alone.
+import type { Log } from '../connectors/contract/connector.ts';
+import type { StoreConfiguration } from '../config/configuration.ts';
+import { makeKey } from '../connectors/contract/key-form.ts';
+import type { Worker, WorkerStore } from '../consumers/worker.ts';
+import { releaseLease, renewLease } from '../ledger/stores.ts';
+import type { Pool } from '../ledger/database.ts';
+import type { ChangeListener, ChangeSource } from '../stream/change-source.ts';
+
+const RENEW_MS = 1_000;
+
+/** A store of the configuration as its worker wants it. */
+export const toWorkerStore = (store: StoreConfiguration): WorkerStore => ({
+  name: store.name,
+  connector: store.connector,
+  options: store.options,
+  scopes: store.scopes,
+  accepts: store.accepts,
+  makeKey: (value) => makeKey(store.key, value),
+});
+
+export type StoreWorkers = { stop(): Promise<void> };
+
+/**
+ * Feeds one change source to every worker of this process. A worker that cannot keep up catches up from the ledger by
+ * itself: no store waits for another.
+ */
+export function startStoreWorkers({
+  stores,
+  source,
+  pool,
+  holder,
+  log,
+  start,
+}: {
+  stores: readonly string[];
+  source: ChangeSource;
+  pool: Pool;
+  holder: string;
+  log: Log;
+  start: (store: string) => Worker;
+}): StoreWorkers {
+  const workers = new Map<string, Worker>();
+  let isLive = false;
+  let stopping = false;
+  let wake: () => void = () => undefined;
+
+  const listener: ChangeListener = {
+    decisions: (batch) => {
+      for (const worker of workers.values()) void worker.offer(batch);
+      return Promise.resolve();
+    },
+    live: () => {
+      isLive = true;
+      for (const worker of workers.values()) worker.live();
+    },
+    down: (reason) => {
+      if (isLive)
+        log.warn({ source: source.report().kind, reason }, 'stream is down, workers poll the ledger');
+      isLive = false;
+      for (const worker of workers.values()) worker.down();
+    },
+  };
+
+  async function tend(name: string): Promise<void> {
+    const mine = await renewLease(pool, name, holder);
+    const running = workers.get(name);
+    if (mine && running === undefined) {
+      const worker = start(name);
+      workers.set(name, worker);
+      if (isLive) worker.live();
+    } else if (!mine && running !== undefined) {
+      workers.delete(name);
+      log.info({ store: name }, 'paused, retired, or carried by another worker');
+      await running.stop();
+    }
+  }
+
+  async function tendAlways(name: string): Promise<void> {
+    let failing = false;
+    while (!stopping) {
+      try {
+        await tend(name);
+        failing = false;
+      } catch (error) {
+        if (!failing) log.warn({ store: name, error }, 'worker could not be tended, goes on trying');
+        failing = true;
+      }
+      if (!stopping)
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, RENEW_MS);
+          const before = wake;
+          wake = () => {
+            before();
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+    }
+    await workers.get(name)?.stop();
+    await releaseLease(pool, name, holder).catch(() => undefined);
+  }
+
+  source.start(listener);
+  const tended = stores.map(tendAlways);
+  return {
+    stop: async () => {
+      stopping = true;
+      wake();
+      await source[Symbol.asyncDispose]();
+      await Promise.all(tended);
+    },
+  };
+}

@@ -1,0 +1,273 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { findEmbeddedPostgres, startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import type { EmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { withClient } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
+
+const silent = (): void => undefined;
+const log = { info: silent, warn: silent, error: silent };
+
+let folder: string;
+const started: EmbeddedPostgres[] = [];
+const start = async (settings: Record<string, string> = {}): Promise<EmbeddedPostgres> => {
+  const postgres = await startEmbeddedPostgres({
+    dataFolder: folder,
+    log,
+    settings: { fsync: 'off', ...settings },
+  });
+  started.push(postgres);
+  return postgres;
+};
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'abide-postgres-'));
+});
+afterEach(async () => {
+  for (const postgres of started.splice(0)) await postgres.stop();
+  await rm(folder, { recursive: true });
+});
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+};
+const logText = (): Promise<string> => readFile(join(folder, 'postgres.log'), 'utf8');
+const show = (url: string, setting: string): Promise<string> =>
+  withClient(url, async (client) => {
+    const { rows } = await client.query<{ value: string }>('select current_setting($1) as value', [setting]);
+    return rows[0]!.value;
+  });
+
+/** Another Abide: a process that starts the server in this folder and says its pid. */
+async function startInAnotherProcess(): Promise<{ abide: ChildProcess; pid: number }> {
+  const file = pathToFileURL(join(process.cwd(), 'processes/embedded-postgres.ts')).href;
+  const script = `
+    const { startEmbeddedPostgres } = await import(${JSON.stringify(file)});
+    const log = { info() {}, warn() {}, error() {} };
+    const { pid } = await startEmbeddedPostgres({ dataFolder: ${JSON.stringify(folder)}, log });
+    process.stdout.write(String(pid));`;
+  const abide = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [said] = (await once(abide.stdout, 'data')) as [Buffer];
+  return { abide, pid: Number(said.toString()) };
+}
+
+async function kill(abide: ChildProcess): Promise<void> {
+  const gone = once(abide, 'exit');
+  abide.kill('SIGKILL');
+  await gone;
+}
+
+test('the first start makes a server with three roles, a later one finds it and its data again', async () => {
+  const first = await start();
+  expect(first.freshlyMade).toBe(true);
+  await withClient(first.urls.owner, (client) => client.query('create table kept ()'));
+  await first.stop();
+  expect(isAlive(first.pid)).toBe(false);
+
+  const second = await start();
+
+  expect(second).toMatchObject({ freshlyMade: false, port: first.port, urls: first.urls });
+  await withClient(second.urls.owner, (client) => client.query('select from kept'));
+  const roles = await withClient(second.superuserUrl, async (client) => {
+    const { rows } = await client.query(
+      `select rolname, rolsuper, rolreplication, rolcreatedb, rolcreaterole from pg_roles
+       where rolname like 'abide%' order by rolname`,
+    );
+    return rows as unknown[];
+  });
+  const least = { rolsuper: false, rolreplication: false, rolcreatedb: false, rolcreaterole: false };
+  expect(roles).toEqual([
+    { ...least, rolname: 'abide_api' },
+    { ...least, rolname: 'abide_owner' },
+    { ...least, rolname: 'abide_replication', rolreplication: true },
+  ]);
+  for (const url of Object.values(second.urls)) expect(await show(url, 'wal_level')).toBe('logical');
+});
+
+test('what a decision is worth is on disk, and nobody else can reach the server', async () => {
+  const postgres = await startEmbeddedPostgres({ dataFolder: folder, log });
+  started.push(postgres);
+
+  const settings = ['fsync', 'synchronous_commit', 'listen_addresses', 'unix_socket_directories', 'TimeZone'];
+  expect(await Promise.all(settings.map((name) => show(postgres.superuserUrl, name)))).toEqual([
+    ...['on', 'on', '127.0.0.1', '', 'UTC'],
+  ]);
+  expect((await stat(join(folder, 'postgres.json'))).mode & 0o777).toBe(0o600);
+  const noPassword = Object.assign(new URL(postgres.urls.api), { password: 'guessed' }).href;
+  await expect(show(noPassword, 'port')).rejects.toMatchObject({ code: '28P01' });
+});
+
+test('the server is in a process group of its own, which Ctrl-C does not reach', async () => {
+  const { pid } = await start();
+
+  const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]!.split(' ');
+  expect(Number(fields[2])).toBe(pid);
+});
+
+test('whoever did not start the server finds it by its folder', async () => {
+  expect(await findEmbeddedPostgres(folder)).toBeUndefined();
+  const { urls, port, superuserUrl } = await start();
+
+  expect(await findEmbeddedPostgres(folder)).toEqual({ urls, port, superuserUrl });
+});
+
+test("a database for a store is the owner's and is made once", async () => {
+  const postgres = await start();
+
+  const url = await postgres.createDatabase('crm');
+
+  expect(await postgres.createDatabase('crm')).toBe(url);
+  await withClient(url, (client) => client.query('create table suppressions ()'));
+});
+
+test('a server that a killed Abide left running is taken over, and stopped by us', async () => {
+  const { abide, pid } = await startInAnotherProcess();
+  await kill(abide);
+  expect(isAlive(pid)).toBe(true);
+
+  const postgres = await start();
+
+  expect(postgres).toMatchObject({ pid, freshlyMade: false });
+  await postgres.stop();
+  expect(isAlive(pid)).toBe(false);
+});
+
+test('a second Abide on the same folder is refused and leaves the first one its server', async () => {
+  const { abide, pid } = await startInAnotherProcess();
+  try {
+    await expect(start()).rejects.toMatchObject({
+      code: 'POSTGRES_FAILED',
+      message: expect.stringContaining('Another Abide runs'),
+    });
+    expect(isAlive(pid)).toBe(true);
+  } finally {
+    await kill(abide);
+    await (await start()).stop();
+  }
+});
+
+test('a start waits for the backends of a killed server to end', async () => {
+  const killed = await start();
+  const { backend } = await withClient(killed.superuserUrl, async (client) => {
+    const { rows } = await client.query<{ backend: number }>('select pg_backend_pid() as backend');
+    // A backend that computes does not notice that its server is gone.
+    client.query('select count(*) from generate_series(1, 1e12)').catch(silent);
+    const looks = { url: killed.superuserUrl, pid: rows[0]!.backend };
+    await eventually(async () => {
+      const active = await withClient(looks.url, (other) =>
+        other.query(
+          "select from pg_stat_activity where pid = $1 and state = 'active' and query like '%1e12%'",
+          [looks.pid],
+        ),
+      );
+      expect(active.rowCount).toBe(1);
+    });
+    process.kill(killed.pid, 'SIGKILL');
+    return rows[0]!;
+  });
+  await eventually(() => {
+    expect(isAlive(killed.pid)).toBe(false);
+  });
+
+  const restarted = start();
+  await eventually(async () => {
+    expect(await logText()).toContain('pre-existing shared memory block');
+  });
+  process.kill(backend, 'SIGKILL');
+
+  expect((await restarted).pid).not.toBe(killed.pid);
+});
+
+test('a process number that another program has now does not keep the server from starting', async () => {
+  const killed = await start();
+  process.kill(killed.pid, 'SIGKILL');
+  await eventually(() => {
+    expect(isAlive(killed.pid)).toBe(false);
+  });
+  const pidFile = join(folder, 'postgres/postmaster.pid');
+  await writeFile(pidFile, (await readFile(pidFile, 'utf8')).replace(/^\d+/, `${process.ppid}`));
+
+  expect((await start()).freshlyMade).toBe(false);
+});
+
+test('another port is chosen, and kept, where somebody took ours', async () => {
+  const first = await start();
+  await first.stop();
+  const squatter = createServer().listen(first.port, '127.0.0.1');
+  await once(squatter, 'listening');
+
+  const second = await start();
+  squatter.close();
+
+  expect(second.port).not.toBe(first.port);
+  expect((await findEmbeddedPostgres(folder))!.port).toBe(second.port);
+});
+
+test('a failed start says why, from the end of the log', async () => {
+  await expect(start({ shared_buffers: 'plenty' })).rejects.toMatchObject({
+    code: 'POSTGRES_FAILED',
+    message: expect.stringContaining('shared_buffers'),
+  });
+});
+
+test('a cluster without its passwords is refused, not made anew', async () => {
+  await (await start()).stop();
+  await rm(join(folder, 'postgres.json'));
+
+  await expect(start()).rejects.toMatchObject({
+    code: 'POSTGRES_FAILED',
+    message: expect.stringContaining('backup'),
+  });
+});
+
+test('no address reaches the log by a statement that fails, or a backend that dies in one', async () => {
+  const postgres = await start();
+  await withClient(postgres.urls.owner, async (client) => {
+    await client.query('create table held (key text primary key)');
+    await client.query("insert into held values ('ada@example.com')");
+    for (const [text, values] of [
+      ['insert into held values ($1)', ['ada@example.com']],
+      ['select $1::bigint', ['ada@example.com']],
+      ["select 'ada@example.com'::int", []],
+      ['select ada@example.com', []],
+      ["do $$ begin raise warning 'ada@example.com'; raise exception 'ada@example.com'; end $$", []],
+    ] as const) {
+      await expect(client.query(text, [...values])).rejects.toThrow();
+    }
+  });
+  await withClient(postgres.superuserUrl, async (client) => {
+    const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid');
+    const dying = client.query("select pg_sleep(60), 'ada@example.com'");
+    process.kill(rows[0]!.pid, 'SIGKILL');
+    await expect(dying).rejects.toThrow();
+  });
+  await eventually(async () => {
+    expect(await logText()).toContain('was terminated by signal 9');
+  });
+
+  await postgres.stop();
+  expect(await logText()).not.toContain('ada@');
+});
+
+const asRoot = process.getuid?.() === 0 ? test : test.skip;
+asRoot('as root, a data folder that is closed to other users works all the same', async () => {
+  await chmod(folder, 0o700);
+
+  const { pid } = await start();
+
+  expect((await stat(`/proc/${pid}`)).uid).not.toBe(0);
+  expect(await readdir(folder)).toEqual(['postgres', 'postgres.json', 'postgres.log']);
+});
