@@ -1,0 +1,70 @@
+// (a) Opt-outs a second over HTTP, beside pgbench running the same transaction singly with as many clients.
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { print, printTable } from '../cli/output.ts';
+import { optOutBody, startAbide } from './abide.ts';
+import type { BenchAbide } from './abide.ts';
+import { postsPerSecond } from './load.ts';
+import { alternate, count, judge, ms, times } from './measure.ts';
+
+const CLIENTS = [1, 8, 32, 128];
+const SECONDS = 5;
+const ROUNDS = 3;
+const SCRIPT = fileURLToPath(new URL('record.pgbench.sql', import.meta.url));
+
+const postPerSecond = (abide: BenchAbide, connections: number, seconds: number): Promise<number> =>
+  postsPerSecond(abide, { connections, seconds, body: optOutBody });
+
+async function pgbenchPerSecond(url: string, clients: number, seconds: number): Promise<number> {
+  const { stdout } = await promisify(execFile)('pgbench', [
+    ...['-n', '-M', 'prepared', '-f', SCRIPT, '-c', String(clients), '-j', '1', '-T', String(seconds)],
+    url,
+  ]);
+  return Number(/tps = ([\d.]+)/.exec(stdout)?.[1]);
+}
+
+/** Medians of both, for each number of clients. */
+export async function measureRecording(
+  abide: BenchAbide,
+  clientCounts: readonly number[] = CLIENTS,
+  rounds = ROUNDS,
+): Promise<{ clients: number; abide: number; pgbench: number }[]> {
+  await postPerSecond(abide, 32, 3);
+  const figures = [];
+  for (const clients of clientCounts) {
+    const medians = await alternate(rounds, {
+      abide: () => postPerSecond(abide, clients, SECONDS),
+      pgbench: () => pgbenchPerSecond(abide.databaseUrl('abide'), clients, SECONDS),
+    });
+    figures.push({ clients, ...medians });
+  }
+  return figures;
+}
+
+export async function benchRecord(): Promise<void> {
+  print(
+    `\n(a) Recording, opt-outs a second: HTTP beside pgbench -M prepared, ${ROUNDS} rounds of ${SECONDS} s each\n`,
+  );
+  await using abide = await startAbide({ args: ['--no-workers'] });
+  const figures = await measureRecording(abide);
+  printTable(
+    ['CLIENTS', 'ABIDE /s', 'PGBENCH /s', 'RATIO', 'ABIDE each', 'PGBENCH each'],
+    figures.map((one) => [
+      String(one.clients),
+      count(one.abide),
+      count(one.pgbench),
+      times(one.abide / one.pgbench),
+      ms((1000 * one.clients) / one.abide),
+      ms((1000 * one.clients) / one.pgbench),
+    ]),
+  );
+  const at = (clients: number) => figures.find((one) => one.clients === clients)!;
+  judge('at 32 clients, times pgbench', at(32).abide / at(32).pgbench, { atLeast: 1.5 });
+  judge(
+    'at 1 client, more than pgbench by',
+    1000 / at(1).abide - 1000 / at(1).pgbench,
+    { atMost: 2.5 },
+    ' ms',
+  );
+}

@@ -1,0 +1,30 @@
+// `npm run bench` runs (a) to (e); `npm run bench -- growth` (f), which makes ten million decisions first; or name some.
+import { EXIT, print } from '../cli/output.ts';
+import { benchCatchUp } from './catch-up.ts';
+import { benchChecks } from './checks.ts';
+import { benchGrowth } from './growth.ts';
+import { benchPropagate } from './propagate.ts';
+import { benchRecord } from './record.ts';
+import { benchStart } from './start.ts';
+
+const BENCHES = {
+  record: benchRecord,
+  propagate: benchPropagate,
+  'catch-up': benchCatchUp,
+  checks: benchChecks,
+  start: benchStart,
+  growth: benchGrowth,
+} as const;
+const NAMES = Object.keys(BENCHES) as (keyof typeof BENCHES)[];
+
+const asked = process.argv.slice(2);
+const unknown = asked.filter((name) => !(NAMES as string[]).includes(name));
+if (unknown.length > 0) {
+  print(`no benchmark ${unknown.join(', ')}; there are ${NAMES.join(', ')}`);
+  process.exit(EXIT.usage);
+}
+for (const name of asked.length > 0
+  ? NAMES.filter((one) => asked.includes(one))
+  : NAMES.filter((one) => one !== 'growth')) {
+  await BENCHES[name]();
+}
