@@ -8,8 +8,9 @@ import { openLedger } from '../ledger/open-ledger.ts';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Address } from '../suppression/subject.ts';
-import { freshEmail, startAbide } from './abide.ts';
-import type { BenchAbide } from './abide.ts';
+import { startAbide } from '../test/harness/abide.ts';
+import { freshEmail } from './abide.ts';
+import type { AbideProcess } from '../test/harness/abide.ts';
 import { count, judge } from './measure.ts';
 import { quietLog } from '../processes/log.ts';
 
@@ -17,7 +18,7 @@ const DECISIONS = 200_000;
 const AT_ONCE = 512;
 
 /** Records fresh opt-outs as fast as the ledger takes them. */
-export async function recordMany(abide: BenchAbide, total: number): Promise<void> {
+export async function recordMany(abide: AbideProcess, total: number): Promise<void> {
   const ring = readKeyRing(await readFile(join(abide.dataFolder, 'keys.json'), 'utf8'));
   const pool = openPool(abide.databaseUrl('abide'), { max: 4, onError: () => undefined });
   await using ledger = await openLedger({ pool, ring, log: quietLog });

@@ -1,6 +1,7 @@
 // (d) Checks, 1,000 items a call, items a second over HTTP; a tenth of the people has opted out.
 import { print, printTable } from '../cli/output.ts';
-import { createPoster, optOutBody, startAbide } from './abide.ts';
+import { startAbide } from '../test/harness/abide.ts';
+import { createPoster, optOutBody } from './abide.ts';
 import { count, judge } from './measure.ts';
 
 const ITEMS = 1_000;

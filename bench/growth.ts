@@ -1,15 +1,16 @@
 // (f) The figures of (a), (b) and the lag endpoint with 10,000,000 decisions of history against 10,000. The history is
 // made in SQL: settled decisions of subjects of their own, below the mark.
 import { print, printTable } from '../cli/output.ts';
-import { createPoster, startAbide } from './abide.ts';
-import type { BenchAbide } from './abide.ts';
+import { startAbide } from '../test/harness/abide.ts';
+import { createPoster } from './abide.ts';
+import type { AbideProcess } from '../test/harness/abide.ts';
 import { count, judge, median, ms, times } from './measure.ts';
 import { measurePropagation } from './propagate.ts';
 import { measureRecording } from './record.ts';
 
 const STEP = 500_000;
 
-async function makeHistory(abide: BenchAbide, decisions: number): Promise<void> {
+async function makeHistory(abide: AbideProcess, decisions: number): Promise<void> {
   const db = await abide.connect();
   await db.query('select make_acknowledgement_partitions($1)', [decisions]);
   for (let from = 0; from < decisions; from += STEP) {
@@ -55,7 +56,7 @@ async function makeHistory(abide: BenchAbide, decisions: number): Promise<void> 
   await db.end();
 }
 
-async function lagMs(abide: BenchAbide): Promise<number> {
+async function lagMs(abide: AbideProcess): Promise<number> {
   const poster = createPoster(abide, 1);
   const took: number[] = [];
   for (let n = 0; n < 20; n += 1) {

@@ -6,8 +6,9 @@
 // commit is on disk: the comparison favours the peer.
 import { print, printTable } from '../cli/output.ts';
 import type pg from 'pg';
-import { createPoster, optOutBody, postOpenLoop, startAbide } from './abide.ts';
-import type { BenchAbide } from './abide.ts';
+import { startAbide } from '../test/harness/abide.ts';
+import { createPoster, optOutBody, postOpenLoop } from './abide.ts';
+import type { AbideProcess } from '../test/harness/abide.ts';
 import { judge, ms, percentile, times } from './measure.ts';
 
 const IDLE_POSTS = 200;
@@ -33,7 +34,7 @@ const lastSeq = async (db: pg.Client): Promise<number> =>
   );
 
 /** Commit timestamps are a server setting that needs a restart: the bench sets it before Abide's own start. */
-async function enableCommitTimestamps(abide: BenchAbide): Promise<BenchAbide> {
+async function enableCommitTimestamps(abide: AbideProcess): Promise<AbideProcess> {
   const db = await abide.connect('postgres');
   await db.query('alter system set track_commit_timestamp = on');
   await db.end();
@@ -42,7 +43,7 @@ async function enableCommitTimestamps(abide: BenchAbide): Promise<BenchAbide> {
 }
 
 /** A database of the same server that subscribes to the very publication that Abide's reader reads. */
-async function createPeer(source: pg.Client, abide: BenchAbide): Promise<pg.Client> {
+async function createPeer(source: pg.Client, abide: AbideProcess): Promise<pg.Client> {
   await source.query('create database peer');
   await source.query("select pg_create_logical_replication_slot('peer', 'pgoutput')");
   const peer = await abide.connect('peer');
@@ -55,7 +56,7 @@ async function createPeer(source: pg.Client, abide: BenchAbide): Promise<pg.Clie
   return peer;
 }
 
-async function load(abide: BenchAbide, idle: boolean): Promise<void> {
+async function load(abide: AbideProcess, idle: boolean): Promise<void> {
   const poster = createPoster(abide, 64);
   const post = (body: string) => poster.post('/v1/opt-outs', body);
   if (idle) {
@@ -68,7 +69,7 @@ async function load(abide: BenchAbide, idle: boolean): Promise<void> {
 }
 
 /** Milliseconds from commit to verified of every decision after a sequence number, once all are verified. */
-async function abideRound(abide: BenchAbide, db: pg.Client, idle: boolean): Promise<Spread> {
+async function abideRound(abide: AbideProcess, db: pg.Client, idle: boolean): Promise<Spread> {
   const from = await lastSeq(db);
   await load(abide, idle);
   const to = await lastSeq(db);
@@ -79,7 +80,12 @@ async function abideRound(abide: BenchAbide, db: pg.Client, idle: boolean): Prom
   return spread(rows.map((row) => Number(row.ms)));
 }
 
-async function peerRound(abide: BenchAbide, db: pg.Client, peer: pg.Client, idle: boolean): Promise<Spread> {
+async function peerRound(
+  abide: AbideProcess,
+  db: pg.Client,
+  peer: pg.Client,
+  idle: boolean,
+): Promise<Spread> {
   const from = await lastSeq(db);
   await load(abide, idle);
   const to = await lastSeq(db);
@@ -98,7 +104,7 @@ async function peerRound(abide: BenchAbide, db: pg.Client, peer: pg.Client, idle
 export type PropagationFigures = Record<'idle' | 'load', { abide: Spread; peer: Spread }>;
 
 /** Rounds in turn, idle and at 500/s; while one is measured the other one rests. */
-export async function measurePropagation(made: BenchAbide): Promise<PropagationFigures> {
+export async function measurePropagation(made: AbideProcess): Promise<PropagationFigures> {
   const abide = await enableCommitTimestamps(made);
   try {
     const db = await abide.connect();

@@ -3,8 +3,9 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { print, printTable } from '../cli/output.ts';
-import { optOutBody, startAbide } from './abide.ts';
-import type { BenchAbide } from './abide.ts';
+import { startAbide } from '../test/harness/abide.ts';
+import { optOutBody } from './abide.ts';
+import type { AbideProcess } from '../test/harness/abide.ts';
 import { postsPerSecond } from './load.ts';
 import { alternate, count, judge, ms, times } from './measure.ts';
 
@@ -13,7 +14,7 @@ const SECONDS = 5;
 const ROUNDS = 3;
 const SCRIPT = fileURLToPath(new URL('record.pgbench.sql', import.meta.url));
 
-const postPerSecond = (abide: BenchAbide, connections: number, seconds: number): Promise<number> =>
+const postPerSecond = (abide: AbideProcess, connections: number, seconds: number): Promise<number> =>
   postsPerSecond(abide, { connections, seconds, body: optOutBody });
 
 async function pgbenchPerSecond(url: string, clients: number, seconds: number): Promise<number> {
@@ -26,7 +27,7 @@ async function pgbenchPerSecond(url: string, clients: number, seconds: number): 
 
 /** Medians of both, for each number of clients. */
 export async function measureRecording(
-  abide: BenchAbide,
+  abide: AbideProcess,
   clientCounts: readonly number[] = CLIENTS,
   rounds = ROUNDS,
 ): Promise<{ clients: number; abide: number; pgbench: number }[]> {

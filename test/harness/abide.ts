@@ -1,0 +1,164 @@
+// Abide as its users run it: a process of its own on a folder of its own, which can be killed and started again.
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import pg from 'pg';
+import { request } from 'undici';
+import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { eventually } from './eventually.ts';
+
+export type AbideProcess = AsyncDisposable & {
+  readonly url: string;
+  /** The administrator's key. */
+  readonly key: string;
+  readonly dataFolder: string;
+  readonly pid: number;
+  /** Everything that it has printed so far, through every start. */
+  readonly output: string;
+  databaseUrl(database: string): string;
+  /** As the embedded server's superuser, in database `abide` unless another is named. */
+  connect(database?: string): Promise<pg.Client>;
+  /** Most memory that the process has had resident, in bytes. */
+  peakMemory(): Promise<number>;
+  /** kill -9: the embedded server, in a process group of its own, goes on. */
+  kill(): Promise<void>;
+  /** SIGTERM, and waits for the end; the folder stays. Gives the exit code. */
+  stop(signal?: NodeJS.Signals): Promise<number | null>;
+  /** Again on the same folder and port, with another abide.yaml where one is given. */
+  start(config?: string): Promise<void>;
+};
+
+const CLI = fileURLToPath(new URL('../../cli/abide.ts', import.meta.url));
+const OUTPUT_MAX = 4 * 1024 * 1024;
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Any command of `abide`, on the Node that runs this; its output is collected. */
+export function spawnAbide(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): { child: ChildProcess; ended: Promise<number | null>; output: () => string } {
+  const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', CLI, ...args], {
+    env: { ...process.env, NODE_OPTIONS: '', ABIDE_CONFIG: '', ABIDE_LOG: 'info', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      if (output.length < OUTPUT_MAX) output += text;
+    });
+  }
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { child, ended, output: () => output };
+}
+
+/** Starts `abide serve` and returns once /readyz answers 200. `config` is the text of an abide.yaml. */
+export async function startAbide({
+  config,
+  dataFolder,
+  args = [],
+  env = {},
+}: {
+  config?: string;
+  dataFolder?: string;
+  args?: readonly string[];
+  env?: Readonly<Record<string, string>>;
+} = {}): Promise<AbideProcess> {
+  const folder = dataFolder ?? (await mkdtemp(join(tmpdir(), 'abide-process-')));
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  let running: ReturnType<typeof spawnAbide> | undefined;
+  let before = '';
+  let key = '';
+
+  async function start(text?: string): Promise<void> {
+    if (text !== undefined) await writeFile(join(folder, 'abide.yaml'), text);
+    before += running?.output() ?? '';
+    const own = text === undefined && config === undefined ? [] : ['--config', join(folder, 'abide.yaml')];
+    running = spawnAbide(['serve', '--data', folder, ...own, ...args], { ...env, PORT: String(port) });
+    await untilReady(url, running);
+    key = (await readFile(join(folder, 'admin.key'), 'utf8')).trim();
+  }
+  async function end(signal: NodeJS.Signals): Promise<number | null> {
+    if (running === undefined) return null;
+    running.child.kill(signal);
+    return await running.ended;
+  }
+  const dispose = async (): Promise<void> => {
+    await end('SIGTERM');
+    await endServer(folder);
+    await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    await start(config);
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+  const embedded = await findEmbeddedPostgres(folder);
+  const databaseUrl = (database: string): string =>
+    Object.assign(new URL(embedded!.superuserUrl), { pathname: `/${database}` }).href;
+  return {
+    url,
+    get key() {
+      return key;
+    },
+    dataFolder: folder,
+    get pid() {
+      return running!.child.pid!;
+    },
+    get output() {
+      return before + (running?.output() ?? '');
+    },
+    databaseUrl,
+    connect: async (database = 'abide') => {
+      const client = new pg.Client(databaseUrl(database));
+      client.on('error', () => undefined);
+      await client.connect();
+      return client;
+    },
+    peakMemory: async () => {
+      const status = await readFile(`/proc/${running!.child.pid}/status`, 'utf8');
+      return Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? NaN) * 1024;
+    },
+    kill: async () => {
+      await end('SIGKILL');
+    },
+    stop: (signal = 'SIGTERM') => end(signal),
+    start,
+    [Symbol.asyncDispose]: dispose,
+  };
+}
+
+async function untilReady(url: string, { child, output }: ReturnType<typeof spawnAbide>): Promise<void> {
+  await eventually(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const { statusCode, body } = await request(`${url}/readyz`);
+    await body.dump();
+    if (statusCode !== 200) throw new Error(`not ready: ${statusCode}`);
+  }, 60_000);
+  if (child.exitCode !== null || child.signalCode !== null)
+    throw new Error(`abide ended before it was ready:\n${output()}`);
+}
+
+/** The server that a killed Abide left behind, of this folder alone. */
+async function endServer(folder: string): Promise<void> {
+  const pid = async (): Promise<number> =>
+    Number((await readFile(join(folder, 'postgres/postmaster.pid'), 'utf8').catch(() => '')).split('\n')[0]);
+  const left = await pid();
+  if (!(left > 0)) return;
+  process.kill(left, 'SIGINT');
+  await eventually(async () => {
+    if ((await pid()) > 0) throw new Error('the server of the folder still runs');
+  }, 30_000);
+}
