@@ -1,5 +1,6 @@
 // What follows a store's answer. Pure: the branches sit together, time comes in as an argument.
 import type { ApplyOutcome } from '../connectors/contract/connector.ts';
+import { AbideError } from '../suppression/errors.ts';
 
 /** A first retry soon, later ones ever more slowly, never more than this apart while the store answers at all. */
 const RETRY_MS_MIN = 50;
@@ -39,9 +40,13 @@ export function nextStep(
   }
 }
 
-/** How a failed call reads in the lag: without any text of the store's. */
-export function failureCode(error: unknown): 'STORE_TIMEOUT' | 'STORE_UNREACHABLE' | 'STORE_FAILED' {
+const FAILURES = ['STORE_TIMEOUT', 'STORE_UNREACHABLE', 'STORE_FAILED'] as const;
+
+/** How a failed call reads in the lag: without any text of the store's; a connector that says which is believed. */
+export function failureCode(error: unknown): (typeof FAILURES)[number] {
   for (let one = error; one instanceof Error; one = one.cause) {
+    const said = one instanceof AbideError ? FAILURES.find((failure) => failure === one.code) : undefined;
+    if (said !== undefined) return said;
     if (one.name === 'TimeoutError' || one.name === 'AbortError') return 'STORE_TIMEOUT';
     const code = 'code' in one ? String(one.code) : '';
     if (/^(ECONN|EPIPE|ENOTFOUND|EHOST|ENET|EAI_|ETIMEDOUT|UND_ERR_(SOCKET|CONNECT)|08|57P)/.test(code)) {

@@ -1,0 +1,251 @@
+// A whole Abide with three real stores, each behind a line of its own that can be bad, and eyes that look into the stores
+// past Abide: PostgreSQL, Redis and a program that speaks the HTTP contract.
+import { randomBytes } from 'node:crypto';
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import pg from 'pg';
+import { createClient } from 'redis';
+import { Agent, request } from 'undici';
+import type { LagReport, StoreLag } from '../../ledger/ledger.ts';
+import { freePort, spawnAbide, startAbide } from '../harness/abide.ts';
+import type { AbideProcess } from '../harness/abide.ts';
+import { emptyDatabase } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
+import { startTcpProxy } from '../harness/tcp-proxy.ts';
+import type { Fault } from '../harness/tcp-proxy.ts';
+
+export const STORES = ['crm', 'sessions', 'mail'] as const;
+export type StoreName = (typeof STORES)[number];
+
+/** How a store looks from outside of Abide. */
+export type StoreEye = {
+  /** The stanza of abide.yaml, through the line that can be bad. */
+  readonly stanza: string;
+  /** What the store itself holds suppressed of an email address; undefined: nobody there. */
+  held(email: string): Promise<readonly string[] | undefined>;
+  /** How many subjects it holds. */
+  count(): Promise<number>;
+  setFault(fault: Fault): void;
+  /** As the store's own page would, past Abide. */
+  suppressByItself(email: string, scope: string): Promise<void>;
+};
+
+export type Answer = {
+  readonly status: number;
+  readonly headers: Record<string, unknown>;
+  readonly text: string;
+};
+export type OptOutAnswer = {
+  readonly id: string;
+  readonly outcome: string;
+  readonly propagation: { readonly state: string; readonly confirmed: number; readonly required: number };
+};
+
+export type System = AsyncDisposable & {
+  readonly abide: AbideProcess;
+  readonly stores: Readonly<Record<StoreName, StoreEye>>;
+  /** Where the workers are processes of their own: one a store. */
+  readonly workers: ReadonlyMap<
+    StoreName,
+    { kill(): Promise<void>; start(): Promise<void>; output(): string }
+  >;
+  ask(method: 'GET' | 'POST', path: string, body?: object, headers?: object): Promise<Answer>;
+  optOut(email: string, fields?: object, headers?: object): Promise<OptOutAnswer>;
+  lag(): Promise<LagReport>;
+  lagOf(store: StoreName): Promise<StoreLag>;
+  /** abide.yaml with these stores. */
+  config(...stanzas: string[]): string;
+};
+
+async function crmStore(stack: AsyncDisposableStack): Promise<StoreEye> {
+  const database = stack.use(await emptyDatabase());
+  const { hostname, port } = new URL(database.urls.owner);
+  const proxy = stack.use(await startTcpProxy({ host: hostname, port: Number(port) }));
+  const pool = new pg.Pool({ connectionString: database.urls.owner, max: 2 });
+  pool.on('error', () => undefined);
+  stack.defer(() => pool.end());
+  const url = Object.assign(new URL(database.urls.owner), { port: String(proxy.port) }).href;
+  const isThere = async (): Promise<boolean> =>
+    (await pool.query<{ there: boolean }>("select to_regclass('suppressions') is not null as there")).rows[0]!
+      .there;
+  return {
+    stanza: `crm: { connector: postgres, url: '${url}', scopes: [email, sms, push], late_after_seconds: 1 }`,
+    held: async (email) => {
+      if (!(await isThere())) return undefined;
+      const { rows } = await pool.query<Record<string, boolean | null>>(
+        `select email, sms, push from suppressions where kind = 'email' and key = $1`,
+        [email],
+      );
+      const row = rows[0];
+      return row && Object.keys(row).filter((scope) => row[scope] === true);
+    },
+    count: async () =>
+      (await isThere())
+        ? (await pool.query<{ n: number }>('select count(*)::int as n from suppressions')).rows[0]!.n
+        : 0,
+    setFault: (fault) => proxy.setFault(fault),
+    suppressByItself: async (email, scope) => {
+      await pool.query(
+        `insert into suppressions (kind, key, ${pg.escapeIdentifier(scope)}) values ('email', $1, true)
+         on conflict (kind, key) do update set ${pg.escapeIdentifier(scope)} = true`,
+        [email],
+      );
+    },
+  };
+}
+
+async function sessionsStore(stack: AsyncDisposableStack): Promise<StoreEye> {
+  const prefix = `abide-test:${randomBytes(6).toString('hex')}:`;
+  const client = createClient({ url: 'redis://127.0.0.1:6379' });
+  client.on('error', () => undefined);
+  await client.connect();
+  const all = async (): Promise<string[]> => {
+    const names: string[] = [];
+    for await (const page of client.scanIterator({ MATCH: `${prefix}*`, COUNT: 5_000 })) names.push(...page);
+    return [...new Set(names)];
+  };
+  stack.defer(async () => {
+    const names = await all();
+    if (names.length > 0) await client.unlink(names);
+    await client.close();
+  });
+  const proxy = stack.use(await startTcpProxy({ host: '127.0.0.1', port: 6379 }));
+  return {
+    stanza: `sessions: { connector: redis, url: 'redis://127.0.0.1:${proxy.port}', prefix: '${prefix}', scopes: [email, sms, push], late_after_seconds: 1 }`,
+    held: async (email) => {
+      const fields = await client.hGetAll(`${prefix}email:${email}`);
+      const names = Object.keys(fields);
+      return names.length === 0 ? undefined : names.filter((name) => fields[name] === 'suppressed');
+    },
+    count: async () => (await all()).length,
+    setFault: (fault) => proxy.setFault(fault),
+    suppressByItself: async (email, scope) => {
+      await client.hSet(`${prefix}email:${email}`, scope, 'suppressed');
+    },
+  };
+}
+
+async function mailStore(stack: AsyncDisposableStack): Promise<StoreEye> {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-mail-'));
+  stack.defer(() => rm(folder, { recursive: true, force: true }));
+  const file = join(folder, 'suppressions.json');
+  const port = await freePort();
+  const program = fileURLToPath(new URL('../../docs/examples/http-store.mjs', import.meta.url));
+  const secret = 'whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw==';
+  const child = spawn(process.execPath, [program], {
+    env: { PATH: process.env['PATH'], SECRET: secret, PORT: String(port), FILE: file },
+    stdio: 'ignore',
+  });
+  stack.defer(async () => {
+    const ended = new Promise((resolve) => child.once('close', resolve));
+    child.kill();
+    await ended;
+  });
+  const proxy = stack.use(await startTcpProxy({ host: '127.0.0.1', port }));
+  type Row = { version: number | null; scopes: Record<string, boolean> };
+  const rows = async (): Promise<Record<string, Row>> =>
+    JSON.parse(await readFile(file, 'utf8').catch(() => '{}')) as Record<string, Row>;
+  await eventually(async () => (await request(`http://127.0.0.1:${port}/`)).body.dump());
+  return {
+    stanza: `mail: { connector: http, url: 'http://127.0.0.1:${proxy.port}/suppressions', secret: '${secret}', allow_private: true, scopes: [email, sms, push], late_after_seconds: 1 }`,
+    held: async (email) => {
+      const row = (await rows())[`email:${email}`];
+      return row && Object.keys(row.scopes).filter((scope) => row.scopes[scope] === true);
+    },
+    count: async () => Object.keys(await rows()).length,
+    setFault: (fault) => proxy.setFault(fault),
+    suppressByItself: () => Promise.reject(new Error('the example store has no page of its own')),
+  };
+}
+
+/** `workersApart`: each worker is a process that reaches the API over HTTP alone. `first`: the stores it begins with. */
+export async function startSystem({
+  workersApart = false,
+  first = STORES,
+}: { workersApart?: boolean; first?: readonly StoreName[] } = {}): Promise<System> {
+  await using stack = new AsyncDisposableStack();
+  const [crm, sessions, mail] = await Promise.all([crmStore(stack), sessionsStore(stack), mailStore(stack)]);
+  const stores = { crm, sessions, mail };
+  const config = (...stanzas: string[]): string => `stores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
+  const text = config(...first.map((name) => stores[name].stanza));
+  const abide = stack.use(await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [] }));
+  const agent = new Agent({ connections: 64 });
+  stack.defer(() => agent.close());
+
+  const workers = new Map<StoreName, { kill(): Promise<void>; start(): Promise<void>; output(): string }>();
+  if (workersApart) {
+    await Promise.all(
+      STORES.map(async (name) => {
+        const worker = await startWorkerProcess(abide, name);
+        workers.set(name, worker);
+        stack.defer(() => worker.kill());
+      }),
+    );
+  }
+
+  const ask: System['ask'] = async (method, path, body, headers = {}) => {
+    const answer = await request(abide.url + path, {
+      method,
+      dispatcher: agent,
+      headers: { authorization: `Bearer ${abide.key}`, 'content-type': 'application/json', ...headers },
+      body: body === undefined ? null : JSON.stringify(body),
+    });
+    return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
+  };
+  const lag: System['lag'] = async () => {
+    const { status, text: body } = await ask('GET', '/v1/propagation-lag');
+    if (status !== 200) throw new Error(`the lag answered ${status}`);
+    return JSON.parse(body) as LagReport;
+  };
+  const owned = stack.move();
+  return {
+    abide,
+    stores,
+    workers,
+    ask,
+    optOut: async (email, fields = {}, headers = {}) => {
+      const answer = await ask('POST', '/v1/opt-outs', { subject: { email }, ...fields }, headers);
+      if (answer.status >= 300) throw new Error(`POST answered ${answer.status}: ${answer.text}`);
+      return JSON.parse(answer.text) as OptOutAnswer;
+    },
+    lag,
+    lagOf: async (name) => {
+      const found = (await lag()).stores.find(({ store }) => store === name);
+      if (found === undefined) throw new Error(`the lag does not know ${name}`);
+      return found;
+    },
+    config,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+async function startWorkerProcess(abide: AbideProcess, name: StoreName) {
+  const made = spawnAbide(['keys', 'create', '--client', `${name}-worker`, '--store', name], {
+    ABIDE_DATA: abide.dataFolder,
+    ABIDE_CONFIG: join(abide.dataFolder, 'abide.yaml'),
+    ABIDE_LOG: 'silent',
+  });
+  if ((await made.ended) !== 0) throw new Error(made.output());
+  const args = ['worker', '--store', name, '--config', join(abide.dataFolder, 'abide.yaml')];
+  const env = { ABIDE_URL: abide.url, ABIDE_KEY: made.output().trim() };
+  let running = spawnAbide(args, env);
+  const started = (): Promise<void> =>
+    eventually(() => {
+      if (!running.output().includes('carrying decisions')) throw new Error(running.output());
+    }, 30_000);
+  await started();
+  return {
+    kill: async () => {
+      running.child.kill('SIGKILL');
+      await running.ended;
+    },
+    start: async () => {
+      running = spawnAbide(args, env);
+      await started();
+    },
+    output: () => running.output(),
+  };
+}
