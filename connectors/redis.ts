@@ -70,12 +70,16 @@ function failure(error: unknown, signal: AbortSignal): unknown {
  */
 async function openLine(url: string, log: Log) {
   let away = false;
+  let isClosed = false;
   const open = () => {
+    // The client cannot take back a connection that it is still making; the socket's own signal can.
+    const ending = new AbortController();
     const client = createClient({
       url,
       disableOfflineQueue: true,
       maintNotifications: 'disabled',
       socket: {
+        signal: ending.signal,
         connectTimeout: CONNECT_TIMEOUT_MS,
         reconnectStrategy: (retries) =>
           Math.min(25 * 2 ** Math.min(retries, 10), RECONNECT_DELAY_MS_MAX) * (0.5 + Math.random() / 2),
@@ -96,10 +100,15 @@ async function openLine(url: string, log: Log) {
       away = true;
     });
     client.connect().catch(() => undefined);
-    return { client, tried: tried.promise };
-  };
-  const end = ({ client }: ReturnType<typeof open>): void => {
-    if (client.isOpen) client.destroy();
+    return {
+      client,
+      tried: tried.promise,
+      end(): void {
+        client.destroy();
+        ending.abort();
+        tried.resolve(undefined);
+      },
+    };
   };
   let line = open();
   await line.tried;
@@ -114,17 +123,18 @@ async function openLine(url: string, log: Log) {
         return await untilAborted(work(used.client), signal);
       } catch (error) {
         if (signal.aborted && line === used) {
-          end(used);
-          line = open();
+          used.end();
+          if (!isClosed) line = open();
         }
         throw failure(error, signal);
       }
     },
     async close(): Promise<void> {
+      isClosed = true;
       if (line.client.isReady) {
         await untilAborted(line.client.close(), AbortSignal.timeout(DISPOSE_WAIT_MS)).catch(() => undefined);
       }
-      end(line);
+      line.end();
     },
   };
 }

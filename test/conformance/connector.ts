@@ -2,6 +2,8 @@
 // from what its test can do to the store; what is left out shows as skipped.
 //
 //   describeConnector('ours', { connector, open: () => Promise.resolve({ options: { url }, … }) });
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { inspect } from 'node:util';
 import { describe, expect, test } from '@jest/globals';
 import { Item } from '../../connectors/contract/connector.ts';
@@ -10,6 +12,7 @@ import { Address } from '../../suppression/subject.ts';
 import type { Subject } from '../../suppression/subject.ts';
 import { eventually } from '../harness/eventually.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
+import type { TcpProxy } from '../harness/tcp-proxy.ts';
 
 /** An empty place in a real store; each test gets one of its own. */
 export type Place = AsyncDisposable & {
@@ -39,6 +42,7 @@ export type Conformance = {
 
 const SINCE = '2026-11-24T09:00:00.000Z';
 const DEADLINE_MS = 20_000;
+const DISPOSED_WITHIN_MS = 1_000;
 let people = 0;
 
 /** A person that nobody else has, in the form of the kind. */
@@ -150,6 +154,13 @@ export function describeConnector(name: string, conformance: Conformance): void 
     // What a first call does only once is done: connections, scripts, tables.
     await store.apply([decided(await rest.person(), { version: 1, suppressed: [first] })], deadline());
     return { ...rest, proxy, store, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  }
+
+  /** Connections are accepted in order: once ours has come and gone, all that were made before it have come as well. */
+  async function expectNoConnection(proxy: TcpProxy): Promise<void> {
+    const ours = connect(proxy.port, '127.0.0.1').resume().end();
+    await once(ours, 'close');
+    await eventually(() => expect(proxy.connections).toBe(0), DISPOSED_WITHIN_MS);
   }
 
   const failureOf = (promise: Promise<unknown>): Promise<unknown> =>
@@ -549,23 +560,39 @@ export function describeConnector(name: string, conformance: Conformance): void 
       },
     );
 
-    testIf(line !== undefined)('disposal ends every connection, also of a store that hangs', async () => {
+    testIf(line !== undefined)('disposal ends every connection', async () => {
       await using f = await behindProxy();
       if (isRead) await f.store.readBack([], deadline());
       await f.store[Symbol.asyncDispose]();
-      await eventually(() => expect(f.proxy.connections).toBe(0));
+      await expectNoConnection(f.proxy);
+    });
 
-      const hanging = await f.openStore(line!.through(f.place.options, f.proxy.port));
-      const ada = await f.person();
-      await hanging.apply([decided(ada, { version: 1, suppressed: [first] })], deadline());
+    testIf(line !== undefined)('disposal ends every connection, also while a call hangs', async () => {
+      await using f = await behindProxy();
+      const decision = decided(await f.person(), { version: 2, suppressed: [first] });
       f.proxy.setFault('hang');
-      const pending = failureOf(
-        hanging.apply([decided(ada, { version: 2, suppressed: [first] })], deadline(500)),
-      );
+      const pending = failureOf(f.store.apply([decision], deadline(500)));
+      await eventually(() => expect(f.proxy.hanging).toBeGreaterThan(0));
+
       const startedAt = performance.now();
-      await Promise.all([hanging[Symbol.asyncDispose](), pending]);
-      expect(performance.now() - startedAt).toBeLessThan(2_500);
-      await eventually(() => expect(f.proxy.connections).toBe(0));
+      await f.store[Symbol.asyncDispose]();
+      expect(performance.now() - startedAt).toBeLessThan(2_000);
+
+      await pending;
+      await expectNoConnection(f.proxy);
+    });
+
+    testIf(line !== undefined)('disposal ends every connection, also those just being made', async () => {
+      await using f = await behindProxy();
+      const ada = await f.person();
+      const key = { kind: ada.kind, key: ada.value.reveal() };
+      f.proxy.setFault('hang');
+      // What an aborted call held is gone, and the next one makes itself a connection that hangs as well.
+      await failureOf(f.store.readBack([key], deadline(100)));
+      const pending = failureOf(f.store.readBack([key], deadline(100)));
+      const disposal = f.store[Symbol.asyncDispose]();
+      await Promise.all([disposal, pending]);
+      await expectNoConnection(f.proxy);
     });
   });
 }

@@ -18,6 +18,8 @@ export type TcpProxy = AsyncDisposable & {
   readonly port: number;
   /** Clients connected now. */
   readonly connections: number;
+  /** Those of them of which `hang` has swallowed something. */
+  readonly hanging: number;
   /** `none` after `hang` cuts the lines that hung, since what they swallowed is gone. */
   setFault(fault: Fault): void;
 };
@@ -66,6 +68,9 @@ export async function startTcpProxy(to: { readonly host: string; readonly port: 
     port: (server.address() as AddressInfo).port,
     get connections() {
       return lines.size;
+    },
+    get hanging() {
+      return hung.size;
     },
     setFault(next) {
       fault = next;
