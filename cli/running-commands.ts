@@ -13,12 +13,17 @@ const STOP_MS_MAX = 30_000;
 
 const logOf = () => createLog(process.env.ABIDE_LOG ?? 'warn');
 
-/** Stops once, cleanly, on SIGINT, SIGTERM or an error nobody caught; a second signal ends at once. */
-function stopOnSignal(stop: () => Promise<void>): void {
+/**
+ * Stops once, cleanly, on SIGINT, SIGTERM or an error nobody caught; a second signal ends at once. Called before the start
+ * is awaited: a signal in between would leave the database that was just started behind.
+ */
+function stopOnSignal(starting: Promise<{ stop(): Promise<void> }>): void {
   closeWithGrace({ delay: STOP_MS_MAX, logger: false }, async ({ signal, err }) => {
     if (err !== undefined) process.stderr.write(`abide: ${err.message}\n`);
     else print(`${signal ?? 'close'}: stopping, what is under way is finished first`);
-    await stop();
+    // A start that failed has stopped what it had started, and says why itself.
+    const running = await starting.catch(() => undefined);
+    await running?.stop();
     print('stopped');
   });
 }
@@ -36,7 +41,7 @@ export function addServe(program: Command): void {
       const began = performance.now();
       const dataFolder = options.data ?? dataFolderOf(process.env);
       print('abide: starting (data in ' + dataFolder + ')');
-      const serving = await serve({
+      const starting = serve({
         configPath: options.config,
         dataFolder,
         env: process.env,
@@ -44,7 +49,8 @@ export function addServe(program: Command): void {
         log: logOf(),
         print,
       });
-      stopOnSignal(() => serving.stop());
+      stopOnSignal(starting);
+      const serving = await starting;
       print(`abide: ready at ${serving.url} after ${((performance.now() - began) / 1000).toFixed(1)} s`);
       if (serving.adminKey === undefined) return;
       print(`
@@ -77,7 +83,7 @@ export function addWorker(program: Command): void {
         );
       }
       const apiUrl = options.url ?? process.env.ABIDE_URL ?? 'http://127.0.0.1:8080';
-      const running = await runWorker({
+      const starting = runWorker({
         store: options.store,
         apiUrl,
         apiKey,
@@ -85,7 +91,8 @@ export function addWorker(program: Command): void {
         env: process.env,
         log: logOf(),
       });
-      stopOnSignal(() => running.stop());
+      stopOnSignal(starting);
+      await starting;
       print(`abide: carrying decisions from ${apiUrl} to ${options.store}`);
     });
 }

@@ -132,7 +132,10 @@ export function createPgoutputSource({
   async function run(listener: ChangeListener): Promise<void> {
     for (let failures = 0; !stopping.signal.aborted;) {
       try {
-        if (!(await canReplicate())) {
+        const can = await canReplicate();
+        // From here to where replicate() listens for the end nothing is awaited.
+        if (stopping.signal.aborted) return;
+        if (!can) {
           status = 'polling';
           listener.down('wal_level is not logical');
           if (!saidPolling) {

@@ -1,0 +1,34 @@
+// A start told to end between its readiness and its first await left the database that it had started running, without a
+// parent: seen when a supervisor stopped `npm start` the moment /readyz answered.
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { freePort, spawnAbide } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+
+const moments: Readonly<Record<string, (at: { folder: string; url: string }) => boolean | Promise<boolean>>> =
+  {
+    'the cluster is being made': ({ folder }) => existsSync(join(folder, 'postgres.json')),
+    'the database is starting': ({ folder }) => existsSync(join(folder, 'postgres/postmaster.pid')),
+    'it is ready': async ({ url }) => (await fetch(`${url}/readyz`)).status === 200,
+  };
+
+test.each(Object.keys(moments))('told to end when %s, it ends its database too', async (moment) => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-stopped-'));
+  const port = await freePort();
+  const { child, ended, output } = spawnAbide(['serve', '--data', folder], { PORT: String(port) });
+  try {
+    await eventually(async () => {
+      if (!(await moments[moment]!({ folder, url: `http://127.0.0.1:${port}` }))) throw new Error(output());
+    }, 20_000);
+    child.kill('SIGTERM');
+    await ended;
+    expect(existsSync(join(folder, 'postgres/postmaster.pid'))).toBe(false);
+    expect(output()).toMatch(/SIGTERM: stopping[\s\S]*stopped/);
+  } finally {
+    child.kill('SIGKILL');
+    await rm(folder, { recursive: true, force: true });
+  }
+});
