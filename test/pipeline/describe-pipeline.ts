@@ -12,7 +12,12 @@ const somebody = (): string => `p${process.pid}-${(people += 1)}@example.com`;
 const sorted = (scopes: readonly string[] | undefined): readonly string[] | undefined =>
   scopes && [...scopes].sort();
 
-export function describePipeline(name: string, open: () => Promise<System>): void {
+/** `more`: tests of this deployment alone, on the same system. */
+export function describePipeline(
+  name: string,
+  open: () => Promise<System>,
+  more: (system: () => System) => void = () => undefined,
+): void {
   describe(`opt-outs by ${name}`, () => {
     let system: System;
     beforeAll(async () => {
@@ -137,5 +142,7 @@ export function describePipeline(name: string, open: () => Promise<System>): voi
       for (const email of emails) await inEveryStore(email, ALL);
       expect((await truth.stop()).lies).toEqual([]);
     }, 60_000);
+
+    more(() => system);
   });
 }

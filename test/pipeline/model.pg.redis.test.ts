@@ -1,0 +1,128 @@
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { eventually } from '../harness/eventually.ts';
+import { STORES, startSystem } from './system.ts';
+import type { StoreName, System } from './system.ts';
+import { watchTruth } from './truth.ts';
+
+let system: System;
+beforeAll(async () => {
+  system = await startSystem();
+}, 60_000);
+afterAll(async () => {
+  await system[Symbol.asyncDispose]();
+}, 30_000);
+
+const CHANNELS = ['email', 'sms', 'push'] as const;
+const PEOPLE = 6;
+
+type Step =
+  | {
+      readonly kind: 'opt_outs';
+      readonly asked: readonly { who: number; scopes: readonly string[]; repeats: number }[];
+    }
+  | {
+      readonly kind: 'fault';
+      readonly store: StoreName;
+      readonly fault: 'refuse' | 'hang' | 'lose_answer' | 'none';
+    }
+  | { readonly kind: 'crash' };
+
+const asked = fc.record({
+  who: fc.nat({ max: PEOPLE - 1 }),
+  scopes: fc.subarray([...CHANNELS], { minLength: 1 }),
+  /** Sent this many times more at once, under one key. */
+  repeats: fc.nat({ max: 2 }),
+});
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      kind: fc.constant('opt_outs' as const),
+      asked: fc.array(asked, { minLength: 1, maxLength: 8 }),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant('fault' as const),
+      store: fc.constantFrom(...STORES),
+      fault: fc.constantFrom('refuse' as const, 'hang' as const, 'lose_answer' as const, 'none' as const),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant('crash' as const) }) },
+);
+
+let runs = 0;
+
+test('random opt-outs, repeats, crashes and outages: in the end every store is what a plain model says', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 15 }), async (steps) => {
+      runs += 1;
+      const run = runs;
+      const nameOf = (who: number): string => `m${run}-${who}@example.com`;
+      const model = new Map<string, Set<string>>();
+      const truth = watchTruth(system);
+      let requests = 0;
+
+      /** Repeats until it is answered 2xx, under one key. */
+      async function optOut(email: string, scopes: readonly string[], key: string): Promise<string> {
+        for (;;) {
+          const body = {
+            subject: { email },
+            scope: Object.fromEntries(scopes.map((scope) => [scope, true])),
+          };
+          const answer = await system
+            .ask('POST', '/v1/opt-outs', body, { 'idempotency-key': key })
+            .catch(() => undefined);
+          if (answer !== undefined && answer.status < 300) return answer.text;
+          if (answer !== undefined) expect([409, 503]).toContain(answer.status);
+          await new Promise((resolve) => setImmediate(resolve));
+        }
+      }
+
+      let crashing = Promise.resolve();
+      for (const one of steps) {
+        switch (one.kind) {
+          case 'fault':
+            system.stores[one.store].setFault(one.fault);
+            break;
+          case 'crash':
+            await crashing;
+            // The next opt-outs are posted while it is down and comes up again.
+            crashing = system.abide.kill().then(() => system.abide.start());
+            break;
+          case 'opt_outs':
+            await Promise.all(
+              one.asked.map(async ({ who, scopes, repeats }) => {
+                const key = `${run}-${(requests += 1)}`;
+                const answers = await Promise.all(
+                  Array.from({ length: repeats + 1 }, () => optOut(nameOf(who), scopes, key)),
+                );
+                expect(new Set(answers).size).toBe(1);
+                const held = model.get(nameOf(who)) ?? new Set();
+                for (const scope of scopes) held.add(scope);
+                model.set(nameOf(who), held);
+                if (scopes.includes('email')) truth.answered(nameOf(who));
+              }),
+            );
+        }
+      }
+      await crashing;
+      for (const store of STORES) system.stores[store].setFault('none');
+      await eventually(async () => {
+        for (const { outstanding, status } of (await system.lag()).stores)
+          expect([outstanding, status]).toEqual([0, 'ok']);
+      }, 60_000);
+      expect((await truth.stop()).lies).toEqual([]);
+      for (const store of STORES) {
+        for (let who = 0; who < PEOPLE; who += 1) {
+          const held = await system.stores[store].held(nameOf(who));
+          const wanted = model.get(nameOf(who));
+          expect([store, held && [...held].sort()]).toEqual([store, wanted && [...wanted].sort()]);
+        }
+      }
+    }),
+    { numRuns: 6, endOnFailure: true },
+  );
+}, 300_000);
