@@ -62,6 +62,8 @@ export type StorePropagation = {
 };
 
 export type Propagation = {
+  /** Of the opt-out's decision; 0 while it is only about to be recorded. */
+  readonly seq: number;
   readonly state: 'pending' | 'complete' | 'uncovered';
   readonly required: number;
   readonly confirmed: number;

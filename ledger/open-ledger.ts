@@ -10,7 +10,7 @@ import { asLedgerError } from './database.ts';
 import type { Pool } from './database.ts';
 import { findOptOut, isUuid, listOptOuts, lookupSubject } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { LagReport, Ledger, Propagation } from './ledger.ts';
+import type { LagReport, Ledger } from './ledger.ts';
 import { newestOf, outstandingPage } from './outstanding.ts';
 import { propagationOf } from './propagation.ts';
 import { readLag } from './propagation-lag.ts';
@@ -24,12 +24,13 @@ import {
   findTransportKey,
   livingTransportKeys,
 } from './transport-keys.ts';
+import { createPropagationWatch } from './wait-for-propagation.ts';
 import { createWatermarkJob } from './watermark.ts';
 
 const REGISTRY_MS = 500;
 const WATERMARK_MS = 500;
 const LAG_CACHE_MS = 250;
-/** How soon another process' commit or acknowledgement is noticed; this process' own at once. */
+/** How soon another process' commit is noticed; this process' own at once. */
 const POLL_MS = 100;
 const HOUSEKEEPING_MS = 60_000;
 
@@ -82,7 +83,6 @@ export async function openLedger({
 }): Promise<OpenLedger> {
   const closing = new AbortController();
   const recorded = new Bell();
-  const acknowledged = new Bell();
   let stores: readonly RegisteredStore[] = await listStores(pool);
   let transport: SealingKey = await currentTransportKey(pool, ring);
   let livingKeys = await livingTransportKeys(pool);
@@ -150,7 +150,7 @@ export async function openLedger({
   });
 
   let lag: { report: Promise<LagReport>; until: number } | undefined;
-  const waiting = createPropagationWatch(async (ids) => await propagationOf(pool, stores, ids), acknowledged);
+  const watch = createPropagationWatch((ids) => propagationOf(pool, stores, ids));
 
   return {
     record: (intent, render) => recorder.record(intent, render),
@@ -160,7 +160,7 @@ export async function openLedger({
     propagationOf: (id) =>
       asked(async () => (isUuid(id) ? (await propagationOf(pool, stores, [id])).get(id) : undefined)),
     waitForPropagation: (id, waitMs, signal) =>
-      asked(() => waiting(id, waitMs, AbortSignal.any([signal, closing.signal]))),
+      asked(() => watch.wait(id, waitMs, AbortSignal.any([signal, closing.signal]))),
     checkSendable: (items) => asked(() => checkSendable(pool, ring, items)),
     lag: () => {
       const now = performance.now();
@@ -175,8 +175,11 @@ export async function openLedger({
     },
     acknowledge: (name, report) =>
       asked(async (): Promise<AcknowledgementAnswer> => {
-        // The generation must be of now: an acknowledgement of the one before speaks of another store.
-        const store = await findStore(pool, name);
+        // The generation must be of now: an acknowledgement of the one before speaks of another store. Where it ended within
+        // the half second since the registry was read, the statements themselves settle nothing.
+        const store =
+          stores.find((one) => one.name === name && one.generation === report.generation) ??
+          (await findStore(pool, name));
         if (store === undefined) {
           return {
             accepted: 0,
@@ -193,7 +196,10 @@ export async function openLedger({
           recorded.ring();
         });
         if (settled.length > 0) {
-          acknowledged.ring();
+          watch.settled(
+            store.name,
+            settled.map(({ seq }) => seq),
+          );
           onSettled(store, settled);
         }
         return answer;
@@ -234,37 +240,5 @@ export async function openLedger({
       await Promise.all(jobs);
       await pool.end();
     },
-  };
-}
-
-/** All who wait share one look at the ledger: it happens after every acknowledgement, and every 100 ms. */
-function createPropagationWatch(
-  look: (ids: readonly string[]) => Promise<Map<string, Propagation>>,
-  acknowledged: Bell,
-): (id: string, waitMs: number, signal: AbortSignal) => Promise<Propagation> {
-  const wanted = new Map<string, number>();
-  let looking: Promise<Map<string, Propagation>> | undefined;
-  const lookForAll = (): Promise<Map<string, Propagation>> => {
-    looking ??= look([...wanted.keys()]).finally(() => {
-      looking = undefined;
-    });
-    return looking;
-  };
-  return async (id, waitMs, signal) => {
-    const until = performance.now() + waitMs;
-    wanted.set(id, (wanted.get(id) ?? 0) + 1);
-    try {
-      for (;;) {
-        // A look that was under way when this one came may have begun without it.
-        const propagation = (await lookForAll()).get(id) ?? (await look([id])).get(id)!;
-        const left = until - performance.now();
-        if (propagation.state !== 'pending' || left <= 0 || signal.aborted) return propagation;
-        await acknowledged.wait(Math.min(left, POLL_MS), signal);
-      }
-    } finally {
-      const others = (wanted.get(id) ?? 1) - 1;
-      if (others === 0) wanted.delete(id);
-      else wanted.set(id, others);
-    }
   };
 }

@@ -30,6 +30,7 @@ export const uncoveredChannels = (
 
 type Row = {
   opt_out_id: string;
+  seq: number;
   kind: SubjectKind;
   requested_scopes: string[];
   first_completed_at: string | null;
@@ -54,7 +55,7 @@ type Row = {
 };
 
 const SQL = `
-  select o.id as opt_out_id, d.kind, o.requested_scopes, o.first_completed_at, d.recorded_at,
+  select o.id as opt_out_id, d.seq, d.kind, o.requested_scopes, o.first_completed_at, d.recorded_at,
          s.name as store, s.required, s.added_at, s.retired_at is not null as retired,
          s.paused_at is not null as paused, s.evidence = 'read_back' as read_back,
          a.outcome, a.acknowledged_at, a.latency_ms, a.attempts, a.evidence,
@@ -141,6 +142,7 @@ export async function propagationOf(
     const state =
       counted.length === 0 ? 'uncovered' : confirmed + absent === counted.length ? 'complete' : 'pending';
     answers.set(id, {
+      seq: head.seq,
       state,
       required: counted.length,
       confirmed,
@@ -166,6 +168,7 @@ export const begunPropagation = (
     (store) => store.required && store.retiredAt === undefined && isDueTo(store),
   ).length;
   return {
+    seq: 0,
     state: required === 0 ? 'uncovered' : 'pending',
     required,
     confirmed: 0,

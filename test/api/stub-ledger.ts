@@ -40,6 +40,7 @@ export const KEYS: Readonly<Record<string, ApiKey>> = {
 };
 
 export const PENDING: Propagation = {
+  seq: 7,
   state: 'pending',
   required: 3,
   confirmed: 0,

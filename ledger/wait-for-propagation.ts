@@ -1,0 +1,111 @@
+// Waiting until every required store has confirmed an opt-out, without a connection held. What this process itself settles
+// is noticed at once; what another one does, at the next look. Looks gather: while one is under way the next ones wait for
+// it together.
+import type { Propagation, StorePropagation } from './ledger.ts';
+
+/** How soon another process' acknowledgement is noticed. */
+const POLL_MS = 100;
+/** Decisions settled last, so that one that was settled between a look and the wait after it is not missed. */
+const REMEMBERED = 10_000;
+
+export type PropagationWatch = {
+  /** Stores settled these decisions just now. */
+  settled(store: string, seqs: readonly number[]): void;
+  /** The propagation once it is no longer pending, or of when the time is over or nobody waits any more. */
+  wait(optOutId: string, waitMs: number, signal: AbortSignal): Promise<Propagation>;
+};
+
+export function createPropagationWatch(
+  look: (optOutIds: readonly string[]) => Promise<ReadonlyMap<string, Propagation>>,
+): PropagationWatch {
+  const recent = new Map<number, Set<string>>();
+  const waiting = new Map<number, Set<() => void>>();
+  const lookAt = gather(look);
+
+  /** Until each of these stores has settled the decision since `known` was so, or the time is over. */
+  function untilSettled(
+    { seq, stores, known }: { seq: number; stores: readonly string[]; known: ReadonlySet<string> },
+    ms: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const all = (): boolean =>
+      stores.every((store) => recent.get(seq)?.has(store) === true && !known.has(store));
+    if (all() || signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const woken = waiting.get(seq) ?? new Set();
+      const wake = (): void => {
+        if (all()) end();
+      };
+      const end = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', end);
+        woken.delete(wake);
+        if (woken.size === 0) waiting.delete(seq);
+        resolve();
+      };
+      const timer = setTimeout(end, ms);
+      signal.addEventListener('abort', end, { once: true });
+      waiting.set(seq, woken.add(wake));
+    });
+  }
+
+  return {
+    settled: (store, seqs) => {
+      for (const seq of seqs) {
+        const stores = recent.get(seq);
+        if (stores !== undefined) stores.add(store);
+        else {
+          if (recent.size >= REMEMBERED) recent.delete(recent.keys().next().value!);
+          recent.set(seq, new Set([store]));
+        }
+        for (const wake of [...(waiting.get(seq) ?? [])]) wake();
+      }
+    },
+    wait: async (id, waitMs, signal) => {
+      const until = performance.now() + waitMs;
+      // Settled before the last look, which shows whether it counted: another generation's does not.
+      let known: ReadonlySet<string> = new Set();
+      for (;;) {
+        const propagation = await lookAt(id);
+        if (propagation === undefined) throw new Error('an opt-out without a decision');
+        const left = until - performance.now();
+        if (propagation.state !== 'pending' || left <= 0 || signal.aborted) return propagation;
+        const { seq } = propagation;
+        const stores = propagation.stores.filter(isAwaited).map(({ store }) => store);
+        await untilSettled({ seq, stores, known }, Math.min(left, POLL_MS), signal);
+        known = new Set(recent.get(seq));
+      }
+    },
+  };
+}
+
+/** Whether an opt-out is not complete because of this store. */
+const isAwaited = ({ required, state }: StorePropagation): boolean =>
+  required && ['pending', 'quarantined', 'paused'].includes(state);
+
+function gather(
+  look: (ids: readonly string[]) => Promise<ReadonlyMap<string, Propagation>>,
+): (id: string) => Promise<Propagation | undefined> {
+  let next = new Map<string, PromiseWithResolvers<Propagation | undefined>>();
+  let underWay = false;
+  async function lookAtAll(): Promise<void> {
+    underWay = true;
+    while (next.size > 0) {
+      const asked = next;
+      next = new Map();
+      try {
+        const found = await look([...asked.keys()]);
+        for (const [id, { resolve }] of asked) resolve(found.get(id));
+      } catch (error) {
+        for (const { reject } of asked.values()) reject(error);
+      }
+    }
+    underWay = false;
+  }
+  return (id) => {
+    const asked = next.get(id) ?? Promise.withResolvers<Propagation | undefined>();
+    next.set(id, asked);
+    if (!underWay) void lookAtAll();
+    return asked.promise;
+  };
+}
