@@ -1,0 +1,30 @@
+// What lies beside this file, filled in or parsed.
+import { readFileSync } from 'node:fs';
+
+const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8');
+
+/** The topic that decisions travel in, and the one that keeps what could not be read. */
+export const DECISIONS_TOPIC = 'abide.public.decisions';
+export const PARKED_TOPIC = 'abide.parked';
+
+export type TopicDefinition = {
+  readonly partitions: number;
+  readonly config: Readonly<Record<string, string>>;
+};
+
+export const readTopics = (): ReadonlyMap<string, TopicDefinition> =>
+  new Map(Object.entries(JSON.parse(read('topics.json')) as Record<string, TopicDefinition>));
+
+/** The text of a properties file with each ${name} replaced. Throws for a name that has no value. */
+export function fillProperties(
+  file: 'broker.properties' | 'connect.properties',
+  values: Readonly<Record<string, string | number>>,
+): string {
+  return read(file).replace(/^([^#\n]*)$/gm, (line) =>
+    line.replace(/\$\{(\w+)\}/g, (_, name: string) => {
+      const value = values[name];
+      if (value === undefined) throw new Error(`${file} names ${name}, which has no value`);
+      return String(value);
+    }),
+  );
+}
