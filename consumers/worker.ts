@@ -9,6 +9,7 @@
 // it twice. Everything is bounded: beyond HELD_MAX the stream is not listened to and the ledger gives the rest.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Item, TryLater } from '../connectors/contract/connector.ts';
+import { untilAborted } from '../connectors/contract/until-aborted.ts';
 import type { ApplyOutcome, Connector, Held, Log, Store } from '../connectors/contract/connector.ts';
 import { compareHeld, isDue, mustClear, mustHold } from '../suppression/acknowledgement.ts';
 import type { Acknowledgement, CarriedBy, SourceReport } from '../suppression/acknowledgement.ts';
@@ -116,7 +117,7 @@ export function startWorker({
   let storeFailures = 0;
   let storeDownUntil = 0;
   const carrying = new Set<Promise<void>>();
-  let openStore: Store | undefined;
+  let opening: Promise<Store> | undefined;
 
   const live: Carried[] = [];
   const backfill: Carried[] = [];
@@ -286,8 +287,9 @@ export function startWorker({
     const began = performance.now();
     let items: Item[];
     for (const carried of batch) carried.generation = ofGeneration;
+    let open: Store;
     try {
-      openStore ??= await connector.open(store.options, { log, name: store.name, scopes: store.scopes });
+      open = await openStore();
       items = [];
       const ready: Carried[] = [];
       for (const carried of batch) {
@@ -305,8 +307,8 @@ export function startWorker({
     for (const carried of batch) carried.attempts += 1;
     try {
       await (connector.versions === 'none'
-        ? carryUnversioned(openStore, batch, items)
-        : carryVersioned(openStore, batch, items));
+        ? carryUnversioned(open, batch, items)
+        : carryVersioned(open, batch, items));
       if (storeFailures > 0) log.info({ store: store.name }, 'store answers again');
       storeFailures = 0;
     } catch (error) {
@@ -510,16 +512,26 @@ export function startWorker({
     return key;
   }
 
-  const call = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
+  /** A connector that does not listen to its signal must not hold the worker either. */
+  function call<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const deadline = AbortSignal.timeout(callMsMax);
-    // A connector that does not listen to its signal must not hold the worker either.
-    return Promise.race([
-      work(deadline),
-      new Promise<never>((_resolve, reject) => {
-        deadline.addEventListener('abort', () => reject(deadline.reason as Error), { once: true });
-      }),
-    ]);
-  };
+    return untilAborted(work(deadline), deadline);
+  }
+
+  /** One opening, whoever needs the store first; after one that failed or took too long the next batch tries again. */
+  function openStore(): Promise<Store> {
+    if (opening === undefined) {
+      const opened = connector.open(store.options, { log, name: store.name, scopes: store.scopes });
+      const inTime = call(() => opened);
+      opening = inTime;
+      inTime.catch(() => {
+        opening = undefined;
+        // Given up, and there after all: nobody will use it.
+        opened.then((late) => late[Symbol.asyncDispose]()).catch(() => undefined);
+      });
+    }
+    return opening;
+  }
 
   // ---- when it fails ------------------------------------------------------------------------------------------------
 
@@ -707,7 +719,11 @@ export function startWorker({
       reporting.wake();
       await Promise.all(loops);
       for (const carried of inHand.values()) carried.settled.resolve();
-      await openStore?.[Symbol.asyncDispose]();
+      try {
+        await (await opening)?.[Symbol.asyncDispose]();
+      } catch (error) {
+        log.debug({ store: store.name, error }, 'the store was not closed cleanly');
+      }
     },
   };
 }

@@ -1,0 +1,285 @@
+// A ledger and a store in memory, for faults that real ones do not show on demand: what a worker does when a store lies,
+// hangs, throws or chokes. That it works with real ones is shown in worker.pg.test.ts.
+import { randomBytes } from 'node:crypto';
+import { z } from 'zod';
+import { defineConnector } from '../../connectors/contract/connector.ts';
+import type {
+  ApplyOutcome,
+  Connector,
+  Held,
+  Item,
+  Store,
+  SubjectKey,
+} from '../../connectors/contract/connector.ts';
+import type { LedgerAccess, OutstandingDecision } from '../../consumers/ledger-access.ts';
+import { startWorker } from '../../consumers/worker.ts';
+import type { Worker } from '../../consumers/worker.ts';
+import { mustHold } from '../../suppression/acknowledgement.ts';
+import type {
+  Acknowledgement,
+  AcknowledgementReport,
+  SourceReport,
+} from '../../suppression/acknowledgement.ts';
+import type { Decision } from '../../suppression/decision.ts';
+import { seal } from '../../suppression/seal.ts';
+
+const SINCE = '2026-11-24T09:00:00.000Z';
+const KEY = { id: 1, secret: randomBytes(32) };
+const SCOPES = ['email', 'sms', 'push'];
+const PARKED_AFTER = 5;
+
+let sequence = 0;
+
+/** A decision of somebody: their whole state at a version, with a sequence number above every earlier one's. */
+export function decided(
+  who: string,
+  {
+    version = 1,
+    suppressed = SCOPES,
+    granted = {},
+    ...fields
+  }: Partial<Omit<Decision, 'suppressed' | 'granted'>> & {
+    suppressed?: readonly string[];
+    granted?: Readonly<Record<string, number>>;
+  } = {},
+): Decision {
+  const kind = 'email';
+  return {
+    seq: (sequence += 1),
+    optOutId: undefined,
+    subjectId: who,
+    kind,
+    version,
+    suppressed: Object.fromEntries(suppressed.map((scope) => [scope, SINCE])),
+    granted: Object.fromEntries(
+      Object.entries(granted).map(([scope, of]) => [scope, { at: SINCE, version: of }]),
+    ),
+    effectiveAt: SINCE,
+    recordedAt: SINCE,
+    sealed: seal(`${who}@example.com`, KEY, [who, kind]).toString('base64url'),
+    transportKeyId: KEY.id,
+    traceparent: undefined,
+    ...fields,
+  };
+}
+
+/** What the ledger would say, as far as a worker can tell. */
+export class FakeLedger implements LedgerAccess {
+  generation = 1;
+  /** Thrown by every call while it is set. */
+  away: Error | undefined;
+  readonly decisions: OutstandingDecision[] = [];
+  readonly reports: AcknowledgementReport[] = [];
+  readonly settled = new Map<number, Acknowledgement>();
+  readonly parked = new Map<number, Acknowledgement>();
+  /** Most decisions that one page gave. */
+  pages: number[] = [];
+
+  add(decision: Decision, { attempts = 0, lane = 'live' }: Partial<OutstandingDecision> = {}): Decision {
+    this.decisions.push({ ...decision, attempts, lane });
+    return decision;
+  }
+
+  async outstanding({
+    after,
+    limit,
+  }: Parameters<LedgerAccess['outstanding']>[0]): ReturnType<LedgerAccess['outstanding']> {
+    await this.#answer();
+    const from = after === undefined ? 0 : Number(after);
+    const open = this.decisions
+      .filter(({ seq }) => !this.settled.has(seq) && !this.parked.has(seq))
+      .sort((a, b) => Number(a.lane === 'backfill') - Number(b.lane === 'backfill'));
+    const decisions = open.slice(from, from + limit);
+    this.pages.push(decisions.length);
+    const next = decisions.length < limit ? undefined : String(from + limit);
+    return { generation: this.generation, decisions, next };
+  }
+
+  async acknowledge(report: AcknowledgementReport): ReturnType<LedgerAccess['acknowledge']> {
+    await this.#answer();
+    this.reports.push(report);
+    const { acknowledgements } = report;
+    if (report.generation !== this.generation) {
+      const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));
+      return { accepted: 0, duplicate: 0, rejected };
+    }
+    for (const one of acknowledgements) {
+      if (one.outcome === 'verified' || one.outcome === 'applied') this.#settle(one);
+      else if (one.outcome !== 'failed' || one.attempts >= PARKED_AFTER) this.parked.set(one.seq, one);
+    }
+    return { accepted: acknowledgements.length, duplicate: 0, rejected: [] };
+  }
+
+  async newest(subjectId: string): ReturnType<LedgerAccess['newest']> {
+    await this.#answer();
+    return this.decisions
+      .filter((one) => one.subjectId === subjectId)
+      .sort((a, b) => b.version - a.version)[0];
+  }
+
+  async transportKey(): Promise<Buffer> {
+    await this.#answer();
+    return KEY.secret;
+  }
+
+  /** Everything that was reported, oldest first. */
+  get acknowledgements(): Acknowledgement[] {
+    return this.reports.flatMap(({ acknowledgements }) => acknowledgements);
+  }
+
+  #settle(one: Acknowledgement): void {
+    const { subjectId } = this.decisions.find(({ seq }) => seq === one.seq)!;
+    for (const older of this.decisions) {
+      if (older.subjectId !== subjectId || older.version > one.version) continue;
+      if (!this.settled.has(older.seq)) this.settled.set(older.seq, one);
+      this.parked.delete(older.seq);
+    }
+  }
+
+  async #answer(): Promise<void> {
+    await Promise.resolve();
+    if (this.away !== undefined) throw this.away;
+  }
+}
+
+/** A store that does as it is told, until a test says otherwise. */
+export class FakeStore {
+  readonly held = new Map<string, { version: number; suppressed: Set<string> }>();
+  /** The items of every apply, oldest first. */
+  readonly applied: (readonly Item[])[] = [];
+  opened = 0;
+  closed = 0;
+  onOpen: () => Promise<void> = () => Promise.resolve();
+  /** Before the store does anything: throws, hangs, answers in its place. */
+  onApply: (batch: readonly Item[], signal: AbortSignal) => Promise<readonly ApplyOutcome[] | undefined> =
+    () => Promise.resolve(undefined);
+  onReadBack: (keys: readonly SubjectKey[]) => Promise<readonly (Held | undefined)[] | undefined> = () =>
+    Promise.resolve(undefined);
+
+  connector(declared: Partial<Connector> = {}): Connector {
+    return defineConnector({
+      options: z.object({}),
+      accepts: ['email', 'phone', 'push_token', 'person_id'],
+      topics: false,
+      durable: true,
+      versions: 'stored',
+      remembersUnknown: true,
+      evidence: 'read_back',
+      limits: { batch: 100, concurrent: 4 },
+      target: () => ['fake'],
+      open: () => this.#open(),
+      ...declared,
+    });
+  }
+
+  /** The versions that were applied of somebody, oldest first. */
+  versionsOf(who: string): number[] {
+    return this.applied.flatMap((batch) =>
+      batch.filter(({ key }) => key === `${who}@example.com`).map(({ version }) => version),
+    );
+  }
+
+  suppressedOf(who: string): string[] {
+    return [...(this.held.get(`${who}@example.com`)?.suppressed ?? [])].sort();
+  }
+
+  async #open(): Promise<Store> {
+    await this.onOpen();
+    this.opened += 1;
+    return {
+      apply: async (batch, signal) => {
+        this.applied.push(batch);
+        return (await this.onApply(batch, signal)) ?? batch.map((item) => this.write(item));
+      },
+      readBack: async (keys) => (await this.onReadBack(keys)) ?? keys.map(({ key }) => this.#read(key)),
+      [Symbol.asyncDispose]: () => {
+        this.closed += 1;
+        return Promise.resolve();
+      },
+    };
+  }
+
+  write(item: Item): ApplyOutcome {
+    const before = this.held.get(item.key) ?? { version: 0, suppressed: new Set<string>() };
+    if (before.version > item.version) return { kind: 'already_newer' };
+    const suppressed = new Set([...before.suppressed, ...Object.keys(item.suppressed)]);
+    for (const [scope, { version }] of Object.entries(item.granted)) {
+      if (before.version < version) suppressed.delete(scope);
+    }
+    this.held.set(item.key, { version: item.version, suppressed });
+    return { kind: 'applied' };
+  }
+
+  #read(key: string): Held | undefined {
+    const held = this.held.get(key);
+    return held && { version: held.version, suppressed: [...held.suppressed] };
+  }
+}
+
+const SOURCE: SourceReport = {
+  kind: 'pgoutput',
+  status: 'ok',
+  position: undefined,
+  positionAgeSeconds: undefined,
+  parked: 0,
+};
+
+export type Carrying = AsyncDisposable & {
+  readonly worker: Worker;
+  readonly ledger: FakeLedger;
+  readonly store: FakeStore;
+  readonly logged: string[];
+  /** Recorded, and delivered by the stream. */
+  commit(...decisions: readonly Decision[]): Promise<void>;
+};
+
+/** A worker between the two; disposal stops it. */
+export function carry({
+  ledger = new FakeLedger(),
+  store = new FakeStore(),
+  declared = {},
+  callMsMax = 2_000,
+}: {
+  ledger?: FakeLedger;
+  store?: FakeStore;
+  declared?: Partial<Connector>;
+  callMsMax?: number;
+} = {}): Carrying {
+  const logged: string[] = [];
+  const write = (_fields: object, message: string): number => logged.push(message);
+  const connector = store.connector(declared);
+  const worker = startWorker({
+    store: {
+      name: 'crm',
+      connector,
+      options: {},
+      scopes: new Map(SCOPES.map((scope) => [scope, undefined])),
+      accepts: connector.accepts,
+      makeKey: (value) => value,
+    },
+    ledger,
+    source: { report: () => SOURCE },
+    id: 'worker-1',
+    log: { debug: () => undefined, info: write, warn: write, error: write },
+    callMsMax,
+  });
+  let stopped: Promise<void> | undefined;
+  const stop = (): Promise<void> => (stopped ??= worker.stop());
+  return {
+    worker: { ...worker, stop },
+    ledger,
+    store,
+    logged,
+    commit: (...decisions) => {
+      for (const decision of decisions) ledger.add(decision);
+      return worker.offer(decisions);
+    },
+    [Symbol.asyncDispose]: stop,
+  };
+}
+
+/** Whether the store holds all that the decision says. */
+export const holds = (store: FakeStore, { subjectId, suppressed }: Decision): boolean =>
+  mustHold({ suppressed }, { scopes: SCOPES, topics: false }).every((scope) =>
+    store.suppressedOf(subjectId).includes(scope),
+  );
