@@ -34,7 +34,7 @@ export function createHttpLedgerAccess({
   url: string;
   key: string;
   store: string;
-  /** Who asks: while another worker holds the store's lease, nothing is given out. */
+  /** Who asks: nothing is given out but to the holder of the store's lease, which the reports take. */
   workerId: string;
 }): LedgerAccess & AsyncDisposable {
   const agent = new Agent({

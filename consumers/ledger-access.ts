@@ -20,7 +20,7 @@ export type OutstandingPage = {
  * elsewhere the same over HTTP with a key bound to the store.
  */
 export type LedgerAccess = {
-  /** Live decisions first, then back-fill; at most 2,000 a page. Empty while another worker holds the store's lease. */
+  /** Live decisions first, then back-fill; at most 2,000 a page. Empty unless this worker holds the store's lease. */
   outstanding(ask: {
     readonly after?: string | undefined;
     readonly limit: number;

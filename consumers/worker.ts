@@ -207,6 +207,8 @@ export function startWorker({
     do {
       while (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) await room.wait(SWEEP_MS);
       const page = await ledger.outstanding({ after, limit: PAGE, signal: stopping.signal });
+      // The first report takes the store's lease, where a worker reaches the ledger over HTTP.
+      if (generation === undefined) reporting.wake();
       generation = page.generation;
       for (const decision of page.decisions) {
         seen.add(decision.seq);

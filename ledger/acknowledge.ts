@@ -10,6 +10,7 @@ import type { Granted, Instant } from '../suppression/decision.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
 import { isRace } from './database.ts';
 import type { Pool } from './database.ts';
+import { LEASED, LEASE_IS_FREE } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 
 type Decided = {
@@ -142,9 +143,17 @@ const PARK = `
     set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
         next_try_at = excluded.next_try_at`;
 
+// The sign of life renews the worker's lease, at most once a second. Only one that reports nothing takes a free lease:
+// whoever consumes the queue of a relay reports too, and carries nothing. $4: whether it may.
 const SEEN = `
-  insert into workers as w (store_id, id, last_seen_at, report) values ($1, $2, clock_timestamp(), $3)
-  on conflict (store_id, id) do update set last_seen_at = excluded.last_seen_at, report = excluded.report`;
+  with seen as (
+    insert into workers as w (store_id, id, last_seen_at, report) values ($1, $2, clock_timestamp(), $3)
+    on conflict (store_id, id) do update set last_seen_at = excluded.last_seen_at, report = excluded.report
+  )
+  update stores set ${LEASED}
+  where id = $1 and paused_at is null and retired_at is null
+    and case when lease_holder = $2 then lease_until < clock_timestamp() + interval '4 seconds'
+             else $4 and ${LEASE_IS_FREE} end`;
 
 export type Settled = { readonly seq: number; readonly outcome: string; readonly latencyMs: number };
 
@@ -221,7 +230,7 @@ function holdsWhatWasLifted(
   );
 }
 
-/** Takes a worker's report: sign of life, acknowledgements, failures. Idempotent. `raise` heals a store that is ahead. */
+/** Takes a worker's report: sign of life and lease, acknowledgements, failures. Idempotent. `raise` heals a store that is ahead. */
 export async function acknowledge(
   pool: Pool,
   store: RegisteredStore,
@@ -236,6 +245,7 @@ export async function acknowledge(
       store.id,
       worker.id,
       JSON.stringify({ incarnation: worker.incarnation, lastError: worker.lastError, source: worker.source }),
+      acknowledgements.length === 0,
     ],
   });
   if (acknowledgements.length === 0) return { accepted: 0, duplicate: 0, rejected: [], settled: [] };

@@ -237,7 +237,7 @@ export type Ledger = {
 
   acknowledge(store: string, report: AcknowledgementReport): Promise<AcknowledgementAnswer>;
   /**
-   * Deliverable decisions, live first. `worker`: while another worker holds the store's lease the page is empty.
+   * Deliverable decisions, live first. `worker`: the page is empty until its reports have taken the store's lease.
    * With `waitMs` an empty answer is held until something is due. Undefined: no such store.
    */
   outstanding(

@@ -73,7 +73,7 @@ type StoreHead = {
   in_service: boolean;
 };
 
-/** Whose turn it is: undefined for no such store; `mine` false while another worker holds the lease. */
+/** Whose turn it is: undefined for no such store; `mine` false unless the worker holds the lease. */
 async function headOf(
   db: Queryable,
   store: string,
@@ -85,7 +85,7 @@ async function headOf(
              coalesce(backfill_live_through, scanned_through) as live_after,
              backfill_fence, backfill_after_xid::text as backfill_after_xid, backfill_cursor,
              paused_at is null and retired_at is null as in_service,
-             $2::text is null or lease_holder is null or lease_holder = $2 or lease_until < clock_timestamp() as mine
+             $2::text is null or lease_holder is not distinct from $2 as mine
            from stores where name = $1`,
     values: [store, worker ?? null],
   });

@@ -243,16 +243,16 @@ export const changeStore = (
     return rowCount === 1;
   });
 
-/**
- * Takes or renews a store's lease for 5 s, by the database's clock. False while another worker holds it, or the store
- * is paused or retired.
- */
+/** What taking or renewing a lease sets, and when it may be taken: 5 s by the database's clock, renewed every second. */
+export const LEASED = "lease_holder = $2, lease_until = clock_timestamp() + interval '5 seconds'";
+export const LEASE_IS_FREE = '(lease_holder is null or lease_until < clock_timestamp())';
+
+/** Takes or renews a store's lease. False while another worker holds it, or the store is paused or retired. */
 export async function renewLease(db: Queryable, name: string, holder: string): Promise<boolean> {
   const { rowCount } = await db.query({
     name: 'renew-lease',
-    text: `update stores set lease_holder = $2, lease_until = clock_timestamp() + interval '5 seconds'
-           where name = $1 and paused_at is null and retired_at is null
-             and (lease_holder is not distinct from $2 or lease_holder is null or lease_until < clock_timestamp())`,
+    text: `update stores set ${LEASED}
+           where name = $1 and paused_at is null and retired_at is null and (lease_holder = $2 or ${LEASE_IS_FREE})`,
     values: [name, holder],
   });
   return rowCount === 1;
