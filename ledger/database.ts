@@ -45,6 +45,9 @@ const SETTINGS = [
   // row in a subquery that `offset 0` keeps from becoming a join. Seen with joins instead: 14 ms an opt-out after half a
   // minute of load where 1 ms is right, and a page of outstanding decisions that took more than 30 s.
   ['enable_seqscan', 'off'],
+  // A bitmap has no order: with one, a page of outstanding decisions reads the whole backlog and sorts it (39 ms a page
+  // of 20,000 outstanding, and growing with them) where the index gives the first 2,000 and stops.
+  ['enable_bitmapscan', 'off'],
   // Neither compiling a statement nor starting workers for it ever pays.
   ['jit', 'off'],
   ['max_parallel_workers_per_gather', '0'],

@@ -5,8 +5,8 @@ import type { Propagation, StorePropagation } from './ledger.ts';
 
 /** How soon another process' acknowledgement is noticed. */
 const POLL_MS = 100;
-/** Decisions settled last, so that one that was settled between a look and the wait after it is not missed. */
-const REMEMBERED = 10_000;
+/** Decisions settled last, at least so many, so that one settled between a look and the wait after it is not missed. */
+const REMEMBERED = 5_000;
 
 export type PropagationWatch = {
   /** Stores settled these decisions just now. */
@@ -18,7 +18,10 @@ export type PropagationWatch = {
 export function createPropagationWatch(
   look: (optOutIds: readonly string[]) => Promise<ReadonlyMap<string, Propagation>>,
 ): PropagationWatch {
-  const recent = new Map<number, Set<string>>();
+  // Two halves, of which the older one is dropped whole: deleting the oldest of a Map one by one costs microseconds each.
+  let recent = new Map<number, Set<string>>();
+  let earlier = new Map<number, Set<string>>();
+  const settledBy = (seq: number): ReadonlySet<string> | undefined => recent.get(seq) ?? earlier.get(seq);
   const waiting = new Map<number, Set<() => void>>();
   const lookAt = gather(look);
 
@@ -29,7 +32,7 @@ export function createPropagationWatch(
     signal: AbortSignal,
   ): Promise<void> {
     const all = (): boolean =>
-      stores.every((store) => recent.get(seq)?.has(store) === true && !known.has(store));
+      stores.every((store) => settledBy(seq)?.has(store) === true && !known.has(store));
     if (all() || signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       const woken = waiting.get(seq) ?? new Set();
@@ -52,11 +55,10 @@ export function createPropagationWatch(
   return {
     settled: (store, seqs) => {
       for (const seq of seqs) {
-        const stores = recent.get(seq);
-        if (stores !== undefined) stores.add(store);
-        else {
-          if (recent.size >= REMEMBERED) recent.delete(recent.keys().next().value!);
-          recent.set(seq, new Set([store]));
+        recent.set(seq, new Set([...(settledBy(seq) ?? []), store]));
+        if (recent.size >= REMEMBERED) {
+          earlier = recent;
+          recent = new Map();
         }
         for (const wake of [...(waiting.get(seq) ?? [])]) wake();
       }
@@ -73,7 +75,7 @@ export function createPropagationWatch(
         const { seq } = propagation;
         const stores = propagation.stores.filter(isAwaited).map(({ store }) => store);
         await untilSettled({ seq, stores, known }, Math.min(left, POLL_MS), signal);
-        known = new Set(recent.get(seq));
+        known = new Set(settledBy(seq));
       }
     },
   };

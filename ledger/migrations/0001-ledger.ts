@@ -99,7 +99,8 @@ create table exceptions (
   primary key (store_id, generation, seq)
 );
 create index exceptions_by_subject on exceptions (subject_id, store_id, generation);
-create index exceptions_by_next_try on exceptions (store_id, generation, next_try_at);
+-- Not led by the store: the planner would take it for the look-ups by sequence that are the primary key's.
+create index exceptions_by_next_try on exceptions (next_try_at, store_id, generation);
 comment on column exceptions.speaks_from is
   'The oldest decision of its subject that was not settled: an exception speaks for all from there to its own.';
 
@@ -231,13 +232,18 @@ create publication abide for table
 -- Whether a store must hold a decision: it accepts the kind, and a scope meets (suppression/scope.ts, meets()).
 -- exact (stores.due_exact): its scopes and the channels of its topics; channels (stores.due_channels): its channels where it
 -- can hold topics, else empty.
+-- In two functions, because PostgreSQL inlines only one without a subquery: a catch-up cost the database 107 µs a row
+-- with one, 50 with two.
+create function due_by_topic(scopes jsonb, channels text[])
+  returns boolean language sql immutable parallel safe
+  return exists (
+    select from jsonb_object_keys(scopes) scope
+    where scope like '%/%' and split_part(scope, '/', 1) = any (channels));
 create function due(kind text, suppressed jsonb, granted jsonb, accepts text[], exact text[], channels text[])
   returns boolean language sql immutable parallel safe
   return kind = any (accepts) and (
     suppressed ?| exact or granted ?| exact
-    or (cardinality(channels) > 0 and exists (
-      select from jsonb_object_keys(suppressed || granted) scope
-      where scope like '%/%' and split_part(scope, '/', 1) = any (channels))));
+    or (cardinality(channels) > 0 and due_by_topic(suppressed || granted, channels)));
 
 create function refuse_change() returns trigger language plpgsql as $$
 begin
