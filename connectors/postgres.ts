@@ -5,6 +5,7 @@
 // through two statements of theirs, with the versions beside them in abide_versions, in the same transaction.
 //
 // PostgreSQL's errors carry rows in `detail`, so none is ever passed on: only its SQLSTATE is.
+import { Socket } from 'node:net';
 import pg from 'pg';
 import type { PoolClient, PoolConfig } from 'pg';
 import { z } from 'zod';
@@ -218,14 +219,18 @@ const refuseReplica = (rows: readonly { readonly is_replica?: boolean }[]): void
 
 /** A few connections of one purpose. A call that fails or is aborted takes its connection with it. */
 function openLine(config: PoolConfig, log: Log) {
-  const pool = new pg.Pool(config);
-  const clients = new Set<PoolClient>();
+  const sockets = new Set<Socket>();
+  // The pool tells of a connection only once it is made; one that hangs before that must end as well.
+  const stream = (): Socket => {
+    const socket = new Socket();
+    sockets.add(socket);
+    return socket.once('close', () => sockets.delete(socket));
+  };
+  const pool = new pg.Pool({ ...config, stream });
   pool.on('connect', (client) => {
-    clients.add(client);
     // The query in flight reports the loss; without a listener the process would end.
     client.on('error', () => undefined);
   });
-  pool.on('remove', (client) => clients.delete(client));
   pool.on('error', (error) => {
     const { code } = error as { code?: string };
     log.warn({ code }, 'an idle connection to PostgreSQL was lost, the next call opens another');
@@ -256,7 +261,7 @@ function openLine(config: PoolConfig, log: Log) {
     },
     async close(): Promise<void> {
       await untilAborted(pool.end(), AbortSignal.timeout(DISPOSE_WAIT_MS)).catch(() => undefined);
-      for (const client of clients) client.connection.stream.destroy();
+      for (const socket of sockets) socket.destroy();
     },
   };
 }
@@ -553,6 +558,8 @@ export default defineConnector({
       // Kept open: a new connection would cost the next single decision its milliseconds.
       idleTimeoutMillis: 0,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      // A line that says nothing even then is gone, also one whose first statement, onConnect's, nobody else ends.
+      query_timeout: statement_timeout_ms + CONNECT_TIMEOUT_MS,
       keepAlive: true,
       // Not as start-up options, which poolers refuse. A stronger synchronous_commit than `on` is left alone.
       // eslint-disable-next-line @typescript-eslint/no-misused-promises -- pg-pool awaits it, its types do not say so

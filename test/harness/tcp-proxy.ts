@@ -9,7 +9,7 @@ export type Fault =
   | 'hang'
   /** Of the next request, half arrives; then the line is cut. */
   | 'cut_request'
-  /** The next request arrives; when its answer comes back, the line is cut instead. */
+  /** The next request arrives; when its answer comes back, or after `spared` more of them, the line is cut instead. */
   | 'lose_answer'
   /** Every line is cut, and so is every new one. */
   | 'refuse';
@@ -21,11 +21,12 @@ export type TcpProxy = AsyncDisposable & {
   /** Those of them of which `hang` has swallowed something. */
   readonly hanging: number;
   /** `none` after `hang` cuts the lines that hung, since what they swallowed is gone. */
-  setFault(fault: Fault): void;
+  setFault(fault: Fault, spared?: number): void;
 };
 
 export async function startTcpProxy(to: { readonly host: string; readonly port: number }): Promise<TcpProxy> {
   let fault: Fault = 'none';
+  let spared = 0;
   const lines = new Map<Socket, Socket>();
   const hung = new Set<Socket>();
   const cut = (client: Socket): void => {
@@ -55,7 +56,7 @@ export async function startTcpProxy(to: { readonly host: string; readonly port: 
     });
     upstream.on('data', (chunk) => {
       if (fault === 'hang') hung.add(client);
-      else if (fault === 'lose_answer' && isAsked) cut(client);
+      else if (fault === 'lose_answer' && isAsked && (spared -= 1) < 0) cut(client);
       else client.write(chunk);
     });
     for (const socket of [client, upstream]) {
@@ -72,8 +73,9 @@ export async function startTcpProxy(to: { readonly host: string; readonly port: 
     get hanging() {
       return hung.size;
     },
-    setFault(next) {
+    setFault(next, sparedAnswers = 0) {
       fault = next;
+      spared = sparedAnswers;
       if (next === 'none') for (const client of [...hung]) cut(client);
       if (next === 'refuse') for (const client of [...lines.keys()]) cut(client);
     },
