@@ -5,7 +5,7 @@ import Router from '@koa/router';
 import Koa from 'koa';
 import type { Context, Next } from 'koa';
 import type { Ledger } from '../ledger/ledger.ts';
-import { AbideError } from '../suppression/errors.ts';
+import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { createAuthorize } from './guard/authorize.ts';
 import { addHealth } from './ops/health.ts';
 import { createMetrics } from './ops/metrics.ts';
@@ -93,7 +93,9 @@ function outermost(log: ApiLog, metrics: Metrics) {
       if (ctx.status === 404 && ctx.body == null) throw new AbideError('not-found');
     } catch (thrown) {
       const error = asAbideError(thrown);
-      if (error.code === 'internal-error') log.error({ error: error.cause, requestId }, 'a request failed');
+      // Not only what nobody expected: a key that the ring lacks shows in a request as well.
+      if (ERRORS[error.code].status === 500)
+        log.error({ error: error.cause ?? error, requestId }, 'a request failed');
       answerProblem(ctx, error, requestId);
       if (!ctx.req.complete) drain(ctx.req);
     }
