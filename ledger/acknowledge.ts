@@ -230,24 +230,48 @@ function holdsWhatWasLifted(
   );
 }
 
-/** Takes a worker's report: sign of life and lease, acknowledgements, failures. Idempotent. `raise` heals a store that is ahead. */
-export async function acknowledge(
+/** What each worker last said of itself, and until when that need not be written again; of this process. */
+export type SignsOfLife = Map<string, { readonly said: string; readonly until: number }>;
+
+const SIGN_OF_LIFE_MS = 1_000;
+const SIGNS_MAX = 10_000;
+
+/** Under load reports come every few milliseconds: one that brings acknowledgements and no news writes one a second. */
+async function noteSignOfLife(
   pool: Pool,
   store: RegisteredStore,
-  report: AcknowledgementReport,
-  raise: (subjectId: string, above: number) => Promise<void>,
-): Promise<AcknowledgementAnswer & { readonly settled: readonly Settled[] }> {
-  const { worker, acknowledgements } = report;
+  { worker, acknowledgements }: AcknowledgementReport,
+  signs: SignsOfLife,
+): Promise<void> {
+  const { incarnation, lastError, source } = worker;
+  const said = JSON.stringify([incarnation, lastError, source.kind, source.status, source.parked]);
+  const name = `${store.id} ${worker.id}`;
+  const last = signs.get(name);
+  const now = performance.now();
+  if (acknowledgements.length > 0 && last?.said === said && now < last.until) return;
   await pool.query({
     name: 'worker-seen',
     text: SEEN,
     values: [
       store.id,
       worker.id,
-      JSON.stringify({ incarnation: worker.incarnation, lastError: worker.lastError, source: worker.source }),
+      JSON.stringify({ incarnation, lastError, source }),
       acknowledgements.length === 0,
     ],
   });
+  if (signs.size >= SIGNS_MAX) signs.clear();
+  signs.set(name, { said, until: now + SIGN_OF_LIFE_MS });
+}
+
+/** Takes a worker's report: sign of life and lease, acknowledgements, failures. Idempotent. `raise` heals a store that is ahead. */
+export async function acknowledge(
+  pool: Pool,
+  store: RegisteredStore,
+  report: AcknowledgementReport,
+  { signs, raise }: { signs: SignsOfLife; raise: (subjectId: string, above: number) => Promise<void> },
+): Promise<AcknowledgementAnswer & { readonly settled: readonly Settled[] }> {
+  const { worker, acknowledgements } = report;
+  await noteSignOfLife(pool, store, report, signs);
   if (acknowledgements.length === 0) return { accepted: 0, duplicate: 0, rejected: [], settled: [] };
   if (report.generation !== store.generation) {
     const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));

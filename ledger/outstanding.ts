@@ -44,7 +44,7 @@ const RETRIES = `
   where e.store_id = $1 and e.generation = $2 and e.next_try_at <= clock_timestamp() and ${DUE}
   order by e.next_try_at, d.seq limit $6`;
 
-const LIVE = `
+export const LIVE = `
   select ${DECISION}, 0 as attempts
   from decisions d
   where d.seq > $6 and ${DUE}

@@ -1,17 +1,26 @@
 import type { Pool } from '../../ledger/database.ts';
-import type { RegisteredStore } from '../../ledger/stores.ts';
+import { LIVE } from '../../ledger/outstanding.ts';
 import { LAG_OF_STORE } from '../../ledger/propagation-lag.ts';
+import type { RegisteredStore } from '../../ledger/stores.ts';
 
-/** How many buffers the lag's statement touches for one store: a measure that a busy machine does not change. */
-export async function explainLag(pool: Pool, { name }: RegisteredStore): Promise<number> {
-  const { rows: heads } = await pool.query(
-    'select id, generation, accepts, due_exact, due_channels, scanned_through from stores where name = $1',
-    [name],
-  );
-  const { rows } = await pool.query(
-    `explain (analyze, buffers, format json) ${LAG_OF_STORE}`,
-    Object.values(heads[0]),
-  );
+/** How many buffers a statement touches: a measure that a busy machine does not change. */
+async function buffersOf(pool: Pool, statement: string, values: readonly unknown[]): Promise<number> {
+  const { rows } = await pool.query(`explain (analyze, buffers, format json) ${statement}`, [...values]);
   const plan = rows[0]['QUERY PLAN'][0].Plan;
   return (plan['Shared Hit Blocks'] as number) + (plan['Shared Read Blocks'] as number);
 }
+
+async function headOf(pool: Pool, { name }: RegisteredStore): Promise<readonly unknown[]> {
+  const { rows } = await pool.query(
+    'select id, generation, accepts, due_exact, due_channels, scanned_through from stores where name = $1',
+    [name],
+  );
+  return Object.values(rows[0] as object);
+}
+
+export const explainLag = async (pool: Pool, store: RegisteredStore): Promise<number> =>
+  buffersOf(pool, LAG_OF_STORE, await headOf(pool, store));
+
+/** Of a page of this many live decisions. */
+export const explainPage = async (pool: Pool, store: RegisteredStore, limit: number): Promise<number> =>
+  buffersOf(pool, LIVE, [...(await headOf(pool, store)), limit]);

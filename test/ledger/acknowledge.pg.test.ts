@@ -11,7 +11,7 @@ import {
 } from '../harness/ledger.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
-import { explainLag } from '../harness/explain.ts';
+import { explainLag, explainPage } from '../harness/explain.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
@@ -349,3 +349,25 @@ test('lag, acknowledged rows below the mark: a million of them are not read', as
   await t.ledger.record(intent('ada@example.com'), render);
   expect(await explainLag(t.pool, t.ledger.stores()[0]!)).toBeLessThan(200);
 }, 120_000);
+
+// The planner read the whole backlog for each page, and sorted it: with 200,000 outstanding a catch-up spent most of its
+// time there.
+test('a page of what is outstanding costs the page, however long the backlog and the list of exceptions', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await withClient(t.db.superuserUrl, (client) =>
+    client.query(`
+      set session_replication_role = replica;
+      insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
+        select gen_random_uuid(), 'opt_out', gen_random_uuid(), 'email', 1, '{"email":"2026-01-01T00:00:00.000Z"}', '{}', now(), now()
+        from generate_series(1, 30000);
+      insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, attempts, since, next_try_at)
+        select s.id, 1, d.seq, d.subject_id, 1, d.seq, 'absent', 1, now(), now() + interval '1 hour'
+        from decisions d, stores s where d.seq > 20000;`),
+  );
+  const store = t.ledger.stores()[0]!;
+  // Of each decision: its own row, and two look-ups of two or three buffers.
+  expect(await explainPage(t.pool, store, 100)).toBeLessThan(100 * 8);
+  await withClient(t.db.superuserUrl, (client) => client.query('analyze'));
+  expect(await explainPage(t.pool, store, 100)).toBeLessThan(100 * 8);
+}, 60_000);
