@@ -1,0 +1,107 @@
+import { expect, test } from '@jest/globals';
+import type { Propagation, StorePropagation } from '../../ledger/ledger.ts';
+import { createPropagationWatch } from '../../ledger/wait-for-propagation.ts';
+
+const SEQ = 7;
+const store = (name: string, state: StorePropagation['state']): StorePropagation => ({
+  store: name,
+  required: true,
+  state,
+  recordedAt: '2026-11-24T09:00:00.000Z',
+  appliedAt: undefined,
+  verifiedAt: undefined,
+  acknowledgedAt: undefined,
+  latencyMs: undefined,
+  attempts: undefined,
+  reason: undefined,
+});
+
+/** A ledger of one opt-out: what its stores are, and how often it was looked at. */
+function oneOptOut(states: Record<string, StorePropagation['state']>) {
+  const ledger = { states, looks: 0, beforeAnswer: (): void => undefined };
+  const watch = createPropagationWatch((ids) => {
+    ledger.looks += 1;
+    const stores = Object.entries(ledger.states).map(([name, state]) => store(name, state));
+    const open = stores.some(({ state }) => state !== 'verified');
+    const propagation: Propagation = {
+      seq: SEQ,
+      state: open ? 'pending' : 'complete',
+      required: stores.length,
+      confirmed: 0,
+      verified: 0,
+      uncovered: [],
+      firstCompletedAt: undefined,
+      stores,
+    };
+    ledger.beforeAnswer();
+    return Promise.resolve(new Map(ids.map((id) => [id, propagation])));
+  });
+  const settle = (name: string): void => {
+    ledger.states = { ...ledger.states, [name]: 'verified' };
+    watch.settled(name, [SEQ]);
+  };
+  return { ledger, watch, settle };
+}
+
+const signal = (): AbortSignal => new AbortController().signal;
+const tick = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test('a wait ends when the last of its stores has settled, and looks once before and once after', async () => {
+  const { ledger, watch, settle } = oneOptOut({ crm: 'pending', mail: 'pending' });
+  const waiting = watch.wait('a', 10_000, signal());
+  await tick();
+  for (let others = 0; others < 20; others += 1) watch.settled('crm', [100 + others]);
+  settle('crm');
+  await tick();
+  expect(ledger.looks).toBe(1);
+  settle('mail');
+  expect((await waiting).state).toBe('complete');
+  expect(ledger.looks).toBe(2);
+});
+
+test('what settles while the ledger is looked at is not missed', async () => {
+  const { ledger, watch, settle } = oneOptOut({ crm: 'pending' });
+  ledger.beforeAnswer = () => {
+    if (ledger.looks === 1) settle('crm');
+  };
+  expect((await watch.wait('a', 10_000, signal())).state).toBe('complete');
+  expect(ledger.looks).toBe(2);
+});
+
+test("another process' acknowledgement is noticed by looking again", async () => {
+  const { ledger, watch } = oneOptOut({ crm: 'pending' });
+  ledger.beforeAnswer = () => {
+    if (ledger.looks === 1) ledger.states = { crm: 'verified' };
+  };
+  expect((await watch.wait('a', 10_000, signal())).state).toBe('complete');
+});
+
+test.each(['quarantined', 'paused', 'pending'] as const)(
+  'a store that is %s, and was heard of before, is not looked at without pause',
+  async (state) => {
+    const { ledger, watch } = oneOptOut({ crm: state });
+    watch.settled('crm', [SEQ]);
+    expect((await watch.wait('a', 350, signal())).state).toBe('pending');
+    // At once, once more for what was heard of, then every 100 ms.
+    expect(ledger.looks).toBeLessThan(10);
+  },
+);
+
+test('many who wait for one moment share a look', async () => {
+  const { ledger, watch, settle } = oneOptOut({ crm: 'pending' });
+  const waiting = Array.from({ length: 50 }, (_, n) => watch.wait(`id-${n}`, 10_000, signal()));
+  await tick();
+  expect(ledger.looks).toBeLessThanOrEqual(2);
+  settle('crm');
+  await Promise.all(waiting);
+  expect(ledger.looks).toBeLessThanOrEqual(4);
+});
+
+test('a client that leaves is waited for no longer', async () => {
+  const { watch } = oneOptOut({ crm: 'pending' });
+  const gone = new AbortController();
+  const waiting = watch.wait('a', 60_000, gone.signal);
+  await tick();
+  gone.abort();
+  expect((await waiting).state).toBe('pending');
+});
