@@ -196,7 +196,7 @@ export default defineConnector({
     .superRefine(({ url, allow_private }, context) => {
       if (allow_private) return;
       const refuse = (message: string): void => context.addIssue({ code: 'custom', path: ['url'], message });
-      if (!url.startsWith('https:')) refuse('must be https://, unless allow_private: true');
+      if (url.startsWith('http:')) refuse('must be https://, unless allow_private: true');
       if (isPrivateLiteral(url)) refuse('is a private address: set allow_private: true if that is meant');
     }),
   scopeValue: z.json().describe('Sent with every item of this scope, such as { list: 42 }'),
