@@ -456,9 +456,9 @@ export function startWorker({
 
   function isVerified(carried: Carried, heldNow: Held): boolean {
     const { decision } = carried;
+    const compared = compareHeld(decision, held, heldNow);
     // A version above ours is the ledger's to judge: a newer decision of its own, or a store that is ahead of it.
-    if (compareHeld(decision, held, heldNow) === 'newer') return true;
-    if (compareHeld(decision, held, heldNow) === 'missing') return false;
+    if (compared !== 'held') return compared === 'newer';
     const told = carried.attempts > 1 && heldNow.version === decision.version;
     return (
       told ||

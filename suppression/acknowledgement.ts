@@ -99,11 +99,10 @@ export function mustClear(
   store: StoreScopes,
   heldVersionBefore: number,
 ): string[] {
+  const lifted = Object.entries(decision.granted).filter(([, grant]) => heldVersionBefore < grant.version);
+  if (lifted.length === 0) return [];
   const kept = new Set(mustHold(decision, store));
-  return Object.entries(decision.granted)
-    .filter(([, grant]) => heldVersionBefore < grant.version)
-    .flatMap(([scope]) => heldAs(scope, store))
-    .filter((scope) => !kept.has(scope));
+  return lifted.flatMap(([scope]) => heldAs(scope, store)).filter((scope) => !kept.has(scope));
 }
 
 /**
