@@ -1,0 +1,132 @@
+import { expect, test } from '@jest/globals';
+import { createMetrics, METRIC } from '../../../api/ops/metrics.ts';
+import type { LagReport } from '../../../ledger/ledger.ts';
+import { serveStub } from '../serving.ts';
+import { ID, LAG } from '../stub-ledger.ts';
+
+const [CRM] = LAG.stores;
+const render = async (metrics: ReturnType<typeof createMetrics>, lag: Partial<LagReport> | Error = {}) => {
+  const text = await metrics.render(() =>
+    lag instanceof Error ? Promise.reject(lag) : Promise.resolve({ ...LAG, ...lag }),
+  );
+  return text.split('\n').filter((line) => line.startsWith('abide_'));
+};
+/** prom-client spells it Nan, which Prometheus reads as well. */
+const gauges = (lines: readonly string[]) =>
+  lines
+    .filter((line) => /^abide_(outstanding|oldest|store_status|redriven)/.test(line))
+    .map((line) => line.replace(/ nan$/i, ' NaN'));
+
+test('the gauges are what the lag says now', async () => {
+  expect(gauges(await render(createMetrics()))).toEqual([
+    'abide_outstanding{store="crm"} 12',
+    'abide_oldest_outstanding_age_seconds{store="crm"} 31.2',
+    'abide_store_status{store="crm",status="ok"} 0',
+    'abide_store_status{store="crm",status="paused"} 0',
+    'abide_store_status{store="crm",status="backfilling"} 0',
+    'abide_store_status{store="crm",status="late"} 1',
+    'abide_store_status{store="crm",status="unknown"} 0',
+    'abide_redriven_total{source="kafka"} 3',
+  ]);
+});
+
+test('what is not known is NaN and unknown, never zero, and no store disappears with it', async () => {
+  const metrics = createMetrics();
+  await render(metrics);
+  expect(gauges(await render(metrics, new Error('database away')))).toEqual([
+    'abide_outstanding{store="crm"} NaN',
+    'abide_oldest_outstanding_age_seconds{store="crm"} NaN',
+    'abide_store_status{store="crm",status="ok"} 0',
+    'abide_store_status{store="crm",status="paused"} 0',
+    'abide_store_status{store="crm",status="backfilling"} 0',
+    'abide_store_status{store="crm",status="late"} 0',
+    'abide_store_status{store="crm",status="unknown"} 1',
+    'abide_redriven_total{source="kafka"} 3',
+  ]);
+  const unheard = {
+    ...CRM!,
+    status: 'unknown' as const,
+    outstanding: null,
+    oldest_outstanding_seconds: null,
+  };
+  expect(gauges(await render(metrics, { stores: [unheard] }))).toContain(
+    'abide_outstanding{store="crm"} NaN',
+  );
+});
+
+test('a store that was retired is no longer shown', async () => {
+  const metrics = createMetrics();
+  await render(metrics);
+  expect(gauges(await render(metrics, { stores: [], sources: [] }))).toEqual([]);
+});
+
+test('sources of one kind are one count', async () => {
+  const [kafka] = LAG.sources;
+  expect(gauges(await render(createMetrics(), { stores: [], sources: [kafka!, kafka!] }))).toEqual([
+    'abide_redriven_total{source="kafka"} 6',
+  ]);
+});
+
+test('what was settled is counted by outcome, and timed for each channel of its store', async () => {
+  const metrics = createMetrics();
+  metrics.settled(
+    'crm',
+    ['email', 'sms'],
+    [
+      { outcome: 'verified', latencyMs: 4 },
+      { outcome: 'verified', latencyMs: 40 },
+      { outcome: 'superseded', latencyMs: 4 },
+    ],
+  );
+  const lines = await render(metrics);
+  expect(lines).toEqual(
+    expect.arrayContaining([
+      'abide_acknowledgements_total{store="crm",outcome="verified"} 2',
+      'abide_acknowledgements_total{store="crm",outcome="superseded"} 1',
+      'abide_propagation_duration_seconds_bucket{le="0.005",store="crm",channel="email"} 2',
+      'abide_propagation_duration_seconds_bucket{le="0.05",store="crm",channel="sms"} 3',
+      'abide_propagation_duration_seconds_count{store="crm",channel="sms"} 3',
+    ]),
+  );
+});
+
+test('requests are timed by method, route and status, and no label is what a client wrote', async () => {
+  await using api = await serveStub();
+  await api.send('GET', `/v1/opt-outs/${ID}`, { key: 'shop' });
+  await api.send('GET', `/v1/opt-outs/ada@example.com`, { key: 'shop' });
+  await api.send('GET', '/ada@example.com');
+  await api.send('DELETE', '/v1/opt-outs/ada@example.com');
+  await api.send('SEARCH', '/ada@example.com');
+  await api.send('POST', '/v1/opt-outs', { key: 'shop', body: '{' });
+  const { text, headers } = await api.send('GET', '/metrics');
+  expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
+  const counts = text.split('\n').filter((line) => line.startsWith(`${METRIC.requests}_count`));
+  expect(counts.sort()).toEqual([
+    'abide_http_request_duration_seconds_count{method="DELETE",route="none",status="405"} 1',
+    'abide_http_request_duration_seconds_count{method="GET",route="/v1/opt-outs/:id",status="200"} 1',
+    'abide_http_request_duration_seconds_count{method="GET",route="/v1/opt-outs/:id",status="404"} 1',
+    'abide_http_request_duration_seconds_count{method="GET",route="none",status="404"} 1',
+    'abide_http_request_duration_seconds_count{method="POST",route="/v1/opt-outs",status="400"} 1',
+    'abide_http_request_duration_seconds_count{method="other",route="none",status="404"} 1',
+  ]);
+  expect(text).not.toContain('ada');
+});
+
+test('scrapes at the same time do not mix', async () => {
+  const metrics = createMetrics();
+  const texts = await Promise.all(
+    Array.from({ length: 10 }, (_, n) =>
+      metrics.render(async () => {
+        await new Promise((resolve) => setImmediate(resolve));
+        return { ...LAG, stores: [{ ...CRM!, outstanding: n }] };
+      }),
+    ),
+  );
+  for (const text of texts) expect(text.match(/^abide_outstanding\{/gm)).toHaveLength(1);
+});
+
+test('the API goes on being measured while the ledger is away', async () => {
+  await using api = await serveStub({ lag: () => Promise.reject(new Error('database away')) });
+  const { status, text } = await api.send('GET', '/metrics');
+  expect([status, text.includes('process_cpu_seconds_total')]).toEqual([200, true]);
+});
