@@ -2,7 +2,7 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/', '.abide/', 'coverage/'] },
+  { ignores: ['dist/', '.abide/', '.abide-stack/', 'coverage/'] },
   js.configs.recommended,
   {
     files: ['**/*.ts'],

@@ -5,6 +5,7 @@ import { addDoctor } from './doctor.ts';
 import { addAudit, addKeys, addStores } from './ledger-commands.ts';
 import { EXIT, fail } from './output.ts';
 import { addDemo, addServe, addWorker } from './running-commands.ts';
+import { addStack } from './stack-commands.ts';
 
 const program = new Command('abide')
   .description(
@@ -32,6 +33,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
 for (const add of [
   addServe,
   addWorker,
+  addStack,
   addDemo,
   addLag,
   addCheck,

@@ -7,20 +7,25 @@ import { createLog } from '../processes/log.ts';
 import { serve } from '../processes/serve.ts';
 import { runWorker } from '../processes/worker.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { print } from './output.ts';
+import { fail, print } from './output.ts';
 
 const STOP_MS_MAX = 30_000;
 
-const logOf = () => createLog(process.env.ABIDE_LOG ?? 'warn');
+export const logOf = () => createLog(process.env.ABIDE_LOG ?? 'warn');
 
 /**
  * Stops once, cleanly, on SIGINT, SIGTERM or an error nobody caught; a second signal ends at once. Called before the start
  * is awaited: a signal in between would leave the database that was just started behind.
  */
-function stopOnSignal(starting: Promise<{ stop(): Promise<void> }>): void {
+export function stopOnSignal(
+  starting: Promise<{ stop(): Promise<void> }>,
+  /** Ends a start that would take long by itself. */
+  hurry: () => void = () => undefined,
+): void {
   closeWithGrace({ delay: STOP_MS_MAX, logger: false }, async ({ signal, err }) => {
     if (err !== undefined) process.stderr.write(`abide: ${err.message}\n`);
     else print(`${signal ?? 'close'}: stopping, what is under way is finished first`);
+    hurry();
     // A start that failed has stopped what it had started, and says why itself.
     const running = await starting.catch(() => undefined);
     await running?.stop();
@@ -90,6 +95,8 @@ export function addWorker(program: Command): void {
         configPath: options.config,
         env: process.env,
         log: logOf(),
+        // What was not answered for is read again by the next process, and the ledger gives out the rest.
+        onCrash: fail,
       });
       stopOnSignal(starting);
       await starting;

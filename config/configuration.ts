@@ -55,6 +55,15 @@ export type Configuration = {
     readonly brokers: readonly string[];
     readonly registry: string;
     readonly connect: string;
+    readonly tls:
+      boolean | { readonly ca?: string; readonly cert?: string; readonly key?: string } | undefined;
+    readonly sasl:
+      | {
+          readonly mechanism: 'plain' | 'scram-sha-256' | 'scram-sha-512';
+          readonly username: string;
+          readonly password: string;
+        }
+      | undefined;
   };
   readonly stores: readonly StoreConfiguration[];
 };
@@ -78,6 +87,22 @@ const ListenAddress = z.string().transform((text, context): Address => {
   if (host !== undefined && Number(port) <= 65_535) return { host, port: Number(port) };
   context.addIssue({ code: 'custom', message: 'must be host:port, e.g. 127.0.0.1:8080' });
   return z.NEVER;
+});
+
+/** A file's path in the configuration, its text in ours. */
+const PemFile = z.string().transform((path, context) => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    context.addIssue({ code: 'custom', message: 'must be a PEM file that can be read' });
+    return z.NEVER;
+  }
+});
+
+const Tls = z.strictObject({
+  ca: PemFile.exactOptional(),
+  cert: PemFile.exactOptional(),
+  key: PemFile.exactOptional(),
 });
 
 const File = z.strictObject({
@@ -108,8 +133,28 @@ const File = z.strictObject({
         .array(z.string().regex(/^[^\s,]+:\d+$/, 'must be host:port'))
         .min(1)
         .default(['127.0.0.1:9092']),
-      registry: z.url().default('http://127.0.0.1:8081/apis/ccompat/v7').describe('The schema registry'),
-      connect: z.url().default('http://127.0.0.1:8083').describe('Kafka Connect, which runs Debezium'),
+      registry: z
+        .url()
+        .default('http://127.0.0.1:8081/apis/ccompat/v7')
+        .describe('The schema registry; user and password may stand in the URL'),
+      connect: z
+        .url()
+        .default('http://127.0.0.1:8083')
+        .describe('Kafka Connect, which runs Debezium; user and password may stand in the URL'),
+      tls: z
+        .union([z.boolean(), Tls], {
+          error: 'must be true, or name PEM files: ca, cert, key',
+        })
+        .optional()
+        .describe('TLS to the brokers: true, or PEM files ca, cert and key'),
+      sasl: z
+        .strictObject({
+          mechanism: z.enum(['plain', 'scram-sha-256', 'scram-sha-512']).default('scram-sha-512'),
+          username: z.string().min(1),
+          password: z.string().min(1),
+        })
+        .optional()
+        .describe('Who we are to the brokers'),
     })
     .prefault({}),
   stores: z.record(StoreName, z.looseObject({ connector: z.string() })),
@@ -153,7 +198,7 @@ export async function loadConfiguration({
   env: Env;
   loadConnector: LoadConnector;
   embeddedStoreUrl: () => Promise<string>;
-  /** A worker's store: nothing else of the file is read, whose secrets the worker's machine need not have. */
+  /** A worker's store: beside it only how decisions travel is read, and secrets of others need not be here. */
   only?: string | undefined;
 }): Promise<Configuration> {
   const path = asked ?? (env['ABIDE_CONFIG'] || (existsSync('abide.yaml') ? 'abide.yaml' : undefined));
@@ -193,20 +238,31 @@ export async function loadConfiguration({
     listen,
     opsListen: rest.ops_listen,
     defaultRegion: rest.default_region,
-    kafka: rest.kafka,
+    kafka: { tls: undefined, sasl: undefined, ...rest.kafka },
     stores,
   };
 }
 
+/** What a worker reads of the file beside its store. */
+const WORKERS: readonly string[] = ['source', 'kafka'];
+
 function onlyStore(yaml: PositionedYaml, name: string): PositionedYaml {
-  const { stores } = (yaml.value ?? {}) as { stores?: Readonly<Record<string, unknown>> | null };
+  const whole = (yaml.value ?? {}) as { stores?: Readonly<Record<string, unknown>> | null };
+  const { stores } = whole;
+  const travels = Object.entries(whole).filter(([field]) => WORKERS.includes(field));
   return {
     ...yaml,
     value:
       yaml.value === undefined
         ? undefined
-        : { stores: stores?.[name] === undefined ? {} : { [name]: stores[name] } },
-    faults: yaml.faults.filter(({ path }) => path.length === 0 || (path[0] === 'stores' && path[1] === name)),
+        : {
+            ...Object.fromEntries(travels),
+            stores: stores?.[name] === undefined ? {} : { [name]: stores[name] },
+          },
+    faults: yaml.faults.filter(
+      ({ path }) =>
+        path.length === 0 || WORKERS.includes(String(path[0])) || (path[0] === 'stores' && path[1] === name),
+    ),
   };
 }
 

@@ -19,10 +19,11 @@ import { createPgoutputSource } from '../stream/pgoutput-source.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { isChannel } from '../suppression/scope.ts';
 import { createDecisionLines } from './decision-lines.ts';
-import { startEmbeddedPostgres } from './embedded-postgres.ts';
+import { findEmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { loadConnector } from './load-connector.ts';
 import { openDatabase, urlsOf } from './open-database.ts';
 import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
+import { tendKafkaPath, withKafkaPath } from './tend-kafka-path.ts';
 
 export type ServeOptions = {
   readonly configPath: string | undefined;
@@ -71,7 +72,12 @@ export async function serve({
     embeddedStoreUrl: async () => await (await startEmbedded()).createDatabase('crm'),
   });
   const onLoopback = isLoopback(configuration.listen.host);
-  const urls = urlsOf(configuration, log) ?? (await startEmbedded()).urls;
+  const overKafka = configuration.source === 'kafka';
+  const urls =
+    urlsOf(configuration, log) ??
+    // `abide stack` runs the server: Debezium and the workers need it beyond this process.
+    (overKafka ? (await findEmbeddedPostgres(dataFolder))?.urls : undefined) ??
+    (await startEmbedded()).urls;
   const { pool, ring } = await openDatabase({
     urls,
     dataFolder,
@@ -91,6 +97,8 @@ export async function serve({
     },
   });
   started.use(ledger);
+  const path = overKafka ? tendKafkaPath({ kafka: configuration.kafka, log }) : undefined;
+  if (path !== undefined) started.use(path);
   let ready = false;
   const api = createApp({
     ledger: {
@@ -99,6 +107,10 @@ export async function serve({
         const answer = await ledger.record(intent, render);
         if (answer.decision !== undefined) lines.recorded(answer.decision);
         return answer;
+      },
+      lag: async () => {
+        const report = await ledger.lag();
+        return path === undefined ? report : withKafkaPath(report, path.state());
       },
     },
     log,
@@ -121,7 +133,9 @@ export async function serve({
     mayMake: onLoopback,
   });
 
-  if (workers) {
+  if (workers && overKafka)
+    log.warn({ source: 'kafka' }, 'workers run elsewhere: `abide worker --store NAME`, or `npm run stack`');
+  if (workers && !overKafka) {
     const holder = `${hostname()}-${process.pid}`;
     const byName = new Map(configuration.stores.map((store) => [store.name, store]));
     const source = createPgoutputSource({ url: urls.replication, publication: 'abide', log });
@@ -182,7 +196,7 @@ async function administratorKey({
     const kept = readFileSync(file, 'utf8').trim();
     return (await ledger.authenticate(kept)) === undefined ? undefined : kept;
   }
-  if ((await ledger.listKeys()).length > 0) return undefined;
+  if ((await ledger.listKeys()).some((key) => key.store === undefined)) return undefined;
   if (!mayMake) {
     throw new AbideError(
       'unauthenticated',

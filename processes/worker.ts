@@ -1,9 +1,14 @@
-// A worker on its own: it reaches its store and, over HTTP alone, the API. Its one secret of ours is its API key.
+// A worker on its own: it reaches its store, the API over HTTP and, where decisions travel so, Kafka and its registry. Its one
+// secret of ours is its API key.
 import { hostname } from 'node:os';
 import { createHttpLedgerAccess } from '../consumers/http-ledger-access.ts';
 import { startWorker } from '../consumers/worker.ts';
 import type { Log } from '../connectors/contract/connector.ts';
+import { DECISIONS_TOPIC, PARKED_TOPIC } from '../debezium/files.ts';
+import type { ChangeSource } from '../stream/change-source.ts';
 import { createHttpSource } from '../stream/http-source.ts';
+import { createKafka } from '../stream/kafka-client.ts';
+import { createKafkaSource, createSchemaFetch } from '../stream/kafka-source.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { loadConfiguration } from '../config/configuration.ts';
 import { loadConnector } from './load-connector.ts';
@@ -16,6 +21,7 @@ export async function runWorker({
   configPath,
   env,
   log,
+  onCrash,
 }: {
   store: string;
   apiUrl: string;
@@ -23,6 +29,8 @@ export async function runWorker({
   configPath: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
   log: Log;
+  /** The stream's client gave up for good: only another process goes on. */
+  onCrash: (error: AbideError) => void;
 }): Promise<{ stop(): Promise<void> }> {
   const configuration = await loadConfiguration({
     path: configPath,
@@ -42,13 +50,25 @@ export async function runWorker({
   }
   const id = `${hostname()}-${process.pid}`;
   const ledger = createHttpLedgerAccess({ url: apiUrl, key: apiKey, store: name, workerId: id });
-  const source = createHttpSource({ feed: (ask) => ledger.outstanding(ask) });
+  const source: ChangeSource =
+    configuration.source === 'kafka'
+      ? createKafkaSource({
+          kafka: createKafka({ address: configuration.kafka, clientId: `abide-${name}`, log }),
+          fetchSchema: createSchemaFetch(configuration.kafka.registry),
+          store: name,
+          topic: DECISIONS_TOPIC,
+          parkedTopic: PARKED_TOPIC,
+          log,
+          onCrash,
+        })
+      : createHttpSource({ feed: (ask) => ledger.outstanding(ask) });
   const worker = startWorker({ store: toWorkerStore(store), ledger, source, id, log });
   source.start({
-    // Not waited for: what is under way must not hold up what comes next.
     decisions: (batch) => {
-      void worker.offer(batch);
-      return Promise.resolve();
+      const answered = worker.offer(batch);
+      // Kafka's offsets are committed after this. The long poll would only wait: what is under way must not hold up
+      // what comes next.
+      return configuration.source === 'kafka' ? answered : Promise.resolve();
     },
     live: () => worker.live(),
     down: () => worker.down(),

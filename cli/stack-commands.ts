@@ -1,0 +1,85 @@
+// `npm run stack`: everything over Kafka, on this machine, without containers.
+import type { Command } from 'commander';
+import { dataFolderOf } from '../config/data-folder.ts';
+import { resetStack, runStack } from '../processes/stack/run-stack.ts';
+import { stackStatus, stopStack } from '../processes/stack/running-stack.ts';
+import { EXIT, print, printJson, printTable } from './output.ts';
+import { logOf, stopOnSignal } from './running-commands.ts';
+
+type Options = { config?: string; data?: string; json?: boolean };
+const folderOf = ({ data }: Options): string => data ?? dataFolderOf(process.env);
+
+export function addStack(program: Command): void {
+  const stack = program
+    .command('stack')
+    .description(
+      'PostgreSQL, Kafka, Connect with Debezium, schema registry, API, and a worker a store, as local processes',
+    );
+  const withData = (name: string, description: string, isDefault = false): Command =>
+    stack
+      .command(name, { isDefault })
+      .description(description)
+      .option('--data <folder>', 'the data folder (ABIDE_DATA; default .abide)');
+
+  withData('start', 'Run all of it until Ctrl-C (needs a JDK 17 or later and, the first time, Maven)', true)
+    .option(
+      '--config <file>',
+      'abide.yaml with the stores (ABIDE_CONFIG); travels over Kafka whatever its source',
+    )
+    .action(async (options: Options) => {
+      const began = performance.now();
+      const dataFolder = folderOf(options);
+      print(`abide: starting the stack (data in ${dataFolder})`);
+      const stopping = new AbortController();
+      const starting = runStack({
+        configPath: options.config,
+        dataFolder,
+        env: process.env,
+        log: logOf(),
+        print,
+        signal: stopping.signal,
+      });
+      stopOnSignal(starting, () => stopping.abort());
+      const { ports } = await starting;
+      print(
+        `abide: the stack is ready after ${((performance.now() - began) / 1000).toFixed(1)} s ` +
+          `(Kafka 127.0.0.1:${ports.broker}, Connect :${ports.connect}, registry :${ports.registry})`,
+      );
+    });
+
+  withData('status', 'What runs, where, and whether the task does')
+    .option('--json', 'print JSON')
+    .action(async (options: Options) => {
+      const status = await stackStatus(folderOf(options));
+      if (options.json === true) printJson(status);
+      else if (status.programs.length === 0) print('no stack runs on this data folder');
+      else {
+        printTable(
+          ['program', 'process', 'port', 'log'],
+          status.programs.map(({ name, pid, port, log }) => [
+            name,
+            String(pid),
+            port === undefined ? '-' : String(port),
+            log,
+          ]),
+        );
+        print(`task: ${status.task}`);
+      }
+      if (status.task !== 'running') process.exitCode = EXIT.no;
+    });
+
+  withData('stop', 'Stop the stack of this data folder, or what a killed one left running').action(
+    async (options: Options) => {
+      const ended = await stopStack(folderOf(options));
+      print(ended.length === 0 ? 'no stack runs on this data folder' : `stopped: ${ended.join(', ')}`);
+    },
+  );
+
+  withData(
+    'reset',
+    'Forget topics, offsets and schemas. The ledger stays and drives what stores lack',
+  ).action(async (options: Options) => {
+    await resetStack(folderOf(options));
+    print('topics, offsets and schemas are gone; the ledger is as it was');
+  });
+}

@@ -1,0 +1,210 @@
+// One program of the stack: in a process group of its own, so that Ctrl-C in the terminal is ours to pass on; its output in
+// a log file; written down while it runs, so that the next start finds what a killed one left behind; started again when it
+// ends by itself.
+import { execFile, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import {
+  mkdirSync,
+  openSync,
+  closeSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
+import { platform } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const LOG_BYTES_MAX = 20 * 1024 * 1024;
+const RESTART_MS_MAX = 5_000;
+/** A program that ran this long before it ended is started again at once. */
+const STEADY_MS = 20_000;
+
+/** `group` is the id of process and group; `began` tells it from a later process with the same number. */
+type Written = { readonly name: string; readonly group: number; readonly began: string };
+
+export type Program = {
+  readonly name: string;
+  /** Of the process that runs now; undefined between an end and the next start. */
+  readonly pid: number | undefined;
+  /** SIGTERM, and SIGKILL to the group after `withinMs`. */
+  stop(withinMs: number): Promise<void>;
+};
+
+export type ProgramSettings = {
+  readonly name: string;
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+  /** `logs/` and `running/` are made in it. */
+  readonly folder: string;
+  /** Whether its standard output is ours; standard error always goes to the log. */
+  readonly shows?: boolean;
+  readonly print: (line: string) => void;
+};
+
+export function startProgram({
+  name,
+  command,
+  args,
+  env,
+  folder,
+  shows = false,
+  print,
+}: ProgramSettings): Program {
+  const logFile = logFileOf(folder, name);
+  const written = writtenOf(folder, name);
+  mkdirSync(join(folder, 'logs'), { recursive: true, mode: 0o700 });
+  mkdirSync(join(folder, 'running'), { recursive: true });
+  let child: ChildProcess | undefined;
+  let ended: Promise<void> = Promise.resolve();
+  let isStopping = false;
+  let failures = 0;
+  let again: NodeJS.Timeout | undefined;
+
+  function start(): void {
+    if (fileSize(logFile) > LOG_BYTES_MAX) renameSync(logFile, `${logFile}.1`);
+    const log = openSync(logFile, 'a', 0o600);
+    const began = performance.now();
+    const started = spawn(command, args, {
+      env,
+      detached: true,
+      stdio: ['ignore', shows ? 'inherit' : log, log],
+    });
+    closeSync(log);
+    child = started;
+    const { pid } = started;
+    if (pid !== undefined) {
+      void beganAt(pid).then((at) => {
+        if (at !== undefined && child === started)
+          writeFileSync(written, JSON.stringify({ name, group: pid, began: at } satisfies Written));
+      });
+    }
+    ended = new Promise((resolve) => {
+      const end = (why: string): void => {
+        if (child !== started) return;
+        child = undefined;
+        rmSync(written, { force: true });
+        resolve();
+        if (isStopping) return;
+        failures = performance.now() - began > STEADY_MS ? 0 : failures + 1;
+        const pauseMs = failures === 0 ? 0 : Math.min(RESTART_MS_MAX, 100 * 2 ** failures);
+        print(`abide: ${name} ended (${why}) and is started again; its log: ${logFile}`);
+        again = setTimeout(start, pauseMs);
+      };
+      started.once('exit', (code, signal) => end(signal ?? `code ${code}`));
+      started.once('error', (error) => end(error.message));
+    });
+  }
+
+  start();
+  return {
+    name,
+    get pid() {
+      return child?.pid;
+    },
+    stop: async (withinMs) => {
+      isStopping = true;
+      clearTimeout(again);
+      const pid = child?.pid;
+      if (pid === undefined) return;
+      await endGroup(pid, ended, withinMs);
+    },
+  };
+}
+
+export const logFileOf = (folder: string, name: string): string => join(folder, 'logs', `${name}.log`);
+const writtenOf = (folder: string, name: string): string => join(folder, 'running', `${name}.json`);
+
+const fileSize = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+
+/** The end of a program's log, for whoever wants to know why it did not start. */
+export function endOfLog(folder: string, name: string): string {
+  try {
+    return readFileSync(logFileOf(folder, name), 'utf8').slice(-2_000).trim();
+  } catch {
+    return '';
+  }
+}
+
+async function endGroup(group: number, ended: Promise<void>, withinMs: number): Promise<void> {
+  signalGroup(group, 'SIGTERM');
+  const impatient = setTimeout(() => signalGroup(group, 'SIGKILL'), withinMs);
+  await ended;
+  clearTimeout(impatient);
+  // What it started itself, if it left anything.
+  signalGroup(group, 'SIGKILL');
+}
+
+function signalGroup(group: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-group, signal);
+  } catch {
+    // Nobody is left in it.
+  }
+}
+
+/** Writes this process down as well: a second stack on the same folder is refused by it. */
+export async function writeDown(folder: string, name: string): Promise<void> {
+  mkdirSync(join(folder, 'running'), { recursive: true });
+  const began = (await beganAt(process.pid)) ?? '';
+  writeFileSync(
+    writtenOf(folder, name),
+    JSON.stringify({ name, group: process.pid, began } satisfies Written),
+  );
+}
+
+export const takeBack = (folder: string, name: string): void =>
+  rmSync(writtenOf(folder, name), { force: true });
+
+/** What is written down in the folder and still runs. */
+export async function findRunning(folder: string): Promise<readonly { name: string; pid: number }[]> {
+  const files = await readdir(join(folder, 'running')).catch(() => []);
+  const all = await Promise.all(
+    files.map(async (file) => {
+      try {
+        const one = JSON.parse(await readFile(join(folder, 'running', file), 'utf8')) as Written;
+        return (await beganAt(one.group)) === one.began ? [{ name: one.name, pid: one.group }] : [];
+      } catch {
+        return [];
+      }
+    }),
+  );
+  return all.flat();
+}
+
+/** Ends what a killed stack left running. */
+export async function endLeftovers(folder: string, withinMs: number): Promise<readonly string[]> {
+  const left = (await findRunning(folder)).filter(({ pid }) => pid !== process.pid);
+  await Promise.all(
+    left.map(async ({ name, pid }) => {
+      await endGroup(pid, untilGone(pid), withinMs);
+      takeBack(folder, name);
+    }),
+  );
+  return left.map(({ name }) => name);
+}
+
+/** The end of a process that is not our child can only be looked for. */
+export async function untilGone(pid: number): Promise<void> {
+  while ((await beganAt(pid)) !== undefined) await delay(20);
+}
+
+/** When a process began, as the system counts it; undefined: there is none (a zombie is none). */
+async function beganAt(pid: number): Promise<string | undefined> {
+  if (platform() === 'linux') {
+    const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+    // The name in parentheses may hold anything; after it state is the first field, the time of start the twentieth.
+    const fields = status.slice(status.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === '' || fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+  }
+  return run('ps', ['-o', 'lstart=', '-p', `${pid}`]).then(
+    ({ stdout }) => stdout.trim() || undefined,
+    () => undefined,
+  );
+}

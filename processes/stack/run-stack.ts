@@ -1,0 +1,541 @@
+// The whole of Abide over Kafka on one machine, without containers: PostgreSQL, broker, registry, Connect with Debezium, API,
+// and a worker a store, each a process of its own that is started again when it ends.
+//
+//   PostgreSQL ─▶ migrated, keys ─┐
+//   broker ─▶ topics ─▶ workers ──┼─▶ Connect ─▶ connector registered, task runs ─▶ API, whose port opens last
+//   registry ─────────────────────┘
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect as connectTo } from 'node:net';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { Kafka } from 'kafkajs';
+import { request } from 'undici';
+import { loadConfiguration } from '../../config/configuration.ts';
+import type { Configuration } from '../../config/configuration.ts';
+import type { Log } from '../../connectors/contract/connector.ts';
+import { createConnectApi, registerAndWait } from '../../debezium/connect-api.ts';
+import { ensureTopics } from '../../debezium/ensure-topics.ts';
+import { fillProperties } from '../../debezium/files.ts';
+import { createKey } from '../../ledger/api-keys.ts';
+import { createKafka } from '../../stream/kafka-client.ts';
+import { groupOf } from '../../stream/kafka-source.ts';
+import { AbideError } from '../../suppression/errors.ts';
+import { startEmbeddedPostgres } from '../embedded-postgres.ts';
+import type { EmbeddedPostgres } from '../embedded-postgres.ts';
+import { loadConnector } from '../load-connector.ts';
+import { openDatabase, urlsOf } from '../open-database.ts';
+import type { DatabaseUrls } from '../open-database.ts';
+import { findJava } from './find-java.ts';
+import { choosePorts, stackFolderOf, writeConfiguration } from './layout.ts';
+import type { Ports } from './layout.ts';
+import {
+  endLeftovers,
+  endOfLog,
+  findRunning,
+  logFileOf,
+  startProgram,
+  takeBack,
+  writeDown,
+} from './program.ts';
+import type { Program } from './program.ts';
+import { resolveStack } from './resolve-stack.ts';
+
+const READY_MS_MAX = 90_000;
+const STOP_MS_MAX = 3_000;
+const LEFTOVERS_MS_MAX = 5_000;
+const CLI = fileURLToPath(new URL('../../cli/abide.ts', import.meta.url));
+const DEBEZIUM = fileURLToPath(new URL('../../debezium/', import.meta.url));
+/** Any will do, and the broker keeps it: a cluster of one. */
+const CLUSTER_ID = '4L6g3nShT-eMCtK--X86sw';
+
+/**
+ * On two cores the second compiler and a parallel collector only cost: together these flags bring the start of all three
+ * from 19 s to 10 s, and their memory to 0.7 GiB.
+ */
+const LEAN = ['-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:-UsePerfData'];
+
+export type Stack = { readonly url: string; readonly ports: Ports; stop(): Promise<void> };
+
+type Parts = { readonly programs: Map<string, Program>; postgres: EmbeddedPostgres | undefined };
+
+/** Returns when everything runs and the API answers. What was started is stopped again where a step fails. */
+export async function runStack({
+  configPath,
+  dataFolder,
+  env,
+  log,
+  print,
+  signal,
+}: {
+  configPath: string | undefined;
+  dataFolder: string;
+  env: NodeJS.ProcessEnv;
+  log: Log;
+  print: (line: string) => void;
+  /** Ends a start that is under way. */
+  signal: AbortSignal;
+}): Promise<Stack> {
+  const folder = stackFolderOf(dataFolder);
+  mkdirSync(folder, { recursive: true });
+  await refuseSecond(folder);
+  const java = await findJava(env);
+  const installed = await resolveStack({ java, env, print, signal });
+  await writeDown(folder, 'stack');
+  const left = await endLeftovers(folder, LEFTOVERS_MS_MAX);
+  if (left.length > 0) print(`abide: ended what a killed stack had left running: ${left.join(', ')}`);
+
+  const parts: Parts = { programs: new Map(), postgres: undefined };
+  const stopping = new AbortController();
+  const stop = async (): Promise<void> => {
+    stopping.abort();
+    await stopAll(parts);
+    takeBack(folder, 'stack');
+  };
+  try {
+    const starting = AbortSignal.any([signal, stopping.signal]);
+    const start = (
+      name: string,
+      command: string,
+      args: readonly string[],
+      more: NodeJS.ProcessEnv = {},
+    ): void => {
+      starting.throwIfAborted();
+      parts.programs.set(
+        name,
+        startProgram({ name, command, args, env: { ...env, ...more }, folder, shows: name === 'api', print }),
+      );
+    };
+    const url = await startAll({
+      configPath,
+      dataFolder,
+      folder,
+      env,
+      java: java.java,
+      installed,
+      log,
+      print,
+      parts,
+      start,
+      signal: starting,
+    });
+    const ports = url.ports;
+    superviseDatabase({ dataFolder, log, print, parts, signal: stopping.signal });
+    return { url: url.url, ports, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function refuseSecond(folder: string): Promise<void> {
+  const other = (await findRunning(folder)).find(({ name }) => name === 'stack');
+  if (other === undefined || other.pid === process.pid) return;
+  throw new AbideError(
+    'STACK_FAILED',
+    `A stack runs on ${folder} already (process ${other.pid}): stop it with \`abide stack stop\`, or set ABIDE_DATA to another folder.`,
+  );
+}
+
+type Start = (name: string, command: string, args: readonly string[], more?: NodeJS.ProcessEnv) => void;
+
+async function startAll({
+  configPath,
+  dataFolder,
+  folder,
+  env,
+  java,
+  installed,
+  log,
+  print,
+  parts,
+  start,
+  signal,
+}: {
+  configPath: string | undefined;
+  dataFolder: string;
+  folder: string;
+  env: NodeJS.ProcessEnv;
+  java: string;
+  installed: string;
+  log: Log;
+  print: (line: string) => void;
+  parts: Parts;
+  start: Start;
+  signal: AbortSignal;
+}): Promise<{ url: string; ports: Ports }> {
+  const ports = await choosePorts(folder);
+  const jvm = { java, installed, folder, ports, start, signal };
+  const broker = startBroker(jvm);
+  startRegistry(jvm);
+  const registry = untilAnswers(
+    `http://127.0.0.1:${ports.registry}/apis/ccompat/v7/subjects`,
+    'registry',
+    folder,
+    signal,
+  );
+  const kafka = createKafka({
+    address: { brokers: [`127.0.0.1:${ports.broker}`] },
+    clientId: 'abide-stack',
+    log,
+  });
+
+  const database = await startDatabase({ configPath, dataFolder, env, log, parts });
+  startConnect(jvm, database.urls);
+  const configFile = writeConfiguration({ folder, own: database.own, ports, storeUrl: database.storeUrl });
+  const { configuration } = database;
+  const { host, port } = configuration.listen;
+  const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+  if (await listens(host, port))
+    throw new AbideError('STACK_FAILED', `Port ${port} is taken: set PORT to another one.`);
+
+  await broker;
+  await untilTopics(kafka, ports.broker, folder, signal);
+  print('abide: the broker runs');
+  for (const store of configuration.stores) {
+    const { name } = store;
+    start(`worker-${name}`, process.execPath, [...NODE, CLI, 'worker', '--store', name], {
+      ABIDE_CONFIG: configFile,
+      ABIDE_URL: url,
+      ABIDE_KEY: database.keys.get(name),
+    });
+  }
+  await registry;
+  print('abide: the registry runs');
+  const connect = createConnectApi(`http://127.0.0.1:${ports.connect}`);
+  await untilAnswers(`http://127.0.0.1:${ports.connect}/connectors`, 'connect', folder, signal);
+  await registerAndWait(connect, { withinMs: READY_MS_MAX, signal });
+  print("abide: Connect runs, and Debezium's task in it");
+  await untilJoined(
+    kafka,
+    configuration.stores.map(({ name }) => name),
+    folder,
+    signal,
+  );
+  print(`abide: ${configuration.stores.length} worker(s) run`);
+  start('api', process.execPath, [...NODE, CLI, 'serve', '--no-workers', '--data', resolve(dataFolder)], {
+    ABIDE_CONFIG: configFile,
+  });
+  await until('api', folder, signal, () => listens(host, port));
+  return { url, ports };
+}
+
+const NODE = ['--disable-warning=ExperimentalWarning', '--disable-warning=TimeoutNegativeWarning'];
+
+type Jvm = {
+  readonly java: string;
+  readonly installed: string;
+  readonly folder: string;
+  readonly ports: Ports;
+  readonly start: Start;
+  readonly signal: AbortSignal;
+};
+
+const kafkaArgs = ({ installed }: Jvm): string[] => [
+  ...LEAN,
+  `-Dlog4j2.configurationFile=${join(DEBEZIUM, 'log4j2.properties')}`,
+  '-cp',
+  join(installed, 'libs/*'),
+];
+
+async function startBroker(jvm: Jvm): Promise<void> {
+  const { java, folder, ports, start, signal } = jvm;
+  const file = join(folder, 'broker.properties');
+  writeFileSync(
+    file,
+    fillProperties('broker.properties', {
+      broker_port: ports.broker,
+      controller_port: ports.controller,
+      data_folder: folder,
+    }),
+  );
+  if (!existsSync(join(folder, 'kafka/meta.properties'))) {
+    const format = [
+      'kafka.tools.StorageTool',
+      'format',
+      '--standalone',
+      '--ignore-formatted',
+      '-t',
+      CLUSTER_ID,
+    ];
+    await runToEnd(java, [...kafkaArgs(jvm), ...format, '-c', file], signal);
+  }
+  start('broker', java, ['-Xms192m', '-Xmx384m', ...kafkaArgs(jvm), 'kafka.Kafka', file]);
+}
+
+function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
+  const { java, installed, folder, ports, start } = jvm;
+  const file = join(folder, 'connect.properties');
+  writeFileSync(
+    file,
+    fillProperties('connect.properties', {
+      broker_port: ports.broker,
+      connect_port: ports.connect,
+      installed_folder: installed,
+    }),
+  );
+  const url = new URL(urls.replication);
+  start(
+    'connect',
+    java,
+    ['-Xms192m', '-Xmx512m', ...kafkaArgs(jvm), 'org.apache.kafka.connect.cli.ConnectDistributed', file],
+    {
+      ABIDE_REPLICATION_HOST: url.hostname,
+      ABIDE_REPLICATION_PORT: url.port || '5432',
+      ABIDE_REPLICATION_DATABASE: decodeURIComponent(url.pathname.slice(1)),
+      ABIDE_REPLICATION_USER: decodeURIComponent(url.username),
+      ABIDE_REPLICATION_PASSWORD: decodeURIComponent(url.password),
+      ABIDE_REPLICATION_SSLMODE: url.searchParams.get('sslmode') ?? 'prefer',
+      ABIDE_REGISTRY: `http://127.0.0.1:${ports.registry}/apis/registry/v2`,
+    },
+  );
+}
+
+/** Its schemas lie in a file of its own: in memory they would be gone with it, and no new consumer could read old records. */
+function startRegistry({ java, installed, folder, ports, start }: Jvm): void {
+  const registry = join(installed, 'registry');
+  start('registry', java, [
+    '-Xmx256m',
+    ...LEAN,
+    '-Dquarkus.http.host=127.0.0.1',
+    `-Dquarkus.http.port=${ports.registry}`,
+    '-Dquarkus.http.access-log.enabled=false',
+    // Without WRITE_DELAY=0 a kill right after a registration loses it.
+    `-Dquarkus.datasource.jdbc.url=jdbc:h2:file:${join(folder, 'registry/schemas')};WRITE_DELAY=0`,
+    '-Dquarkus.datasource.jdbc.initial-size=2',
+    '-Dquarkus.datasource.jdbc.min-size=2',
+    '-Dquarkus.datasource.jdbc.max-size=10',
+    '-Djava.util.logging.manager=org.jboss.logmanager.LogManager',
+    '-jar',
+    join(registry, runnerOf(registry)),
+  ]);
+}
+
+function runnerOf(folder: string): string {
+  const pom = readFileSync(join(DEBEZIUM, 'pom.xml'), 'utf8');
+  const version = /<registry>([^<]+)</.exec(pom)?.[1] ?? '';
+  const name = `apicurio-registry-app-${version}-runner.jar`;
+  if (!existsSync(join(folder, name)))
+    throw new AbideError('STACK_FAILED', `${name} is missing in ${folder}.`);
+  return name;
+}
+
+async function runToEnd(command: string, args: readonly string[], signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    execFile(command, [...args], { signal }, (error, _stdout, stderr) => {
+      if (error === null) resolve();
+      else
+        reject(
+          new AbideError('STACK_FAILED', `The broker's storage cannot be made: ${stderr.slice(-500)}`, {
+            cause: error,
+          }),
+        );
+    });
+  });
+}
+
+type Database = {
+  readonly configuration: Configuration;
+  readonly own: { readonly path: string } | undefined;
+  readonly urls: DatabaseUrls;
+  readonly storeUrl: string | undefined;
+  /** A worker's key, by its store. */
+  readonly keys: ReadonlyMap<string, string>;
+};
+
+/** PostgreSQL, unless the user's configuration names one; migrated, with a key for each worker. */
+async function startDatabase({
+  configPath,
+  dataFolder,
+  env,
+  log,
+  parts,
+}: {
+  configPath: string | undefined;
+  dataFolder: string;
+  env: NodeJS.ProcessEnv;
+  log: Log;
+  parts: Parts;
+}): Promise<Database> {
+  const startEmbedded = async (): Promise<EmbeddedPostgres> =>
+    (parts.postgres ??= await startEmbeddedPostgres({ dataFolder, log }));
+  let storeUrl: string | undefined;
+  const configuration = await loadConfiguration({
+    path: configPath,
+    env,
+    loadConnector,
+    embeddedStoreUrl: async () => (storeUrl = await (await startEmbedded()).createDatabase('crm')),
+  });
+  const urls = urlsOf(configuration, log) ?? (await startEmbedded()).urls;
+  const onLoopback = ['127.0.0.1', '::1', 'localhost'].includes(configuration.listen.host);
+  const { pool } = await openDatabase({
+    urls,
+    dataFolder,
+    keys: env['ABIDE_KEYS'],
+    mayMakeSecrets: onLoopback,
+    log,
+  });
+  const keys = new Map<string, string>();
+  const folder = join(stackFolderOf(dataFolder), 'keys');
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  try {
+    for (const { name } of configuration.stores) {
+      const file = join(folder, name);
+      const kept = existsSync(file) ? readFileSync(file, 'utf8').trim() : undefined;
+      const { token } = await createKey(pool, {
+        client: `worker-${name}`,
+        scopes: ['acknowledgements:write'],
+        store: name,
+        expiresAt: undefined,
+        caller: undefined,
+        ...(kept === undefined ? {} : { token: kept }),
+      });
+      writeFileSync(file, `${token}\n`, { mode: 0o600 });
+      keys.set(name, token);
+    }
+  } finally {
+    await pool.end();
+  }
+  const { path } = configuration;
+  return { configuration, own: path === undefined ? undefined : { path }, urls, storeUrl, keys };
+}
+
+/** The server is in a group of its own like all the others: when it is killed it is started again. */
+function superviseDatabase({
+  dataFolder,
+  log,
+  print,
+  parts,
+  signal,
+}: {
+  dataFolder: string;
+  log: Log;
+  print: (line: string) => void;
+  parts: Parts;
+  signal: AbortSignal;
+}): void {
+  const watch = async (): Promise<void> => {
+    while (!signal.aborted) {
+      await delay(250, undefined, { signal });
+      if (parts.postgres === undefined || isAlive(parts.postgres.pid)) continue;
+      print('abide: PostgreSQL ended and is started again');
+      try {
+        await parts.postgres.stop();
+        parts.postgres = await startEmbeddedPostgres({ dataFolder, log });
+      } catch (error) {
+        log.error({ error }, 'PostgreSQL could not be started, goes on trying');
+        await delay(1_000, undefined, { signal });
+      }
+    }
+  };
+  watch().catch(() => undefined);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
+  }
+}
+
+/** Those who read before those who serve them; PostgreSQL last. */
+async function stopAll(parts: Parts): Promise<void> {
+  const { programs } = parts;
+  const named = (isFirst: boolean): Program[] =>
+    [...programs.values()].filter(
+      ({ name }) => (name === 'connect' || name.startsWith('worker-')) === isFirst,
+    );
+  await Promise.all(named(true).map((program) => program.stop(STOP_MS_MAX)));
+  await Promise.all(named(false).map((program) => program.stop(STOP_MS_MAX)));
+  await parts.postgres?.stop();
+}
+
+/** Repeats a look until it holds. Throws STACK_FAILED with the end of the program's log where it takes too long. */
+async function until(
+  name: string,
+  folder: string,
+  signal: AbortSignal,
+  holds: () => Promise<boolean>,
+): Promise<void> {
+  const end = performance.now() + READY_MS_MAX;
+  for (;;) {
+    signal.throwIfAborted();
+    if (await holds().catch(() => false)) return;
+    if (performance.now() > end) {
+      throw new AbideError(
+        'STACK_FAILED',
+        `${name} was not ready within ${READY_MS_MAX / 1000} s. The end of ${logFileOf(folder, name)}:\n${endOfLog(folder, name)}`,
+      );
+    }
+    await delay(50, undefined, { signal });
+  }
+}
+
+const untilAnswers = (url: string, name: string, folder: string, signal: AbortSignal): Promise<void> =>
+  until(name, folder, signal, async () => {
+    const { statusCode, body } = await request(url, { headersTimeout: 5_000, bodyTimeout: 5_000 });
+    await body.dump();
+    return statusCode === 200;
+  });
+
+const untilTopics = async (
+  kafka: Kafka,
+  port: number,
+  folder: string,
+  signal: AbortSignal,
+): Promise<void> => {
+  // The client would pause up to a second between its own tries.
+  await until('broker', folder, signal, () => listens('127.0.0.1', port));
+  await until('broker', folder, signal, async () => {
+    await ensureTopics(kafka);
+    return true;
+  });
+};
+
+/** Whether the workers are members of their groups: then nothing that is recorded from here on is missed by them. */
+async function untilJoined(
+  kafka: Kafka,
+  stores: readonly string[],
+  folder: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const admin = kafka.admin();
+  await admin.connect();
+  try {
+    for (const store of stores) {
+      await until(`worker-${store}`, folder, signal, async () => {
+        const { groups } = await admin.describeGroups([groupOf(store)]);
+        return groups[0]?.state === 'Stable' && groups[0].members.length > 0;
+      });
+    }
+  } finally {
+    await admin.disconnect();
+  }
+}
+
+const listens = (host: string, port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connectTo({ host, port, timeout: 1_000 });
+    const done = (is: boolean) => () => {
+      socket.destroy();
+      resolve(is);
+    };
+    socket.once('connect', done(true)).once('error', done(false)).once('timeout', done(false));
+  });
+
+/** Removes topics, offsets and schemas; the ledger stays, and drives again whatever a store has not acknowledged. */
+export async function resetStack(dataFolder: string): Promise<void> {
+  const folder = stackFolderOf(dataFolder);
+  const running = await findRunning(folder);
+  if (running.length > 0) {
+    throw new AbideError(
+      'STACK_FAILED',
+      `${running.map(({ name }) => name).join(', ')} run(s): \`abide stack stop\` first.`,
+    );
+  }
+  for (const part of ['kafka', 'registry', 'logs', 'ports.json'])
+    rmSync(join(folder, part), { recursive: true, force: true });
+}

@@ -1,0 +1,46 @@
+// A stack seen from beside it.
+import { createConnectApi } from '../../debezium/connect-api.ts';
+import type { TaskState } from '../../debezium/connect-api.ts';
+import { findEmbeddedPostgres, startEmbeddedPostgres } from '../embedded-postgres.ts';
+import { quietLog } from '../log.ts';
+import { readPorts, stackFolderOf } from './layout.ts';
+import { endLeftovers, findRunning, logFileOf, untilGone } from './program.ts';
+
+const LEFTOVERS_MS_MAX = 5_000;
+
+export type StackStatus = {
+  readonly programs: readonly { name: string; pid: number; port: number | undefined; log: string }[];
+  readonly task: TaskState;
+};
+
+export async function stackStatus(dataFolder: string): Promise<StackStatus> {
+  const folder = stackFolderOf(dataFolder);
+  const ports = readPorts(folder);
+  const running = await findRunning(folder);
+  const portOf = (name: string): number | undefined =>
+    ports !== undefined && name in ports ? ports[name as keyof typeof ports] : undefined;
+  return {
+    programs: running
+      .map(({ name, pid }) => ({ name, pid, port: portOf(name), log: logFileOf(folder, name) }))
+      .toSorted((a, b) => a.name.localeCompare(b.name)),
+    task:
+      ports === undefined ? 'unknown' : await createConnectApi(`http://127.0.0.1:${ports.connect}`).state(),
+  };
+}
+
+/** Gives the names of what ended. */
+export async function stopStack(dataFolder: string): Promise<readonly string[]> {
+  const folder = stackFolderOf(dataFolder);
+  const running = await findRunning(folder);
+  const stack = running.find(({ name }) => name === 'stack');
+  if (stack !== undefined) {
+    process.kill(stack.pid, 'SIGTERM');
+    await untilGone(stack.pid);
+  }
+  const left = await endLeftovers(folder, LEFTOVERS_MS_MAX);
+  if (stack === undefined && left.length > 0 && (await findEmbeddedPostgres(dataFolder)) !== undefined) {
+    // Its server goes on as well where a stack was killed: taken over, it can be stopped properly.
+    await (await startEmbeddedPostgres({ dataFolder, log: quietLog })).stop();
+  }
+  return stack === undefined ? left : running.map(({ name }) => name);
+}

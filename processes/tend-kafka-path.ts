@@ -1,0 +1,97 @@
+// What keeps the Kafka path alive without a hand, in the API's process: topics that are missing are made, a connector that is
+// missing is registered, a task that FAILED is restarted. And what the lag says of it: a task that does not run is a stream
+// that is down, however well the workers read an end where nothing arrives.
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Configuration } from '../config/configuration.ts';
+import type { Log } from '../connectors/contract/connector.ts';
+import { createConnectApi } from '../debezium/connect-api.ts';
+import type { ConnectApi, TaskState } from '../debezium/connect-api.ts';
+import { ensureTopics } from '../debezium/ensure-topics.ts';
+import type { LagReport, SourceLag } from '../ledger/ledger.ts';
+import { createKafka } from '../stream/kafka-client.ts';
+import type { SourceStatus } from '../suppression/acknowledgement.ts';
+
+const LOOK_MS = 1_000;
+const TOPICS_MS = 5_000;
+/** A state older than this is not known any more. */
+const STALE_MS = 10_000;
+
+export type KafkaPath = AsyncDisposable & { state(): TaskState };
+
+export function tendKafkaPath({ kafka, log }: { kafka: Configuration['kafka']; log: Log }): KafkaPath {
+  const stopping = new AbortController();
+  const connect = createConnectApi(kafka.connect);
+  const client = createKafka({ address: kafka, clientId: 'abide-api', log });
+  let state: TaskState = 'unknown';
+  let seenAt = -Infinity;
+
+  const always = async (pauseMs: number, what: string, look: () => Promise<void>): Promise<void> => {
+    let failing = false;
+    while (!stopping.signal.aborted) {
+      try {
+        await look();
+        failing = false;
+      } catch (error) {
+        if (!failing) log.warn({ error }, `${what}, goes on trying`);
+        failing = true;
+      }
+      await delay(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+    }
+  };
+
+  const tended = [
+    always(LOOK_MS, 'the connector could not be tended', async () => {
+      state = await connect.state();
+      seenAt = performance.now();
+      await mend(connect, state, log);
+    }),
+    always(TOPICS_MS, 'topics could not be looked at', async () => {
+      const made = await ensureTopics(client);
+      if (made.length > 0) log.warn({ topics: made }, 'topics were missing and are made');
+    }),
+  ];
+  return {
+    state: () => (performance.now() - seenAt > STALE_MS ? 'unknown' : state),
+    [Symbol.asyncDispose]: async () => {
+      stopping.abort();
+      await Promise.race([Promise.all(tended), delay(2_000, undefined, { ref: false })]);
+    },
+  };
+}
+
+async function mend(connect: ConnectApi, state: TaskState, log: Log): Promise<void> {
+  if (state === 'failed') {
+    log.warn({}, 'the task of the connector failed and is restarted');
+    await connect.restartFailed();
+  } else if (state === 'missing') {
+    log.warn({}, 'the connector is not registered, and is');
+    await connect.register();
+  }
+}
+
+const STATUS_OF: Readonly<Record<TaskState, SourceStatus>> = {
+  running: 'ok',
+  starting: 'catching_up',
+  paused: 'down',
+  failed: 'down',
+  missing: 'down',
+  unknown: 'unknown',
+};
+const WORST: readonly SourceStatus[] = ['unknown', 'down', 'polling', 'catching_up', 'ok'];
+
+/** Pure: the lag, with what is known of the task in the entry of Kafka, which is there even where no worker was ever heard. */
+export function withKafkaPath(report: LagReport, task: TaskState): LagReport {
+  const silent: SourceLag = {
+    kind: 'kafka',
+    status: 'unknown',
+    position_age_seconds: null,
+    retained_wal_bytes: null,
+    slot: null,
+    redriven: 0,
+  };
+  const others = report.sources.filter(({ kind }) => kind !== 'kafka');
+  const own = report.sources.find(({ kind }) => kind === 'kafka') ?? silent;
+  const status = WORST.find((one) => one === own.status || one === STATUS_OF[task]) ?? 'unknown';
+  const { redriven, ...rest } = own;
+  return { ...report, sources: [{ ...rest, status, task, redriven }, ...others] };
+}

@@ -1,0 +1,402 @@
+// The topic as a change source: a consumer group a store. What is read is handed to the worker without waiting for its answer,
+// up to IN_HAND_MAX; an offset is committed once everything up to it was answered for. So a crash reads again what was under
+// way, and one decision that a store chokes on holds up the commit of its partition and nothing else.
+//
+// Nothing here needs to be complete: while the broker is away, the registry does not answer, or a record cannot be read, the
+// ledger drives what is due.
+import { setTimeout as delay } from 'node:timers/promises';
+import { SchemaRegistry } from '@kafkajs/confluent-schema-registry';
+import type { Consumer, EachBatchPayload, Kafka, KafkaMessage, Producer } from 'kafkajs';
+import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
+import type { ChangeListener, ChangeSource } from './change-source.ts';
+import { UnreadableRecord, createDecisionReader } from './decision-record.ts';
+import type { FetchSchema } from './decision-record.ts';
+import type { KafkaLog } from './kafka-client.ts';
+
+/** Below what a worker holds at most (10,000), with room for a page of the ledger. */
+const IN_HAND_MAX = 6_000;
+/** Handed over together; between two of these the group hears from us. */
+const TOGETHER = 500;
+const COMMIT_MS = 500;
+const LOOK_MS = 250;
+/** An idle fetch returns after 250 ms; a broker that is silent for this long is gone. */
+const SILENT_MS_MAX = 3_000;
+const REGISTRY_MS_MAX = 5_000;
+const RETRY_MS_MAX = 5_000;
+const PARKING_MAX = 100;
+
+/** The consumer group of a store. */
+export const groupOf = (store: string): string => `abide-${store}`;
+
+/** A registry behind its Confluent-compatible interface; `url` may carry a user and a password. */
+export function createSchemaFetch(url: string): FetchSchema {
+  const host = new URL(url);
+  const { username, password } = host;
+  host.username = host.password = '';
+  const registry = new SchemaRegistry({
+    host: host.href.replace(/\/$/, ''),
+    retry: { retries: 0 },
+    ...(username === ''
+      ? {}
+      : { auth: { username: decodeURIComponent(username), password: decodeURIComponent(password) } }),
+  });
+  return async (id) => {
+    try {
+      const late = delay(REGISTRY_MS_MAX, undefined, { ref: false }).then(() => {
+        throw new Error('the registry does not answer');
+      });
+      const schema: unknown = await Promise.race([registry.getSchema(id), late]);
+      return (schema as { schema(): object }).schema();
+    } catch (error) {
+      if (error instanceof Error && 'status' in error && error.status === 404) return undefined;
+      throw error;
+    }
+  };
+}
+
+/** Whether a batch is still ours to read, and the sign of life to the group. */
+type Reading = { readonly goesOn: () => boolean; readonly heartbeat: () => Promise<void> };
+/** What was handed over of one partition, oldest first. */
+type Piece = { readonly next: bigint; done: boolean };
+type Partition = {
+  readonly pieces: Piece[];
+  /** Records behind the end of the partition, when it was last read. */
+  behind: bigint;
+  next: bigint;
+  /** When the record that was read last was written. */
+  writtenAt: number;
+};
+
+/**
+ * Reads `topic` in the group of `store`. `onCrash` is told when the client has given up for good: only another process can go on.
+ */
+export function createKafkaSource({
+  kafka,
+  fetchSchema,
+  store,
+  topic,
+  parkedTopic,
+  log,
+  onCrash,
+}: {
+  kafka: Kafka;
+  fetchSchema: FetchSchema;
+  store: string;
+  topic: string;
+  parkedTopic: string;
+  log: KafkaLog;
+  onCrash: (error: AbideError) => void;
+}): ChangeSource {
+  const stopping = new AbortController();
+  const read = createDecisionReader(fetchSchema);
+  let partitions = new Map<number, Partition>();
+  let inHand = 0;
+  const waiters = new Set<() => void>();
+  let isMember = false;
+  /** Batches that wait for the worker or the registry: no fetch happens meanwhile, and none is missed. */
+  let waiting = 0;
+  let registryAway = false;
+  let fetchedAt = -Infinity;
+  let isLive: boolean | undefined;
+  let parked = 0;
+  let parking = 0;
+  let producer: Promise<Producer> | undefined;
+  let running: Promise<void> = Promise.resolve();
+
+  const makeRoom = (): void => {
+    for (const wake of [...waiters]) wake();
+  };
+
+  const status = (): SourceStatus => {
+    if (isLive === undefined) return 'unknown';
+    if (!isLive) return 'down';
+    return waiting > 0 || [...partitions.values()].some(({ behind }) => behind > 0n) ? 'catching_up' : 'ok';
+  };
+
+  // ---- reading ------------------------------------------------------------------------------------------------------
+
+  async function readBatch(listener: ChangeListener, payload: EachBatchPayload): Promise<void> {
+    const { batch } = payload;
+    const reading: Reading = {
+      goesOn: () => payload.isRunning() && !payload.isStale() && !stopping.signal.aborted,
+      heartbeat: () => payload.heartbeat(),
+    };
+    for (let from = 0; from < batch.messages.length; from += TOGETHER) {
+      const messages = batch.messages.slice(from, from + TOGETHER);
+      await waitFor(() => inHand < IN_HAND_MAX, reading);
+      const decisions = await decode(listener, batch.partition, messages, reading);
+      if (decisions === undefined || !reading.goesOn()) return;
+      handOver(listener, batch.partition, messages.at(-1)!, decisions, BigInt(batch.highWatermark));
+      payload.resolveOffset(messages.at(-1)!.offset);
+      await payload.heartbeat();
+    }
+  }
+
+  function handOver(
+    listener: ChangeListener,
+    number: number,
+    last: KafkaMessage,
+    decisions: readonly Decision[],
+    end: bigint,
+  ): void {
+    const next = BigInt(last.offset) + 1n;
+    const piece: Piece = { next, done: decisions.length === 0 };
+    const { pieces = [] } = partitions.get(number) ?? {};
+    pieces.push(piece);
+    partitions.set(number, { pieces, next, behind: end - next, writtenAt: Number(last.timestamp) });
+    if (piece.done) return;
+    inHand += decisions.length;
+    listener
+      .decisions(decisions)
+      .catch((error: unknown) => log.error({ error }, 'a listener failed'))
+      .finally(() => {
+        piece.done = true;
+        inHand -= decisions.length;
+        makeRoom();
+      });
+  }
+
+  /** Undefined where the consumer stops meanwhile. */
+  async function decode(
+    listener: ChangeListener,
+    partition: number,
+    messages: readonly KafkaMessage[],
+    reading: Reading,
+  ): Promise<Decision[] | undefined> {
+    const decisions: Decision[] = [];
+    for (const message of messages) {
+      for (let failures = 0; ; failures += 1) {
+        try {
+          const decision = read(message.value);
+          decisions.push(decision instanceof Promise ? await decision : decision);
+          if (failures > 0) registryAway = false;
+          break;
+        } catch (error) {
+          if (error instanceof UnreadableRecord) {
+            park(partition, message, error);
+            break;
+          }
+          // The registry is away: the record waits, its decision does not, since the ledger is polled while we are down.
+          if (!registryAway)
+            log.warn({ partition, error }, 'the schema registry does not answer, the ledger is polled');
+          registryAway = true;
+          look(listener);
+          const until = performance.now() + Math.min(RETRY_MS_MAX, 250 * 2 ** failures);
+          await waitFor(() => performance.now() > until, reading);
+          if (!reading.goesOn()) return undefined;
+        }
+      }
+    }
+    return decisions;
+  }
+
+  /** Waits while the group hears from us: it would take a silent member's partitions away. */
+  async function waitFor(holds: () => boolean, { goesOn, heartbeat }: Reading): Promise<void> {
+    if (holds()) return;
+    waiting += 1;
+    try {
+      while (!holds() && goesOn()) {
+        await new Promise<void>((resolve) => {
+          const wake = (): void => {
+            clearTimeout(timer);
+            waiters.delete(wake);
+            resolve();
+          };
+          const timer = setTimeout(wake, LOOK_MS);
+          waiters.add(wake);
+        });
+        await heartbeat();
+      }
+    } finally {
+      waiting -= 1;
+    }
+  }
+
+  // ---- what cannot be read --------------------------------------------------------------------------------------------
+
+  function park(partition: number, message: KafkaMessage, { code, cause }: UnreadableRecord): void {
+    parked += 1;
+    log.error(
+      { topic, partition, offset: message.offset, bytes: message.value?.length ?? 0, code, cause },
+      'a record cannot be read: it is parked, and the ledger drives its decision',
+    );
+    if (parking >= PARKING_MAX) return;
+    parking += 1;
+    keep(partition, message, code)
+      .catch((error: unknown) => {
+        log.warn({ partition, offset: message.offset, error }, 'a parked record could not be kept');
+      })
+      .finally(() => {
+        parking -= 1;
+      });
+  }
+
+  async function keep(partition: number, message: KafkaMessage, code: string): Promise<void> {
+    producer ??= (async () => {
+      const made = kafka.producer({ retry: { retries: 2 } });
+      await made.connect();
+      return made;
+    })();
+    producer.catch(() => (producer = undefined));
+    const headers = {
+      topic,
+      partition: String(partition),
+      offset: message.offset,
+      group: groupOf(store),
+      code,
+    };
+    await (
+      await producer
+    ).send({ topic: parkedTopic, messages: [{ key: message.key, value: message.value, headers }] });
+  }
+
+  // ---- committing -----------------------------------------------------------------------------------------------------
+
+  /** Offsets up to which everything was answered for, taken off the pieces that wait. */
+  function answered(): { topic: string; partition: number; offset: string }[] {
+    return [...partitions].flatMap(([partition, { pieces }]) => {
+      const open = pieces.findIndex(({ done }) => !done);
+      const count = open < 0 ? pieces.length : open;
+      if (count === 0) return [];
+      const offset = String(pieces[count - 1]!.next);
+      pieces.splice(0, count - 1);
+      return [{ topic, partition, offset }];
+    });
+  }
+
+  const committed = new Map<number, string>();
+  async function commit(consumer: Consumer): Promise<void> {
+    const fresh = answered().filter(({ partition, offset }) => committed.get(partition) !== offset);
+    if (fresh.length === 0) return;
+    await consumer.commitOffsets(fresh);
+    for (const { partition, offset } of fresh) committed.set(partition, offset);
+  }
+
+  // ---- life -----------------------------------------------------------------------------------------------------------
+
+  /** Says so where the stream began to deliver, or ceased to. */
+  function look(listener: ChangeListener): void {
+    const delivers =
+      isMember && !registryAway && (waiting > 0 || performance.now() - fetchedAt < SILENT_MS_MAX);
+    if (delivers === isLive || (isLive === undefined && !delivers)) return;
+    isLive = delivers;
+    if (delivers) listener.live();
+    else listener.down(registryAway ? 'registry' : isMember ? 'silent' : 'not a member');
+  }
+
+  /** One consumer's life; resolves when it is told to stop, rejects where it could not start. */
+  async function consume(listener: ChangeListener): Promise<void> {
+    const consumer = kafka.consumer({
+      groupId: groupOf(store),
+      sessionTimeout: 6_000,
+      heartbeatInterval: 1_000,
+      rebalanceTimeout: 6_000,
+      maxWaitTimeInMs: 250,
+      metadataMaxAge: 30_000,
+      allowAutoTopicCreation: false,
+    });
+    consumer.on('consumer.group_join', () => {
+      // Reading begins at what was committed; what is under way elsewhere is answered for on its own.
+      partitions = new Map();
+      committed.clear();
+      isMember = true;
+      fetchedAt = performance.now();
+      look(listener);
+    });
+    consumer.on('consumer.fetch', () => {
+      fetchedAt = performance.now();
+      look(listener);
+    });
+    consumer.on('consumer.crash', ({ payload: { error, restart } }) => {
+      isMember = false;
+      look(listener);
+      if (restart || stopping.signal.aborted) return;
+      onCrash(
+        new AbideError('KAFKA_FAILED', `The Kafka client of ${store} gave up: ${error.message}`, {
+          cause: error,
+        }),
+      );
+    });
+    const looking = setInterval(() => look(listener), LOOK_MS);
+    let committing: Promise<void> | undefined;
+    const timer = setInterval(() => {
+      committing ??= commit(consumer)
+        // The group moves its partitions around: whoever has them next reads again from the last commit.
+        .catch((error: unknown) => log.debug({ error }, 'offsets were not committed, goes on trying'))
+        .finally(() => (committing = undefined));
+    }, COMMIT_MS);
+    try {
+      await consumer.connect();
+      await consumer.subscribe({ topic, fromBeginning: true });
+      await consumer.run({
+        autoCommit: false,
+        eachBatchAutoResolve: false,
+        partitionsConsumedConcurrently: 12,
+        eachBatch: (payload) => readBatch(listener, payload),
+      });
+      await delay(2 ** 31 - 1, undefined, { signal: stopping.signal });
+    } finally {
+      clearInterval(looking);
+      clearInterval(timer);
+      await committing;
+      await commit(consumer).catch(() => undefined);
+      isMember = false;
+      await Promise.race([consumer.disconnect(), delay(2_000, undefined, { ref: false })]).catch(
+        () => undefined,
+      );
+    }
+  }
+
+  async function run(listener: ChangeListener): Promise<void> {
+    for (let failures = 1; !stopping.signal.aborted; failures += 1) {
+      try {
+        await consume(listener);
+      } catch (error) {
+        if (stopping.signal.aborted) return;
+        if (failures === 1 || isLive !== false) {
+          log.warn({ error }, 'Kafka cannot be reached, the ledger is polled');
+          isLive = false;
+          listener.down('unreachable');
+        }
+        const pauseMs = Math.min(RETRY_MS_MAX, 200 * 2 ** failures) * (0.5 + Math.random() / 2);
+        await delay(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+      }
+    }
+  }
+
+  return {
+    start: (listener) => {
+      running = run(listener).catch((error: unknown) => log.error({ error }, 'the Kafka source stopped'));
+    },
+    report: (): SourceReport => {
+      const now = performance.now();
+      // Behind the end the position is as old as the record that was read last; at the end as the last look at it.
+      const ages = [...partitions.values()]
+        .filter(({ behind }) => behind > 0n)
+        .map(({ writtenAt }) => Math.max(0, Date.now() - writtenAt));
+      const ageMs = Math.max(now - fetchedAt, ...ages);
+      return {
+        kind: 'kafka',
+        status: status(),
+        position:
+          partitions.size === 0
+            ? undefined
+            : [...partitions]
+                .toSorted(([a], [b]) => a - b)
+                .map(([partition, { next }]) => `${partition}:${next}`)
+                .join(',')
+                .slice(0, 128),
+        positionAgeSeconds: Number.isFinite(ageMs) ? Math.round(ageMs / 100) / 10 : undefined,
+        parked,
+      };
+    },
+    [Symbol.asyncDispose]: async () => {
+      stopping.abort();
+      makeRoom();
+      await running;
+      await producer?.then((made) => made.disconnect()).catch(() => undefined);
+    },
+  };
+}
