@@ -3,7 +3,8 @@
 //
 // In the data folder: postgres/ (the cluster), postgres.json (0600: port and passwords), postgres.log.
 // Whoever started or took over the server holds a session with an advisory lock until stop(): a second Abide on the
-// same folder is refused, and a killed one frees the lock by dying.
+// same folder is refused, and a killed one frees the lock by dying. Where that session ends otherwise, the server is
+// started again, at the same port.
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -43,6 +44,7 @@ type Role = keyof typeof ROLES;
 const START_MS_MAX = 30_000;
 /** A fast shutdown that takes longer is followed by an immediate one, which the write-ahead log makes good. */
 const FAST_SHUTDOWN_MS_MAX = 20_000;
+const REVIVE_MS = 1_000;
 const LOCK = "hashtext('abide.embedded_postgres')";
 
 const SETTINGS: Readonly<Record<string, string>> = {
@@ -179,30 +181,54 @@ export async function startEmbeddedPostgres({
     log.info({ folder: folder.cluster }, 'making a PostgreSQL cluster');
     await makeCluster(folder, binaries, kept ?? (await keep(folder)));
   }
-  const { server, client } = await startOrTakeOver(folder, binaries, { ...SETTINGS, ...settings }, log);
+  const all = { ...SETTINGS, ...settings };
+  let running = await startOrTakeOver({ folder, binaries, settings: all, log });
 
   let stopping: Promise<void> | undefined;
-  client.on('error', (error) => {
-    if (stopping === undefined) log.error({ error }, 'the embedded PostgreSQL went away');
-  });
-  const stop = async (): Promise<void> => {
-    await client.end().catch(() => undefined);
-    await server.stop();
+  let reviving: Promise<void> | undefined;
+  const watch = (): void => {
+    running.client.once('end', () => {
+      if (stopping === undefined) reviving = revive();
+    });
   };
+  /** The server was killed, or our session on it was. */
+  async function revive(): Promise<void> {
+    const { port } = running.server.kept;
+    log.error({ folder: folder.cluster }, 'the embedded PostgreSQL went away, it is started again');
+    while (stopping === undefined) {
+      try {
+        running = await startOrTakeOver({ folder, binaries, settings: all, log, port });
+        watch();
+        log.info({ pid: running.server.pid }, 'the embedded PostgreSQL is back');
+        return;
+      } catch (error) {
+        log.error({ error }, 'the embedded PostgreSQL does not start, goes on trying');
+        await pause(REVIVE_MS);
+      }
+    }
+  }
+  const stop = async (): Promise<void> => {
+    await reviving;
+    await running.client.end().catch(() => undefined);
+    await running.server.stop();
+  };
+  watch();
   try {
-    await makeRoles(client, server.kept);
-    await makeDatabase(client, DATABASE);
+    await makeRoles(running.client, running.server.kept);
+    await makeDatabase(running.client, DATABASE);
   } catch (error) {
-    await stop();
+    await (stopping ??= stop());
     throw failed('The roles and the database could not be made.', error);
   }
   return {
-    ...urlsOf(server.kept),
+    ...urlsOf(running.server.kept),
     freshlyMade,
-    pid: server.pid,
+    get pid() {
+      return running.server.pid;
+    },
     createDatabase: async (name) => {
-      await makeDatabase(client, name);
-      return urlOf(server.kept, 'owner', name);
+      await makeDatabase(running.client, name);
+      return urlOf(running.server.kept, 'owner', name);
     },
     stop: () => (stopping ??= stop()),
   };
@@ -371,12 +397,20 @@ async function findRunner(user: User | undefined, binaries: Binaries, data: stri
 /** A server that answers, with our session on it. */
 type Server = { readonly kept: Kept; readonly pid: number; stop(): Promise<void> };
 
-async function startOrTakeOver(
-  folder: Folder,
-  binaries: Binaries,
-  settings: Readonly<Record<string, string>>,
-  log: Pick<Log, 'info'>,
-): Promise<{ server: Server; client: pg.Client }> {
+async function startOrTakeOver({
+  folder,
+  binaries,
+  settings,
+  log,
+  port,
+}: {
+  folder: Folder;
+  binaries: Binaries;
+  settings: Readonly<Record<string, string>>;
+  log: Pick<Log, 'info'>;
+  /** Where the server must listen: others know it by then. Else another port is chosen where ours is taken. */
+  port?: number;
+}): Promise<{ server: Server; client: pg.Client }> {
   const runner = await findRunner(await serverUser(folder.cluster), binaries, folder.cluster);
   const until = performance.now() + START_MS_MAX;
   for (;;) {
@@ -394,7 +428,7 @@ async function startOrTakeOver(
       const stop = (): Promise<void> => stopServer(running.pid, whenGone(running.pid));
       return { server: { kept: { ...kept, port: running.port }, pid: running.pid, stop }, client };
     }
-    if ((await tryPort(kept.port)) === undefined) kept = await movePort(folder, kept);
+    if (port === undefined && (await tryPort(kept.port)) === undefined) kept = await movePort(folder, kept);
     const { child, exited, said } = await spawnServer(folder, binaries, runner, settings, kept.port);
     const alive = (): boolean => child.exitCode === null && child.signalCode === null;
     const client = await connect(kept, folder, alive, until).catch(async (error: unknown) => {

@@ -159,8 +159,9 @@ test('a second Abide on the same folder is refused and leaves the first one its 
   }
 });
 
-test('a start waits for the backends of a killed server to end', async () => {
+test('a killed server is started again at the same port, once its last backend has ended', async () => {
   const killed = await start();
+  const { pid, port } = killed;
   const { backend } = await withClient(killed.superuserUrl, async (client) => {
     const { rows } = await client.query<{ backend: number }>('select pg_backend_pid() as backend');
     // A backend that computes does not notice that its server is gone.
@@ -175,27 +176,42 @@ test('a start waits for the backends of a killed server to end', async () => {
       );
       expect(active.rowCount).toBe(1);
     });
-    process.kill(killed.pid, 'SIGKILL');
+    process.kill(pid, 'SIGKILL');
     return rows[0]!;
   });
-  await eventually(() => {
-    expect(isAlive(killed.pid)).toBe(false);
-  });
-
-  const restarted = start();
   await eventually(async () => {
     expect(await logText()).toContain('pre-existing shared memory block');
   });
   process.kill(backend, 'SIGKILL');
 
-  expect((await restarted).pid).not.toBe(killed.pid);
+  await eventually(async () => {
+    expect(await show(killed.superuserUrl, 'port')).toBe(`${port}`);
+    expect(killed.pid).not.toBe(pid);
+  });
+  // It is ours as before: a second Abide is refused, and stop() ends it.
+  await expect(start()).rejects.toMatchObject({ message: expect.stringContaining('Another Abide runs') });
+  await killed.stop();
+  expect(isAlive(killed.pid)).toBe(false);
+});
+
+test('an Abide that loses its session alone takes its server over again', async () => {
+  const postgres = await start();
+  const { pid } = postgres;
+  await withClient(postgres.superuserUrl, (client) =>
+    client.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"),
+  );
+  await eventually(async () => {
+    await expect(start()).rejects.toMatchObject({ message: expect.stringContaining('Another Abide runs') });
+  });
+  expect(postgres.pid).toBe(pid);
 });
 
 test('a process number that another program has now does not keep the server from starting', async () => {
-  const killed = await start();
-  process.kill(killed.pid, 'SIGKILL');
+  const { abide, pid } = await startInAnotherProcess();
+  await kill(abide);
+  process.kill(pid, 'SIGKILL');
   await eventually(() => {
-    expect(isAlive(killed.pid)).toBe(false);
+    expect(isAlive(pid)).toBe(false);
   });
   const pidFile = join(folder, 'postgres/postmaster.pid');
   await writeFile(pidFile, (await readFile(pidFile, 'utf8')).replace(/^\d+/, `${process.ppid}`));
