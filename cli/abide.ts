@@ -46,6 +46,8 @@ for (const add of [
   add(program);
 }
 
+// `abide audit | head`: whoever read has what they wanted.
+process.stdout.on('error', () => process.exit(EXIT.done));
 try {
   await program.parseAsync();
 } catch (error) {

@@ -52,12 +52,8 @@ const node = (isUpToDate() && pinnedNode()) || install();
 const child = spawn(node, ['--disable-warning=ExperimentalWarning', ...process.argv.slice(2)], {
   stdio: 'inherit',
 });
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-  process.on(signal, () => {
-    // A terminal sends these to the whole process group, and twice means "at once" to whoever counts.
-    if (signal === 'SIGTERM' || !process.stdin.isTTY) child.kill(signal);
-  });
-}
+// A terminal tells the whole process group, so the program may hear it twice and takes it as once.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
 child.on('error', (error) => {
   process.stderr.write(`abide: ${node} cannot be run: ${error.message}\n`);
   process.exit(1);

@@ -2,7 +2,7 @@
 import { hostname, userInfo } from 'node:os';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
-import { createKey, KEY_SCOPES, listKeys, revokeKey } from '../ledger/api-keys.ts';
+import { createKey, KEY_SCOPES, listKeys, makeToken, revokeKey } from '../ledger/api-keys.ts';
 import { readAudit } from '../ledger/audit.ts';
 import { makeKeyRing } from '../ledger/key-ring.ts';
 import type { Caller } from '../ledger/ledger.ts';
@@ -125,6 +125,10 @@ export function addKeys(program: Command): void {
       'Print a new key ring for ABIDE_KEYS. Keep it: a database never starts with another ring than its own.',
     )
     .action(() => print(makeKeyRing().trim()));
+  keys
+    .command('token')
+    .description('Print a new key for ABIDE_ADMIN_KEY. No Abide knows it until it starts with it.')
+    .action(() => print(makeToken()));
 }
 
 export function addStores(program: Command): void {

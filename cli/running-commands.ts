@@ -5,6 +5,7 @@ import { dataFolderOf } from '../config/data-folder.ts';
 import { runDemo } from '../processes/demo.ts';
 import { createLog } from '../processes/log.ts';
 import { serve } from '../processes/serve.ts';
+import type { Announced } from '../processes/serve.ts';
 import { runWorker } from '../processes/worker.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { fail, print } from './output.ts';
@@ -13,24 +14,48 @@ const STOP_MS_MAX = 30_000;
 
 export const logOf = () => createLog(process.env.ABIDE_LOG ?? 'warn');
 
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
+
 /**
- * Stops once, cleanly, on SIGINT, SIGTERM or an error nobody caught; a second signal ends at once. Called before the start
- * is awaited: a signal in between would leave the database that was just started behind.
+ * Stops once, cleanly, on a signal or an error nobody caught. Called before the start is awaited: a signal in between
+ * would leave the database that was just started behind. So would an end at the second signal, and there nearly always is
+ * one: a terminal or a supervisor tells the whole process group, and npm passes on what it was told.
  */
 export function stopOnSignal(
   starting: Promise<{ stop(): Promise<void> }>,
   /** Ends a start that would take long by itself. */
   hurry: () => void = () => undefined,
 ): void {
-  closeWithGrace({ delay: STOP_MS_MAX, logger: false }, async ({ signal, err }) => {
-    if (err !== undefined) process.stderr.write(`abide: ${err.message}\n`);
-    else print(`${signal ?? 'close'}: stopping, what is under way is finished first`);
-    hurry();
-    // A start that failed has stopped what it had started, and says why itself.
-    const running = await starting.catch(() => undefined);
-    await running?.stop();
-    print('stopped');
-  });
+  // The terminal is closed, or it was `npm start | head`: that nobody reads any more is no reason to end.
+  for (const stream of [process.stdout, process.stderr])
+    stream.removeAllListeners('error').on('error', () => undefined);
+  let why: string | undefined;
+  const closing = closeWithGrace(
+    {
+      delay: STOP_MS_MAX,
+      logger: false,
+      skip: [...SIGNALS],
+      onTimeout: () => process.stderr.write(`abide: not stopped within ${STOP_MS_MAX / 1000} s\n`),
+      onSecondError: (error) => process.stderr.write(`abide: ${String(error)}\n`),
+    },
+    async ({ err }) => {
+      why ??= 'close';
+      if (err !== undefined) process.stderr.write(`abide: ${err.message}\n`);
+      else print(`${why}: stopping, what is under way is finished first`);
+      hurry();
+      // A start that failed has stopped what it had started, and says why itself.
+      const running = await starting.catch(() => undefined);
+      await running?.stop();
+      print('stopped');
+    },
+  );
+  for (const signal of SIGNALS) {
+    process.on(signal, () => {
+      if (why !== undefined) return;
+      why = signal;
+      closing.close();
+    });
+  }
 }
 
 export function addServe(program: Command): void {
@@ -53,19 +78,29 @@ export function addServe(program: Command): void {
         workers: options.workers,
         log: logOf(),
         print,
+        announce,
       });
       stopOnSignal(starting);
-      const serving = await starting;
-      print(`abide: ready at ${serving.url} after ${((performance.now() - began) / 1000).toFixed(1)} s`);
-      if (serving.adminKey === undefined) return;
-      print(`
-administrator's key: ${serving.adminKey}
+      await starting;
+      print(`abide: ready after ${((performance.now() - began) / 1000).toFixed(1)} s`);
+    });
+}
 
+/** Where it listens, the administrator's key the first time, and a line that works as pasted. */
+function announce({ url, adminKey }: Announced): void {
+  print(`abide: listening at ${url}`);
+  if (adminKey === undefined) {
+    return print(
+      "no administrator's key is kept here: `abide keys create --client NAME --scope opt_outs:write` makes a key",
+    );
+  }
+  if (adminKey.madeIn !== undefined)
+    print(`\nadministrator's key: ${adminKey.token}\n  (new, and kept in ${adminKey.madeIn})`);
+  print(`
 Record an opt-out (paste this):
 
-  curl -s ${serving.url}/v1/opt-outs -H 'Authorization: Bearer ${serving.adminKey}' -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d '{"subject":{"email":"ada@example.com"}}'
+  curl -s ${url}/v1/opt-outs -H 'Authorization: Bearer ${adminKey.token}' -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d '{"subject":{"email":"ada@example.com"}}'
 `);
-    });
 }
 
 export function addWorker(program: Command): void {
@@ -111,6 +146,11 @@ export function addDemo(program: Command): void {
       'Half a minute: an opt-out arrives, the store is taken away, the lag shows it, the store comes back',
     )
     .action(async () => {
-      await runDemo({ print, log: createLog(process.env.ABIDE_LOG ?? 'silent') });
+      const ending = new AbortController();
+      for (const signal of SIGNALS)
+        process.on(signal, () => {
+          ending.abort(new Error(`${signal}: the demo is stopped and its folder removed`));
+        });
+      await runDemo({ print, log: createLog(process.env.ABIDE_LOG ?? 'silent'), signal: ending.signal });
     });
 }

@@ -14,8 +14,19 @@ const LOOK_MS = 250;
 
 type OptOut = { id: string; propagation: { state: string; confirmed: number; required: number } };
 
-/** Posts, takes the store away, shows the lag, gives the store back. Throws where anything is not as promised. */
-export async function runDemo({ print, log }: { print: (line: string) => void; log: Log }): Promise<void> {
+/**
+ * Posts, takes the store away, shows the lag, gives the store back. Throws where anything is not as promised, and the
+ * signal's reason where that ends it; nothing is left behind in any case.
+ */
+export async function runDemo({
+  print,
+  log,
+  signal,
+}: {
+  print: (line: string) => void;
+  log: Log;
+  signal: AbortSignal;
+}): Promise<void> {
   await using undone = new AsyncDisposableStack();
   const dataFolder = await mkdtemp(join(tmpdir(), 'abide-demo-'));
   undone.defer(() => rm(dataFolder, { recursive: true, force: true }));
@@ -27,8 +38,10 @@ export async function runDemo({ print, log }: { print: (line: string) => void; l
     workers: true,
     log,
     print: () => undefined,
+    announce: () => undefined,
   });
   undone.defer(() => serving.stop());
+  signal.throwIfAborted();
   const server = await findEmbeddedPostgres(dataFolder);
   const admin = new pg.Client(server!.superuserUrl);
   await admin.connect();
@@ -69,6 +82,7 @@ export async function runDemo({ print, log }: { print: (line: string) => void; l
       if (reached(lag)) return;
       if (performance.now() > deadline) throw new Error(`crm was not ${what} within a minute`);
       await delay(LOOK_MS);
+      signal.throwIfAborted();
     }
   }
 

@@ -69,7 +69,7 @@ export async function openDatabase({
         if (!mayMakeSecrets) {
           throw new AbideError(
             'KEYS_MISSING',
-            'Abide listens beyond this machine and makes up no secrets there: set ABIDE_KEYS (`abide keys ring` prints a new ring).',
+            'Abide listens beyond this machine and makes up no secrets there: set ABIDE_KEYS (`abide keys ring` prints a new ring) and ABIDE_ADMIN_KEY (`abide keys token`).',
           );
         }
         writeFileSync(file, text, { mode: 0o600, flag: 'wx' });

@@ -1,12 +1,14 @@
 // Everything in one process: database, API, change source and a worker a store. The only place, beside worker.ts, that
 // names both a source and stores.
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { createApp } from '../api/app.ts';
+import type { Handler } from '../api/app.ts';
 import { listen } from '../api/server.ts';
+import type { Listening } from '../api/server.ts';
 import { loadConfiguration } from '../config/configuration.ts';
-import type { StoreConfiguration } from '../config/configuration.ts';
+import type { Address, StoreConfiguration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import type { LedgerAccess } from '../consumers/ledger-access.ts';
 import { startWorker } from '../consumers/worker.ts';
@@ -34,6 +36,19 @@ export type ServeOptions = {
   readonly log: Log;
   /** A line for whoever watches the terminal. */
   readonly print: (line: string) => void;
+  /** Called once, when it listens and before /readyz first answers 200. */
+  readonly announce: (announced: Announced) => void;
+};
+
+export type Announced = {
+  readonly url: string;
+  readonly adminKey: AdministratorKey | undefined;
+};
+
+export type AdministratorKey = {
+  readonly token: string;
+  /** The file that keeps it from now on; undefined: it is not new. */
+  readonly madeIn: string | undefined;
 };
 
 export type Serving = {
@@ -53,9 +68,10 @@ export async function serve({
   workers,
   log,
   print,
+  announce,
 }: ServeOptions): Promise<Serving> {
   await using started = new AsyncDisposableStack();
-  mkdirSync(dataFolder, { recursive: true });
+  makeFolder(dataFolder);
   let embedded: Awaited<ReturnType<typeof startEmbeddedPostgres>> | undefined;
   const startEmbedded = async (): Promise<NonNullable<typeof embedded>> => {
     if (embedded === undefined) {
@@ -81,7 +97,7 @@ export async function serve({
   const { pool, ring } = await openDatabase({
     urls,
     dataFolder,
-    keys: env.ABIDE_KEYS,
+    keys: env.ABIDE_KEYS || undefined,
     mayMakeSecrets: onLoopback,
     log,
   });
@@ -129,7 +145,7 @@ export async function serve({
   const adminKey = await administratorKey({
     ledger,
     dataFolder,
-    given: env.ABIDE_ADMIN_KEY,
+    given: env.ABIDE_ADMIN_KEY || undefined,
     mayMake: onLoopback,
   });
 
@@ -157,15 +173,46 @@ export async function serve({
     started.defer(() => running.stop());
   }
 
-  const listening = await listen(api.handler, configuration.listen);
+  const listening = await listenAt(api.handler, configuration.listen, 'start with PORT=… or change `listen`');
   started.defer(() => listening.close());
   if (api.opsHandler !== undefined) {
-    const ops = await listen(api.opsHandler, configuration.opsListen);
+    const ops = await listenAt(api.opsHandler, configuration.opsListen, 'change `ops_listen`');
     started.defer(() => ops.close());
   }
+  announce({ url: listening.url, adminKey });
   ready = true;
   const everything = started.move();
-  return { url: listening.url, adminKey, stop: () => everything.disposeAsync() };
+  return { url: listening.url, adminKey: adminKey?.token, stop: () => everything.disposeAsync() };
+}
+
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    throw new Error(
+      `The data folder ${folder} cannot be used (${codeOf(cause)}): name one of yours by ABIDE_DATA or --data.`,
+      { cause },
+    );
+  }
+}
+
+const codeOf = (error: unknown): string => String((error as NodeJS.ErrnoException).code);
+
+const WHY_NOT: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'somebody else listens there',
+  EACCES: 'this user may not',
+  EADDRNOTAVAIL: 'this machine does not have that address',
+  ENOTFOUND: 'there is no such host',
+};
+
+async function listenAt(handler: Handler, { host, port }: Address, fix: string): Promise<Listening> {
+  try {
+    return await listen(handler, { host, port });
+  } catch (cause) {
+    const code = codeOf(cause);
+    throw new Error(`Cannot listen on ${host} port ${port}: ${WHY_NOT[code] ?? code}; ${fix}.`, { cause });
+  }
 }
 
 /**
@@ -182,7 +229,7 @@ async function administratorKey({
   dataFolder: string;
   given: string | undefined;
   mayMake: boolean;
-}): Promise<string | undefined> {
+}): Promise<AdministratorKey | undefined> {
   const fields = {
     client: 'administrator',
     scopes: ADMINISTRATOR_SCOPES,
@@ -190,22 +237,31 @@ async function administratorKey({
     expiresAt: undefined,
     caller: undefined,
   };
-  if (given !== undefined) return (await ledger.createKey({ ...fields, token: given })).token;
+  if (given !== undefined) {
+    try {
+      return { token: (await ledger.createKey({ ...fields, token: given })).token, madeIn: undefined };
+    } catch (cause) {
+      if (!(cause instanceof AbideError && cause.code === 'invalid-request')) throw cause;
+      throw new Error(
+        `ABIDE_ADMIN_KEY cannot be used: ${cause.message} \`abide keys token\` prints a new one.`,
+        { cause },
+      );
+    }
+  }
   const file = join(dataFolder, 'admin.key');
   if (existsSync(file)) {
-    const kept = readFileSync(file, 'utf8').trim();
-    return (await ledger.authenticate(kept)) === undefined ? undefined : kept;
+    const token = readFileSync(file, 'utf8').trim();
+    return (await ledger.authenticate(token)) === undefined ? undefined : { token, madeIn: undefined };
   }
   if ((await ledger.listKeys()).some((key) => key.store === undefined)) return undefined;
   if (!mayMake) {
-    throw new AbideError(
-      'unauthenticated',
-      'Abide listens beyond this machine and makes up no secrets there: set ABIDE_ADMIN_KEY, or make keys on loopback first.',
+    throw new Error(
+      'Abide listens beyond this machine and makes up no secrets there: set ABIDE_ADMIN_KEY (`abide keys token` prints a new one).',
     );
   }
   const { token } = await ledger.createKey(fields);
   writeFileSync(file, `${token}\n`, { mode: 0o600 });
-  return token;
+  return { token, madeIn: file };
 }
 
 const toRegistration = (store: StoreConfiguration): StoreRegistration => ({

@@ -65,10 +65,15 @@ export const ERRORS = {
     500,
     'The key ring lacks a key that the database uses',
     false,
-    'Restore the key ring that belongs to this database (ABIDE_KEYS or keys.json in the data folder).',
+    'Give it the ring that belongs to this database: ABIDE_KEYS, or keys.json in the data folder.',
   ),
   KEYS_INVALID: entry(500, 'The key ring cannot be read', false, 'Restore it from its backup.'),
-  CONFIG_INVALID: entry(500, 'The configuration is wrong', false, 'Line and column are named.'),
+  CONFIG_INVALID: entry(
+    500,
+    'The configuration is wrong',
+    false,
+    'Mend what is named, and try it with `abide config check`.',
+  ),
   DATABASE_UNREACHABLE: entry(
     500,
     'The database cannot be reached',
@@ -99,7 +104,12 @@ export const ERRORS = {
     true,
     'Start the worker again: it goes on where it was, and the ledger asks for what was missed.',
   ),
-  STORE_UNREACHABLE: entry(500, 'A store cannot be reached', true, 'The worker goes on trying by itself.'),
+  STORE_UNREACHABLE: entry(
+    500,
+    'A store cannot be reached',
+    true,
+    'Check that it runs and lets us in; the worker goes on trying by itself.',
+  ),
   STORE_TIMEOUT: entry(500, 'A store did not answer in time', true, 'The worker goes on trying by itself.'),
   STORE_FAILED: entry(500, 'A store failed a call', true, 'The worker goes on trying by itself.'),
   NOT_HELD: entry(

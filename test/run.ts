@@ -1,6 +1,6 @@
 // `npm test`: what will run, what cannot and why; then everything that can. A file's name says what it needs:
 // `apply.pg.redis.test.ts` needs PostgreSQL and Redis, `scope.test.ts` nothing.
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -20,6 +20,13 @@ const answers = (target: { port: number; host: string } | { path: string }): Pro
   });
 const listens = (port: number): Promise<boolean> => answers({ port, host: '127.0.0.1' });
 
+const runs = (program: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    execFile(program, ['--version'], (error) => {
+      resolve(error === null);
+    });
+  });
+
 const anyOf = async (checks: readonly Promise<boolean>[]): Promise<boolean> =>
   (await Promise.all(checks)).includes(true);
 const allOf = async (checks: readonly Promise<boolean>[]): Promise<boolean> =>
@@ -31,6 +38,7 @@ type Kind = { readonly name: string; readonly needs: string; readonly isHere: ()
 const KINDS: Readonly<Record<string, Kind>> = {
   pg: { name: 'postgres', needs: 'PostgreSQL, embedded', isHere: startPostgres },
   redis: { name: 'redis', needs: 'Redis at 127.0.0.1:6379', isHere: () => listens(6379) },
+  curl: { name: 'curl', needs: 'curl', isHere: () => runs('curl') },
   stack: {
     name: 'stack',
     needs: 'Kafka at 127.0.0.1:9092 and Connect at 8083 (npm run stack)',

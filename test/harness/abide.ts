@@ -47,19 +47,39 @@ export async function freePort(): Promise<number> {
 export function spawnAbide(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
-): { child: ChildProcess; ended: Promise<number | null>; output: () => string } {
+): { child: ChildProcess; ended: Promise<number | null>; output: () => string; stdout: () => string } {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', CLI, ...args], {
     env: { ...process.env, NODE_OPTIONS: '', ABIDE_CONFIG: '', ABIDE_LOG: 'info', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';
+  let stdout = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
-      if (output.length < OUTPUT_MAX) output += text;
+      if (output.length >= OUTPUT_MAX) return;
+      output += text;
+      if (stream === child.stdout) stdout += text;
     });
   }
   const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
-  return { child, ended, output: () => output };
+  return { child, ended, output: () => output, stdout: () => stdout };
+}
+
+export type Ran = {
+  readonly code: number | null;
+  readonly stdout: string;
+  /** Standard output and standard error, as a terminal shows them. */
+  readonly output: string;
+};
+
+/** Runs a command of `abide` to its end. */
+export async function runAbide(
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): Promise<Ran> {
+  const { ended, output, stdout } = spawnAbide(args, env);
+  const code = await ended;
+  return { code, stdout: stdout(), output: output() };
 }
 
 /** Starts `abide serve` and returns once /readyz answers 200. `config` is the text of an abide.yaml. */
