@@ -2,26 +2,22 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
+import { toDecision, UnreadableRow } from '../stream/decision-row.ts';
 import { AbideError } from '../suppression/errors.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
-const HEADERS_MS_MAX = 35_000;
+/** How long the API may take to answer, beyond what it was asked to wait. */
+const ANSWER_MS_MAX = 10_000;
 
-/** What the API answers to a worker, as far as it is read here. */
-type WireDecision = {
-  readonly seq: number;
-  readonly opt_out_id: string | null;
-  readonly version: number;
-  readonly subject_id: string;
-  readonly kind: OutstandingDecision['kind'];
-  readonly suppressed: OutstandingDecision['suppressed'];
-  readonly granted: OutstandingDecision['granted'];
-  readonly effective_at: string;
-  readonly recorded_at: string;
-  readonly sealed: string | null;
-  readonly transport_key_id: number | null;
-  readonly attempts: number;
-  readonly lane: 'live' | 'backfill';
+/** A page as the API answers it: decision rows that are still to be read, each with these three. */
+type WirePage = {
+  readonly generation: number;
+  readonly decisions: readonly {
+    readonly seq: number;
+    readonly attempts: number;
+    readonly lane: 'live' | 'backfill';
+  }[];
+  readonly next: string | null;
 };
 
 /** Throws AbideError where the API refuses or does not answer; the worker goes on trying. */
@@ -30,33 +26,40 @@ export function createHttpLedgerAccess({
   key,
   store,
   workerId,
+  answerMsMax = ANSWER_MS_MAX,
 }: {
   url: string;
   key: string;
   store: string;
   /** Who asks: nothing is given out but to the holder of the store's lease, which the reports take. */
   workerId: string;
+  answerMsMax?: number;
 }): LedgerAccess & AsyncDisposable {
-  const agent = new Agent({
-    connections: 8,
-    headersTimeout: HEADERS_MS_MAX,
-    bodyTimeout: 10_000,
-    connectTimeout: 5_000,
-  });
+  const agent = new Agent({ connections: 8, bodyTimeout: 10_000, connectTimeout: 5_000 });
   const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
 
   async function call<T>(
     method: 'GET' | 'POST',
     path: string,
     signal: AbortSignal,
-    { body, prefer, mayBeMissing = false }: { body?: unknown; prefer?: string; mayBeMissing?: boolean } = {},
+    {
+      body,
+      waitMs = 0,
+      mayBeMissing = false,
+    }: { body?: unknown; waitMs?: number; mayBeMissing?: boolean } = {},
   ): Promise<T | undefined> {
+    const [pathname] = path.split('?');
+    const waitSeconds = Math.min(30, Math.ceil(waitMs / 1000));
     const answer = await request(new URL(path, url), {
       method,
       dispatcher: agent,
       signal,
-      headers: prefer === undefined ? headers : { ...headers, prefer },
+      headersTimeout: waitSeconds * 1000 + answerMsMax,
+      headers: waitSeconds === 0 ? headers : { ...headers, prefer: `wait=${waitSeconds}` },
       body: body === undefined ? null : JSON.stringify(body),
+    }).catch((cause: unknown) => {
+      signal.throwIfAborted();
+      throw new AbideError('ledger-unavailable', `The API does not answer ${method} ${pathname}.`, { cause });
     });
     const { statusCode } = answer;
     if (statusCode >= 200 && statusCode < 300) return (await answer.body.json()) as T;
@@ -74,7 +77,7 @@ export function createHttpLedgerAccess({
           : statusCode === 404
             ? 'not-found'
             : 'ledger-unavailable',
-      `The API answered ${statusCode} to ${method} ${path.split('?')[0]}.`,
+      `The API answered ${statusCode} to ${method} ${pathname}.`,
     );
   }
   const stem = `/v1/stores/${encodeURIComponent(store)}`;
@@ -83,22 +86,18 @@ export function createHttpLedgerAccess({
     outstanding: async ({ after, limit, waitMs = 0, signal }) => {
       const query = new URLSearchParams({ limit: String(limit), worker: workerId });
       if (after !== undefined) query.set('after', after);
-      const seconds = Math.min(30, Math.ceil(waitMs / 1000));
-      const page = await call<{
-        generation: number;
-        decisions: readonly WireDecision[];
-        next: string | null;
-      }>(
-        'GET',
-        `${stem}/outstanding?${query.toString()}`,
-        signal,
-        seconds > 0 ? { prefer: `wait=${seconds}` } : {},
-      );
-      return {
-        generation: page!.generation,
-        decisions: page!.decisions.map(toOutstanding),
-        next: page!.next ?? undefined,
-      };
+      const page = await call<WirePage>('GET', `${stem}/outstanding?${query.toString()}`, signal, { waitMs });
+      const decisions: OutstandingDecision[] = [];
+      const unreadable: number[] = [];
+      for (const row of page!.decisions) {
+        try {
+          decisions.push({ ...toDecision(row), attempts: row.attempts, lane: row.lane });
+        } catch (error) {
+          if (!(error instanceof UnreadableRow)) throw error;
+          unreadable.push(row.seq);
+        }
+      }
+      return { generation: page!.generation, decisions, unreadable, next: page!.next ?? undefined };
     },
     acknowledge: async ({ generation, worker, acknowledgements }, signal) => {
       const { source, lastError } = worker;
@@ -158,20 +157,3 @@ export function createHttpLedgerAccess({
     [Symbol.asyncDispose]: () => agent.destroy(),
   };
 }
-
-const toOutstanding = (wire: WireDecision): OutstandingDecision => ({
-  seq: wire.seq,
-  optOutId: wire.opt_out_id ?? undefined,
-  subjectId: wire.subject_id,
-  kind: wire.kind,
-  version: wire.version,
-  suppressed: wire.suppressed,
-  granted: wire.granted,
-  effectiveAt: wire.effective_at,
-  recordedAt: wire.recorded_at,
-  sealed: wire.sealed ?? undefined,
-  transportKeyId: wire.transport_key_id ?? undefined,
-  traceparent: undefined,
-  attempts: wire.attempts,
-  lane: wire.lane,
-});

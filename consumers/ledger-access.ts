@@ -11,6 +11,8 @@ export type OutstandingDecision = Decision & {
 export type OutstandingPage = {
   readonly generation: number;
   readonly decisions: readonly OutstandingDecision[];
+  /** Sequence numbers of rows that this worker cannot read (a newer API's, say): they stay outstanding. */
+  readonly unreadable?: readonly number[];
   /** Where the next page begins; undefined after the last. */
   readonly next: string | undefined;
 };

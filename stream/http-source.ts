@@ -4,16 +4,26 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
 import type { ChangeListener, ChangeSource } from './change-source.ts';
 
-const PAGE = 500;
+/** The most that the API gives at once; the tail takes less, since what is back-filled comes along in vain. */
+const LOOK_PAGE = 2_000;
+const TAIL_PAGE = 200;
+/** A worker holds no more than this in hand: with more outstanding it reads the ledger itself. */
+const LOOKED_MAX = 10_000;
 const FROM_START_MS = 1_000;
 const SETTLING_MS = 50;
 const RETRY_MS_MAX = 5_000;
 const REMEMBERED = 50_000;
 
 type Page = {
-  readonly decisions: readonly (Decision & { readonly lane: 'live' | 'backfill' })[];
+  readonly decisions: readonly (Decision & {
+    readonly lane: 'live' | 'backfill';
+    readonly attempts: number;
+  })[];
+  /** Sequence numbers of what could not be read. */
+  readonly unreadable?: readonly number[];
   readonly next: string | undefined;
 };
 
@@ -24,37 +34,42 @@ export type HttpFeed = (ask: {
   readonly signal: AbortSignal;
 }) => Promise<Page>;
 
-/** `feed` is the API's outstanding decisions of one store. Never gives up. Back-fill is left to the worker's own feed. */
+/**
+ * `feed` is the API's outstanding decisions of one store. Never gives up. Back-fill and what is tried again is left to the
+ * worker's own feed.
+ */
 export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
   const stopping = new AbortController();
   const delivered = new Set<number>();
+  const parked = new Set<number>();
   let status: SourceStatus = 'unknown';
-  let position: string | undefined;
+  let position: number | undefined;
   let heardAt: number | undefined;
   let running: Promise<void> = Promise.resolve();
 
   function fresh(page: Page): Decision[] {
-    const live = page.decisions.filter(({ seq, lane }) => lane === 'live' && !delivered.has(seq));
-    for (const { seq } of live) {
-      if (delivered.size >= REMEMBERED) delivered.delete(delivered.values().next().value!);
-      delivered.add(seq);
-    }
+    const live = page.decisions.filter(
+      ({ seq, lane, attempts }) => lane === 'live' && attempts === 0 && !delivered.has(seq),
+    );
+    for (const { seq } of live) remember(delivered, seq);
+    for (const seq of page.unreadable ?? []) remember(parked, seq);
     return live;
   }
 
   async function run(listener: ChangeListener): Promise<void> {
     for (let failures = 0; !stopping.signal.aborted;) {
       try {
-        await poll(listener);
+        await lookFromStart(listener);
         failures = 0;
         if (status !== 'ok') {
           status = 'ok';
           listener.live();
         }
+        await followTail(listener);
       } catch (error) {
         if (stopping.signal.aborted) return;
         failures += 1;
-        if (status !== 'down') listener.down(error instanceof Error ? error.name : 'failed');
+        if (status !== 'down') listener.down(error instanceof AbideError ? error.code : 'connection lost');
         status = 'down';
         const pauseMs = Math.min(RETRY_MS_MAX, 100 * 2 ** failures) * (0.5 + Math.random() / 2);
         await delay(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
@@ -62,16 +77,27 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
     }
   }
 
-  /** One look from the start, for what committed late, then the tail for a second, held open while nothing is due. */
-  async function poll(listener: ChangeListener): Promise<void> {
-    await hand(await feed({ after: undefined, limit: PAGE, waitMs: 0, signal: stopping.signal }), listener);
+  /** All that is outstanding up to where the tail is: what committed late is among it. */
+  async function lookFromStart(listener: ChangeListener): Promise<void> {
+    let after: string | undefined;
+    for (let looked = 0; looked < LOOKED_MAX; looked += LOOK_PAGE) {
+      const page = await feed({ after, limit: LOOK_PAGE, waitMs: 0, signal: stopping.signal });
+      await hand(page, listener);
+      after = page.next;
+      const seq = /^live:(\d+)$/.exec(after ?? '')?.[1];
+      if (seq === undefined || position === undefined || Number(seq) >= position) return;
+    }
+  }
+
+  /** For a second, held open while nothing is due. */
+  async function followTail(listener: ChangeListener): Promise<void> {
     const until = performance.now() + FROM_START_MS;
     for (let left = FROM_START_MS; left > 0; left = until - performance.now()) {
       const after = position === undefined ? undefined : `live:${position}`;
-      const page = await feed({ after, limit: PAGE, waitMs: left, signal: stopping.signal });
+      const page = await feed({ after, limit: TAIL_PAGE, waitMs: left, signal: stopping.signal });
       const handed = await hand(page, listener);
       // An answer that holds nothing new (what is back-filled, what is under way) was not held by the server either.
-      if (handed === 0 && page.decisions.length > 0)
+      if (handed === 0 && page.decisions.length + (page.unreadable?.length ?? 0) > 0)
         await delay(SETTLING_MS, undefined, { signal: stopping.signal });
     }
   }
@@ -79,9 +105,9 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
   async function hand(page: Page, listener: ChangeListener): Promise<number> {
     heardAt = performance.now();
     const batch = fresh(page);
-    if (batch.length === 0) return 0;
-    position = String(Math.max(Number(position ?? 0), ...batch.map(({ seq }) => seq)));
-    await listener.decisions(batch);
+    const seqs = [...batch.map(({ seq }) => seq), ...(page.unreadable ?? [])];
+    if (seqs.length > 0) position = Math.max(position ?? 0, ...seqs);
+    if (batch.length > 0) await listener.decisions(batch);
     return batch.length;
   }
 
@@ -92,14 +118,19 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
     report: (): SourceReport => ({
       kind: 'http',
       status,
-      position,
+      position: position === undefined ? undefined : String(position),
       positionAgeSeconds:
         heardAt === undefined ? undefined : Math.round((performance.now() - heardAt) / 100) / 10,
-      parked: 0,
+      parked: parked.size,
     }),
     [Symbol.asyncDispose]: async () => {
       stopping.abort();
       await running.catch(() => undefined);
     },
   };
+}
+
+function remember(seqs: Set<number>, seq: number): void {
+  if (seqs.size >= REMEMBERED) seqs.delete(seqs.values().next().value!);
+  seqs.add(seq);
 }

@@ -15,33 +15,51 @@ import { toDecision } from './decision-row.ts';
 
 const RETRY_MS_MAX = 5_000;
 const POLLING_MS = 30_000;
-/** PostgreSQL's keepalives come at least every half wal_sender_timeout (60 s); silence beyond asks for a new connection. */
-const SILENT_MS_MAX = 45_000;
+const CONNECT_MS_MAX = 5_000;
+const GOODBYE_MS_MAX = 1_000;
+/** The server is asked for a sign of life after a third of it; silence beyond asks for a new connection. */
+const SILENT_MS_MAX = 15_000;
 /** A transaction is delivered at its commit, but never held beyond this many rows. */
 const HELD_MAX = 5_000;
 
 type SourceLog = Record<'debug' | 'info' | 'warn' | 'error', (fields: object, message: string) => void>;
 
+type Message =
+  | { tag: 'begin' | 'commit' | 'unreadable' }
+  | { tag: 'insert'; relation: { name: string }; new: unknown }
+  | { tag: string };
+
 /** Makes the slot on the very connection that then replicates: a temporary slot belongs to it. */
 class TemporarySlotPlugin extends PgoutputPlugin {
   override async start(client: pg.Client, slotName: string, _lastLsn: string): Promise<unknown> {
+    // A session that waits for others' transactions does not notice that its client has gone unless it is told to look;
+    // it begins to look with the statement after this one. Some systems cannot look.
+    await client.query("set client_connection_check_interval = '1s'").catch(() => undefined);
+    await client.query('select');
     await client.query(`CREATE_REPLICATION_SLOT "${slotName}" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT`);
     return await super.start(client, slotName, '0/0');
   }
+  /** What the parser throws nobody would catch: it would end the process. Its text may quote the row. */
+  override parse(buffer: Buffer): ReturnType<PgoutputPlugin['parse']> {
+    try {
+      return super.parse(buffer);
+    } catch {
+      return { tag: 'unreadable' } satisfies Message as never;
+    }
+  }
 }
-
-type Message =
-  { tag: 'begin' | 'commit' } | { tag: 'insert'; relation: { name: string }; new: unknown } | { tag: string };
 
 /** Reads publication `publication` as a role with REPLICATION. Never gives up, never throws after start(). */
 export function createPgoutputSource({
   url,
   publication,
   log,
+  silentMsMax = SILENT_MS_MAX,
 }: {
   url: string;
   publication: string;
   log: SourceLog;
+  silentMsMax?: number;
 }): ChangeSource {
   const stopping = new AbortController();
   let status: SourceStatus = 'unknown';
@@ -52,21 +70,38 @@ export function createPgoutputSource({
   let saidPolling = false;
 
   async function canReplicate(): Promise<boolean> {
-    const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000 });
+    const client = new pg.Client({
+      connectionString: url,
+      connectionTimeoutMillis: CONNECT_MS_MAX,
+      query_timeout: CONNECT_MS_MAX,
+    });
     client.on('error', () => undefined);
+    const stop = (): void => void client.connection.stream.destroy();
+    stopping.signal.addEventListener('abort', stop, { once: true });
     try {
       await client.connect();
       const { rows } = await client.query<{ level: string }>("select current_setting('wal_level') as level");
       return rows[0]?.level === 'logical';
     } finally {
-      await client.end().catch(() => undefined);
+      stopping.signal.removeEventListener('abort', stop);
+      // A half-open line never answers the goodbye.
+      await Promise.race([client.end(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(
+        () => undefined,
+      );
     }
   }
 
   /** One connection's life; resolves when it ended, rejects where it failed. */
   async function replicate(listener: ChangeListener): Promise<void> {
     const service = new LogicalReplicationService(
-      { connectionString: url, keepAlive: true, application_name: 'abide stream' },
+      {
+        connectionString: url,
+        connectionTimeoutMillis: CONNECT_MS_MAX,
+        // Making the slot may rightly take for ever; only TCP can tell then whether anybody is there.
+        keepAlive: true,
+        keepAliveInitialDelayMillis: 10_000,
+        application_name: 'abide stream',
+      },
       { acknowledge: { auto: false, timeoutSeconds: 10 } },
     );
     let held: Decision[] = [];
@@ -77,11 +112,20 @@ export function createPgoutputSource({
       // A worker that cannot keep up catches up from the ledger: nobody is waited for.
       listener.decisions(batch).catch((error: unknown) => log.error({ error }, 'a listener failed'));
     };
+    const park = (error?: unknown): void => {
+      parked += 1;
+      log.error(
+        { error, position },
+        'a row on the stream cannot be read, the ledger will drive its decision',
+      );
+    };
+    let isStreaming = false;
     const failed = Promise.withResolvers<never>();
     failed.promise.catch(() => undefined);
     service.on('error', (error: Error) => failed.reject(error));
     service.on('start', () => {
       heardAt = performance.now();
+      isStreaming = true;
       status = 'ok';
       listener.live();
     });
@@ -94,26 +138,25 @@ export function createPgoutputSource({
       heardAt = performance.now();
       position = lsn;
       if (message.tag === 'commit') deliver();
-      else if (message.tag === 'insert' && 'relation' in message && message.relation.name === 'decisions') {
+      else if (message.tag === 'unreadable') park();
+      else if ('relation' in message && message.tag === 'insert' && message.relation.name === 'decisions') {
         try {
           held.push(toDecision(message.new));
         } catch (error) {
-          parked += 1;
-          log.error(
-            { error, position: lsn },
-            'a row on the stream cannot be read, the ledger will drive its decision',
-          );
+          park(error);
         }
         if (held.length >= HELD_MAX) deliver();
       }
     });
     const silence = setInterval(() => {
-      if (performance.now() - heardAt > SILENT_MS_MAX) failed.reject(new Error('the server fell silent'));
-    }, 5_000);
+      const silentMs = performance.now() - heardAt;
+      if (!isStreaming || silentMs < silentMsMax / 3) return;
+      if (silentMs > silentMsMax) failed.reject(new Error('the server fell silent'));
+      else if (position !== undefined) void service.acknowledge(position, true);
+    }, silentMsMax / 6);
     const stop = (): void => failed.reject(new Error('stopped'));
     stopping.signal.addEventListener('abort', stop, { once: true });
     try {
-      heardAt = performance.now();
       status = 'catching_up';
       const plugin = new TemporarySlotPlugin({ protoVersion: 1, publicationNames: [publication] });
       const slot = `abide_${process.pid}_${randomBytes(4).toString('hex')}`;
@@ -123,9 +166,10 @@ export function createPgoutputSource({
       clearInterval(silence);
       stopping.signal.removeEventListener('abort', stop);
       service.removeAllListeners();
-      // The library ends its client politely, which a half-open connection never answers.
       service.on('error', () => undefined);
-      await Promise.race([service.destroy(), delay(1_000, undefined, { ref: false })]).catch(() => undefined);
+      await Promise.race([service.destroy(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(
+        () => undefined,
+      );
     }
   }
 

@@ -1,0 +1,50 @@
+// A ledger behind the real API, for whatever reaches it over HTTP alone.
+import { createApp } from '../../api/app.ts';
+import { listen } from '../../api/server.ts';
+import type { Ledger } from '../../ledger/ledger.ts';
+import { freshLedger } from './ledger.ts';
+import type { TestLedger } from './ledger.ts';
+
+export type ServedLedger = AsyncDisposable & {
+  readonly t: TestLedger;
+  readonly url: string;
+  readonly port: number;
+  /** A key of the store's worker. */
+  workerKey(store: string): Promise<string>;
+  /** The API goes away, as for a restart, and comes back at the same port. */
+  stopApi(): Promise<void>;
+  startApi(): Promise<void>;
+};
+
+const silent = { warn: () => undefined, error: () => undefined };
+
+/** `instead`: what the ledger answers in its own place. */
+export async function serveLedger(instead: Partial<Ledger> = {}): Promise<ServedLedger> {
+  const t = await freshLedger();
+  const { handler } = createApp({
+    ledger: { ...t.ledger, ...instead },
+    log: silent,
+    opsOnSameListener: true,
+  });
+  let listening = await listen(handler, { host: '127.0.0.1', port: 0 });
+  const { url, port } = listening;
+  return {
+    t,
+    url,
+    port,
+    workerKey: async (store) => {
+      const scopes = ['acknowledgements:write'];
+      const fields = { client: `worker of ${store}`, scopes, store, expiresAt: undefined, caller: undefined };
+      return (await t.ledger.createKey(fields)).token;
+    },
+    stopApi: () => listening.close(),
+    startApi: async () => {
+      const app = createApp({ ledger: { ...t.ledger, ...instead }, log: silent, opsOnSameListener: true });
+      listening = await listen(app.handler, { host: '127.0.0.1', port });
+    },
+    [Symbol.asyncDispose]: async () => {
+      await listening.close();
+      await t[Symbol.asyncDispose]();
+    },
+  };
+}

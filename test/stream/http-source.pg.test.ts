@@ -1,0 +1,35 @@
+import { createHttpLedgerAccess } from '../../consumers/http-ledger-access.ts';
+import { createHttpSource } from '../../stream/http-source.ts';
+import { describeChangeSource } from '../conformance/change-source.ts';
+import type { SourcePlace } from '../conformance/change-source.ts';
+import { report } from '../harness/ledger.ts';
+import { serveLedger } from '../harness/served-ledger.ts';
+import { startTcpProxy } from '../harness/tcp-proxy.ts';
+
+async function open(): Promise<SourcePlace> {
+  const stack = new AsyncDisposableStack();
+  const api = stack.use(await serveLedger());
+  // A kind of subject that this worker does not know yet is due as well.
+  await api.t.register({ name: 'crm', accepts: ['email', 'fax' as never] });
+  const of = report([]);
+  await api.t.ledger.acknowledge('crm', of);
+  const line = stack.use(await startTcpProxy({ host: '127.0.0.1', port: api.port }));
+  const ledger = stack.use(
+    createHttpLedgerAccess({
+      url: `http://127.0.0.1:${line.port}`,
+      key: await api.workerKey('crm'),
+      store: 'crm',
+      workerId: of.worker.id,
+      answerMsMax: 500,
+    }),
+  );
+  const source = stack.use(createHttpSource({ feed: (ask) => ledger.outstanding(ask) }));
+  return {
+    source,
+    databaseUrl: api.t.db.superuserUrl,
+    line,
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+describeChangeSource('http', { open, heldMax: 2_000, waits: true });

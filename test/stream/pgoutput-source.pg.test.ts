@@ -1,0 +1,130 @@
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { createPgoutputSource } from '../../stream/pgoutput-source.ts';
+import { describeChangeSource } from '../conformance/change-source.ts';
+import type { SourcePlace } from '../conformance/change-source.ts';
+import { freshDatabase, withClient } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
+import { startTcpProxy } from '../harness/tcp-proxy.ts';
+
+const silent = (): void => undefined;
+const quiet = { debug: silent, info: silent, warn: silent, error: silent };
+
+async function open(): Promise<SourcePlace> {
+  const stack = new AsyncDisposableStack();
+  const db = stack.use(await freshDatabase());
+  const { hostname, port } = new URL(db.urls.replication);
+  const line = stack.use(await startTcpProxy({ host: hostname, port: Number(port) }));
+  const url = Object.assign(new URL(db.urls.replication), { host: `127.0.0.1:${line.port}` }).href;
+  const source = stack.use(createPgoutputSource({ url, publication: 'abide', log: quiet, silentMsMax: 600 }));
+  return {
+    source,
+    databaseUrl: db.superuserUrl,
+    line,
+    expectNothingLeft: () => eventually(async () => expect(await left(db.superuserUrl)).toEqual([])),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+/** Slots and replication sessions of the database. */
+const left = (superuserUrl: string): Promise<object[]> =>
+  withClient(superuserUrl, async (client) => {
+    const { rows } = await client.query<object>(
+      `select slot_name as name from pg_replication_slots where database = current_database()
+       union all
+       select application_name from pg_stat_activity
+       where datname = current_database() and backend_type = 'walsender'`,
+    );
+    return rows;
+  });
+
+describeChangeSource('pgoutput', { open, heldMax: 5_000, waits: false });
+
+/** Somebody who hears whether the stream is live, and nothing else. */
+function audience() {
+  const said: string[] = [];
+  return {
+    said,
+    decisions: () => Promise.resolve(),
+    live: () => void said.push('live'),
+    down: (reason: string) => void said.push(reason),
+  };
+}
+
+test('the slot waits for open write transactions: until then the stream is not live, and given up it leaves nothing', async () => {
+  await using place = await open();
+  await using other = await open();
+  await withClient(place.databaseUrl, async (writer) => {
+    await writer.query('begin');
+    await writer.query('select pg_current_xact_id()');
+    const [hears, givesUp] = [audience(), audience()];
+    place.source.start(hears);
+    other.source.start(givesUp);
+    for (const { databaseUrl } of [place, other])
+      await eventually(async () => expect(await left(databaseUrl)).toHaveLength(2));
+    expect(place.source.report()).toMatchObject({ status: 'catching_up' });
+    await other.source[Symbol.asyncDispose]();
+    await other.expectNothingLeft?.();
+    expect(hears.said).toEqual([]);
+    await writer.query('commit');
+    await eventually(() => expect(hears.said).toEqual(['live']));
+    expect(givesUp.said).toEqual([]);
+  });
+});
+
+test('a slot does not outlive its connection, whoever ends it', async () => {
+  await using place = await open();
+  const hears = audience();
+  const slots = async () => (await left(place.databaseUrl)).map((one) => Object.values(one)[0] as string);
+  place.source.start(hears);
+  await eventually(() => expect(hears.said).toEqual(['live']));
+  const [slot] = await slots();
+  expect(slot).toMatch(/^abide_\d+_[0-9a-f]{8}$/);
+  await withClient(place.databaseUrl, (client) =>
+    client.query(
+      "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and backend_type = 'walsender'",
+    ),
+  );
+  await eventually(() => expect(hears.said).toEqual(['live', '57P01', 'live']));
+  await eventually(async () => expect(await slots()).not.toContain(slot));
+  place.line.setFault('refuse');
+  await place.expectNothingLeft?.();
+});
+
+test('where wal_level is too low the ledger is polled, and one warning says what to do', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-replica-'));
+  // As root the server runs as another user, who must get in.
+  await chmod(folder, 0o711);
+  const postgres = await startEmbeddedPostgres({
+    dataFolder: folder,
+    log: quiet,
+    settings: { wal_level: 'replica', fsync: 'off' },
+  });
+  try {
+    const warnings: unknown[] = [];
+    const hears = audience();
+    const source = createPgoutputSource({
+      url: postgres.urls.replication,
+      publication: 'abide',
+      log: { ...quiet, warn: (fields, message) => warnings.push([fields, message]) },
+    });
+    source.start(hears);
+    await eventually(() => expect(source.report()).toMatchObject({ status: 'polling' }));
+    expect(hears.said).toEqual(['wal_level is not logical']);
+    expect(warnings).toEqual([
+      [
+        { fix: 'set wal_level = logical and restart PostgreSQL' },
+        expect.stringContaining('the ledger is polled'),
+      ],
+    ]);
+    const began = performance.now();
+    await source[Symbol.asyncDispose]();
+    expect(performance.now() - began).toBeLessThan(1_000);
+  } finally {
+    await postgres.stop();
+    await rm(folder, { recursive: true });
+  }
+});
