@@ -160,9 +160,10 @@ const File = z.strictObject({
   stores: z.record(StoreName, z.looseObject({ connector: z.string() })),
 });
 
-/** What every stanza may say beside its connector's own options. */
 const STANZA = {
-  connector: z.string(),
+  connector: z
+    .string()
+    .describe('What kind of store: postgres, redis, http, or the path of a file of your own, from ./'),
   required: z.boolean().default(true).describe('Whether an opt-out is complete only with this store'),
   late_after_seconds: z
     .number()
@@ -175,13 +176,16 @@ const STANZA = {
     .min(1)
     .optional()
     .describe('Fewer kinds than the connector accepts'),
-  scopes: z.union([z.array(z.string()), z.record(z.string(), z.unknown())], {
-    error: 'must be a list of scopes, or a map from scope to value',
-  }),
+  scopes: z
+    .union([z.array(z.string()), z.record(z.string(), z.unknown())], {
+      error: 'must be a list of scopes, or a map from scope to value',
+    })
+    .describe('What the store holds: a list, or a map from scope to a value for the connector'),
   key: KeyForm.default('plain'),
   formerly: StoreName.optional().describe("The store's name before it was renamed"),
 };
-const Stanza = z.object(STANZA);
+/** What every stanza may say beside its connector's own options. */
+export const Stanza = z.object(STANZA);
 
 /**
  * Reads the file at `path`, else at ABIDE_CONFIG, else ./abide.yaml where there is one, else the embedded default: one

@@ -1,5 +1,6 @@
 // A connector is found by its file: `connector: redis` is connectors/redis, `connector: ./ours.ts` a data team's own.
 import { existsSync } from 'node:fs';
+import { registerHooks } from 'node:module';
 import { extname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Connector } from '../connectors/contract/connector.ts';
@@ -7,6 +8,30 @@ import { AbideError } from '../suppression/errors.ts';
 
 /** Our own files are TypeScript in a checkout and JavaScript when published. */
 const OWN = extname(fileURLToPath(import.meta.url));
+
+type ConnectorModule = { readonly default?: Connector };
+
+/**
+ * A file of the user's own gets `abide/connector` and `zod` from us, wherever it lies and whatever is installed there:
+ * nothing need be, and another copy's TryLater would be unknown to us.
+ */
+async function importTheirs(file: URL): Promise<ConnectorModule> {
+  const given = new Map([
+    ['abide/connector', new URL(`../connectors/contract/connector${OWN}`, import.meta.url).href],
+    ['zod', import.meta.resolve('zod')],
+  ]);
+  const hooks = registerHooks({
+    resolve: (specifier, context, next) => {
+      const url = context.parentURL?.includes('/node_modules/') ? undefined : given.get(specifier);
+      return url === undefined ? next(specifier, context) : { url, shortCircuit: true };
+    },
+  });
+  try {
+    return (await import(file.href)) as ConnectorModule;
+  } finally {
+    hooks.deregister();
+  }
+}
 
 /** Loads by name or by path (relative to `folder`, abide.yaml's). Throws CONFIG_INVALID where there is no such connector. */
 export async function loadConnector(name: string, folder: string): Promise<Connector> {
@@ -26,7 +51,7 @@ export async function loadConnector(name: string, folder: string): Promise<Conne
       `There is no connector ${name} (looked for ${isPath ? fileURLToPath(url) : `connectors/${name}`}).`,
     );
   }
-  const module = (await import(url.href)) as { default?: Connector };
+  const module = isPath ? await importTheirs(url) : ((await import(url.href)) as ConnectorModule);
   if (typeof module.default?.open !== 'function') {
     throw new AbideError('CONFIG_INVALID', `${name} has no default export made by defineConnector().`);
   }

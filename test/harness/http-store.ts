@@ -19,12 +19,11 @@ export type HttpStore = AsyncDisposable & {
 
 const PROGRAM = fileURLToPath(new URL('../../docs/examples/http-store.mjs', import.meta.url));
 
-export async function startHttpStore(): Promise<HttpStore> {
+export async function startHttpStore(secret = 'whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=='): Promise<HttpStore> {
   await using stack = new AsyncDisposableStack();
   const folder = await mkdtemp(join(tmpdir(), 'abide-http-store-'));
   stack.defer(() => rm(folder, { recursive: true, force: true }));
   const file = join(folder, 'suppressions.json');
-  const secret = 'whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw==';
   const child = spawn(process.execPath, [PROGRAM], {
     env: { SECRET: secret, PORT: '0', FILE: file },
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,0 +1,112 @@
+// A store of one's own, in one file: suppressions in SQLite. In abide.yaml, by its path:
+//
+//   legacy: { connector: ./sqlite-store.ts, file: /var/lib/legacy/suppressions.db, scopes: [email, sms] }
+//
+// The legacy system asks, before it sends:
+//
+//   select scopes ->> '$.email' from suppressions where kind = 'email' and key = 'ada@example.com'
+//
+// and does not send where that is 1 (0: lifted by the person; null: never told).
+import { resolve } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { defineConnector } from 'abide/connector';
+import type { ApplyOutcome, Held, Item } from 'abide/connector';
+import { z } from 'zod';
+
+const TABLE = `
+  create table if not exists suppressions (
+    kind text not null,
+    key text not null,
+    version integer,
+    scopes text not null default '{}',
+    primary key (kind, key)
+  ) strict, without rowid`;
+
+type Row = { version: number | null; scopes: string };
+type Scopes = Record<string, boolean>;
+
+const toHeld = ({ version, scopes }: Row): Held => {
+  const held = JSON.parse(scopes) as Scopes;
+  return { version: version ?? undefined, suppressed: Object.keys(held).filter((scope) => held[scope]) };
+};
+
+export default defineConnector({
+  options: z.object({ file: z.string().describe('The SQLite file, made if absent') }),
+  accepts: ['email', 'phone', 'push_token', 'person_id'],
+  topics: true,
+  durable: true,
+  versions: 'stored',
+  remembersUnknown: true,
+  evidence: 'read_back',
+  limits: { batch: 500, concurrent: 1 },
+
+  target: ({ file }) => [resolve(file)],
+
+  open({ file }) {
+    // SQLite answers in this thread; a writer that is in the way is waited for no longer than a second.
+    const writing = new DatabaseSync(file, { timeout: 1_000 });
+    writing.exec(`pragma journal_mode = wal; pragma synchronous = full; ${TABLE}`);
+    // What is read back is read by another connection, so that it was committed.
+    const reading = new DatabaseSync(file, { timeout: 1_000, readOnly: true });
+
+    const find = 'select version, scopes from suppressions where kind = ? and key = ?';
+    const lookUp = writing.prepare(find);
+    const readOne = reading.prepare(find);
+    const write = writing.prepare(
+      'replace into suppressions (kind, key, version, scopes) values (?, ?, ?, ?)',
+    );
+    const page = reading.prepare(
+      'select kind, key, version, scopes from suppressions where (kind, key) > (?, ?) order by kind, key limit 1000',
+    );
+
+    /** Never older over newer; an equal version suppresses again and lifts nothing; other scopes stay as they are. */
+    function applyOne({ kind, key, version, suppressed, granted }: Item): ApplyOutcome {
+      if (key === '') return { kind: 'refused', code: 'KEY_EMPTY' };
+      const row = lookUp.get(kind, key) as Row | undefined;
+      const held = row?.version ?? 0;
+      if (version < held) return { kind: 'already_newer' };
+      const scopes = JSON.parse(row?.scopes ?? '{}') as Scopes;
+      for (const [scope, grant] of Object.entries(granted)) if (held < grant.version) scopes[scope] = false;
+      for (const scope of Object.keys(suppressed)) scopes[scope] = true;
+      write.run(kind, key, version, JSON.stringify(scopes));
+      return { kind: 'applied' };
+    }
+
+    return Promise.resolve({
+      apply: (batch, signal) =>
+        Promise.try(() => {
+          signal.throwIfAborted();
+          // Takes the write lock first: what is compared cannot change before it is set.
+          writing.exec('begin immediate');
+          try {
+            const outcomes = batch.map(applyOne);
+            writing.exec('commit');
+            return outcomes;
+          } catch (error) {
+            writing.exec('rollback');
+            throw error;
+          }
+        }),
+      readBack: (keys, signal) =>
+        Promise.try(() => {
+          signal.throwIfAborted();
+          return keys.map(({ kind, key }) => {
+            const row = readOne.get(kind, key) as Row | undefined;
+            return row && toHeld(row);
+          });
+        }),
+      scan: (after, signal) =>
+        Promise.try(() => {
+          signal.throwIfAborted();
+          const rows = page.all(after?.kind ?? '', after?.key ?? '') as (Row & Pick<Item, 'kind' | 'key'>)[];
+          return rows.map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
+        }),
+      [Symbol.asyncDispose]: () =>
+        Promise.try(() => {
+          // The last one to close tidies the file up, and must be able to write.
+          if (reading.isOpen) reading.close();
+          if (writing.isOpen) writing.close();
+        }),
+    });
+  },
+});
