@@ -60,7 +60,7 @@ export function addStack(program: Command): void {
             name,
             String(pid),
             port === undefined ? '-' : String(port),
-            log,
+            log ?? '-',
           ]),
         );
         print(`task: ${status.task}`);

@@ -6,7 +6,9 @@ import { globSync } from 'node:fs';
 import { connect } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { findJava, findMaven } from '../processes/stack/find-java.ts';
 import { FOLDER, startPostgresOfTheRun } from './harness/postgres-of-the-run.ts';
+import { STACK, startStackOfTheRun } from './harness/stack-of-the-run.ts';
 
 /** Whether somebody listens there, within a second. */
 const answers = (target: { port: number; host: string } | { path: string }): Promise<boolean> =>
@@ -29,8 +31,6 @@ const runs = (program: string): Promise<boolean> =>
 
 const anyOf = async (checks: readonly Promise<boolean>[]): Promise<boolean> =>
   (await Promise.all(checks)).includes(true);
-const allOf = async (checks: readonly Promise<boolean>[]): Promise<boolean> =>
-  !(await Promise.all(checks)).includes(false);
 
 type Kind = { readonly name: string; readonly needs: string; readonly isHere: () => Promise<boolean> };
 
@@ -41,8 +41,8 @@ const KINDS: Readonly<Record<string, Kind>> = {
   curl: { name: 'curl', needs: 'curl', isHere: () => runs('curl') },
   stack: {
     name: 'stack',
-    needs: 'Kafka at 127.0.0.1:9092 and Connect at 8083 (npm run stack)',
-    isHere: () => allOf([listens(9092), listens(8083)]),
+    needs: 'a JDK 17 or later and Maven (npm run stack)',
+    isHere: startStack,
   },
   containers: {
     name: 'containers',
@@ -70,6 +70,26 @@ async function startPostgres(): Promise<boolean> {
     whyNoPostgres = error;
     return false;
   }
+}
+
+let stack: Awaited<ReturnType<typeof startStackOfTheRun>> | undefined;
+let whyNoStack: unknown;
+
+/** One for all suites that need it. A machine that could run it and does not is no machine that lacks it. */
+async function startStack(): Promise<boolean> {
+  try {
+    const java = await findJava(process.env);
+    await findMaven(process.env);
+    say(`Java ${java.major} and Maven are here: starting the stack …`);
+  } catch {
+    return false;
+  }
+  try {
+    stack = await startStackOfTheRun();
+  } catch (error) {
+    whyNoStack = error;
+  }
+  return true;
 }
 
 let jestProcess: ChildProcess | undefined;
@@ -112,6 +132,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
   say('');
   if (whyNoPostgres !== undefined) console.error(whyNoPostgres);
+  if (whyNoStack !== undefined) console.error(whyNoStack);
 
   if (isInterrupted) return 130;
   const code = await runJest(args, missing);
@@ -136,7 +157,7 @@ function runJest(args: readonly string[], missing: readonly string[]): Promise<n
   const jest = ['node_modules/jest/bin/jest.js', ...leftOut, '--maxWorkers=2', ...args];
   const child = spawn(process.execPath, [...node, ...jest], {
     stdio: 'inherit',
-    env: { ...process.env, [FOLDER]: postgres?.folder ?? 'none' },
+    env: { ...process.env, [FOLDER]: postgres?.folder ?? 'none', [STACK]: stack?.found ?? 'none' },
   });
   jestProcess = child;
   return new Promise((resolve) => {
@@ -149,5 +170,5 @@ function runJest(args: readonly string[], missing: readonly string[]): Promise<n
 try {
   process.exitCode = await main(process.argv.slice(2));
 } finally {
-  await postgres?.stop();
+  await Promise.all([postgres?.stop(), stack?.stop()]);
 }

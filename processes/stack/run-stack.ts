@@ -77,6 +77,9 @@ export async function runStack({
   /** Ends a start that is under way. */
   signal: AbortSignal;
 }): Promise<Stack> {
+  const began = performance.now();
+  const progress = (line: string): void =>
+    print(`abide: ${line} (${((performance.now() - began) / 1000).toFixed(1)} s)`);
   const folder = stackFolderOf(dataFolder);
   mkdirSync(folder, { recursive: true });
   await refuseSecond(folder);
@@ -115,13 +118,12 @@ export async function runStack({
       java: java.java,
       installed,
       log,
-      print,
+      progress,
       parts,
       start,
       signal: starting,
     });
     const ports = url.ports;
-    superviseDatabase({ dataFolder, log, print, parts, signal: stopping.signal });
     return { url: url.url, ports, stop };
   } catch (error) {
     await stop();
@@ -148,7 +150,7 @@ async function startAll({
   java,
   installed,
   log,
-  print,
+  progress,
   parts,
   start,
   signal,
@@ -160,7 +162,7 @@ async function startAll({
   java: string;
   installed: string;
   log: Log;
-  print: (line: string) => void;
+  progress: (line: string) => void;
   parts: Parts;
   start: Start;
   signal: AbortSignal;
@@ -192,7 +194,7 @@ async function startAll({
 
   await broker;
   await untilTopics(kafka, ports.broker, folder, signal);
-  print('abide: the broker runs');
+  progress('the broker runs');
   for (const store of configuration.stores) {
     const { name } = store;
     start(`worker-${name}`, process.execPath, [...NODE, CLI, 'worker', '--store', name], {
@@ -202,22 +204,24 @@ async function startAll({
     });
   }
   await registry;
-  print('abide: the registry runs');
+  progress('the registry runs');
   const connect = createConnectApi(`http://127.0.0.1:${ports.connect}`);
   await untilAnswers(`http://127.0.0.1:${ports.connect}/connectors`, 'connect', folder, signal);
   await registerAndWait(connect, { withinMs: READY_MS_MAX, signal });
-  print("abide: Connect runs, and Debezium's task in it");
+  progress("Connect runs, and Debezium's task in it");
   await untilJoined(
     kafka,
     configuration.stores.map(({ name }) => name),
     folder,
     signal,
   );
-  print(`abide: ${configuration.stores.length} worker(s) run`);
+  progress(`${configuration.stores.length} worker(s) run`);
   start('api', process.execPath, [...NODE, CLI, 'serve', '--no-workers', '--data', resolve(dataFolder)], {
     ABIDE_CONFIG: configFile,
   });
   await until('api', folder, signal, () => listens(host, port));
+  // Beyond loopback health is asked for elsewhere, and 404 here.
+  await until('api', folder, signal, async () => [200, 404].includes(await statusOf(`${url}/readyz`)));
   return { url, ports };
 }
 
@@ -401,46 +405,6 @@ async function startDatabase({
   return { configuration, own: path === undefined ? undefined : { path }, urls, storeUrl, keys };
 }
 
-/** The server is in a group of its own like all the others: when it is killed it is started again. */
-function superviseDatabase({
-  dataFolder,
-  log,
-  print,
-  parts,
-  signal,
-}: {
-  dataFolder: string;
-  log: Log;
-  print: (line: string) => void;
-  parts: Parts;
-  signal: AbortSignal;
-}): void {
-  const watch = async (): Promise<void> => {
-    while (!signal.aborted) {
-      await delay(250, undefined, { signal });
-      if (parts.postgres === undefined || isAlive(parts.postgres.pid)) continue;
-      print('abide: PostgreSQL ended and is started again');
-      try {
-        await parts.postgres.stop();
-        parts.postgres = await startEmbeddedPostgres({ dataFolder, log });
-      } catch (error) {
-        log.error({ error }, 'PostgreSQL could not be started, goes on trying');
-        await delay(1_000, undefined, { signal });
-      }
-    }
-  };
-  watch().catch(() => undefined);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return error instanceof Error && 'code' in error && error.code === 'EPERM';
-  }
-}
-
 /** Those who read before those who serve them; PostgreSQL last. */
 async function stopAll(parts: Parts): Promise<void> {
   const { programs } = parts;
@@ -475,11 +439,13 @@ async function until(
 }
 
 const untilAnswers = (url: string, name: string, folder: string, signal: AbortSignal): Promise<void> =>
-  until(name, folder, signal, async () => {
-    const { statusCode, body } = await request(url, { headersTimeout: 5_000, bodyTimeout: 5_000 });
-    await body.dump();
-    return statusCode === 200;
-  });
+  until(name, folder, signal, async () => (await statusOf(url)) === 200);
+
+async function statusOf(url: string): Promise<number> {
+  const { statusCode, body } = await request(url, { headersTimeout: 5_000, bodyTimeout: 5_000 });
+  await body.dump();
+  return statusCode;
+}
 
 const untilTopics = async (
   kafka: Kafka,

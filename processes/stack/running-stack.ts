@@ -9,7 +9,12 @@ import { endLeftovers, findRunning, logFileOf, untilGone } from './program.ts';
 const LEFTOVERS_MS_MAX = 5_000;
 
 export type StackStatus = {
-  readonly programs: readonly { name: string; pid: number; port: number | undefined; log: string }[];
+  readonly programs: readonly {
+    name: string;
+    pid: number;
+    port: number | undefined;
+    log: string | undefined;
+  }[];
   readonly task: TaskState;
 };
 
@@ -21,7 +26,12 @@ export async function stackStatus(dataFolder: string): Promise<StackStatus> {
     ports !== undefined && name in ports ? ports[name as keyof typeof ports] : undefined;
   return {
     programs: running
-      .map(({ name, pid }) => ({ name, pid, port: portOf(name), log: logFileOf(folder, name) }))
+      .map(({ name, pid }) => ({
+        name,
+        pid,
+        port: portOf(name),
+        log: name === 'stack' ? undefined : logFileOf(folder, name),
+      }))
       .toSorted((a, b) => a.name.localeCompare(b.name)),
     task:
       ports === undefined ? 'unknown' : await createConnectApi(`http://127.0.0.1:${ports.connect}`).state(),

@@ -1,0 +1,121 @@
+// One stack for the whole run, started as its users start it, in a temporary folder with ports of its own.
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Kafka, logLevel } from 'kafkajs';
+import type { Admin } from 'kafkajs';
+import pg from 'pg';
+import { request } from 'undici';
+import type { LagReport } from '../../ledger/ledger.ts';
+import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { stackStatus } from '../../processes/stack/running-stack.ts';
+import { freePort, spawnAbide } from './abide.ts';
+import { eventually } from './eventually.ts';
+
+/** Where the suites of the run find it: folder and URL. */
+export const STACK = 'ABIDE_TEST_STACK';
+const START_MS_MAX = 300_000;
+
+export async function startStackOfTheRun(): Promise<{ found: string; stop(): Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-stack-'));
+  // As root the database server runs as another user, who must get in.
+  await chmod(folder, 0o711);
+  const port = await freePort();
+  const { child, ended, output } = spawnAbide(['stack', '--data', folder], { PORT: String(port) });
+  const stop = async (): Promise<void> => {
+    child.kill('SIGTERM');
+    await ended;
+    await rm(folder, { recursive: true, force: true });
+  };
+  const isReady = async (): Promise<boolean> => {
+    while (!output().includes('the stack is ready')) await delay(50);
+    return true;
+  };
+  const ready = await Promise.race([
+    isReady(),
+    ended.then(() => false),
+    delay(START_MS_MAX, false, { ref: false }),
+  ]);
+  if (ready) return { found: JSON.stringify({ folder, url: `http://127.0.0.1:${port}` }), stop };
+  await stop();
+  throw new Error(`the stack of the run did not start:\n${output()}`);
+}
+
+export type RunningStack = {
+  readonly url: string;
+  readonly folder: string;
+  readonly ports: { readonly broker: number; readonly connect: number; readonly registry: number };
+  readonly kafka: Kafka;
+  readonly admin: Admin;
+  /** Records an opt-out; gives its id where the answer was 2xx. */
+  optOut(email: string): Promise<string | undefined>;
+  lag(): Promise<LagReport>;
+  /** As the superuser, in the ledger's database, on a connection of its own. */
+  query<T extends pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<T[]>;
+  /** Of a program of the stack, by the name of its log. */
+  pidOf(program: string): Promise<number>;
+  workerEnvironment(store: string): Promise<Readonly<Record<string, string>>>;
+};
+
+/** The stack of the run, for a suite. Throws where the run has none. */
+export async function findStackOfTheRun(): Promise<RunningStack> {
+  const found = process.env[STACK];
+  if (found === undefined || found === 'none')
+    throw new Error('No stack in this run: start it with npm test.');
+  const { folder, url } = JSON.parse(found) as { folder: string; url: string };
+  const read = async (name: string): Promise<string> => (await readFile(join(folder, name), 'utf8')).trim();
+  const ports = JSON.parse(await read('stack/ports.json')) as RunningStack['ports'];
+  const authorization = `Bearer ${await read('admin.key')}`;
+  const kafka = new Kafka({
+    clientId: 'abide-test',
+    brokers: [`127.0.0.1:${ports.broker}`],
+    logLevel: logLevel.NOTHING,
+    retry: { initialRetryTime: 100, maxRetryTime: 500, retries: 60 },
+  });
+  return {
+    url,
+    folder,
+    ports,
+    kafka,
+    admin: kafka.admin(),
+    optOut: async (email) => {
+      const { statusCode, body } = await request(`${url}/v1/opt-outs`, {
+        method: 'POST',
+        headers: { authorization, 'content-type': 'application/json' },
+        body: JSON.stringify({ subject: { email } }),
+        headersTimeout: 10_000,
+      });
+      const answer = (await body.json()) as { id?: string };
+      return statusCode >= 200 && statusCode < 300 ? answer.id : undefined;
+    },
+    lag: async () => {
+      const { body } = await request(`${url}/v1/propagation-lag`, { headers: { authorization } });
+      return (await body.json()) as LagReport;
+    },
+    query: async <T extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []) => {
+      const { superuserUrl } = (await findEmbeddedPostgres(folder))!;
+      const client = new pg.Client(Object.assign(new URL(superuserUrl), { pathname: '/abide' }).href);
+      client.on('error', () => undefined);
+      await client.connect();
+      try {
+        return (await client.query<T>(text, [...values])).rows;
+      } finally {
+        await client.end();
+      }
+    },
+    pidOf: async (program) => {
+      if (program === 'postgres') return Number((await read('postgres/postmaster.pid')).split('\n')[0]);
+      return await eventually(async () => {
+        const running = (await stackStatus(folder)).programs.find(({ name }) => name === program);
+        if (running === undefined) throw new Error(`${program} does not run`);
+        return running.pid;
+      }, 30_000);
+    },
+    workerEnvironment: async (store) => ({
+      ABIDE_CONFIG: join(folder, 'stack/abide.yaml'),
+      ABIDE_URL: url,
+      ABIDE_KEY: await read(`stack/keys/${store}`),
+    }),
+  };
+}

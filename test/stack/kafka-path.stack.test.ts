@@ -1,0 +1,302 @@
+// Abide over the real Kafka, Connect with Debezium, registry and PostgreSQL, as `npm run stack` runs them. One file, since
+// every fault here is a fault to all of them.
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { setTimeout as delay } from 'node:timers/promises';
+import { AssignerProtocol } from 'kafkajs';
+import { request } from 'undici';
+import { DECISIONS_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
+import { groupOf } from '../../stream/kafka-source.ts';
+import { spawnAbide } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+import { findStackOfTheRun } from '../harness/stack-of-the-run.ts';
+import type { RunningStack } from '../harness/stack-of-the-run.ts';
+
+const RECOVERED_MS_MAX = 60_000;
+const TEST_MS_MAX = 120_000;
+
+let stack: RunningStack;
+let people = 0;
+const somebody = (): string => `person.${process.pid}.${(people += 1)}@example.com`;
+
+beforeAll(async () => {
+  stack = await findStackOfTheRun();
+  await stack.admin.connect();
+}, 30_000);
+afterAll(async () => {
+  await stack.admin.disconnect();
+});
+
+/** How the decision of an opt-out came to the store, once it is acknowledged. */
+const carriedBy = (id: string): Promise<string> =>
+  eventually(async () => {
+    const [row] = await stack.query<{ carried_by: string }>(
+      'select a.carried_by from acknowledgements a join decisions d using (seq) where d.opt_out_id = $1',
+      [id],
+    );
+    if (row === undefined) throw new Error('not acknowledged');
+    return row.carried_by;
+  }, RECOVERED_MS_MAX);
+
+/** Until an opt-out arrives by the stream again. */
+const untilStreaming = (): Promise<void> =>
+  eventually(async () => {
+    const id = await stack.optOut(somebody());
+    if (id === undefined || (await carriedBy(id)) !== 'stream') throw new Error('not by the stream yet');
+    await delay(200);
+  }, RECOVERED_MS_MAX);
+
+const outstandingOf = async (ids: readonly string[]): Promise<number> => {
+  const [row] = await stack.query<{ count: number }>(
+    `select count(*)::int as count from decisions d
+     where d.opt_out_id = any($1) and not exists (select from acknowledgements a where a.seq = d.seq)`,
+    [ids],
+  );
+  return row!.count;
+};
+
+type Oldest = { seq: string; recorded_at: Date } | undefined;
+const OLDEST = `select d.seq, d.recorded_at from decisions d
+  where not exists (select from acknowledgements a where a.seq = d.seq) order by d.seq limit 1`;
+
+/** Compares the lag endpoint with the tables all along; gives what it said wrongly. An answer that does not come says nothing. */
+function watchLag(signal: AbortSignal): Promise<readonly string[]> {
+  const lies: string[] = [];
+  const look = async (): Promise<void> => {
+    const [before] = (await stack.query(OLDEST)) as Oldest[];
+    const said = await stack.lag();
+    const [after] = (await stack.query(OLDEST)) as Oldest[];
+    if (before === undefined || before.seq !== after?.seq || said.stores === undefined) return;
+    const age = (Date.parse(said.as_of) - before.recorded_at.getTime()) / 1000;
+    const [store] = said.stores;
+    // What is older than the answer itself must be in it; the parts of an answer are read within moments of each other.
+    if (age > 0.5 && (store!.oldest_outstanding_seconds ?? 0) < age - 0.5)
+      lies.push(`said ${store!.oldest_outstanding_seconds} s, was ${age} s`);
+    if (age > 11 && store!.status === 'ok') lies.push(`said ok at ${age} s`);
+  };
+  return (async () => {
+    while (!signal.aborted) {
+      await look().catch(() => undefined);
+      await delay(100);
+    }
+    return lies;
+  })();
+}
+
+/** Opt-outs all along while `fault` happens and until the stream carries again; then nothing that was answered is missing. */
+async function throughIt(fault: () => Promise<void>): Promise<void> {
+  const ending = new AbortController();
+  const answered: string[] = [];
+  const clients = Array.from({ length: 4 }, async () => {
+    while (!ending.signal.aborted) {
+      const id = await stack.optOut(somebody()).catch(() => undefined);
+      if (id === undefined) await delay(100);
+      else answered.push(id);
+      await delay(20);
+    }
+  });
+  const lag = watchLag(ending.signal);
+  try {
+    await eventually(() => expect(answered.length).toBeGreaterThan(20));
+    await fault();
+    await untilStreaming();
+  } finally {
+    ending.abort();
+    await Promise.all(clients);
+  }
+  await eventually(async () => expect(await outstandingOf(answered)).toBe(0), RECOVERED_MS_MAX);
+  expect(await lag).toEqual([]);
+  await eventually(async () => {
+    const { status, sources } = await stack.lag();
+    expect({ status, source: sources[0] }).toMatchObject({
+      status: 'ok',
+      source: { kind: 'kafka', slot: 'active', task: 'running' },
+    });
+  }, RECOVERED_MS_MAX);
+}
+
+const kill = async (program: string): Promise<void> => {
+  process.kill(await stack.pidOf(program), 'SIGKILL');
+};
+
+const connect = async (method: 'GET' | 'DELETE', path: string): Promise<unknown> => {
+  const { body } = await request(`http://127.0.0.1:${stack.ports.connect}/${path}`, { method });
+  const text = await body.text();
+  return text === '' ? undefined : JSON.parse(text);
+};
+
+describe('the stream', () => {
+  test(
+    'an opt-out arrives in the store by the stream, verified',
+    async () => {
+      await untilStreaming();
+      const id = (await stack.optOut(somebody()))!;
+
+      expect(await carriedBy(id)).toBe('stream');
+    },
+    TEST_MS_MAX,
+  );
+
+  test('what Connect shows of the connector holds no secret', async () => {
+    const config = (await connect('GET', 'connectors/abide/config')) as Record<string, string>;
+
+    expect(config['database.password']).toBe('${env:ABIDE_REPLICATION_PASSWORD}');
+  });
+
+  test(
+    'the topic holds no address in the clear, and the key is the id of the subject',
+    async () => {
+      const email = somebody();
+      const id = (await stack.optOut(email))!;
+      const [{ subject_id: subjectId } = { subject_id: '' }] = await stack.query<{ subject_id: string }>(
+        'select subject_id from decisions where opt_out_id = $1',
+        [id],
+      );
+      const consumer = stack.kafka.consumer({ groupId: `test-raw-${process.pid}` });
+      const seen: { key: string; raw: string }[] = [];
+      await consumer.connect();
+      try {
+        await consumer.subscribe({ topic: DECISIONS_TOPIC, fromBeginning: true });
+        await consumer.run({
+          eachMessage: ({ message }) => {
+            const headers = JSON.stringify(message.headers);
+            seen.push({ key: String(message.key), raw: `${message.value!.toString('latin1')}${headers}` });
+            return Promise.resolve();
+          },
+        });
+        await eventually(() => expect(seen.map(({ key }) => key)).toContain(subjectId), 30_000);
+      } finally {
+        await consumer.disconnect();
+      }
+
+      expect(seen.filter(({ raw }) => /@|example\.com|person\./i.test(raw))).toEqual([]);
+      expect(seen.every(({ key }) => /^[0-9a-f-]{36}$/.test(key))).toBe(true);
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    'a record that cannot be read is parked with its bytes, counted, and holds nobody up',
+    async () => {
+      const producer = stack.kafka.producer();
+      await producer.connect();
+      const bytes = Buffer.from('no decision at all');
+      const messages = Array.from({ length: 12 }, (_, partition) => ({ partition, key: null, value: bytes }));
+      await producer.send({ topic: DECISIONS_TOPIC, messages });
+      await producer.disconnect();
+
+      await untilStreaming();
+      await eventually(async () => {
+        const offsets = await stack.admin.fetchTopicOffsets(PARKED_TOPIC);
+        expect(Number(offsets[0]!.high)).toBeGreaterThanOrEqual(12);
+      });
+      const [row] = await stack.query<{ parked: number }>(
+        "select max((report -> 'source' ->> 'parked')::int) as parked from workers",
+      );
+      expect(row!.parked).toBeGreaterThanOrEqual(12);
+    },
+    TEST_MS_MAX,
+  );
+});
+
+describe('kill -9 under load: every opt-out that was answered is acknowledged, and the lag tells the truth', () => {
+  test.each(['worker-crm', 'connect', 'broker', 'api', 'postgres'])(
+    '%s',
+    async (program) => {
+      await throughIt(() => kill(program));
+    },
+    TEST_MS_MAX,
+  );
+});
+
+test(
+  'kill -9 of the registry and then of the worker: it comes back with its schemas, by which the next worker reads',
+  async () => {
+    await throughIt(async () => {
+      await kill('registry');
+      await kill('worker-crm');
+    });
+  },
+  TEST_MS_MAX,
+);
+
+describe('what else is lost on the way is driven again from the ledger', () => {
+  test(
+    'the connector is deleted: it is registered anew',
+    async () => {
+      await throughIt(async () => {
+        await connect('DELETE', 'connectors/abide');
+      });
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    'the replication slot is dropped',
+    async () => {
+      await throughIt(async () => {
+        await eventually(async () => {
+          await stack.query(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'abide_kafka' and active",
+          );
+          await stack.query("select pg_drop_replication_slot('abide_kafka')");
+        }, 20_000);
+      });
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    'the topic is deleted',
+    async () => {
+      await throughIt(async () => {
+        await stack.admin.deleteTopics({ topics: [DECISIONS_TOPIC] });
+      });
+    },
+    TEST_MS_MAX,
+  );
+
+  test.each([
+    ['beginning', true],
+    ['end', false],
+  ])(
+    'the offsets of the group are reset to the %s',
+    async (_, earliest) => {
+      await throughIt(async () => {
+        // Only the offsets of a group without members can be set: a worker that hangs is put out of it.
+        const worker = await stack.pidOf('worker-crm');
+        process.kill(worker, 'SIGSTOP');
+        await eventually(
+          () => stack.admin.resetOffsets({ groupId: groupOf('crm'), topic: DECISIONS_TOPIC, earliest }),
+          20_000,
+        );
+        process.kill(worker, 'SIGKILL');
+      });
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    'two workers share the partitions, and a killed one leaves its share within seconds',
+    async () => {
+      const shares = async (): Promise<number[]> => {
+        const { groups } = await stack.admin.describeGroups([groupOf('crm')]);
+        expect(groups[0]!.state).toBe('Stable');
+        return groups[0]!.members.map(
+          ({ memberAssignment }) =>
+            AssignerProtocol.MemberAssignment.decode(memberAssignment)!.assignment[DECISIONS_TOPIC]!.length,
+        );
+      };
+      await throughIt(async () => {
+        const second = spawnAbide(['worker', '--store', 'crm'], await stack.workerEnvironment('crm'));
+        try {
+          await eventually(async () => expect(await shares()).toEqual([6, 6]), 30_000);
+        } finally {
+          second.child.kill('SIGKILL');
+          await second.ended;
+        }
+        await eventually(async () => expect(await shares()).toEqual([12]), 15_000);
+      });
+    },
+    TEST_MS_MAX,
+  );
+});
