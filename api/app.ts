@@ -1,12 +1,14 @@
 // The API as handlers for Node's HTTP server. Outermost: a request id on every answer, and a problem for every error.
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Tracer } from '@opentelemetry/api';
 import Router from '@koa/router';
 import Koa from 'koa';
 import type { Context, Next } from 'koa';
 import type { Ledger } from '../ledger/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { createAuthorize } from './guard/authorize.ts';
+import { createTrace } from './guard/trace.ts';
 import { addHealth } from './ops/health.ts';
 import { createMetrics } from './ops/metrics.ts';
 import type { Metrics } from './ops/metrics.ts';
@@ -33,12 +35,15 @@ export function createApp({
   defaultRegion,
   opsOnSameListener,
   isReady = () => true,
+  tracer,
 }: {
   ledger: Ledger;
   log: ApiLog;
   defaultRegion?: string | undefined;
   opsOnSameListener: boolean;
   isReady?: () => boolean;
+  /** Undefined: no spans. */
+  tracer?: Tracer | undefined;
 }): App {
   const metrics = createMetrics();
   const closing = new AbortController();
@@ -50,7 +55,7 @@ export function createApp({
   const deps = { ledger, authorize, defaultRegion, log, closing: closing.signal };
   for (const resources of Object.values(VERSIONS)) for (const add of resources) add(api, deps);
   return {
-    handler: Object.assign(toHandler(api, log, metrics), { endWaits }),
+    handler: Object.assign(toHandler(api, log, metrics, tracer), { endWaits }),
     opsHandler: opsOnSameListener
       ? undefined
       : Object.assign(toHandler(ops, log, metrics), { endWaits: () => undefined }),
@@ -62,11 +67,13 @@ function toHandler(
   router: Router,
   log: ApiLog,
   metrics: Metrics,
+  tracer?: Tracer,
 ): (request: IncomingMessage, response: ServerResponse) => void {
   const koa = new Koa();
   koa.on('error', (error: unknown) => {
     if (!isGone(error)) log.error({ error }, 'a response failed');
   });
+  koa.use(createTrace(tracer));
   koa.use(outermost(log, metrics));
   koa.use(router.routes());
   koa.use(methodNotAllowed(router));

@@ -65,6 +65,8 @@ export type Configuration = {
         }
       | undefined;
   };
+  /** Spans by OpenTelemetry's API; what becomes of them is the SDK's, which whoever starts Abide brings. */
+  readonly tracing: boolean;
   readonly stores: readonly StoreConfiguration[];
 };
 
@@ -118,6 +120,10 @@ const File = z.strictObject({
   ops_listen: ListenAddress.prefault('127.0.0.1:9464').describe(
     'Health and metrics, where listen is not loopback',
   ),
+  tracing: z
+    .boolean()
+    .default(false)
+    .describe('Spans, by whatever OpenTelemetry SDK is loaded with --import'),
   default_region: z
     .string()
     .transform((region, context): CountryCode => {
@@ -242,13 +248,14 @@ export async function loadConfiguration({
     listen,
     opsListen: rest.ops_listen,
     defaultRegion: rest.default_region,
+    tracing: rest.tracing,
     kafka: { tls: undefined, sasl: undefined, ...rest.kafka },
     stores,
   };
 }
 
 /** What a worker reads of the file beside its store. */
-const WORKERS: readonly string[] = ['source', 'kafka'];
+const WORKERS: readonly string[] = ['source', 'kafka', 'tracing'];
 
 function onlyStore(yaml: PositionedYaml, name: string): PositionedYaml {
   const whole = (yaml.value ?? {}) as { stores?: Readonly<Record<string, unknown>> | null };

@@ -7,12 +7,14 @@ import { createHmac, randomUUID } from 'node:crypto';
 import { lookup } from 'node:dns';
 import { BlockList, isIP } from 'node:net';
 import type { LookupFunction } from 'node:net';
+import { trace } from '@opentelemetry/api';
 import { Agent, errors, request } from 'undici';
 import type { Dispatcher } from 'undici';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import { channelOfTopic } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { formatTraceparent } from '../suppression/traceparent.ts';
 import { defineConnector, TryLater } from './contract/connector.ts';
 import type { ApplyOutcome, Item, SubjectKey } from './contract/connector.ts';
 import { untilAborted } from './contract/until-aborted.ts';
@@ -83,6 +85,12 @@ export function sign(secret: string, id: string, at: number, payload: string): R
     .update(`${id}.${at}.${payload}`)
     .digest('base64');
   return { 'webhook-id': id, 'webhook-timestamp': `${at}`, 'webhook-signature': `v1,${signature}` };
+}
+
+/** Of the span that the worker opened, where tracing is on. */
+function traceHeader(): { traceparent?: string } {
+  const span = trace.getActiveSpan();
+  return span === undefined ? {} : { traceparent: formatTraceparent(span.spanContext()) };
 }
 
 // --- answers
@@ -241,6 +249,7 @@ export default defineConnector({
             ...sign(secret, id, Math.floor(Date.now() / 1_000), payload),
             accept: 'application/json',
             'user-agent': 'abide',
+            ...traceHeader(),
             ...(method === 'GET'
               ? { 'abide-keys': payload, 'cache-control': 'no-store' }
               : { 'content-type': 'application/json' }),

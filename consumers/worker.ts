@@ -8,6 +8,7 @@
 // A decision is in hand from when it is queued until its report was taken, so that stream and ledger together do not carry
 // it twice. Everything is bounded: beyond HELD_MAX the stream is not listened to and the ledger gives the rest.
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Tracer } from '@opentelemetry/api';
 import { Item, TryLater } from '../connectors/contract/connector.ts';
 import { untilAborted } from '../connectors/contract/until-aborted.ts';
 import type { ApplyOutcome, Connector, Held, Log, Store } from '../connectors/contract/connector.ts';
@@ -20,6 +21,7 @@ import { open as unseal } from '../suppression/seal.ts';
 import { Address } from '../suppression/subject.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 import { failureCode, nextStep, retryDelayMs } from './next-step.ts';
+import { traced } from './trace.ts';
 
 /** Most decisions in hand: 10,000 of about a kilobyte each. */
 const HELD_MAX = 10_000;
@@ -90,6 +92,7 @@ export function startWorker({
   id,
   log,
   callMsMax = CALL_MS_MAX,
+  tracer,
 }: {
   store: WorkerStore;
   ledger: LedgerAccess;
@@ -99,6 +102,8 @@ export function startWorker({
   log: Log;
   /** How long one call to the store may take. */
   callMsMax?: number;
+  /** Undefined: no spans. */
+  tracer?: Tracer | undefined;
 }): Worker {
   const { connector } = store;
   const held = { scopes: [...store.scopes.keys()], topics: connector.topics };
@@ -308,9 +313,15 @@ export function startWorker({
     if (items.length === 0) return;
     for (const carried of batch) carried.attempts += 1;
     try {
-      await (connector.versions === 'none'
-        ? carryUnversioned(open, batch, items)
-        : carryVersioned(open, batch, items));
+      await traced(
+        tracer,
+        store.name,
+        batch.map(({ decision }) => decision),
+        () =>
+          connector.versions === 'none'
+            ? carryUnversioned(open, batch, items)
+            : carryVersioned(open, batch, items),
+      );
       if (storeFailures > 0) log.info({ store: store.name }, 'store answers again');
       storeFailures = 0;
     } catch (error) {

@@ -3,6 +3,7 @@
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { trace } from '@opentelemetry/api';
 import { createApp } from '../api/app.ts';
 import type { Handler } from '../api/app.ts';
 import { listen } from '../api/server.ts';
@@ -116,6 +117,7 @@ export async function serve({
   const path = overKafka ? tendKafkaPath({ kafka: configuration.kafka, log }) : undefined;
   if (path !== undefined) started.use(path);
   let ready = false;
+  const tracer = configuration.tracing ? trace.getTracer('abide') : undefined;
   const api = createApp({
     ledger: {
       ...ledger,
@@ -133,6 +135,7 @@ export async function serve({
     defaultRegion: configuration.defaultRegion,
     opsOnSameListener: onLoopback,
     isReady: () => ready,
+    tracer,
   });
   const { missing } = await syncStores(pool, configuration.stores.map(toRegistration), undefined);
   if (missing.length > 0) {
@@ -168,6 +171,7 @@ export async function serve({
           source,
           id: holder,
           log,
+          tracer,
         }),
     });
     started.defer(() => running.stop());

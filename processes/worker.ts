@@ -1,6 +1,7 @@
 // A worker on its own: it reaches its store, the API over HTTP and, where decisions travel so, Kafka and its registry. Its one
 // secret of ours is its API key.
 import { hostname } from 'node:os';
+import { trace } from '@opentelemetry/api';
 import { createHttpLedgerAccess } from '../consumers/http-ledger-access.ts';
 import { startWorker } from '../consumers/worker.ts';
 import type { Log } from '../connectors/contract/connector.ts';
@@ -62,7 +63,8 @@ export async function runWorker({
           onCrash,
         })
       : createHttpSource({ feed: (ask) => ledger.outstanding(ask) });
-  const worker = startWorker({ store: toWorkerStore(store), ledger, source, id, log });
+  const tracer = configuration.tracing ? trace.getTracer('abide') : undefined;
+  const worker = startWorker({ store: toWorkerStore(store), ledger, source, id, log, tracer });
   source.start({
     decisions: (batch) => {
       const answered = worker.offer(batch);

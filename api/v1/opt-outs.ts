@@ -14,6 +14,7 @@ import type { SubjectKind } from '../../suppression/subject.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { goneSignal, preferredWait, waited } from '../guard/prefer.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
+import { traceparentOf } from '../guard/trace.ts';
 import type { Deps } from './deps.ts';
 import { createSubjectSchema } from './subject.ts';
 
@@ -284,9 +285,3 @@ export function addOptOuts(router: Router, { ledger, authorize, defaultRegion, l
 /** The propagation is the last member of what was stored: the rest stays byte for byte. */
 const withPropagation = (body: string, propagation: object): string =>
   `${body.slice(0, body.lastIndexOf('"propagation":'))}"propagation":${JSON.stringify(propagation)}}`;
-
-const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
-const traceparentOf = (ctx: Context): string | undefined => {
-  const header = ctx.req.headers.traceparent;
-  return typeof header === 'string' && TRACEPARENT.test(header) ? header : undefined;
-};
