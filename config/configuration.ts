@@ -216,17 +216,14 @@ export async function loadConfiguration({
     path === undefined ? embeddedDefault(await embeddedStoreUrl()) : readYaml(readText(path), env);
   const yaml = only === undefined ? whole : onlyStore(whole, only);
   const faults = [...yaml.faults];
-  const refuseIfFaulty = (): void => {
-    if (faults.length > 0) throw invalid(path, faults);
-  };
-  refuseIfFaulty();
+  // Of a file that is not YAML nothing more can be said.
+  if (faults.length > 0 && yaml.value === undefined) throw invalid(path, faults);
 
-  const file = File.safeParse(yaml.value ?? {});
+  const file = File.safeParse(yaml.value ?? {}, WORDS);
   if (!file.success) faults.push(...faultsOf(file.error.issues, [], yaml));
-  refuseIfFaulty();
-  const { stores: stanzas, ...rest } = file.data!;
+  const stanzas = file.data?.stores ?? readableStanzas(yaml.value);
   for (const name of ['owner_database', 'replication_database'] as const) {
-    if (rest[name] !== undefined && rest.database === undefined) {
+    if (file.data?.[name] !== undefined && file.data.database === undefined) {
       faults.push({ path: [name], at: yaml.positionOfName([], name), detail: 'needs database as well' });
     }
   }
@@ -237,15 +234,16 @@ export async function loadConfiguration({
     if (store instanceof Array) faults.push(...store);
     else stores.push(store);
   }
-  const listen = withPort(rest.listen, env['PORT'], faults);
-  refuseIfFaulty();
+  const port = readPort(env['PORT'], faults);
+  if (faults.length > 0 || !file.success) throw invalid(path, withoutEchoes(faults, yaml.faults));
+  const rest = file.data;
   return {
     path,
     source: rest.source,
     database: rest.database,
     ownerDatabase: rest.owner_database,
     replicationDatabase: rest.replication_database,
-    listen,
+    listen: { ...rest.listen, ...(port === undefined ? {} : { port }) },
     opsListen: rest.ops_listen,
     defaultRegion: rest.default_region,
     tracing: rest.tracing,
@@ -281,7 +279,12 @@ function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {
-    throw new AbideError('CONFIG_INVALID', `${path} cannot be read.`, { cause });
+    const code = (cause as NodeJS.ErrnoException).code;
+    throw new AbideError(
+      'CONFIG_INVALID',
+      code === 'ENOENT' ? `There is no file ${path}.` : `${path} cannot be read (${code}).`,
+      { cause },
+    );
   }
 }
 
@@ -292,12 +295,29 @@ const embeddedDefault = (url: string): PositionedYaml => ({
   positionOfName: () => undefined,
 });
 
-function withPort(listen: Address, port: string | undefined, faults: ConfigFault[]): Address {
-  if (port === undefined || port === '') return listen;
-  if (/^\d{1,5}$/.test(port) && Number(port) <= 65_535) return { ...listen, port: Number(port) };
+function readPort(port: string | undefined, faults: ConfigFault[]): number | undefined {
+  if (port === undefined || port === '') return undefined;
+  if (/^\d{1,5}$/.test(port) && Number(port) <= 65_535) return Number(port);
   faults.push({ path: [], at: undefined, detail: 'the environment variable PORT is not a port' });
-  return listen;
+  return undefined;
 }
+
+/** The stanzas of a file with other faults, as far as they can be looked at: all faults are said at once. */
+function readableStanzas(file: unknown): z.infer<typeof File>['stores'] {
+  const { stores } = (file ?? {}) as { stores?: Readonly<Record<string, unknown>> | null };
+  return Object.fromEntries(
+    Object.entries(stores ?? {}).flatMap(([name, stanza]) => {
+      const parsed = File.shape.stores.safeParse({ [name]: stanza });
+      return parsed.success ? Object.entries(parsed.data) : [];
+    }),
+  );
+}
+
+/** A variable that is not set is one fault, not a second one where its value would be. */
+const withoutEchoes = (faults: readonly ConfigFault[], first: readonly ConfigFault[]): ConfigFault[] => {
+  const named = new Set(first.map(({ path }) => pointerTo(path)));
+  return faults.filter((fault) => first.includes(fault) || !named.has(pointerTo(fault.path)));
+};
 
 /** One stanza, or everything that is wrong with it. */
 async function readStore({
@@ -323,12 +343,12 @@ async function readStore({
     fault(['connector'], connector);
     return faults;
   }
-  const ours = Stanza.safeParse(stanza);
+  const ours = Stanza.safeParse(stanza, WORDS);
   if (!ours.success) faults.push(...faultsOf(ours.error.issues, at, yaml));
   const own = Object.fromEntries(Object.entries(stanza).filter(([field]) => !(field in STANZA)));
-  const options = await strict(connector.options).safeParseAsync(own);
+  const options = await strict(connector.options).safeParseAsync(own, WORDS);
   if (!options.success) faults.push(...faultsOf(options.error.issues, at, yaml));
-  if (!ours.success || !options.success) return faults;
+  if (!ours.success) return faults;
 
   const { accepts = connector.accepts, key } = ours.data;
   accepts.forEach((kind, n) => {
@@ -349,13 +369,13 @@ async function readStore({
     if (isList) scopes.set(scope, undefined);
     else if (connector.scopeValue === undefined) fault(where, `${stanza.connector} takes scopes as a list`);
     else {
-      const parsed = await strict(connector.scopeValue).safeParseAsync(value);
+      const parsed = await strict(connector.scopeValue).safeParseAsync(value, WORDS);
       if (parsed.success) scopes.set(scope, parsed.data);
       else faults.push(...faultsOf(parsed.error.issues, [...at, ...where], yaml));
     }
   }
   if (Object.keys(ours.data.scopes).length === 0) fault(['scopes'], 'names no scope');
-  if (faults.length > 0) return faults;
+  if (!options.success || faults.length > 0) return faults;
   return {
     name,
     connectorName: stanza.connector,
@@ -386,6 +406,12 @@ const findConnector = (name: string, folder: string, load: LoadConnector): Promi
 const strict = (schema: z.ZodType): z.ZodType =>
   schema instanceof z.ZodObject && schema.def.catchall === undefined ? schema.strict() : schema;
 
+/** Where zod's own words would not help. */
+const WORDS = {
+  error: (issue: z.core.$ZodRawIssue): string | undefined =>
+    issue.code === 'invalid_type' && issue.input === undefined ? 'is missing' : undefined,
+};
+
 type Issues = readonly z.core.$ZodIssue[];
 
 const faultsOf = (issues: Issues, prefix: readonly PropertyKey[], yaml: PositionedYaml): ConfigFault[] =>
@@ -410,7 +436,9 @@ const faultsOf = (issues: Issues, prefix: readonly PropertyKey[], yaml: Position
     return [{ path, at: yaml.positionOf(path), detail: issue.message }];
   });
 
-function invalid(file: string | undefined, faults: readonly ConfigFault[]): AbideError {
+function invalid(file: string | undefined, found: readonly ConfigFault[]): AbideError {
+  const order = ({ at }: ConfigFault): number => (at === undefined ? Infinity : at.line * 1e6 + at.column);
+  const faults = [...found].sort((a, b) => (order(a) < order(b) ? -1 : order(a) > order(b) ? 1 : 0));
   const said = faults.map(({ path, at, detail }) => {
     const where = at === undefined ? '' : `line ${at.line}, column ${at.column}: `;
     return `${where}${path.length === 0 ? '' : `${path.map(String).join('.')} `}${detail}`;

@@ -118,6 +118,26 @@ test('every variable that is missing is named with its line and column', async (
   ]);
 });
 
+test('all faults of a file are said at once, in the order of its lines, and a variable that is not set once', async () => {
+  expect(
+    await faultsOf(
+      'listn: 127.0.0.1:8080\nstores:\n  crm: { connector: sql, url: ${CRM_URL}, tabel: x, scopes: [email, fax] }\n' +
+        '  mail: { connector: nobody, scopes: [email] }\n  sms: { connector: sql, url: "x:y" }\n  push: {}\n',
+      { PORT: 'http' },
+    ),
+  ).toEqual([
+    'line 1, column 1: listn is not known here',
+    'line 3, column 31: stores.crm.url needs the environment variable CRM_URL, which is not set',
+    'line 3, column 43: stores.crm.tabel is not known here',
+    'line 3, column 69: stores.crm.scopes.1 fax is not a scope: email, sms, push, a topic such as email/newsletter, or a purpose',
+    'line 4, column 22: stores.mail.connector There is no connector nobody.',
+    'line 5, column 8: stores.sms.scopes must be a list of scopes, or a map from scope to value',
+    'line 6, column 9: stores.push.connector is missing',
+    'the environment variable PORT is not a port',
+  ]);
+  expect(await faultsOf('')).toEqual(['line 1, column 1: stores is missing']);
+});
+
 test('a field that nobody knows is refused by name, at every level', async () => {
   expect(await faultsOf('sauce: kafka\nstores: {}\n')).toEqual(['line 1, column 1: sauce is not known here']);
   expect(
@@ -250,7 +270,10 @@ test('a file that was asked for and is not there is an error, not the default', 
       loadConnector: () => Promise.resolve(sql as Connector),
       embeddedStoreUrl: () => Promise.resolve('postgres://x'),
     }),
-  ).rejects.toMatchObject({ code: 'CONFIG_INVALID' });
+  ).rejects.toMatchObject({
+    code: 'CONFIG_INVALID',
+    message: `There is no file ${join(folder, 'missing.yaml')}.`,
+  });
 });
 
 test('the data folder is .abide unless the environment names another', () => {
