@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs';
 
 const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8');
 
-/** The topic that decisions travel in, and the one that keeps what could not be read. */
+/** The topics that decisions and heartbeats travel in, and the one that keeps what could not be read. */
 export const DECISIONS_TOPIC = 'abide.public.decisions';
+export const HEARTBEAT_TOPIC = 'abide.public.abide_heartbeat';
 export const PARKED_TOPIC = 'abide.parked';
 
 export type TopicDefinition = {

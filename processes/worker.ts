@@ -5,7 +5,7 @@ import { trace } from '@opentelemetry/api';
 import { createHttpLedgerAccess } from '../consumers/http-ledger-access.ts';
 import { startWorker } from '../consumers/worker.ts';
 import type { Log } from '../connectors/contract/connector.ts';
-import { DECISIONS_TOPIC, PARKED_TOPIC } from '../debezium/files.ts';
+import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC } from '../debezium/files.ts';
 import type { ChangeSource } from '../stream/change-source.ts';
 import { createHttpSource } from '../stream/http-source.ts';
 import { createKafka } from '../stream/kafka-client.ts';
@@ -58,6 +58,7 @@ export async function runWorker({
           fetchSchema: createSchemaFetch(configuration.kafka.registry),
           store: name,
           topic: DECISIONS_TOPIC,
+          pulseTopic: HEARTBEAT_TOPIC,
           parkedTopic: PARKED_TOPIC,
           log,
           onCrash,

@@ -23,6 +23,9 @@ const COMMIT_MS = 500;
 const LOOK_MS = 250;
 /** An idle fetch returns after 250 ms; a broker that is silent for this long is gone. */
 const SILENT_MS_MAX = 3_000;
+const PULSE_MS = 1_000;
+/** Debezium's heartbeat, written every second, goes the whole way of a decision; without it nothing does. */
+const PULSELESS_MS_MAX = 4_000;
 const REGISTRY_MS_MAX = 5_000;
 const RETRY_MS_MAX = 5_000;
 const PARKING_MAX = 100;
@@ -70,13 +73,15 @@ type Partition = {
 };
 
 /**
- * Reads `topic` in the group of `store`. `onCrash` is told when the client has given up for good: only another process can go on.
+ * Reads `topic` in the group of `store`, and trusts it while `pulseTopic` grows: the end of a topic that nobody writes to looks
+ * like one where nothing happens. `onCrash` is told when the client has given up for good: only another process can go on.
  */
 export function createKafkaSource({
   kafka,
   fetchSchema,
   store,
   topic,
+  pulseTopic,
   parkedTopic,
   log,
   onCrash,
@@ -85,6 +90,7 @@ export function createKafkaSource({
   fetchSchema: FetchSchema;
   store: string;
   topic: string;
+  pulseTopic: string;
   parkedTopic: string;
   log: KafkaLog;
   onCrash: (error: AbideError) => void;
@@ -99,6 +105,7 @@ export function createKafkaSource({
   let waiting = 0;
   let registryAway = false;
   let fetchedAt = -Infinity;
+  let pulseAt = -Infinity;
   let isLive: boolean | undefined;
   let parked = 0;
   let parking = 0;
@@ -278,12 +285,55 @@ export function createKafkaSource({
 
   /** Says so where the stream began to deliver, or ceased to. */
   function look(listener: ChangeListener): void {
-    const delivers =
-      isMember && !registryAway && (waiting > 0 || performance.now() - fetchedAt < SILENT_MS_MAX);
+    const now = performance.now();
+    const hasPulse = now - pulseAt < PULSELESS_MS_MAX;
+    const reads = waiting > 0 || now - fetchedAt < SILENT_MS_MAX;
+    const delivers = isMember && !registryAway && hasPulse && reads;
     if (delivers === isLive || (isLive === undefined && !delivers)) return;
     isLive = delivers;
     if (delivers) listener.live();
-    else listener.down(registryAway ? 'registry' : isMember ? 'silent' : 'not a member');
+    else {
+      const reason = registryAway
+        ? 'registry'
+        : !isMember
+          ? 'not a member'
+          : reads
+            ? 'no heartbeat'
+            : 'silent';
+      log.warn({ store, reason }, 'the stream does not deliver, the ledger is polled');
+      listener.down(reason);
+    }
+  }
+
+  /** Rejects where the brokers do not answer for long: the client tries for a while by itself. */
+  async function feelPulse(listener: ChangeListener, signal: AbortSignal): Promise<void> {
+    const admin = kafka.admin();
+    try {
+      await admin.connect();
+      for (let end: string | undefined; !signal.aborted;) {
+        const offsets = await admin.fetchTopicOffsets(pulseTopic);
+        const now = offsets.map(({ high }) => high).join();
+        if (end !== undefined && end !== now) {
+          pulseAt = performance.now();
+          look(listener);
+        }
+        end = now;
+        await delay(PULSE_MS, undefined, { signal });
+      }
+    } finally {
+      await Promise.race([admin.disconnect(), delay(1_000, undefined, { ref: false })]).catch(
+        () => undefined,
+      );
+    }
+  }
+
+  async function feelPulseAlways(listener: ChangeListener, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await feelPulse(listener, signal).catch((error: unknown) => {
+        if (!signal.aborted) log.debug({ error }, 'the heartbeat could not be looked at, goes on trying');
+      });
+      await delay(PULSE_MS, undefined, { signal }).catch(() => undefined);
+    }
   }
 
   /** One consumer's life; resolves when it is told to stop, rejects where it could not start. */
@@ -368,7 +418,10 @@ export function createKafkaSource({
 
   return {
     start: (listener) => {
-      running = run(listener).catch((error: unknown) => log.error({ error }, 'the Kafka source stopped'));
+      running = Promise.all([run(listener), feelPulseAlways(listener, stopping.signal)]).then(
+        () => undefined,
+        (error: unknown) => log.error({ error }, 'the Kafka source stopped'),
+      );
     },
     report: (): SourceReport => {
       const now = performance.now();
@@ -376,7 +429,7 @@ export function createKafkaSource({
       const ages = [...partitions.values()]
         .filter(({ behind }) => behind > 0n)
         .map(({ writtenAt }) => Math.max(0, Date.now() - writtenAt));
-      const ageMs = Math.max(now - fetchedAt, ...ages);
+      const ageMs = Math.max(now - fetchedAt, now - pulseAt, ...ages);
       return {
         kind: 'kafka',
         status: status(),
