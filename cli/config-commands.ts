@@ -1,25 +1,26 @@
 import type { Command } from 'commander';
 import { checkStores } from '../processes/check-stores.ts';
 import { readConfiguration } from '../processes/running-database.ts';
+import { environmentOf, ofInstallation } from './installation.ts';
+import type { Installation } from './installation.ts';
 import { EXIT, print, printJson } from './output.ts';
 
 export function addConfig(program: Command): void {
-  program
-    .command('config')
-    .description('The configuration')
-    .command('check')
-    .description('Read abide.yaml, then open every store and read from it. Changes nothing.')
-    .option('--config <file>', 'abide.yaml (ABIDE_CONFIG)')
+  const config = program.command('config').description('The configuration');
+  ofInstallation(config.command('check'))
+    .description(
+      'Read abide.yaml, then try every store: its own statements too, taken back. Changes nothing.',
+    )
     .option('--offline', 'only read the file; reach no store')
     .option('--json', 'print JSON')
-    .action(async (options: { config?: string; offline?: boolean; json?: boolean }) => {
-      const configuration = await readConfiguration(options.config);
+    .action(async (options: Installation & { offline?: boolean; json?: boolean }) => {
+      const configuration = await readConfiguration(environmentOf(options));
       const results = options.offline === true ? [] : await checkStores(configuration.stores);
       if (options.json === true)
         printJson({ stores: configuration.stores.map(({ name }) => name), checked: results });
       else {
         print(`configuration: fine, ${configuration.stores.length} store(s)`);
-        for (const { store, problem } of results) print(`${store}: ${problem ?? 'opened and read'}`);
+        for (const { store, problem } of results) print(`${store}: ${problem ?? 'fine'}`);
       }
       if (results.some(({ problem }) => problem !== undefined)) process.exitCode = EXIT.no;
     });

@@ -13,12 +13,23 @@ import { AbideError } from '../suppression/errors.ts';
 import { CHANNELS, isChannel } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject.ts';
 import { defineConnector } from './contract/connector.ts';
-import type { ApplyOutcome, Held, Item, Log, Store, SubjectKey } from './contract/connector.ts';
+import type {
+  ApplyOutcome,
+  ConnectorContext,
+  Held,
+  Item,
+  Log,
+  Store,
+  SubjectKey,
+} from './contract/connector.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const DISPOSE_WAIT_MS = 1_000;
 const SCAN_PAGE = 10_000;
+const BOOLEAN_TYPE = 16;
+const JSON_TYPE = 114;
+const JSONB_TYPE = 3802;
 // A btree entry may have 2,704 bytes, the kind and headers included. Said per item here, one long push token cannot
 // fail its neighbours; { sha256: hex } takes any.
 const KEY_BYTES_MAX = 2_600;
@@ -196,6 +207,8 @@ const READ_VERSIONS = `
 const isRefusal = (error: unknown): error is pg.DatabaseError & { code: string } =>
   error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');
 
+const isOfTheServer = (code: string): boolean => /^(08|28|53|57|3D)/.test(code);
+
 function failure(error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
   if (error instanceof AbideError) return error;
@@ -205,7 +218,7 @@ function failure(error: unknown, signal: AbortSignal): unknown {
   const code = error.code ?? '';
   const told = `PostgreSQL answered SQLSTATE ${code}.`;
   if (code === '57014') return new AbideError('STORE_TIMEOUT', told);
-  return new AbideError(/^(08|28|53|57|3D)/.test(code) ? 'STORE_UNREACHABLE' : 'STORE_FAILED', told);
+  return new AbideError(isOfTheServer(code) ? 'STORE_UNREACHABLE' : 'STORE_FAILED', told);
 }
 
 const refuseReplica = (rows: readonly { readonly is_replica?: boolean }[]): void => {
@@ -216,6 +229,49 @@ const refuseReplica = (rows: readonly { readonly is_replica?: boolean }[]): void
     );
   }
 };
+
+// --- `abide config check`
+
+/** What PostgreSQL's own words would say of a wrong statement; they are left out, since they may quote values. */
+const MEANINGS: Readonly<Record<string, string>> = {
+  '22P02': 'a text that its type does not take',
+  '23502': 'a column that must not be null is left null',
+  '23505': 'a row that is there already: say what on conflict does',
+  '42501': 'not allowed to this role',
+  '42601': 'a syntax error',
+  '42703': 'a column that is not there',
+  '42804': 'a type that does not fit',
+  '42883': 'a function or operator that is not there for these types',
+  '42P01': 'a table that is not there',
+  '42P08': 'a parameter of two types: cast it',
+  '42P10': 'on conflict needs a unique index on these columns',
+  '42P18': 'a parameter whose type cannot be told: cast it',
+};
+
+/** Says which statement is wrong, on which line, and what it is about. */
+async function named<T>(what: string, sql: string | undefined, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof pg.DatabaseError) || isOfTheServer(error.code ?? '')) throw error;
+    const { code = '', position } = error;
+    const isPlaced = sql !== undefined && position !== undefined;
+    const line = isPlaced ? `, line ${sql.slice(0, Number(position)).split('\n').length}` : '';
+    const meaning = MEANINGS[code] ?? 'PostgreSQL refuses it';
+    throw new AbideError('STORE_FAILED', `${what}${line}: ${meaning} (SQLSTATE ${code}).`);
+  }
+}
+
+/** In a transaction that is rolled back, or ends with its connection. */
+const rehearse = (line: Line, signal: AbortSignal, work: (client: PoolClient) => Promise<void>) =>
+  line.run(signal, async (client) => {
+    refuseReplica(
+      (await client.query<{ is_replica: boolean }>('select pg_is_in_recovery() as is_replica')).rows,
+    );
+    await client.query('begin');
+    await work(client);
+    await client.query('rollback');
+  });
 
 /** A few connections of one purpose. A call that fails or is aborted takes its connection with it. */
 function openLine(config: PoolConfig, log: Log) {
@@ -287,6 +343,13 @@ const toHeld = (row: HeldRow): Held => ({
   ],
 });
 
+/** Two contacts with one address: a scope is held only if both hold it. */
+const heldByAll = ([first, ...others]: readonly Held[]): Held | undefined =>
+  first && {
+    version: first.version,
+    suppressed: first.suppressed.filter((scope) => others.every((other) => other.suppressed.includes(scope))),
+  };
+
 /** What a scope becomes: true, false where the grant is told of, null where the decision says nothing. */
 const told = (item: Item, scope: string, heldVersion = -1): boolean | null => {
   if (scope in item.suppressed) return true;
@@ -335,6 +398,7 @@ type Table = ReturnType<typeof openTable>;
 
 /** A table that the first write makes. It is looked for first: a role that may not create tables is welcome to a made one. */
 function openTable(name: string, statement: string) {
+  const make = `select pg_advisory_xact_lock(${MAKING_TABLES}); ${statement}`;
   let seen = false;
   const isThere = async (client: PoolClient): Promise<boolean> => {
     if (seen) return true;
@@ -348,40 +412,45 @@ function openTable(name: string, statement: string) {
     isThere,
     async make(client: PoolClient): Promise<void> {
       if (await isThere(client)) return;
-      await client.query(`begin; select pg_advisory_xact_lock(${MAKING_TABLES}); ${statement}; commit`);
+      await client.query(`begin; ${make}; commit`);
       seen = true;
+    },
+    /** In the caller's transaction, which may roll it back. */
+    async makeWithin(client: PoolClient): Promise<void> {
+      if (!(await isThere(client))) await client.query(make);
     },
   };
 }
 
-function ownTable(
-  name: string,
-  { writing, reading, table }: Lines,
-): Pick<Store, 'apply' | 'readBack' | 'scan'> {
+function ownTable(name: string, { writing, reading, table }: Lines): Omit<Store, typeof Symbol.asyncDispose> {
   const apply = { name: 'abide_apply', text: applyTo(name), rowMode: 'array' } as const;
   const read = { name: 'abide_read', text: readFrom(name) };
   const list = { name: 'abide_list', text: listFrom(name) };
+
+  function valuesOf(items: readonly Item[]): unknown[] {
+    const grants: Record<string, Record<string, number>> = {};
+    for (const item of items) {
+      const granted = Object.entries(item.granted);
+      if (granted.length === 0) continue;
+      grants[nameOf(item)] = Object.fromEntries(granted.map(([scope, { version }]) => [scope, version]));
+    }
+    return [
+      kindsOf(items),
+      keysOf(items),
+      items.map(({ version }) => version),
+      ...CHANNELS.map((channel) => items.map((item) => told(item, channel))),
+      items.map((item) => JSON.stringify(otherScopes(item))),
+      items.map(({ effectiveAt }) => effectiveAt),
+      JSON.stringify(grants),
+    ];
+  }
+
   return {
     apply: (batch, signal) =>
       eachOutcome(batch, async (items) => {
-        const grants: Record<string, Record<string, number>> = {};
-        for (const item of items) {
-          const granted = Object.entries(item.granted);
-          if (granted.length === 0) continue;
-          grants[nameOf(item)] = Object.fromEntries(granted.map(([scope, { version }]) => [scope, version]));
-        }
-        const values = [
-          kindsOf(items),
-          keysOf(items),
-          items.map(({ version }) => version),
-          ...CHANNELS.map((channel) => items.map((item) => told(item, channel))),
-          items.map((item) => JSON.stringify(otherScopes(item))),
-          items.map(({ effectiveAt }) => effectiveAt),
-          JSON.stringify(grants),
-        ];
         const { rows } = await writing.run(signal, async (client) => {
           await table.make(client);
-          return client.query<[string, string]>({ ...apply, values });
+          return client.query<[string, string]>({ ...apply, values: valuesOf(items) });
         });
         const written = new Set(rows.map(([kind, key]) => `${kind}:${key}`));
         return (item) => ({ kind: written.has(nameOf(item)) ? 'applied' : 'already_newer' });
@@ -397,6 +466,16 @@ function ownTable(
       return rows.map((row) => (row.is_there === true ? toHeld(row) : undefined));
     },
 
+    check: (items, signal) =>
+      rehearse(writing, signal, async (client) => {
+        const keys = [kindsOf(items), keysOf(items)];
+        await named(`table ${name}`, undefined, async () => {
+          await table.makeWithin(client);
+          await client.query(apply.text, valuesOf(items));
+          await client.query(read.text, keys);
+        });
+      }),
+
     async scan(after, signal) {
       const values = [after?.kind ?? '', after?.key ?? '', SUBJECT_KINDS];
       const { rows } = await reading.run(signal, async (client) => {
@@ -411,9 +490,9 @@ function ownTable(
 /** The user's own tables: their statements an item at a time, the versions set-based around them, one transaction. */
 function ownStatements(
   statements: { readonly apply: string; readonly read_back: string },
-  store: string,
+  { name: store, scopes }: Pick<ConnectorContext, 'name' | 'scopes'>,
   { writing, reading, table }: Lines,
-): Pick<Store, 'apply' | 'readBack'> {
+): Omit<Store, typeof Symbol.asyncDispose> {
   const apply = positional(statements.apply);
   const read = positional(statements.read_back);
   const holdsOtherScopes = apply.parameters.includes('scopes');
@@ -482,7 +561,47 @@ function ownStatements(
     return outcomes;
   }
 
+  /** What the statement must give for the scopes that the store holds; where it does not, nothing would be verified. */
+  function refuseColumns(fields: readonly pg.FieldDef[]): void {
+    const wanted = [...scopes.keys()].map((scope) => (isChannel(scope) ? scope : 'scopes'));
+    for (const column of new Set(wanted)) {
+      const field = fields.find(({ name }) => name === column);
+      const types: readonly number[] = column === 'scopes' ? [JSON_TYPE, JSONB_TYPE] : [BOOLEAN_TYPE];
+      if (field !== undefined && types.includes(field.dataTypeID)) continue;
+      const type = column === 'scopes' ? 'jsonb' : 'boolean';
+      throw new AbideError('STORE_FAILED', `statements.read_back: gives no ${type} column ${column}.`);
+    }
+  }
+
   return {
+    check: (items, signal) =>
+      rehearse(writing, signal, async (client) => {
+        const keys = [store, kindsOf(items), keysOf(items)];
+        await named(`table ${VERSIONS}`, undefined, async () => {
+          await table.makeWithin(client);
+          await client.query(LOCK_VERSIONS, keys);
+          await client.query(KEEP_VERSIONS, [...keys, items.map(({ version }) => version)]);
+          await client.query(FORGET_UNUSED, keys);
+        });
+        for (const item of items) {
+          const { fields } = await named('statements.read_back', read.text, () =>
+            run(client, 'abide_own_read', read, item),
+          );
+          refuseColumns(fields);
+          await named('statements.apply', apply.text, () => applyOne(client, item, 0));
+          const held = heldByAll((await readRows(client, item)).map(toHeld));
+          const lost = CHANNELS.find(
+            (channel) => channel in item.suppressed && !held?.suppressed.includes(channel),
+          );
+          if (held !== undefined && lost !== undefined) {
+            throw new AbideError(
+              'STORE_FAILED',
+              `statements.read_back does not show the ${lost} that statements.apply suppressed.`,
+            );
+          }
+        }
+      }),
+
     apply: (batch, signal) =>
       eachOutcome(batch, async (items) => {
         const outcomes = await writing.run(signal, async (client) => {
@@ -516,16 +635,7 @@ function ownStatements(
           const found = (await readRows(client, key)).map((row) =>
             toHeld({ ...row, version: row.version ?? versions.get(nameOf(key)) ?? null }),
           );
-          const [first, ...others] = found;
-          // Two contacts with one address: a scope is held only if both hold it.
-          held.push(
-            first && {
-              version: first.version,
-              suppressed: first.suppressed.filter((scope) =>
-                others.every((other) => other.suppressed.includes(scope)),
-              ),
-            },
-          );
+          held.push(heldByAll(found));
         }
         await client.query('commit');
         return held;
@@ -550,7 +660,7 @@ export default defineConnector({
     return [host, `${port}`, database ?? '', ...place];
   },
 
-  open({ url, table, statements, statement_timeout_ms }, { log, name }) {
+  open({ url, table, statements, statement_timeout_ms }, { log, name, scopes }) {
     const config = (max: number): PoolConfig => ({
       connectionString: url,
       fallback_application_name: 'abide',
@@ -581,7 +691,9 @@ export default defineConnector({
         : [VERSIONS, MAKE_VERSIONS];
     const lines = { writing, reading, table: openTable(made, statement) };
     return Promise.resolve({
-      ...(statements === undefined ? ownTable(made, lines) : ownStatements(statements, name, lines)),
+      ...(statements === undefined
+        ? ownTable(made, lines)
+        : ownStatements(statements, { name, scopes }, lines)),
       async [Symbol.asyncDispose]() {
         await Promise.all([writing.close(), reading.close()]);
       },

@@ -1,15 +1,41 @@
+import { Item } from '../connectors/contract/connector.ts';
 import { makeKey } from '../connectors/contract/key-form.ts';
 import type { StoreConfiguration } from '../config/configuration.ts';
+import { Address } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject.ts';
 import { quietLog } from './log.ts';
 
 const DEADLINE_MS = 10_000;
-/** Nobody has it: reserved for documentation by RFC 2606, and read, never written. */
-const PROBE = 'abide-config-check@example.com';
+/** Nobody has them: reserved for documentation by RFC 2606, and for fiction by the numbering plan. */
+const NOBODY: Readonly<Record<SubjectKind, string>> = {
+  email: 'abide-config-check@example.com',
+  phone: '+12025550123',
+  push_token: 'abide-config-check',
+  person_id: 'abide-config-check',
+};
 
-/** Opens each store and reads one key that nobody has. A problem is said in words without any value from the store. */
+/** Every scope of the store suppressed for somebody who does not exist. */
+function itemOf(kind: SubjectKind, { key, scopes }: StoreConfiguration, now: string): Item {
+  return new Item({
+    seq: 1,
+    version: 1,
+    subject: { kind, value: new Address(NOBODY[kind]) },
+    key: makeKey(key, NOBODY[kind]),
+    suppressed: Object.fromEntries([...scopes.keys()].map((scope) => [scope, now])),
+    granted: {},
+    effectiveAt: now,
+    lane: 'live',
+  });
+}
+
+/**
+ * Opens each store and tries what a worker would do there, changing nothing; where its connector cannot try, only reads.
+ * A problem is said in words without any value from the store.
+ */
 export async function checkStores(
   stores: readonly StoreConfiguration[],
 ): Promise<{ store: string; problem: string | undefined }[]> {
+  const now = new Date().toISOString();
   return await Promise.all(
     stores.map(async (store) => {
       try {
@@ -18,8 +44,9 @@ export async function checkStores(
           name: store.name,
           scopes: store.scopes,
         });
-        const kind = store.accepts[0]!;
-        await open.readBack([{ kind, key: makeKey(store.key, PROBE) }], AbortSignal.timeout(DEADLINE_MS));
+        const items = store.accepts.map((kind) => itemOf(kind, store, now));
+        const deadline = AbortSignal.timeout(DEADLINE_MS);
+        await (open.check === undefined ? open.readBack(items, deadline) : open.check(items, deadline));
         return { store: store.name, problem: undefined };
       } catch (error) {
         return { store: store.name, problem: error instanceof Error ? error.message : String(error) };

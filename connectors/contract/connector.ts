@@ -81,6 +81,11 @@ export type Store = AsyncDisposable & {
   apply(batch: readonly Item[], signal: AbortSignal): Promise<readonly ApplyOutcome[]>;
   /** What the store holds now, in the order of the keys; undefined: nobody there. */
   readBack(keys: readonly SubjectKey[], signal: AbortSignal): Promise<readonly (Held | undefined)[]>;
+  /**
+   * For `abide config check`: tries apply and readBack with items that are nobody's and leaves nothing of them. Throws what
+   * is wrong, in words that carry no value from the store. Absent: the check reads, and that is all.
+   */
+  check?(items: readonly Item[], signal: AbortSignal): Promise<void>;
   /** Where the store can list: what it holds after a key, in key order; a page. */
   scan?(
     after: SubjectKey | undefined,

@@ -465,6 +465,21 @@ export function describeConnector(name: string, conformance: Conformance): void 
       }
     });
 
+    test('a check of the configuration leaves nothing of what it tries', async () => {
+      await using f = await fixture();
+      const store = await f.openStore();
+      if (store.check === undefined) return;
+      const subjects = connector.accepts.map(somebody);
+      await store.check(
+        subjects.map((subject) => decided(subject, { version: 1, suppressed: [first, second] })),
+        deadline(),
+      );
+      await f.expectHeld(
+        store,
+        subjects.map((subject) => [subject, undefined]),
+      );
+    });
+
     test('a call whose signal has aborted already ends at once', async () => {
       await using f = await fixture();
       const store = await f.openStore();

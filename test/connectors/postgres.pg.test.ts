@@ -418,6 +418,7 @@ describe('a server in trouble', () => {
         code: 'STORE_FAILED',
         message: 'This PostgreSQL is a replica: it shows less than the primary holds.',
       });
+      await expect(store.check!([optOut('ada@example.com')], signal())).rejects.toThrow('is a replica');
     }
   });
 

@@ -1,0 +1,176 @@
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from '@jest/globals';
+import { runAbide } from '../harness/abide.ts';
+import { emptyDatabase, withClient } from '../harness/database.ts';
+
+const CONTACTS = `
+  create table contacts (
+    id int generated always as identity primary key, address text unique not null, plan text not null default 'free',
+    no_mail boolean not null default false, no_texts boolean not null default false, no_more jsonb default '{}')`;
+const STATEMENTS = {
+  apply: [
+    'insert into contacts (address, no_mail, no_texts)',
+    'values (:key, coalesce(:email, false), coalesce(:sms, false))',
+    'on conflict (address) do update set no_mail = coalesce(:email, contacts.no_mail),',
+    '  no_texts = coalesce(:sms, contacts.no_texts)',
+  ],
+  read_back: [
+    'select no_mail as email, no_texts as sms, null::boolean as push',
+    'from contacts where address = :key',
+  ],
+};
+type Statements = typeof STATEMENTS;
+
+/** A folder with an abide.yaml, and a database for its stores. */
+async function given() {
+  const stack = new AsyncDisposableStack();
+  const folder = await mkdtemp(join(tmpdir(), 'abide-check-'));
+  stack.defer(() => rm(folder, { recursive: true }));
+  const database = stack.use(await emptyDatabase());
+  const file = join(folder, 'abide.yaml');
+  return {
+    folder,
+    database,
+    rows: async (text: string) =>
+      (await withClient(database.superuserUrl, (client) => client.query<object>(text))).rows,
+    async check(stores: Readonly<Record<string, string>>, ...args: string[]) {
+      const stanzas = Object.entries(stores).map(
+        ([name, stanza]) => `  ${name}:\n${stanza.replaceAll(/^/gm, '    ')}\n`,
+      );
+      await writeFile(file, `stores:\n${stanzas.join('')}`);
+      const env = { CRM_URL: database.urls.owner, CRM_URL_OF_A_GUEST: database.urls.api };
+      return await runAbide(['config', 'check', '--config', file, ...args], env);
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+const ownTable = (options = '', url = 'CRM_URL'): string =>
+  `connector: postgres\nurl: \${${url}}\nscopes: [email, sms]\n${options}`;
+const ownStatements = (changes: Partial<Statements> = {}, url?: string): string => {
+  const indented = (lines: readonly string[]): string => lines.map((line) => `    ${line}`).join('\n');
+  const { apply, read_back } = { ...STATEMENTS, ...changes };
+  return ownTable(`statements:\n  apply: |\n${indented(apply)}\n  read_back: |\n${indented(read_back)}`, url);
+};
+const { apply, read_back } = STATEMENTS;
+const changed = (lines: readonly string[], from: string, to: string): string[] =>
+  lines.map((line) => line.replace(from, to));
+
+test('stores that can be written and read are fine, and nothing is left in them', async () => {
+  await using f = await given();
+  await f.rows(`${CONTACTS}; alter table contacts owner to abide_owner`);
+  const ran = await f.check({ crm: ownTable(), contacts: ownStatements() });
+  expect([ran.code, ran.output]).toEqual([0, 'configuration: fine, 2 store(s)\ncrm: fine\ncontacts: fine\n']);
+  expect(
+    await f.rows("select relname from pg_class where relname in ('suppressions', 'abide_versions')"),
+  ).toEqual([]);
+  expect(await f.rows('select id from contacts')).toEqual([]);
+});
+
+test('what is wrong with a statement is said, with its name and line and without a value', async () => {
+  const wrong: Record<string, [Partial<Statements>, string]> = {
+    syntax: [
+      { apply: changed(apply, 'do update set', 'do update') },
+      'statements.apply, line 3: a syntax error (SQLSTATE 42601).',
+    ],
+    column: [
+      { apply: changed(apply, 'no_texts = ', 'no_text = ') },
+      'statements.apply, line 4: a column that is not there (SQLSTATE 42703).',
+    ],
+    table: [
+      { read_back: changed(read_back, 'contacts', 'contact') },
+      'statements.read_back, line 2: a table that is not there (SQLSTATE 42P01).',
+    ],
+    type: [
+      { apply: changed(apply, 'values (:key, coalesce(:email, false)', 'values (:key, coalesce(:email, 0)') },
+      'statements.apply, line 2: a type that does not fit (SQLSTATE 42804).',
+    ],
+    not_null: [
+      { apply: ['insert into contacts (address, plan, no_mail)', 'values (:key, :version::text, null)'] },
+      'statements.apply: a column that must not be null is left null (SQLSTATE 23502).',
+    ],
+    other: [
+      { apply: ['select 1 / 0 from contacts right join (values (:key)) as one (key) on true'] },
+      'statements.apply: PostgreSQL refuses it (SQLSTATE 22012).',
+    ],
+    no_sms: [
+      { read_back: changed(read_back, 'no_texts as sms, ', '') },
+      'statements.read_back: gives no boolean column sms.',
+    ],
+    text_for_email: [
+      { read_back: changed(read_back, 'no_mail as email', "'yes' as email") },
+      'statements.read_back: gives no boolean column email.',
+    ],
+    no_effect: [
+      { apply: changed(apply, 'coalesce(:sms, false)', 'not coalesce(:sms, false)') },
+      'statements.read_back does not show the sms that statements.apply suppressed.',
+    ],
+  };
+  await using f = await given();
+  await f.rows(`${CONTACTS}; alter table contacts owner to abide_owner`);
+  const stanzas = Object.entries(wrong).map(([name, [changes]]) => [name, ownStatements(changes)] as const);
+
+  const ran = await f.check(Object.fromEntries(stanzas));
+
+  const said = Object.entries(wrong).map(([name, [, problem]]) => `${name}: ${problem}\n`);
+  expect(ran.output).toBe(`configuration: fine, ${said.length} store(s)\n${said.join('')}`);
+  expect(ran.code).toBe(3);
+});
+
+test('a role that may not do what a worker does is told so, and so is a store that is away', async () => {
+  await using f = await given();
+  await f.rows(`${CONTACTS}; create table abide_versions (store text, kind text, key text, version bigint,
+    primary key (store, kind, key)); grant all on abide_versions to abide_api; grant select on contacts to abide_api`);
+  const stores = {
+    crm: ownTable('', 'CRM_URL_OF_A_GUEST'),
+    contacts: ownStatements({}, 'CRM_URL_OF_A_GUEST'),
+    away: 'connector: postgres\nurl: postgres://127.0.0.1:1/crm\nscopes: [email]',
+    mail: 'connector: http\nurl: http://127.0.0.1:1\nallow_private: true\nsecret: a secret of the tests\nscopes: [email]',
+  };
+  const ran = await f.check(stores, '--json');
+  expect(JSON.parse(ran.stdout)).toEqual({
+    stores: Object.keys(stores),
+    checked: [
+      { store: 'crm', problem: 'table "suppressions": not allowed to this role (SQLSTATE 42501).' },
+      { store: 'contacts', problem: 'statements.apply: not allowed to this role (SQLSTATE 42501).' },
+      { store: 'away', problem: 'The connection to PostgreSQL failed.' },
+      { store: 'mail', problem: expect.any(String) },
+    ],
+  });
+  expect(ran.code).toBe(3);
+});
+
+test("a connector of one's own is loaded from the file beside abide.yaml, where nothing of Abide is installed", async () => {
+  await using f = await given();
+  const example = fileURLToPath(new URL('../../docs/examples/sqlite-store.ts', import.meta.url));
+  await copyFile(example, join(f.folder, 'ours.ts'));
+  const file = join(f.folder, 'suppressions.db');
+  const ran = await f.check({ legacy: `connector: ./ours.ts\nfile: ${file}\nscopes: [email]` });
+  expect([ran.code, ran.stdout]).toEqual([0, 'configuration: fine, 1 store(s)\nlegacy: fine\n']);
+});
+
+test('every fault of a file is told with line and column, and no store is asked', async () => {
+  await using f = await given();
+  const example = fileURLToPath(new URL('../../docs/examples/sqlite-store.ts', import.meta.url));
+  await copyFile(example, join(f.folder, 'ours.ts'));
+  await writeFile(join(f.folder, 'not-one.ts'), 'export default 1;\n');
+  const ran = await f.check({
+    crm: ownTable('tabel: suppressions'),
+    legacy: 'connector: ./ours.ts\nscopes: [email]',
+    odd: 'connector: ./not-one.ts\nscopes: [email]',
+    gone: 'connector: ./gone.ts\nscopes: [email]',
+  });
+  expect(ran.code).toBe(1);
+  expect(ran.stdout).toBe('');
+  expect(ran.output.split('\n').slice(1, 5)).toEqual([
+    '  line 6, column 5: stores.crm.tabel is not known here',
+    '  line 8, column 5: stores.legacy.file is missing',
+    '  line 11, column 16: stores.odd.connector ./not-one.ts has no default export made by defineConnector().',
+    expect.stringMatching(
+      /^ {2}line 14, column 16: stores\.gone\.connector There is no connector \.\/gone\.ts/,
+    ),
+  ]);
+});
