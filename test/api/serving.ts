@@ -1,10 +1,13 @@
-// The API over the ledger that only answers (stub-ledger.ts), behind the real listener.
+// The API behind its real listener: over the ledger that only answers (stub-ledger.ts), or over the real one.
 import type { Ledger } from '../../ledger/ledger.ts';
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
 import type { Listening } from '../../api/server.ts';
+import { KEY_SCOPES } from '../../ledger/api-keys.ts';
 import { createSend } from '../harness/http.ts';
 import type { Send } from '../harness/http.ts';
+import { serveLedger } from '../harness/served-ledger.ts';
+import type { ServedLedger } from '../harness/served-ledger.ts';
 import { stubLedger } from './stub-ledger.ts';
 import type { StubLedger } from './stub-ledger.ts';
 
@@ -51,5 +54,52 @@ export async function serveStub(
     [Symbol.asyncDispose]: async () => {
       await Promise.all([listening.close(), ops?.close()]);
     },
+  };
+}
+
+export type ServedToClients = AsyncDisposable &
+  Pick<ServedLedger, 't' | 'workerKey'> & {
+    readonly send: Send;
+    /** Of client `shop`, with every scope of a client. */
+    readonly key: string;
+    makeKey(fields: {
+      client?: string;
+      scopes?: readonly string[];
+      expiresAt?: string;
+    }): Promise<{ id: string; token: string }>;
+    /** The same API once more, as another process would serve it. */
+    serve(ledger: Ledger): Promise<Send>;
+  };
+
+const CLIENT_SCOPES = KEY_SCOPES.filter(
+  (scope) => scope !== 'opt_outs:read_all' && scope !== 'acknowledgements:write',
+);
+
+export async function serveToClients(): Promise<ServedToClients> {
+  const stack = new AsyncDisposableStack();
+  const { t, url, workerKey } = stack.use(await serveLedger());
+  const makeKey: ServedToClients['makeKey'] = async ({
+    client = 'shop',
+    scopes = CLIENT_SCOPES,
+    expiresAt,
+  }) => {
+    const fields = { client, scopes, store: undefined, expiresAt, caller: undefined };
+    const { key, token } = await t.ledger.createKey(fields);
+    return { id: key.id, token };
+  };
+  return {
+    t,
+    workerKey,
+    send: createSend(url),
+    key: (await makeKey({})).token,
+    makeKey,
+    serve: async (ledger) => {
+      const log = { warn: () => undefined, error: () => undefined };
+      const { handler } = createApp({ ledger, log, opsOnSameListener: true });
+      const listening = await listen(handler, { host: '127.0.0.1', port: 0 });
+      stack.defer(() => listening.close());
+      return createSend(listening.url);
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }

@@ -18,8 +18,8 @@ export type TestLedger = AsyncDisposable & {
   readonly ledger: OpenLedger;
   readonly db: TestDatabase;
   readonly pool: Pool;
-  /** Another process on the same database, as far as the ledger can tell. */
-  another(): Promise<OpenLedger>;
+  /** Another process on the same database, as far as the ledger can tell; its pool may be one that a test made. */
+  another(pool?: Pool): Promise<OpenLedger>;
   register(...stores: (Partial<StoreRegistration> & { name: string })[]): Promise<void>;
 };
 
@@ -43,8 +43,9 @@ export async function freshLedger(): Promise<TestLedger> {
   const db = await freshDatabase();
   const text = makeKeyRing();
   const opened: OpenLedger[] = [];
-  const another = async (): Promise<OpenLedger> => {
-    const pool = openPool(db.urls.api, { max: 6, onError: () => undefined });
+  const another = async (
+    pool = openPool(db.urls.api, { max: 6, onError: () => undefined }),
+  ): Promise<OpenLedger> => {
     const ring = await matchKeyRing(pool, { read: () => text, make: () => undefined });
     const ledger = await openLedger({ pool, ring, log: quiet });
     opened.push(ledger);
