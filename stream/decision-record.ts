@@ -50,7 +50,9 @@ export function createDecisionReader(
       return new UnreadableRecord('SCHEMA_UNKNOWN');
     }
     try {
-      return reader.createResolver(avro.Type.forSchema(schema as avro.Schema));
+      // The writer's record is named after the connector's topic prefix, which says nothing of what is in it.
+      const { name, namespace } = DECISION_SCHEMA;
+      return reader.createResolver(avro.Type.forSchema({ ...schema, name, namespace } as avro.Schema));
     } catch (cause) {
       return new UnreadableRecord('SCHEMA_INCOMPATIBLE', { cause });
     }

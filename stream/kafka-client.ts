@@ -1,5 +1,5 @@
 import { Kafka, logLevel } from 'kafkajs';
-import type { SASLOptions } from 'kafkajs';
+import type { ISocketFactory, SASLOptions } from 'kafkajs';
 
 export type KafkaLog = Record<'debug' | 'info' | 'warn' | 'error', (fields: object, message: string) => void>;
 
@@ -25,16 +25,20 @@ export function createKafka({
   address: { brokers, tls, sasl },
   clientId,
   log,
+  socketFactory,
 }: {
   address: KafkaAddress;
   clientId: string;
   log: KafkaLog;
+  /** For a way of one's own to the brokers. */
+  socketFactory?: ISocketFactory;
 }): Kafka {
   return new Kafka({
     clientId,
     brokers: [...brokers],
     ...(tls === undefined ? {} : { ssl: tls }),
     ...(sasl === undefined ? {} : { sasl: { ...sasl } as SASLOptions }),
+    ...(socketFactory === undefined ? {} : { socketFactory }),
     connectionTimeout: 3_000,
     authenticationTimeout: 5_000,
     requestTimeout: 10_000,

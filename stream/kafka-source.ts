@@ -23,7 +23,10 @@ const COMMIT_MS = 500;
 const LOOK_MS = 250;
 /** An idle fetch returns after 250 ms; a broker that is silent for this long is gone. */
 const SILENT_MS_MAX = 3_000;
-const PULSE_MS = 1_000;
+const PULSE_MS = 500;
+/** A start that takes longer is said to be down: the ledger is polled meanwhile. */
+const STARTING_MS_MAX = 3_000;
+const STOP_MS_MAX = 2_000;
 /** Debezium's heartbeat, written every second, goes the whole way of a decision; without it nothing does. */
 const PULSELESS_MS_MAX = 4_000;
 const REGISTRY_MS_MAX = 5_000;
@@ -106,6 +109,7 @@ export function createKafkaSource({
   let registryAway = false;
   let fetchedAt = -Infinity;
   let pulseAt = -Infinity;
+  let startedAt = -Infinity;
   let isLive: boolean | undefined;
   let parked = 0;
   let parking = 0;
@@ -132,9 +136,17 @@ export function createKafkaSource({
     };
     for (let from = 0; from < batch.messages.length; from += TOGETHER) {
       const messages = batch.messages.slice(from, from + TOGETHER);
-      await waitFor(() => inHand < IN_HAND_MAX, reading);
+      await waitFor(() => inHand + messages.length <= IN_HAND_MAX, reading);
+      if (!reading.goesOn()) return;
+      // Taken before the records are decoded: partitions are read side by side.
+      inHand += messages.length;
       const decisions = await decode(listener, batch.partition, messages, reading);
-      if (decisions === undefined || !reading.goesOn()) return;
+      inHand -= messages.length - (decisions?.length ?? 0);
+      if (decisions === undefined) return;
+      if (!reading.goesOn()) {
+        inHand -= decisions.length;
+        return;
+      }
       handOver(listener, batch.partition, messages.at(-1)!, decisions, BigInt(batch.highWatermark));
       payload.resolveOffset(messages.at(-1)!.offset);
       await payload.heartbeat();
@@ -154,7 +166,6 @@ export function createKafkaSource({
     pieces.push(piece);
     partitions.set(number, { pieces, next, behind: end - next, writtenAt: Number(last.timestamp) });
     if (piece.done) return;
-    inHand += decisions.length;
     listener
       .decisions(decisions)
       .catch((error: unknown) => log.error({ error }, 'a listener failed'))
@@ -289,7 +300,8 @@ export function createKafkaSource({
     const hasPulse = now - pulseAt < PULSELESS_MS_MAX;
     const reads = waiting > 0 || now - fetchedAt < SILENT_MS_MAX;
     const delivers = isMember && !registryAway && hasPulse && reads;
-    if (delivers === isLive || (isLive === undefined && !delivers)) return;
+    if (delivers === isLive || stopping.signal.aborted) return;
+    if (isLive === undefined && !delivers && now - startedAt < STARTING_MS_MAX) return;
     isLive = delivers;
     if (delivers) listener.live();
     else {
@@ -379,6 +391,7 @@ export function createKafkaSource({
     }, COMMIT_MS);
     try {
       await consumer.connect();
+      stopping.signal.throwIfAborted();
       await consumer.subscribe({ topic, fromBeginning: true });
       await consumer.run({
         autoCommit: false,
@@ -390,12 +403,13 @@ export function createKafkaSource({
     } finally {
       clearInterval(looking);
       clearInterval(timer);
-      await committing;
-      await commit(consumer).catch(() => undefined);
+      const end = async (): Promise<void> => {
+        await committing;
+        await commit(consumer).catch(() => undefined);
+        await consumer.disconnect();
+      };
       isMember = false;
-      await Promise.race([consumer.disconnect(), delay(2_000, undefined, { ref: false })]).catch(
-        () => undefined,
-      );
+      await Promise.race([end(), delay(STOP_MS_MAX, undefined, { ref: false })]).catch(() => undefined);
     }
   }
 
@@ -418,6 +432,7 @@ export function createKafkaSource({
 
   return {
     start: (listener) => {
+      startedAt = performance.now();
       running = Promise.all([run(listener), feelPulseAlways(listener, stopping.signal)]).then(
         () => undefined,
         (error: unknown) => log.error({ error }, 'the Kafka source stopped'),
@@ -448,8 +463,9 @@ export function createKafkaSource({
     [Symbol.asyncDispose]: async () => {
       stopping.abort();
       makeRoom();
-      await running;
-      await producer?.then((made) => made.disconnect()).catch(() => undefined);
+      // A line that hangs is not waited for.
+      const ended = running.then(() => producer?.then((made) => made.disconnect()).catch(() => undefined));
+      await Promise.race([ended, delay(STOP_MS_MAX + 500, undefined, { ref: false })]);
     },
   };
 }

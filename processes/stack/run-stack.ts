@@ -7,7 +7,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectTo } from 'node:net';
-import { join, resolve } from 'node:path';
+import { extname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Kafka } from 'kafkajs';
@@ -45,7 +45,7 @@ import { resolveStack } from './resolve-stack.ts';
 const READY_MS_MAX = 90_000;
 const STOP_MS_MAX = 3_000;
 const LEFTOVERS_MS_MAX = 5_000;
-const CLI = fileURLToPath(new URL('../../cli/abide.ts', import.meta.url));
+const CLI = fileURLToPath(new URL(`../../cli/abide${extname(import.meta.filename)}`, import.meta.url));
 const DEBEZIUM = fileURLToPath(new URL('../../debezium/', import.meta.url));
 /** Any will do, and the broker keeps it: a cluster of one. */
 const CLUSTER_ID = '4L6g3nShT-eMCtK--X86sw';
@@ -274,9 +274,10 @@ function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
   writeFileSync(
     file,
     fillProperties('connect.properties', {
-      broker_port: ports.broker,
-      connect_port: ports.connect,
-      installed_folder: installed,
+      brokers: `127.0.0.1:${ports.broker}`,
+      listener: `http://127.0.0.1:${ports.connect}`,
+      advertised_host: '127.0.0.1',
+      plugins: join(installed, 'plugins'),
     }),
   );
   const url = new URL(urls.replication);

@@ -7,9 +7,12 @@ import { request } from 'undici';
 import { DECISIONS_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
 import { groupOf } from '../../stream/kafka-source.ts';
 import { spawnAbide } from '../harness/abide.ts';
+import { describeChangeSource } from '../conformance/change-source.ts';
 import { eventually } from '../harness/eventually.ts';
 import { findStackOfTheRun } from '../harness/stack-of-the-run.ts';
 import type { RunningStack } from '../harness/stack-of-the-run.ts';
+import { makeKafkaLedger } from './kafka-source.ts';
+import type { KafkaLedger } from './kafka-source.ts';
 
 const RECOVERED_MS_MAX = 60_000;
 const TEST_MS_MAX = 120_000;
@@ -22,6 +25,18 @@ beforeAll(async () => {
   stack = await findStackOfTheRun();
   await stack.admin.connect();
 }, 30_000);
+
+describe('the conformance of change sources', () => {
+  let ledger: KafkaLedger;
+  beforeAll(async () => {
+    ledger = await makeKafkaLedger(stack);
+  }, 60_000);
+  afterAll(async () => {
+    await ledger[Symbol.asyncDispose]();
+  }, 30_000);
+
+  describeChangeSource('kafka', { open: () => ledger.open(), heldMax: 6_000, waits: true });
+});
 afterAll(async () => {
   await stack.admin.disconnect();
 });
@@ -151,7 +166,7 @@ describe('the stream', () => {
         'select subject_id from decisions where opt_out_id = $1',
         [id],
       );
-      const consumer = stack.kafka.consumer({ groupId: `test-raw-${process.pid}` });
+      const consumer = stack.kafka.consumer({ groupId: `test-raw-${process.pid}`, maxWaitTimeInMs: 100 });
       const seen: { key: string; raw: string }[] = [];
       await consumer.connect();
       try {
