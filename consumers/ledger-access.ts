@@ -36,5 +36,6 @@ export type LedgerAccess = {
     subjectId: string,
     signal: AbortSignal,
   ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;
+  /** Throws AbideError('not-found') where it is destroyed. */
   transportKey(id: number, signal: AbortSignal): Promise<Buffer>;
 };

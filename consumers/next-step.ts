@@ -10,6 +10,8 @@ const RETRY_MS_MAX = 30_000;
 export const retryDelayMs = (attempt: number, random: number, maxMs = RETRY_MS_MAX): number =>
   Math.min(maxMs, RETRY_MS_MIN * 2 ** Math.min(attempt - 1, 20)) * (0.5 + random / 2);
 
+const CODE = /^[A-Z][A-Z0-9_]{0,63}$/;
+
 /** What the worker does next with one item. "unknown" is a lost answer: the write may have happened. */
 export type NextStep =
   | { readonly kind: 'read_back' }
@@ -34,7 +36,8 @@ export function nextStep(
     case 'absent':
       return { kind: 'park', outcome: 'absent', code: 'ABSENT' };
     case 'refused':
-      return { kind: 'park', outcome: 'refused', code: outcome.code };
+      // A code of another form may say anything, even an address.
+      return { kind: 'park', outcome: 'refused', code: CODE.test(outcome.code) ? outcome.code : 'REFUSED' };
     case 'unknown':
       return { kind: 'retry' };
   }
@@ -43,10 +46,13 @@ export function nextStep(
 const FAILURES = ['STORE_TIMEOUT', 'STORE_UNREACHABLE', 'STORE_FAILED'] as const;
 
 /** How a failed call reads in the lag: without any text of the store's; a connector that says which is believed. */
-export function failureCode(error: unknown): (typeof FAILURES)[number] {
+export function failureCode(error: unknown): (typeof FAILURES)[number] | 'LEDGER_UNAVAILABLE' {
   for (let one = error; one instanceof Error; one = one.cause) {
-    const said = one instanceof AbideError ? FAILURES.find((failure) => failure === one.code) : undefined;
-    if (said !== undefined) return said;
+    if (one instanceof AbideError) {
+      const { code } = one;
+      // Any other is of the ledger, of which the worker asks transport keys and the newest decision on the way.
+      return FAILURES.find((failure) => failure === code) ?? 'LEDGER_UNAVAILABLE';
+    }
     if (one.name === 'TimeoutError' || one.name === 'AbortError') return 'STORE_TIMEOUT';
     const code = 'code' in one ? String(one.code) : '';
     if (/^(ECONN|EPIPE|ENOTFOUND|EHOST|ENET|EAI_|ETIMEDOUT|UND_ERR_(SOCKET|CONNECT)|08|57P)/.test(code)) {

@@ -16,7 +16,7 @@ import { compareHeld, isDue, mustClear, mustHold } from '../suppression/acknowle
 import type { Acknowledgement, CarriedBy, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { heldAs } from '../suppression/scope.ts';
+import { heldAs, isScope } from '../suppression/scope.ts';
 import { open as unseal } from '../suppression/seal.ts';
 import { Address } from '../suppression/subject.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
@@ -29,6 +29,8 @@ const PAGE = 2_000;
 const REPORT_MAX = 1_000;
 /** Reports waiting beyond this stop new batches: a ledger that does not answer must not fill our memory. */
 const REPORTS_WAITING_MAX = 5_000;
+/** Most scopes that the ledger takes of one subject. */
+const SCOPES_MAX = 1_000;
 const SIGN_OF_LIFE_MS = 1_000;
 const POLL_MS = 250;
 const SWEEP_MS = 1_000;
@@ -39,6 +41,10 @@ const CALL_MS_MAX = 5_000;
 const REPORT_MS_MAX = 10_000;
 /** As in the ledger: from this attempt on a failure is parked there. */
 const PARKED_AFTER = 5;
+/** A store that asks to be left alone for longer is looked at again by then, and left alone again. */
+const PAUSE_MS_MAX = 60_000;
+/** What was in hand lately: when the ledger lists it again, the stream did not lose it. */
+const REMEMBERED = 50_000;
 /** After two failures a batch is halved, so that one item that the store chokes on holds up nobody else. */
 const TOGETHER_MAX = 2;
 
@@ -76,6 +82,8 @@ type Carried = {
   /** What failed together is halved until the one that the store chokes on is alone; undefined: goes with anybody. */
   piece: symbol | undefined;
   settled: PromiseWithResolvers<void>;
+  /** Reported, let go or left to be tried later: a failure further on in its batch is none of its own. */
+  answered: boolean;
 };
 
 /** Belongs to the generation that the store had when it was read back. */
@@ -110,6 +118,8 @@ export function startWorker({
   const dueTo = { ...held, accepts: store.accepts };
   const stopping = new AbortController();
   const incarnation = `${id}-${Date.now().toString(36)}`;
+  const { perSecond } = connector.limits;
+  const batchMax = Math.min(connector.limits.batch, Math.max(1, Math.floor(perSecond ?? Infinity)));
 
   let generation: number | undefined;
   /** Which standing of the stream this is; undefined while there is none. */
@@ -121,6 +131,9 @@ export function startWorker({
   let lastError: { code: string; at: string } | undefined;
   let storeFailures = 0;
   let storeDownUntil = 0;
+  /** Before then another batch would exceed what the store takes in a second. */
+  let pacedUntil = 0;
+  let ledgerAway = false;
   const carrying = new Set<Promise<void>>();
   let opening: Promise<Store> | undefined;
 
@@ -128,9 +141,13 @@ export function startWorker({
   const backfill: Carried[] = [];
   const inHand = new Map<number, Carried>();
   const noticed = new Map<number, number>();
+  const known = new Set<number>();
+  /** Subjects in a batch that is under way; only where order matters, in a store without versions. */
+  const underWay = new Set<string>();
   const reports: Report[] = [];
-  const keys = new Map<number, Promise<Buffer>>();
+  const keys = new Map<number, Promise<Buffer | undefined>>();
   const timers = new Set<NodeJS.Timeout>();
+  let pumping: NodeJS.Timeout | undefined;
 
   // ---- what is to be carried --------------------------------------------------------------------------------------
 
@@ -150,19 +167,24 @@ export function startWorker({
       piece: undefined,
       consumedAt: new Date().toISOString(),
       settled: Promise.withResolvers(),
+      answered: false,
     };
     inHand.set(decision.seq, carried);
+    if (known.size >= REMEMBERED) known.delete(known.values().next().value!);
+    known.add(decision.seq);
     (lane === 'live' ? live : backfill).push(carried);
     return carried;
   }
 
   function letGo(carried: Carried): void {
+    carried.answered = true;
     inHand.delete(carried.decision.seq);
     carried.settled.resolve();
     if (inHand.size <= HELD_MAX - PAGE) room.wake();
   }
 
   async function offer(batch: readonly Decision[]): Promise<void> {
+    if (stopping.signal.aborted) return;
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
       if (!isDue(decision, dueTo)) continue;
@@ -193,6 +215,8 @@ export function startWorker({
       const since = liveSince;
       try {
         await readLedger(caughtUp);
+        if (ledgerAway) log.info({ store: store.name }, 'the ledger answers again');
+        ledgerAway = false;
         // Only a reading that began after the stream stood, and that nothing interrupted, closes the gap.
         if (since !== undefined && since === liveSince && !caughtUp && !overflowed) caughtUp = true;
         overflowed = false;
@@ -200,7 +224,9 @@ export function startWorker({
       } catch (error) {
         if (stopping.signal.aborted) return;
         lastError = { code: 'LEDGER_UNAVAILABLE', at: new Date().toISOString() };
-        log.debug({ store: store.name, error }, 'the ledger does not answer');
+        if (!ledgerAway)
+          log.warn({ store: store.name, error }, 'the ledger gives nothing out, goes on trying');
+        ledgerAway = true;
         await feeding.wait(POLL_MS);
       }
     }
@@ -216,8 +242,8 @@ export function startWorker({
       if (generation === undefined) reporting.wake();
       generation = page.generation;
       for (const decision of page.decisions) {
-        seen.add(decision.seq);
         consider(decision, sweeping);
+        if (noticed.has(decision.seq)) seen.add(decision.seq);
       }
       pump();
       after = page.next;
@@ -230,17 +256,23 @@ export function startWorker({
     if (decision.lane === 'backfill') take(decision, 'backfill', 'backfill', decision.attempts);
     else if (decision.attempts > 0) take(decision, 'live', 'retry', decision.attempts);
     else if (!sweeping) take(decision, 'live', 'catch_up', 0);
-    else {
-      const since = noticed.get(decision.seq);
-      if (since === undefined) noticed.set(decision.seq, performance.now());
-      else if (performance.now() - since >= REDRIVE_AFTER_MS) {
-        noticed.delete(decision.seq);
-        log.warn(
-          { store: store.name, seq: decision.seq },
-          'the stream lost a decision: driven again from the ledger',
-        );
-        take(decision, 'live', 'redrive', 0);
-      }
+    else notice(decision);
+  }
+
+  /** Due and not in hand while the stream is live: it is on its way, or the stream lost it. */
+  function notice(decision: Decision): void {
+    const since = noticed.get(decision.seq);
+    if (since === undefined) {
+      if (noticed.size < HELD_MAX) noticed.set(decision.seq, performance.now());
+    } else if (performance.now() - since >= REDRIVE_AFTER_MS) {
+      noticed.delete(decision.seq);
+      // It was in hand before: an older decision whose newer one was refused, say.
+      if (known.has(decision.seq)) return void take(decision, 'live', 'retry', 0);
+      log.warn(
+        { store: store.name, seq: decision.seq },
+        'the stream lost a decision: driven again from the ledger',
+      );
+      take(decision, 'live', 'redrive', 0);
     }
   }
 
@@ -253,18 +285,28 @@ export function startWorker({
       !stopping.signal.aborted &&
       generation !== undefined
     ) {
-      const waitMs = storeDownUntil - performance.now();
-      if (waitMs > 0) return later(waitMs, pump);
+      const waitMs = Math.max(storeDownUntil, pacedUntil) - performance.now();
+      if (waitMs > 0) return pumpLater(waitMs);
       // A store that failed is asked by one batch at a time until it answers.
       if (storeFailures > 0 && carrying.size > 0) return;
       const batch = nextBatch();
       if (batch.length === 0) return;
+      if (perSecond !== undefined)
+        pacedUntil = Math.max(pacedUntil, performance.now()) + (batch.length / perSecond) * 1000;
+      const subjects = connector.versions === 'none' ? batch.map(({ decision }) => decision.subjectId) : [];
+      for (const subject of subjects) underWay.add(subject);
       const batchUnderWay = carry(batch, generation).finally(() => {
         carrying.delete(batchUnderWay);
+        for (const subject of subjects) underWay.delete(subject);
         pump();
       });
       carrying.add(batchUnderWay);
     }
+  }
+
+  function pumpLater(ms: number): void {
+    clearTimeout(pumping);
+    pumping = setTimeout(pump, Math.min(ms, PAUSE_MS_MAX));
   }
 
   /** Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones. */
@@ -273,10 +315,15 @@ export function startWorker({
     const first = queue[0];
     if (first === undefined) return [];
     const newest = new Map<string, Carried>();
+    const waits: Carried[] = [];
     let taken = 0;
     for (const carried of queue) {
-      if (carried.piece !== first.piece || newest.size >= connector.limits.batch) break;
+      if (carried.piece !== first.piece || newest.size >= batchMax) break;
       taken += 1;
+      if (underWay.has(carried.decision.subjectId)) {
+        waits.push(carried);
+        continue;
+      }
       const other = newest.get(carried.decision.subjectId);
       if (other === undefined) newest.set(carried.decision.subjectId, carried);
       else {
@@ -286,14 +333,16 @@ export function startWorker({
         letGo(older);
       }
     }
-    queue.splice(0, taken);
+    queue.splice(0, taken, ...waits);
     return [...newest.values()];
   }
 
   async function carry(batch: readonly Carried[], ofGeneration: number): Promise<void> {
-    const began = performance.now();
     let items: Item[];
-    for (const carried of batch) carried.generation = ofGeneration;
+    for (const carried of batch) {
+      carried.generation = ofGeneration;
+      carried.answered = false;
+    }
     let open: Store;
     try {
       open = await openStore();
@@ -307,7 +356,7 @@ export function startWorker({
       }
       batch = ready;
     } catch (error) {
-      storeFailed(batch, error);
+      if (!stopping.signal.aborted) storeFailed(batch.filter(isUnanswered), error);
       return;
     }
     if (items.length === 0) return;
@@ -325,15 +374,14 @@ export function startWorker({
       if (storeFailures > 0) log.info({ store: store.name }, 'store answers again');
       storeFailures = 0;
     } catch (error) {
+      // What is under way when the worker stops may fail for that alone; the ledger gives it out again.
+      if (stopping.signal.aborted) return;
+      const unanswered = batch.filter(isUnanswered);
       if (error instanceof TryLater) {
-        for (const carried of batch) carried.attempts -= 1;
+        for (const carried of unanswered) carried.attempts -= 1;
         storeDownUntil = performance.now() + error.delayMs;
-        putBack(batch);
-      } else callFailed(batch, error);
-    }
-    const { perSecond } = connector.limits;
-    if (perSecond !== undefined) {
-      storeDownUntil = Math.max(storeDownUntil, began + (items.length / perSecond) * 1000);
+        putBack(unanswered);
+      } else callFailed(unanswered, error);
     }
   }
 
@@ -347,8 +395,9 @@ export function startWorker({
   }
 
   /**
-   * Suppressing goes in any order and together. Lifting goes one subject at a time: ask the ledger that the grant is still
-   * the newest, apply, read back, ask again; if it was overtaken, suppress again.
+   * Suppressing goes in any order and together. Lifting goes one subject at a time, and nothing else of that subject goes
+   * meanwhile: ask the ledger that the grant is still the newest, apply, ask again, read back; if it was overtaken,
+   * suppress again.
    */
   async function carryUnversioned(
     open: Store,
@@ -369,26 +418,42 @@ export function startWorker({
     for (const [n, item] of items.entries()) {
       if (!lifts[n]) continue;
       const carried = batch[n]!;
-      const newest = async () => await ledger.newest(carried.decision.subjectId, stopping.signal);
-      if (((await newest())?.version ?? 0) > item.version) {
-        // Overtaken: the newer decision is outstanding itself and supersedes this one.
+      let newer = await newerThan(carried);
+      let outcomes: readonly ApplyOutcome[] = [];
+      if (newer === undefined) {
+        outcomes = await call((signal) => open.apply([item], signal));
+        newer = await newerThan(carried);
+      } else if (carried.throws === 0) {
+        // Overtaken before the store was told: the newer decision supersedes this one.
         letGo(carried);
         continue;
       }
-      const outcomes = await call((signal) => open.apply([item], signal));
-      const after = await newest();
-      if (after !== undefined && after.version > item.version) {
-        const again = Object.fromEntries(
-          mustHold(after, held).map((scope) => [scope, after.suppressed[scope] ?? item.effectiveAt]),
-        );
-        await call((signal) =>
-          open.apply([new Item({ ...item, version: after.version, suppressed: again, granted: {} })], signal),
-        );
+      if (newer !== undefined) {
+        await suppressAgain(open, item, newer);
         letGo(carried);
         continue;
       }
       await follow(open, [carried], [item], outcomes);
     }
+  }
+
+  async function newerThan({ decision }: Carried): Promise<Newest | undefined> {
+    const newest = await call((signal) => ledger.newest(decision.subjectId, signal));
+    return newest !== undefined && newest.version > decision.version ? newest : undefined;
+  }
+
+  /** The newer decision may have been settled before the lifting arrived: what it suppressed must be held afterwards. */
+  async function suppressAgain(open: Store, item: Item, newer: Newest): Promise<void> {
+    const scopes = mustHold(newer, held);
+    const suppressed = Object.fromEntries(
+      scopes.map((scope) => [scope, newer.suppressed[scope] ?? item.effectiveAt]),
+    );
+    const again = new Item({ ...item, version: newer.version, suppressed, granted: {} });
+    await call((signal) => open.apply([again], signal));
+    if (connector.evidence !== 'read_back') return;
+    const [now] = await call((signal) => open.readBack([again], signal));
+    if (compareHeld(newer, held, toHeld(now)) === 'missing')
+      throw new Error('what a lifting overtook is not held again');
   }
 
   async function follow(
@@ -408,13 +473,13 @@ export function startWorker({
           toRead.push(n);
           break;
         case 'acknowledge':
-          report(carried, 'applied', { version: undefined, suppressed: [] }, undefined, { appliedAt });
+          report(carried, 'applied', NOTHING, undefined, { appliedAt });
           break;
         case 'leave':
           letGo(carried);
           break;
         case 'park':
-          report(carried, step.outcome, { version: undefined, suppressed: [] }, step.code, { appliedAt });
+          report(carried, step.outcome, NOTHING, step.code, { appliedAt });
           break;
         case 'retry':
           retry(carried);
@@ -447,7 +512,7 @@ export function startWorker({
       const verifiedAt = new Date().toISOString();
       const missing: { carried: Carried; item: Item; heldNow: Held }[] = [];
       for (const [n, { carried, item }] of waiting.entries()) {
-        const heldNow = answers[n] ?? { version: undefined, suppressed: [] };
+        const heldNow = toHeld(answers[n]);
         if (isVerified(carried, heldNow))
           report(carried, 'verified', heldNow, undefined, { appliedAt, verifiedAt });
         else missing.push({ carried, item, heldNow });
@@ -481,17 +546,22 @@ export function startWorker({
   async function toItem(carried: Carried): Promise<Item | undefined> {
     const { decision } = carried;
     if (decision.sealed === undefined || decision.transportKeyId === undefined) {
-      report(carried, 'failed', { version: undefined, suppressed: [] }, 'ADDRESS_ERASED', {});
+      report(carried, 'failed', NOTHING, 'ADDRESS_ERASED', {});
       return undefined;
     }
     let value: string;
     try {
       const secret = await transportKey(decision.transportKeyId);
+      if (secret === undefined) {
+        // Destroyed: what is still outstanding the ledger gives out under a living one.
+        letGo(carried);
+        return undefined;
+      }
       const key = { id: decision.transportKeyId, secret };
       value = unseal(Buffer.from(decision.sealed, 'base64url'), key, [decision.subjectId, decision.kind]);
     } catch (error) {
       if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
-      report(carried, 'failed', { version: undefined, suppressed: [] }, 'SEALED_UNREADABLE', {});
+      report(carried, 'failed', NOTHING, 'SEALED_UNREADABLE', {});
       return undefined;
     }
     const suppressed = Object.entries(decision.suppressed).flatMap(([scope, since]) =>
@@ -515,12 +585,16 @@ export function startWorker({
     });
   }
 
-  function transportKey(keyId: number): Promise<Buffer> {
+  /** Undefined: destroyed. */
+  function transportKey(keyId: number): Promise<Buffer | undefined> {
     let key = keys.get(keyId);
     if (key === undefined) {
-      key = ledger.transportKey(keyId, stopping.signal);
+      key = ledger.transportKey(keyId, stopping.signal).catch((error: unknown) => {
+        if (error instanceof AbideError && error.code === 'not-found') return undefined;
+        keys.delete(keyId);
+        throw error;
+      });
       keys.set(keyId, key);
-      key.catch(() => keys.delete(keyId));
     }
     return key;
   }
@@ -562,7 +636,7 @@ export function startWorker({
       const code = failureCode(error);
       lastError = { code, at: new Date().toISOString() };
       log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
-      report(only, 'failed', { version: undefined, suppressed: [] }, code, {});
+      report(only, 'failed', NOTHING, code, {});
       return;
     }
     for (const carried of batch) carried.attempts -= 1;
@@ -601,6 +675,7 @@ export function startWorker({
   }
 
   function retry(carried: Carried): void {
+    carried.answered = true;
     later(retryDelayMs(carried.attempts, Math.random()), () => {
       (carried.lane === 'live' ? live : backfill).push(carried);
       pump();
@@ -608,6 +683,7 @@ export function startWorker({
   }
 
   function later(ms: number, then: () => void): void {
+    if (stopping.signal.aborted) return;
     const timer = setTimeout(() => {
       timers.delete(timer);
       then();
@@ -627,6 +703,7 @@ export function startWorker({
     if (outcome === 'verified' || outcome === 'applied') {
       lastSuccessAt = performance.now();
     }
+    carried.answered = true;
     reports.push({
       carried,
       generation: carried.generation,
@@ -690,11 +767,17 @@ export function startWorker({
       const code = codes.get(carried.decision.seq);
       if (code !== undefined) {
         if (code === 'old_generation') feeding.wake();
-        else
+        else {
           log.warn(
             { store: store.name, seq: carried.decision.seq, code },
             'the ledger did not believe an acknowledgement',
           );
+          if (code === 'not_verifiable') {
+            // Its judgement counts: a decision that keeps failing it is parked like any other.
+            report(carried, 'failed', acknowledgement.held, 'NOT_HELD', {});
+            continue;
+          }
+        }
       }
       // A failure is reported and kept in hand until the ledger parks it: then it gives it out again when its time comes.
       if (acknowledgement.outcome === 'failed' && carried.attempts < PARKED_AFTER) retry(carried);
@@ -723,7 +806,7 @@ export function startWorker({
     },
     stop: async () => {
       stopping.abort();
-      for (const timer of timers) clearTimeout(timer);
+      for (const timer of [...timers, pumping]) clearTimeout(timer);
       feeding.wake();
       room.wake();
       // What is under way is finished and reported; what only waits is the ledger's to give out again.
@@ -738,6 +821,21 @@ export function startWorker({
         log.debug({ store: store.name, error }, 'the store was not closed cleanly');
       }
     },
+  };
+}
+
+type Newest = NonNullable<Awaited<ReturnType<LedgerAccess['newest']>>>;
+
+const NOTHING: Held = { version: undefined, suppressed: [] };
+const isUnanswered = ({ answered }: Carried): boolean => !answered;
+
+/** What a connector answered, as far as it can be so: the ledger refuses a whole report for one number that is none. */
+function toHeld(answer: Held | undefined): Held {
+  if (answer === undefined) return NOTHING;
+  const { version, suppressed } = answer;
+  return {
+    version: Number.isSafeInteger(version) && version! >= 0 ? version : undefined,
+    suppressed: suppressed.filter(isScope).slice(0, SCOPES_MAX),
   };
 }
 

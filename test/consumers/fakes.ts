@@ -14,13 +14,13 @@ import type {
 import type { LedgerAccess, OutstandingDecision } from '../../consumers/ledger-access.ts';
 import { startWorker } from '../../consumers/worker.ts';
 import type { Worker } from '../../consumers/worker.ts';
-import { mustHold } from '../../suppression/acknowledgement.ts';
 import type {
   Acknowledgement,
   AcknowledgementReport,
   SourceReport,
 } from '../../suppression/acknowledgement.ts';
 import type { Decision } from '../../suppression/decision.ts';
+import { AbideError } from '../../suppression/errors.ts';
 import { seal } from '../../suppression/seal.ts';
 
 const SINCE = '2026-11-24T09:00:00.000Z';
@@ -69,14 +69,21 @@ export class FakeLedger implements LedgerAccess {
   /** Thrown by every call while it is set. */
   away: Error | undefined;
   readonly decisions: OutstandingDecision[] = [];
+  readonly #bySubject = new Map<string, OutstandingDecision[]>();
+  readonly #bySeq = new Map<number, OutstandingDecision>();
+  /** Sequence numbers of which it does not believe that they are held. */
+  readonly disbelieved = new Set<number>();
   readonly reports: AcknowledgementReport[] = [];
   readonly settled = new Map<number, Acknowledgement>();
   readonly parked = new Map<number, Acknowledgement>();
-  /** Most decisions that one page gave. */
-  pages: number[] = [];
+  /** How many decisions each page gave. */
+  readonly pages: number[] = [];
 
   add(decision: Decision, { attempts = 0, lane = 'live' }: Partial<OutstandingDecision> = {}): Decision {
-    this.decisions.push({ ...decision, attempts, lane });
+    const one = { ...decision, attempts, lane };
+    this.decisions.push(one);
+    this.#bySeq.set(one.seq, one);
+    this.#bySubject.set(one.subjectId, [...(this.#bySubject.get(one.subjectId) ?? []), one]);
     return decision;
   }
 
@@ -103,22 +110,24 @@ export class FakeLedger implements LedgerAccess {
       const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));
       return { accepted: 0, duplicate: 0, rejected };
     }
+    const rejected: { seq: number; code: 'not_verifiable' }[] = [];
     for (const one of acknowledgements) {
-      if (one.outcome === 'verified' || one.outcome === 'applied') this.#settle(one);
+      if (one.outcome === 'verified' && this.disbelieved.has(one.seq))
+        rejected.push({ seq: one.seq, code: 'not_verifiable' });
+      else if (one.outcome === 'verified' || one.outcome === 'applied') this.#settle(one);
       else if (one.outcome !== 'failed' || one.attempts >= PARKED_AFTER) this.parked.set(one.seq, one);
     }
-    return { accepted: acknowledgements.length, duplicate: 0, rejected: [] };
+    return { accepted: acknowledgements.length - rejected.length, duplicate: 0, rejected };
   }
 
   async newest(subjectId: string): ReturnType<LedgerAccess['newest']> {
     await this.#answer();
-    return this.decisions
-      .filter((one) => one.subjectId === subjectId)
-      .sort((a, b) => b.version - a.version)[0];
+    return this.#bySubject.get(subjectId)?.toSorted((a, b) => b.version - a.version)[0];
   }
 
-  async transportKey(): Promise<Buffer> {
+  async transportKey(id: number): Promise<Buffer> {
     await this.#answer();
+    if (id !== KEY.id) throw new AbideError('not-found', `Transport key ${id} is destroyed.`);
     return KEY.secret;
   }
 
@@ -128,9 +137,9 @@ export class FakeLedger implements LedgerAccess {
   }
 
   #settle(one: Acknowledgement): void {
-    const { subjectId } = this.decisions.find(({ seq }) => seq === one.seq)!;
-    for (const older of this.decisions) {
-      if (older.subjectId !== subjectId || older.version > one.version) continue;
+    const { subjectId } = this.#bySeq.get(one.seq)!;
+    for (const older of this.#bySubject.get(subjectId)!) {
+      if (older.version > one.version) continue;
       if (!this.settled.has(older.seq)) this.settled.set(older.seq, one);
       this.parked.delete(older.seq);
     }
@@ -144,7 +153,7 @@ export class FakeLedger implements LedgerAccess {
 
 /** A store that does as it is told, until a test says otherwise. */
 export class FakeStore {
-  readonly held = new Map<string, { version: number; suppressed: Set<string> }>();
+  readonly held = new Map<string, { version: number | undefined; suppressed: Set<string> }>();
   /** The items of every apply, oldest first. */
   readonly applied: (readonly Item[])[] = [];
   opened = 0;
@@ -200,11 +209,11 @@ export class FakeStore {
   }
 
   write(item: Item): ApplyOutcome {
-    const before = this.held.get(item.key) ?? { version: 0, suppressed: new Set<string>() };
-    if (before.version > item.version) return { kind: 'already_newer' };
-    const suppressed = new Set([...before.suppressed, ...Object.keys(item.suppressed)]);
+    const { version: heldVersion = 0, suppressed: before = [] } = this.held.get(item.key) ?? {};
+    if (heldVersion > item.version) return { kind: 'already_newer' };
+    const suppressed = new Set([...before, ...Object.keys(item.suppressed)]);
     for (const [scope, { version }] of Object.entries(item.granted)) {
-      if (before.version < version) suppressed.delete(scope);
+      if (heldVersion < version) suppressed.delete(scope);
     }
     this.held.set(item.key, { version: item.version, suppressed });
     return { kind: 'applied' };
@@ -277,9 +286,3 @@ export function carry({
     [Symbol.asyncDispose]: stop,
   };
 }
-
-/** Whether the store holds all that the decision says. */
-export const holds = (store: FakeStore, { subjectId, suppressed }: Decision): boolean =>
-  mustHold({ suppressed }, { scopes: SCOPES, topics: false }).every((scope) =>
-    store.suppressedOf(subjectId).includes(scope),
-  );

@@ -1,6 +1,11 @@
-import { expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { TryLater } from '../../connectors/contract/connector.ts';
+import type { ApplyOutcome, Item } from '../../connectors/contract/connector.ts';
+import type { Decision } from '../../suppression/decision.ts';
+import { AbideError } from '../../suppression/errors.ts';
 import { eventually } from '../harness/eventually.ts';
-import { carry, decided } from './fakes.ts';
+import { FakeLedger, FakeStore, carry, decided } from './fakes.ts';
+import type { Carrying } from './fakes.ts';
 
 test('a decision is applied, read back and reported once', async () => {
   await using t = carry();
@@ -67,4 +72,498 @@ test('a call that the store never answers ends at the deadline, and leaves nothi
   expect(t.ledger.reports.at(-1)?.worker.lastError).toMatchObject({ code: 'STORE_TIMEOUT' });
   expect(listeners.added).toBeGreaterThan(0);
   expect(listeners.removed).toBe(listeners.added);
+});
+
+test('what a store lost or never took is asked for again until it holds it, with the error in the lag', async () => {
+  await using t = carry();
+  let failures = 2;
+  t.store.onApply = () => {
+    if ((failures -= 1) < 0) return Promise.resolve(undefined);
+    return Promise.reject(Object.assign(new Error('connect'), { code: 'ECONNREFUSED' }));
+  };
+  await t.commit(decided('ada'), decided('bob'));
+  expect(t.ledger.acknowledgements).toMatchObject([
+    { outcome: 'verified', attempts: 1 },
+    { outcome: 'verified', attempts: 1 },
+  ]);
+  expect(t.logged).toEqual(['store failed, goes on trying', 'store answers again']);
+  await eventually(() =>
+    expect(t.ledger.reports.at(-1)?.worker.lastError).toMatchObject({ code: 'STORE_UNREACHABLE' }),
+  );
+});
+
+test('a store that says yes and holds nothing is never verified, and ends in quarantine', async () => {
+  await using t = carry();
+  t.store.onReadBack = (keys) => Promise.resolve(keys.map(() => undefined));
+  const ada = decided('ada');
+  await t.commit(ada);
+  expect(t.ledger.acknowledgements.map(({ outcome, code, attempts }) => [outcome, code, attempts])).toEqual(
+    [1, 2, 3, 4, 5].map((attempts) => ['failed', 'NOT_HELD', attempts]),
+  );
+  expect(t.ledger.parked.get(ada.seq)).toBeDefined();
+  expect(t.ledger.settled.size).toBe(0);
+});
+
+test('what the ledger does not believe counts as a failure, and ends in quarantine as well', async () => {
+  await using t = carry();
+  const ada = decided('ada');
+  t.ledger.disbelieved.add(ada.seq);
+  await t.commit(ada);
+  expect(t.ledger.parked.get(ada.seq)).toMatchObject({ outcome: 'failed', code: 'NOT_HELD', attempts: 5 });
+});
+
+test('one decision that the store chokes on is isolated and parked, and holds up nobody', async () => {
+  await using t = carry();
+  t.store.onApply = (batch) =>
+    batch.some(({ key }) => key.startsWith('bad'))
+      ? Promise.reject(new Error('chokes'))
+      : Promise.resolve(undefined);
+  const people = Array.from({ length: 40 }, (_, n) => decided(n === 23 ? 'bad' : `person-${n}`));
+  const committed = t.commit(...people);
+  await eventually(() => expect(t.ledger.settled.size).toBe(39));
+  await t.commit(decided('later'));
+  await committed;
+  const outcomes = t.ledger.acknowledgements.filter(({ outcome }) => outcome !== 'verified');
+  expect(new Set(outcomes.map(({ seq, code }) => `${seq} ${code}`))).toEqual(
+    new Set([`${people[23]!.seq} STORE_FAILED`]),
+  );
+  expect([...t.ledger.parked.keys()]).toEqual([people[23]!.seq]);
+  expect(t.ledger.acknowledgements.filter(({ outcome }) => outcome === 'verified')).toHaveLength(40);
+});
+
+test('a store that asks to come later has neither failed nor been tried, and is left alone until then', async () => {
+  await using t = carry();
+  const asked: number[] = [];
+  t.store.onApply = () => {
+    asked.push(performance.now());
+    return asked.length === 1 ? Promise.reject(new TryLater(300)) : Promise.resolve(undefined);
+  };
+  const committed = t.commit(decided('ada'));
+  await eventually(() => expect(asked).toHaveLength(1));
+  await t.commit(decided('bob'));
+  await committed;
+  expect(asked[1]! - asked[0]!).toBeGreaterThanOrEqual(299);
+  expect(t.ledger.acknowledgements.map(({ outcome, attempts }) => [outcome, attempts])).toEqual([
+    ['verified', 1],
+    ['verified', 1],
+  ]);
+  expect(t.logged).toEqual([]);
+  expect(t.ledger.reports.at(-1)?.worker.lastError).toBeUndefined();
+});
+
+test('what the store has answered of a batch is not carried again because of what it failed', async () => {
+  await using t = carry({ declared: { versions: 'none' } });
+  let lifts = 0;
+  t.store.onApply = (batch) => {
+    const lifting = batch.some(({ granted }) => Object.keys(granted).length > 0);
+    return lifting && (lifts += 1) === 1 ? Promise.reject(new TryLater(20)) : Promise.resolve(undefined);
+  };
+  const grant = decided('bob', { version: 2, suppressed: ['sms'], granted: { email: 2 } });
+  await t.commit(decided('ada'), grant);
+  expect(t.store.versionsOf('ada')).toEqual([1]);
+  expect(t.store.versionsOf('bob')).toEqual([2, 2]);
+  expect(t.ledger.acknowledgements).toHaveLength(2);
+});
+
+test('somebody absent, and somebody refused, is parked with the reason; a reason in words is not passed on', async () => {
+  await using t = carry();
+  const answers: Record<string, ApplyOutcome> = {
+    ada: { kind: 'absent' },
+    bob: { kind: 'refused', code: 'ADDRESS_INVALID' },
+    cyd: { kind: 'refused', code: 'cyd@example.com is no address' },
+  };
+  t.store.onApply = (batch) =>
+    Promise.resolve(batch.map((item) => answers[item.key.split('@')[0]!] ?? t.store.write(item)));
+  await t.commit(...['ada', 'bob', 'cyd', 'dan'].map((who) => decided(who)));
+  expect(t.ledger.acknowledgements.map(({ outcome, code }) => [outcome, code])).toEqual([
+    ['absent', 'ABSENT'],
+    ['refused', 'ADDRESS_INVALID'],
+    ['refused', 'REFUSED'],
+    ['verified', undefined],
+  ]);
+});
+
+test('of what is read back only what can be so is reported', async () => {
+  await using t = carry();
+  t.store.onReadBack = (keys) =>
+    Promise.resolve(
+      keys.map(() => ({ version: '1' as never, suppressed: ['email', 'sms', 'push', 'ada@example.com'] })),
+    );
+  await t.commit(decided('ada'));
+  expect(t.ledger.acknowledgements).toMatchObject([
+    { outcome: 'verified', held: { version: undefined, suppressed: ['email', 'sms', 'push'] } },
+  ]);
+});
+
+test('live decisions go before back-fill', async () => {
+  const ledger = new FakeLedger();
+  for (let n = 0; n < 30; n += 1) ledger.add(decided(`old-${n}`), { lane: 'backfill' });
+  await using t = carry({ ledger, declared: { limits: { batch: 10, concurrent: 1 } } });
+  const first: PromiseWithResolvers<undefined> = Promise.withResolvers();
+  t.store.onApply = () => (t.store.applied.length === 1 ? first.promise : Promise.resolve(undefined));
+  await eventually(() => expect(t.store.applied).toHaveLength(1));
+  const committed = t.commit(decided('ada'));
+  first.resolve(undefined);
+  await committed;
+  await eventually(() => expect(ledger.settled.size).toBe(31));
+  expect(t.store.applied.map((batch) => batch[0]!.lane)).toEqual([
+    'backfill',
+    'live',
+    'backfill',
+    'backfill',
+  ]);
+  expect(new Set(ledger.acknowledgements.map(({ carriedBy }) => carriedBy))).toEqual(
+    new Set(['backfill', 'stream']),
+  );
+});
+
+test('of one subject only the newest is carried, and its acknowledgement settles all', async () => {
+  await using t = carry();
+  const versions = [1, 2, 3].map((version) => decided('ada', { version }));
+  await t.commit(versions[0]!, versions[2]!, versions[1]!);
+  await eventually(() => expect(t.ledger.settled.size).toBe(3));
+  expect(t.store.versionsOf('ada')).toEqual([3]);
+});
+
+test('a store that settles late is read back until it holds it, and not longer than it may take', async () => {
+  await using t = carry({ declared: { settles: { afterMs: 20, withinMs: 200 } } });
+  let reads = 0;
+  t.store.onReadBack = (keys) =>
+    Promise.resolve(
+      keys[0]!.key.startsWith('never') || (reads += 1) < 3 ? keys.map(() => undefined) : undefined,
+    );
+  await t.commit(decided('ada'));
+  expect(reads).toBe(3);
+  expect(t.ledger.acknowledgements).toMatchObject([{ outcome: 'verified', attempts: 1 }]);
+  const never = decided('never');
+  await t.commit(never);
+  expect(t.ledger.parked.get(never.seq)).toMatchObject({ outcome: 'failed', code: 'NOT_HELD' });
+});
+
+test('a store that cannot be read is acknowledged as applied, never as verified', async () => {
+  await using t = carry({ declared: { evidence: 'applied' } });
+  t.store.onReadBack = () => Promise.reject(new Error('nobody should ask'));
+  await t.commit(decided('ada'));
+  expect(t.ledger.acknowledgements).toMatchObject([{ outcome: 'applied' }]);
+});
+
+test('a decision under a transport key that was destroyed is left to the ledger, and holds up nobody', async () => {
+  await using t = carry();
+  await t.commit(decided('ada', { transportKeyId: 2 }), decided('bob'));
+  expect(t.store.suppressedOf('bob')).toHaveLength(3);
+  expect(t.ledger.acknowledgements).toHaveLength(1);
+});
+
+test('a store that takes so many a second is given no more, however many calls it takes at once', async () => {
+  await using t = carry({ declared: { limits: { batch: 100, perSecond: 50, concurrent: 4 } } });
+  const began = performance.now();
+  await t.commit(...Array.from({ length: 120 }, (_, n) => decided(`person-${n}`)));
+  expect(performance.now() - began).toBeGreaterThan(1_900);
+  expect(t.store.applied.map(({ length }) => length)).toEqual([50, 50, 20]);
+}, 10_000);
+
+// ---- stopping, and a ledger that comes and goes -----------------------------------------------------------------------
+
+test('stopping finishes and reports what is under way, and leaves the rest to the ledger', async () => {
+  await using t = carry({ declared: { limits: { batch: 1, concurrent: 1 } } });
+  const answer: PromiseWithResolvers<undefined> = Promise.withResolvers();
+  t.store.onApply = () => answer.promise;
+  const [ada, bob] = [decided('ada'), decided('bob')];
+  const committed = t.commit(ada, bob);
+  await eventually(() => expect(t.store.applied).toHaveLength(1));
+  const stopped = t.worker.stop();
+  answer.resolve(undefined);
+  await stopped;
+  await committed;
+  expect(t.ledger.acknowledgements).toMatchObject([{ seq: ada.seq, outcome: 'verified' }]);
+  expect(t.store).toMatchObject({ opened: 1, closed: 1 });
+  expect(t.store.versionsOf('bob')).toEqual([]);
+  await t.worker.offer([decided('cyd')]);
+  expect(t.store.applied).toHaveLength(1);
+});
+
+test('stopping in the middle of failures leaves no timer behind', async () => {
+  jest.useFakeTimers({ advanceTimers: true });
+  try {
+    const t = carry();
+    t.store.onReadBack = (keys) => Promise.resolve(keys.map(() => undefined));
+    void t.commit(decided('ada'));
+    await eventually(() => expect(t.ledger.acknowledgements.length).toBeGreaterThan(1));
+    t.store.onApply = () => Promise.reject(new TryLater(1_000_000));
+    await t.worker.stop();
+    expect(jest.getTimerCount()).toBe(0);
+  } finally {
+    jest.useRealTimers();
+  }
+});
+
+test('while the ledger is away nothing is lost: reports wait, and what was decided is carried when it is back', async () => {
+  await using t = carry();
+  await t.commit(decided('ada'));
+  t.ledger.away = new AbideError('ledger-unavailable');
+  const committed = t.commit(decided('bob'));
+  await eventually(() => expect(t.store.versionsOf('bob')).toEqual([1]));
+  await eventually(() => expect(t.logged).toContain('the ledger gives nothing out, goes on trying'));
+  expect(t.ledger.settled.size).toBe(1);
+  const cyd = t.ledger.add(decided('cyd'));
+  t.ledger.away = undefined;
+  await committed;
+  await eventually(() => expect(t.ledger.settled.has(cyd.seq)).toBe(true));
+  await eventually(() => expect(t.logged).toContain('the ledger answers again'));
+  expect(t.logged.filter((line) => line.startsWith('the ledger gives nothing'))).toHaveLength(1);
+});
+
+test('a worker that stops while the ledger is away claims nothing, and says so', async () => {
+  await using t = carry();
+  await eventually(() => expect(t.ledger.reports.length).toBeGreaterThan(0));
+  const answer: PromiseWithResolvers<undefined> = Promise.withResolvers();
+  t.store.onApply = () => answer.promise;
+  void t.commit(decided('ada'));
+  await eventually(() => expect(t.store.versionsOf('ada')).toEqual([1]));
+  t.ledger.away = new AbideError('ledger-unavailable');
+  answer.resolve(undefined);
+  await t.worker.stop();
+  expect(t.ledger.settled.size).toBe(0);
+  expect(t.logged).toContain('stopped without reporting: the ledger asks again');
+});
+
+test('what was read back of a generation that is over settles nothing and is carried again', async () => {
+  await using t = carry();
+  const answer: PromiseWithResolvers<undefined> = Promise.withResolvers();
+  t.store.onApply = () => (t.store.applied.length === 1 ? answer.promise : Promise.resolve(undefined));
+  const ada = decided('ada');
+  void t.commit(ada);
+  await eventually(() => expect(t.store.applied).toHaveLength(1));
+  t.ledger.generation = 2;
+  answer.resolve(undefined);
+  await eventually(() => expect(t.ledger.settled.has(ada.seq)).toBe(true));
+  const generations = t.ledger.reports.filter(({ acknowledgements }) => acknowledgements.length > 0);
+  expect(generations.map(({ generation }) => generation)).toEqual([1, 2]);
+});
+
+// ---- stream and ledger ------------------------------------------------------------------------------------------------
+
+describe('with a clock of its own', () => {
+  beforeEach(() => {
+    jest.useFakeTimers({ advanceTimers: true });
+  });
+  afterEach(() => {
+    jest.useRealTimers();
+  });
+
+  /** Live, and everything before read from the ledger. */
+  async function live(t: Carrying): Promise<void> {
+    t.worker.live();
+    const { length } = t.ledger.pages;
+    await eventually(() => expect(t.ledger.pages.length).toBeGreaterThan(length));
+    await jest.advanceTimersByTimeAsync(100);
+  }
+
+  test('what the stream loses while it is live is driven again after five seconds, counted and said', async () => {
+    await using t = carry();
+    await live(t);
+    t.ledger.add(decided('ada'));
+    await jest.advanceTimersByTimeAsync(4_000);
+    expect(t.ledger.acknowledgements).toEqual([]);
+    await jest.advanceTimersByTimeAsync(3_000);
+    expect(t.ledger.acknowledgements).toMatchObject([{ outcome: 'verified', carriedBy: 'redrive' }]);
+    expect(t.logged).toEqual(['the stream lost a decision: driven again from the ledger']);
+  });
+
+  test('what the stream delivers, even late, is not counted as driven again', async () => {
+    await using t = carry();
+    await live(t);
+    const ada = t.ledger.add(decided('ada'));
+    await jest.advanceTimersByTimeAsync(3_000);
+    await t.worker.offer([ada]);
+    await jest.advanceTimersByTimeAsync(5_000);
+    expect(t.ledger.acknowledgements).toMatchObject([{ carriedBy: 'stream' }]);
+  });
+
+  test('without a stream the ledger is asked every quarter of a second, and that is no alarm', async () => {
+    await using t = carry();
+    await live(t);
+    t.worker.down();
+    t.ledger.add(decided('ada'));
+    await jest.advanceTimersByTimeAsync(300);
+    expect(t.ledger.acknowledgements).toMatchObject([{ carriedBy: 'catch_up' }]);
+    const { length } = t.ledger.pages;
+    await jest.advanceTimersByTimeAsync(1_000);
+    expect(t.ledger.pages.length - length).toBeGreaterThanOrEqual(3);
+  });
+
+  test('what was committed before the stream stood is caught up with as soon as it does', async () => {
+    await using t = carry();
+    t.ledger.add(decided('ada'));
+    t.worker.live();
+    await jest.advanceTimersByTimeAsync(50);
+    expect(t.ledger.acknowledgements).toMatchObject([{ carriedBy: 'catch_up' }]);
+  });
+
+  test('an older decision whose newer one is refused is tried by itself, and the stream is not blamed', async () => {
+    await using t = carry();
+    t.store.onApply = (batch) =>
+      Promise.resolve(
+        batch.map((item) => (item.version === 2 ? { kind: 'refused', code: 'NO' } : t.store.write(item))),
+      );
+    await live(t);
+    const older = decided('ada');
+    await t.commit(older, decided('ada', { version: 2 }));
+    await jest.advanceTimersByTimeAsync(8_000);
+    expect(
+      t.ledger.acknowledgements.map(({ version, outcome, carriedBy }) => [version, outcome, carriedBy]),
+    ).toEqual([
+      [2, 'refused', 'stream'],
+      [1, 'verified', 'retry'],
+    ]);
+    expect(t.logged).toEqual([]);
+  });
+
+  test('what a relay has taken over is handed to it again now and then, and the stream is not blamed', async () => {
+    await using t = carry({ declared: { evidence: 'relay' } });
+    await live(t);
+    await t.commit(decided('ada'));
+    await jest.advanceTimersByTimeAsync(8_000);
+    expect(t.store.versionsOf('ada')).toEqual([1, 1]);
+    expect(t.ledger.acknowledgements).toEqual([]);
+    expect(t.logged).toEqual([]);
+  });
+
+  test('a worker with nothing to do shows that it lives, every second', async () => {
+    await using t = carry();
+    await jest.advanceTimersByTimeAsync(5_000);
+    expect(t.ledger.reports.length).toBeGreaterThanOrEqual(5);
+    expect(t.ledger.reports[0]?.worker).toMatchObject({ id: 'worker-1', source: { kind: 'pgoutput' } });
+  });
+});
+
+test('a store that falls behind leaves the stream, with no more than 10,000 in hand, and catches up from the ledger', async () => {
+  await using t = carry({ declared: { limits: { batch: 500, concurrent: 2 } } });
+  const answer: PromiseWithResolvers<undefined> = Promise.withResolvers();
+  t.store.onApply = () => answer.promise;
+  t.worker.live();
+  await eventually(() => expect(t.ledger.pages.length).toBeGreaterThan(1));
+  const people = Array.from({ length: 14_000 }, (_, n) => decided(`person-${n}`));
+  for (const one of people) t.ledger.add(one);
+  let answered = 0;
+  for (let from = 0; from < people.length; from += 1_000) {
+    void t.worker.offer(people.slice(from, from + 1_000)).then(() => (answered += 1));
+  }
+  // Four of the fourteen were too much, and are answered for by the ledger.
+  await eventually(() => expect(answered).toBe(4));
+  expect(t.logged).toEqual(['store is behind, catching up from the ledger']);
+  answer.resolve(undefined);
+  await eventually(() => expect(t.ledger.settled.size).toBe(14_000), 20_000);
+  const by = Map.groupBy(t.ledger.acknowledgements, ({ carriedBy }) => carriedBy);
+  expect([...by].map(([carriedBy, { length }]) => [carriedBy, length])).toEqual([
+    ['stream', 10_000],
+    ['catch_up', 4_000],
+  ]);
+}, 30_000);
+
+// ---- lifting in a store without versions --------------------------------------------------------------------------------
+
+describe('a store without versions', () => {
+  const none = { versions: 'none' } as const;
+  /** Whether the batch is a grant's. */
+  const lifts = ([item]: readonly Item[]): boolean => Object.keys(item!.granted).length > 0;
+  const grant = (version: number) =>
+    decided('ada', { version, suppressed: ['sms'], granted: { email: version } });
+  /** It knows no versions: it does what it is told. */
+  class Forgetful extends FakeStore {
+    override write(item: Item): ApplyOutcome {
+      const suppressed = new Set([
+        ...(this.held.get(item.key)?.suppressed ?? []),
+        ...Object.keys(item.suppressed),
+      ]);
+      for (const scope of Object.keys(item.granted)) suppressed.delete(scope);
+      this.held.set(item.key, { version: undefined, suppressed });
+      return { kind: 'applied' };
+    }
+  }
+  const carryForgetful = () => carry({ store: new Forgetful(), declared: none });
+
+  test('a grant lifts what it names, and is verified once that is lifted', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada'));
+    await t.commit(grant(2));
+    expect(t.store.suppressedOf('ada')).toEqual(['push', 'sms']);
+    expect(t.ledger.acknowledgements).toMatchObject([{ version: 1 }, { version: 2, outcome: 'verified' }]);
+  });
+
+  test('a grant that a newer opt-out has overtaken is not applied at all', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada'));
+    const overtaken = t.ledger.add(grant(2));
+    const newer = t.ledger.add(decided('ada', { version: 3 }));
+    await t.worker.offer([overtaken]);
+    await t.worker.offer([newer]);
+    expect(t.store.applied.filter(lifts)).toEqual([]);
+    expect(t.ledger.settled.size).toBe(3);
+    expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
+  });
+
+  test('a grant that is overtaken while it is applied is taken back, and read', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada'));
+    let newer: Decision | undefined;
+    let forgets = 1;
+    t.store.onApply = (batch) => {
+      if (lifts(batch)) newer ??= t.ledger.add(decided('ada', { version: 3 }));
+      // The first of the two that follow the lifting is lost.
+      else if (newer !== undefined && (forgets -= 1) === 0) return Promise.resolve([{ kind: 'applied' }]);
+      return Promise.resolve(undefined);
+    };
+    await t.commit(grant(2));
+    expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
+    await eventually(() => expect(t.ledger.settled.has(newer!.seq)).toBe(true));
+  });
+
+  test('nothing else of a subject goes to the store while a grant of theirs is under way', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada'));
+    const answer: PromiseWithResolvers<undefined> = Promise.withResolvers();
+    t.store.onApply = (batch) => (lifts(batch) ? answer.promise : Promise.resolve(undefined));
+    const granted = t.commit(grant(2));
+    await eventually(() => expect(t.store.versionsOf('ada')).toEqual([1, 2]));
+    const newer = decided('ada', { version: 3 });
+    const committed = t.commit(newer);
+    await t.commit(decided('bob'));
+    expect(t.store.versionsOf('ada')).toEqual([1, 2]);
+    answer.resolve(undefined);
+    await Promise.all([granted, committed]);
+    await eventually(() => expect(t.ledger.settled.has(newer.seq)).toBe(true));
+    expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
+  });
+
+  test('a lifting whose answer was lost and that is overtaken then is taken back', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada'));
+    let newer: Decision | undefined;
+    t.store.onApply = (batch) => {
+      if (!lifts(batch)) return Promise.resolve(undefined);
+      for (const item of batch) t.store.write(item);
+      newer ??= decided('ada', { version: 3, suppressed: ['email', 'push', 'sms'] });
+      return Promise.reject(new Error('answer lost'));
+    };
+    const granted = grant(2);
+    void t.commit(granted);
+    await eventually(() => expect(newer).toBeDefined());
+    // It was settled in the meantime, by another worker, before the lifting arrived.
+    t.ledger.add(newer!);
+    t.ledger.settled.set(newer!.seq, t.ledger.acknowledgements[0]!);
+    await eventually(() => expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']));
+  });
+
+  test('while the ledger cannot say whether a grant is the newest, nothing is lifted', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada'));
+    t.ledger.away = new AbideError('ledger-unavailable');
+    const committed = t.commit(grant(2));
+    await eventually(() => expect(t.logged).toContain('store failed, goes on trying'));
+    expect(t.store.suppressedOf('ada')).toContain('email');
+    t.ledger.away = undefined;
+    await committed;
+    expect(t.store.suppressedOf('ada')).toEqual(['push', 'sms']);
+  });
 });
