@@ -7,7 +7,7 @@ import type { Connector } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 
 /** Our own files are TypeScript in a checkout and JavaScript when published. */
-const OWN = extname(fileURLToPath(import.meta.url));
+const OWN = extname(import.meta.filename);
 
 type ConnectorModule = { readonly default?: Connector };
 

