@@ -112,7 +112,7 @@ const SETTLE = `
     select $2, carried_by, count(*) from settled where outcome <> 'superseded' group by carried_by order by carried_by
     on conflict (store_id, carried_by) do update set count = c.count + excluded.count
   )
-  select seq, outcome, latency_ms from settled`;
+  select seq, outcome, latency_ms, carried_by from settled`;
 
 /** Latency buckets are 2 % wide: bucket = round(50 ln(ms)). */
 export const bucketMs = (bucket: number): number => Math.exp(bucket / 50);
@@ -155,7 +155,13 @@ const SEEN = `
     and case when lease_holder = $2 then lease_until < clock_timestamp() + interval '4 seconds'
              else $4 and ${LEASE_IS_FREE} end`;
 
-export type Settled = { readonly seq: number; readonly outcome: string; readonly latencyMs: number };
+export type Settled = {
+  readonly seq: number;
+  readonly outcome: string;
+  /** Since the decision was recorded: what a back-fill brings was recorded before the store's generation began. */
+  readonly latencyMs: number;
+  readonly carriedBy: string;
+};
 
 type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
   readonly duplicate: number;
@@ -329,12 +335,22 @@ async function settle(
   );
   for (let attempt = 1; ; attempt += 1) {
     try {
-      const { rows } = await pool.query<{ seq: number; outcome: string; latency_ms: number }>({
+      const { rows } = await pool.query<{
+        seq: number;
+        outcome: string;
+        latency_ms: number;
+        carried_by: string;
+      }>({
         name: 'settle',
         text: SETTLE,
         values: [input, store.id, store.generation, worker],
       });
-      return rows.map((row) => ({ seq: row.seq, outcome: row.outcome, latencyMs: row.latency_ms }));
+      return rows.map((row) => ({
+        seq: row.seq,
+        outcome: row.outcome,
+        latencyMs: row.latency_ms,
+        carriedBy: row.carried_by,
+      }));
     } catch (error) {
       // Two API processes that acknowledge for one store may deadlock on a histogram row; nothing was written.
       if (!isRace(error) || attempt === 5) throw error;

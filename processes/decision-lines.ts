@@ -37,9 +37,10 @@ export function createDecisionLines(print: (line: string) => void): DecisionLine
       masked.set(seq, mask(subject));
     },
     settled: (store, settled) => {
-      for (const { seq, outcome, latencyMs } of settled) {
+      for (const { seq, outcome, latencyMs, carriedBy } of settled) {
         const who = masked.get(seq);
-        if (who !== undefined) line(`${who} recorded, ${store} ${outcome} +${Math.round(latencyMs)} ms`);
+        if (who !== undefined && carriedBy !== 'backfill')
+          line(`${who} recorded, ${store} ${outcome} +${Math.round(latencyMs)} ms`);
       }
     },
   };

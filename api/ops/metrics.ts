@@ -19,7 +19,7 @@ export type Metrics = {
   settled(
     store: string,
     channels: readonly string[],
-    settled: readonly { outcome: string; latencyMs: number }[],
+    settled: readonly { outcome: string; latencyMs: number; carriedBy: string }[],
   ): void;
   request(method: string, route: string, status: number, seconds: number): void;
   /** The text that /metrics answers; gauges are of now. */
@@ -68,8 +68,9 @@ export function createMetrics(): Metrics {
 
   return {
     settled: (store, channels, settled) => {
-      for (const { outcome, latencyMs } of settled) {
+      for (const { outcome, latencyMs, carriedBy } of settled) {
         acknowledgements.inc({ store, outcome });
+        if (carriedBy === 'backfill') continue;
         for (const channel of channels) propagation.observe({ store, channel }, latencyMs / 1000);
       }
     },

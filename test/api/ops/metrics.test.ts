@@ -73,15 +73,17 @@ test('what was settled is counted by outcome, and timed for each channel of its 
     'crm',
     ['email', 'sms'],
     [
-      { outcome: 'verified', latencyMs: 4 },
-      { outcome: 'verified', latencyMs: 40 },
-      { outcome: 'superseded', latencyMs: 4 },
+      { outcome: 'verified', latencyMs: 4, carriedBy: 'stream' },
+      { outcome: 'verified', latencyMs: 40, carriedBy: 'retry' },
+      { outcome: 'superseded', latencyMs: 4, carriedBy: 'stream' },
+      // Recorded an hour before the store was added: nothing took an hour to propagate.
+      { outcome: 'verified', latencyMs: 3_600_000, carriedBy: 'backfill' },
     ],
   );
   const lines = await render(metrics);
   expect(lines).toEqual(
     expect.arrayContaining([
-      'abide_acknowledgements_total{store="crm",outcome="verified"} 2',
+      'abide_acknowledgements_total{store="crm",outcome="verified"} 3',
       'abide_acknowledgements_total{store="crm",outcome="superseded"} 1',
       'abide_propagation_duration_seconds_bucket{le="0.005",store="crm",channel="email"} 2',
       'abide_propagation_duration_seconds_bucket{le="0.05",store="crm",channel="sms"} 3',
