@@ -1,3 +1,4 @@
+// What only one command needs it loads itself: `abide check` asks in a script, and need not load a database.
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { addCheck, addLag } from './api-commands.ts';
 import { addConfig } from './config-commands.ts';
@@ -27,7 +28,7 @@ Environment:
   ABIDE_LOG        fatal, error, warn (default), info, debug
   PORT             the port to listen on (default 8080)
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, not found).`,
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already).`,
   );
 
 for (const add of [

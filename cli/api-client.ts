@@ -1,8 +1,6 @@
 // The commands that ask the API as any client would.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { request } from 'undici';
-import { AbideError } from '../suppression/errors.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 
 export type ApiClient = {
@@ -18,6 +16,7 @@ export function createApiClient(options: { url?: string; key?: string }): ApiCli
   return {
     url,
     call: async (method, path, body) => {
+      const { request } = await import('undici');
       let response;
       try {
         response = await request(new URL(path, url), {
@@ -27,24 +26,33 @@ export function createApiClient(options: { url?: string; key?: string }): ApiCli
           headersTimeout: 40_000,
         });
       } catch (cause) {
-        throw new AbideError('invalid-request', `Nobody answers at ${url}: is \`npm start\` running there?`, {
+        throw new NobodyAnswersError(
+          `Nobody answers at ${url}: is \`npm start\` running? Where it listens is named by --url or ABIDE_URL.`,
+          { cause },
+        );
+      }
+      const text = await response.body.text();
+      try {
+        return { status: response.statusCode, body: JSON.parse(text) };
+      } catch (cause) {
+        throw new Error(`What answers at ${url} is not Abide: name where it listens by --url or ABIDE_URL.`, {
           cause,
         });
       }
-      const text = await response.body.text();
-      return { status: response.statusCode, body: text === '' ? undefined : JSON.parse(text) };
     },
   };
 }
+
+/** What runs until it is interrupted asks again. */
+export class NobodyAnswersError extends Error {}
 
 function keptAdminKey(): string {
   const file = join(dataFolderOf(process.env), 'admin.key');
   try {
     return readFileSync(file, 'utf8').trim();
   } catch {
-    throw new AbideError(
-      'unauthenticated',
-      `No key: set ABIDE_KEY, pass --key, or start once to have ${file} made.`,
+    throw new Error(
+      `No key: there is no ${file} (ABIDE_DATA names another data folder); set ABIDE_KEY or pass --key.`,
     );
   }
 }
@@ -54,9 +62,10 @@ function keptAdminKey(): string {
 export function expectOk<T>({ status, body }: { status: number; body: unknown }): T {
   if (status >= 200 && status < 300) return body as T;
   const problem = body as { title?: string; detail?: string; errors?: { pointer: string; detail: string }[] };
-  throw new AbideError(
-    status === 401 ? 'unauthenticated' : status === 403 ? 'missing-scope' : 'invalid-request',
-    `The API answered ${status}: ${problem.detail ?? problem.title ?? 'no reason given'}`,
-    problem.errors === undefined ? {} : { errors: problem.errors },
-  );
+  const faults = (problem.errors ?? []).map(({ pointer, detail }) => `\n  ${pointer}: ${detail}`);
+  const why =
+    status === 401
+      ? 'it does not know the key: of another Abide, expired or revoked?'
+      : (problem.detail ?? problem.title ?? 'no reason given');
+  throw new Error(`The API answered ${status}: ${why}${faults.join('')}`);
 }

@@ -1,9 +1,11 @@
-// lag, check and demo: what any client of the API could do.
+// lag and check: what any client of the API could do.
 import { setTimeout as delay } from 'node:timers/promises';
-import { InvalidArgumentError } from 'commander';
+import { Option } from 'commander';
 import type { Command } from 'commander';
 import type { LagReport, StoreLag } from '../ledger/ledger.ts';
-import { createApiClient, expectOk } from './api-client.ts';
+import { CHANNELS } from '../suppression/scope.ts';
+import { createApiClient, expectOk, NobodyAnswersError } from './api-client.ts';
+import { identify, SUBJECT_HELP } from './identify.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
 
 const withApi = (command: Command): Command =>
@@ -46,39 +48,47 @@ export function addLag(program: Command): void {
   withApi(program.command('lag'))
     .description('How far every store is behind: the age of the oldest opt-out that it has not confirmed')
     .option('--watch', 'repeat every second until interrupted')
-    .option('--fail-on <status>', 'exit with 3 when the status is this bad: late')
+    .addOption(
+      new Option('--fail-on <status>', 'exit with 3 when it is late, or unknown which is worse').choices([
+        'late',
+      ]),
+    )
     .option('--json', 'print JSON')
     .action(
       async (options: { url?: string; key?: string; watch?: boolean; failOn?: string; json?: boolean }) => {
-        if (options.failOn !== undefined && options.failOn !== 'late')
-          throw new InvalidArgumentError('--fail-on takes late');
         const api = createApiClient(options);
-        for (;;) {
+        const look = async (): Promise<void> => {
           const report = expectOk<LagReport>(await api.call('GET', '/v1/propagation-lag'));
           if (options.watch === true && process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H');
           if (options.json === true) printJson(report);
           else printLag(report);
           if (options.failOn === 'late' && ['late', 'unknown'].includes(report.status))
             process.exitCode = EXIT.no;
-          if (options.watch !== true) return;
+        };
+        if (options.watch !== true) return await look();
+        for (;;) {
+          await look().catch((error: unknown) => {
+            // Whoever watches wants to see it come back.
+            if (!(error instanceof NobodyAnswersError)) throw error;
+            print(error.message);
+          });
           await delay(1_000);
         }
       },
     );
 }
 
-const identify = (text: string): Record<string, string> => {
-  const [kind, ...rest] = text.split(':');
-  if (rest.length > 0 && ['email', 'phone', 'push_token', 'person_id'].includes(kind!))
-    return { [kind!]: rest.join(':') };
-  return text.includes('@') ? { email: text } : text.startsWith('+') ? { phone: text } : { person_id: text };
+/** What a reason asks of whoever reads it. */
+const REASONS: Readonly<Record<string, string>> = {
+  invalid_item: ' (this is not an address, number, token or id that Abide can read)',
+  topic_required: ' (a topic of the channel is opted out of: name the one of the message by --topic)',
 };
 
 export function addCheck(program: Command): void {
   withApi(program.command('check'))
     .description('May a message be sent? Exit code 0: yes. 3: no. No answer means do not send.')
-    .argument('<subject>', 'an address, a number with +, a person id, or kind:value')
-    .option('--channel <channel>', 'email, sms or push', 'email')
+    .argument('<subject>', SUBJECT_HELP)
+    .addOption(new Option('--channel <channel>', 'how it would be sent').choices(CHANNELS).default('email'))
     .option('--topic <topic>', 'a topic of the channel')
     .option('--json', 'print JSON')
     .action(
@@ -87,7 +97,7 @@ export function addCheck(program: Command): void {
         options: { url?: string; key?: string; channel: string; topic?: string; json?: boolean },
       ) => {
         const item = {
-          subject: identify(subject),
+          subject: Object.fromEntries([identify(subject)]),
           channel: options.channel,
           ...(options.topic === undefined ? {} : { topic: options.topic }),
         };
@@ -100,7 +110,7 @@ export function addCheck(program: Command): void {
         else if (first?.can_send === true) print('may be sent');
         else
           print(
-            `do not send: ${first?.reason ?? 'no answer'}${first?.effective_at == null ? '' : ` since ${first.effective_at}`}`,
+            `do not send: ${first?.reason ?? 'no answer'}${REASONS[first?.reason ?? ''] ?? ''}${first?.effective_at == null ? '' : ` since ${first.effective_at}`}`,
           );
         if (first?.can_send !== true) process.exitCode = EXIT.no;
       },

@@ -1,6 +1,4 @@
 import type { Command } from 'commander';
-import { checkStores } from '../processes/check-stores.ts';
-import { readConfiguration } from '../processes/running-database.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { EXIT, print, printJson } from './output.ts';
@@ -14,6 +12,10 @@ export function addConfig(program: Command): void {
     .option('--offline', 'only read the file; reach no store')
     .option('--json', 'print JSON')
     .action(async (options: Installation & { offline?: boolean; json?: boolean }) => {
+      const [{ readConfiguration }, { checkStores }] = await Promise.all([
+        import('../processes/running-database.ts'),
+        import('../processes/check-stores.ts'),
+      ]);
       const configuration = await readConfiguration(environmentOf(options));
       const results = options.offline === true ? [] : await checkStores(configuration.stores);
       if (options.json === true)

@@ -1,7 +1,7 @@
 // Runs a file of ours on the pinned Node, after installing what is missing: `npm start` and `npm test` work on a fresh
 // checkout. It runs on Node 20 or later with nothing installed, and prints nothing where nothing is missing.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, realpathSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -29,7 +29,37 @@ function isUpToDate() {
   return existsSync(installed) && statSync(installed).mtimeMs >= statSync(wanted).mtimeMs;
 }
 
+function isAlive(pid) {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+}
+
+/** One at a time: two `npm ci` delete each other's files, and `npm start` beside `npm test` is usual. */
+function waitForTurn() {
+  const lock = inRoot('.installing');
+  for (let said = false; ;) {
+    try {
+      writeFileSync(lock, `${process.pid}`, { flag: 'wx' });
+      process.once('exit', () => rmSync(lock, { force: true }));
+      return;
+    } catch (error) {
+      if (error.code !== 'EEXIST') throw error;
+    }
+    const holder = existsSync(lock) ? Number(readFileSync(lock, 'utf8')) : 0;
+    if (!isAlive(holder)) rmSync(lock, { force: true });
+    else if (!said) process.stderr.write('abide: waiting for an installation that is under way …\n');
+    said = true;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+  }
+}
+
 function install() {
+  waitForTurn();
+  const already = isUpToDate() && pinnedNode();
+  if (already) return already;
   process.stderr.write(`abide: installing what is missing (npm ci, ${DOWNLOAD}) …\n`);
   // Its words go to standard error: standard output belongs to the program that follows.
   const { status, error } = spawnSync('npm', ['ci', '--no-audit', '--no-fund'], {

@@ -1,76 +1,91 @@
 // keys, stores and audit work on the ledger itself: whoever administers it has the database, not an API key.
 import { hostname, userInfo } from 'node:os';
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { createKey, KEY_SCOPES, listKeys, makeToken, revokeKey } from '../ledger/api-keys.ts';
 import { readAudit } from '../ledger/audit.ts';
 import { makeKeyRing } from '../ledger/key-ring.ts';
+import type { Pool } from '../ledger/database.ts';
 import type { Caller } from '../ledger/ledger.ts';
 import { changeStore, listStores, refillStore } from '../ledger/stores.ts';
-import { readFromStore } from '../processes/read-store.ts';
-import { withLedgerDatabase } from '../processes/running-database.ts';
+import type { RegisteredStore } from '../ledger/stores.ts';
+import { AbideError } from '../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
-import { EXIT, print, printJson, printTable } from './output.ts';
+import { identify, SUBJECT_HELP } from './identify.ts';
+import { environmentOf, ofInstallation } from './installation.ts';
+import type { Installation } from './installation.ts';
+import { EXIT, print, printJson, printTable, toJson } from './output.ts';
 
 /** Who sits at the terminal, for the audit log. */
 const operator = (): Caller => ({
-  client: `cli:${userInfo().username}`,
+  client: `cli:${userName()}`,
   keyId: 'cli',
   address: hostname(),
   requestId: `cli-${process.pid}`,
 });
 
-const toInstant = (text: string): string => {
-  const days = /^(\d+)d$/.exec(text)?.[1];
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    // A container may run as a number that has no name.
+    return String(process.getuid?.());
+  }
+}
+
+async function onLedger<T>(options: Installation, work: (pool: Pool) => Promise<T>): Promise<T> {
+  const { withLedgerDatabase } = await import('../processes/running-database.ts');
+  return await withLedgerDatabase(environmentOf(options), work);
+}
+
+const toExpiry = (text: string): string => {
+  const days = /^(\d{1,5})d$/.exec(text)?.[1];
   const at = days === undefined ? Date.parse(text) : Date.now() + Number(days) * 86_400_000;
-  if (Number.isNaN(at)) throw new InvalidArgumentError('give a date (2027-01-01) or a number of days (90d)');
+  if (Number.isNaN(at)) throw new InvalidArgumentError('Give a date (2027-01-01) or a number of days (90d).');
+  if (at <= Date.now()) throw new InvalidArgumentError('That is over already.');
   return new Date(at).toISOString();
 };
 
+const toCount =
+  (least: number) =>
+  (text: string): number => {
+    if (/^\d{1,15}$/.test(text) && Number(text) >= least) return Number(text);
+    throw new InvalidArgumentError(`Give a whole number, ${least} or more.`);
+  };
+
 export function addKeys(program: Command): void {
   const keys = program.command('keys').description('API keys: make, list, revoke; and the key ring');
-  keys
-    .command('create')
+  ofInstallation(keys.command('create'))
     .description('Make a key. It is printed once and kept nowhere.')
     .requiredOption('--client <name>', 'who it is for; idempotency keys are shared within a client')
-    .option('--scope <scope...>', `what it may do: ${KEY_SCOPES.join(', ')}`)
+    .addOption(new Option('--scope <scope...>', 'what it may do').choices(KEY_SCOPES))
     .option('--store <name>', "a worker's key, bound to this store (scope acknowledgements:write)")
     .option(
       '--expires <when>',
       'a date, or days from now such as 90d; without it the key does not expire',
-      toInstant,
+      toExpiry,
     )
     .option('--json', 'print JSON')
     .action(
-      async (options: {
-        client: string;
-        scope?: string[];
-        store?: string;
-        expires?: string;
-        json?: boolean;
-      }) => {
+      async (
+        options: Installation & {
+          client: string;
+          scope?: string[];
+          store?: string;
+          expires?: string;
+          json?: boolean;
+        },
+      ) => {
         const scopes = options.scope ?? (options.store === undefined ? [] : ['acknowledgements:write']);
-        const unknown = scopes.filter((scope) => !(KEY_SCOPES as readonly string[]).includes(scope));
-        if (scopes.length === 0 || unknown.length > 0) {
+        if (scopes.length === 0) throw new InvalidArgumentError('name at least one --scope, or a --store');
+        if (scopes.includes('acknowledgements:write') !== (options.store !== undefined)) {
           throw new InvalidArgumentError(
-            unknown.length > 0
-              ? `unknown scope ${unknown.join(', ')}`
-              : 'name at least one --scope, or a --store',
+            '--store and the scope acknowledgements:write go together: a worker speaks for one store',
           );
         }
-        if (scopes.includes('acknowledgements:write') && options.store === undefined) {
-          throw new InvalidArgumentError(
-            'acknowledgements:write needs --store: a worker speaks for one store',
-          );
-        }
-        await withLedgerDatabase(async (pool) => {
-          if (
-            options.store !== undefined &&
-            !(await listStores(pool)).some((store) => store.name === options.store)
-          ) {
-            throw new InvalidArgumentError(`no store is called ${options.store}`);
-          }
+        await onLedger(options, async (pool) => {
+          if (options.store !== undefined) await expectStore(pool, options.store);
           const { key, token } = await createKey(pool, {
             client: options.client,
             scopes,
@@ -78,19 +93,18 @@ export function addKeys(program: Command): void {
             expiresAt: options.expires,
             caller: operator(),
           });
-          if (options.json === true) printJson({ ...key, token });
+          if (options.json === true) printJson({ ...toJson(key), token });
           else print(token);
         });
       },
     );
-  keys
-    .command('list')
+  ofInstallation(keys.command('list'))
     .description('List the keys, never their secrets')
     .option('--json', 'print JSON')
-    .action(async (options: { json?: boolean }) => {
-      await withLedgerDatabase(async (pool) => {
+    .action(async (options: Installation & { json?: boolean }) => {
+      await onLedger(options, async (pool) => {
         const all = await listKeys(pool);
-        if (options.json === true) return printJson(all);
+        if (options.json === true) return printJson(all.map(toJson));
         printTable(
           ['ID', 'CLIENT', 'STORE', 'LAST USED', 'STATE', 'SCOPES'],
           all.map((key) => [
@@ -108,12 +122,11 @@ export function addKeys(program: Command): void {
         );
       });
     });
-  keys
-    .command('revoke')
+  ofInstallation(keys.command('revoke'))
     .description('Revoke a key: it is refused within a second')
     .argument('<id>', 'the 12 characters after abide_live_')
-    .action(async (id: string) => {
-      await withLedgerDatabase(async (pool) => {
+    .action(async (id: string, options: Installation) => {
+      await onLedger(options, async (pool) => {
         if (await revokeKey(pool, id, operator())) return print(`revoked ${id}`);
         print(`no key ${id}, or it is revoked already`);
         process.exitCode = EXIT.no;
@@ -133,14 +146,13 @@ export function addKeys(program: Command): void {
 
 export function addStores(program: Command): void {
   const stores = program.command('stores').description('The stores that must abide');
-  stores
-    .command('list')
+  ofInstallation(stores.command('list'))
     .description('List the registered stores')
     .option('--json', 'print JSON')
-    .action(async (options: { json?: boolean }) => {
-      await withLedgerDatabase(async (pool) => {
+    .action(async (options: Installation & { json?: boolean }) => {
+      await onLedger(options, async (pool) => {
         const all = await listStores(pool);
-        if (options.json === true) return printJson(all);
+        if (options.json === true) return printJson(all.map(toPrintedStore));
         printTable(
           ['STORE', 'CONNECTOR', 'REQUIRED', 'GENERATION', 'STATE', 'ACCEPTS', 'SCOPES'],
           all.map((store) => [
@@ -161,20 +173,27 @@ export function addStores(program: Command): void {
         );
       });
     });
-  stores
-    .command('read')
+  ofInstallation(stores.command('read'))
     .description('Ask a store itself what it holds of one subject')
     .argument('<store>')
-    .requiredOption('--subject <value>', 'the address, number, token or person id')
-    .option('--kind <kind>', SUBJECT_KINDS.join(', '), 'email')
-    .option('--config <file>', 'abide.yaml')
+    .requiredOption('--subject <subject>', SUBJECT_HELP)
+    .addOption(new Option('--kind <kind>', 'the kind, where it cannot be told').choices(SUBJECT_KINDS))
     .option('--json', 'print JSON')
     .action(
-      async (name: string, options: { subject: string; kind: string; config?: string; json?: boolean }) => {
-        if (!(SUBJECT_KINDS as readonly string[]).includes(options.kind)) {
-          throw new InvalidArgumentError(`--kind is one of ${SUBJECT_KINDS.join(', ')}`);
-        }
-        const held = await readFromStore(name, options.kind as SubjectKind, options.subject, options.config);
+      async (
+        name: string,
+        options: Installation & { subject: string; kind?: SubjectKind; json?: boolean },
+      ) => {
+        const [kind, value] =
+          options.kind === undefined ? identify(options.subject) : [options.kind, options.subject];
+        const { readFromStore } = await import('../processes/read-store.ts');
+        const held = await readFromStore(environmentOf(options), name, kind, value).catch(
+          (error: unknown) => {
+            if (error instanceof AbideError && error.code === 'invalid-value')
+              throw new InvalidArgumentError(error.message);
+            throw error;
+          },
+        );
         if (options.json === true) printJson(held ?? null);
         else if (held === undefined) print(`${name} holds nothing of this subject`);
         else {
@@ -186,72 +205,97 @@ export function addStores(program: Command): void {
     );
 
   const change = (verb: 'pause' | 'resume', done: 'paused' | 'resumed', description: string): void => {
-    stores
-      .command(verb)
+    ofInstallation(stores.command(verb))
       .description(description)
       .argument('<store>')
-      .action(async (name: string) => {
-        await withLedgerDatabase(async (pool) => {
+      .action(async (name: string, options: Installation) => {
+        await onLedger(options, async (pool) => {
           if (await changeStore(pool, name, done, {}, operator())) return print(`${done} ${name}`);
-          print(`no store ${name}, or it is ${done} already`);
-          process.exitCode = EXIT.no;
+          await sayWhyNot(pool, name, done === 'paused' ? 'is paused already' : 'is not paused');
         });
       });
   };
   change('pause', 'paused', 'Stop carrying decisions to a store. Its lag goes on counting.');
   change('resume', 'resumed', 'Carry decisions to a paused store again');
-  stores
-    .command('retire')
+  ofInstallation(stores.command('retire'))
     .description('Take a store out of service for good: nothing is due to it any more')
     .argument('<store>')
     .requiredOption('--reason <text>', 'why, for the audit log')
-    .action(async (name: string, { reason }: { reason: string }) => {
-      await withLedgerDatabase(async (pool) => {
-        if (await changeStore(pool, name, 'retired', { reason }, operator())) return print(`retired ${name}`);
-        print(`no store ${name}, or it is retired already`);
-        process.exitCode = EXIT.no;
+    .action(async (name: string, options: Installation & { reason: string }) => {
+      const { reason } = options;
+      await onLedger(options, async (pool) => {
+        if (await changeStore(pool, name, 'retired', { reason }, operator())) {
+          return print(
+            `retired ${name}: take it out of abide.yaml, or the next start puts it into service again`,
+          );
+        }
+        await sayWhyNot(pool, name, 'is retired already');
       });
     });
-  stores
-    .command('refill')
+  ofInstallation(stores.command('refill'))
     .description(
       'Start a new generation: everybody who opted out is carried to the store again and read back',
     )
     .argument('<store>')
     .option('--reason <text>', 'why, for the audit log', 'asked for')
-    .action(async (name: string, { reason }: { reason: string }) => {
-      await withLedgerDatabase(async (pool) => {
-        if (await refillStore(pool, name, reason, operator()))
+    .action(async (name: string, options: Installation & { reason: string }) => {
+      await onLedger(options, async (pool) => {
+        if (await refillStore(pool, name, options.reason, operator()))
           return print(`refilling ${name}: watch \`abide lag --watch\``);
-        print(`no store ${name}`);
-        process.exitCode = EXIT.no;
+        await sayWhyNot(pool, name, 'is retired');
       });
     });
 }
 
+/** A store as `stores list --json` prints it. */
+const toPrintedStore = ({
+  name,
+  backfillFence,
+  ...store
+}: RegisteredStore): Readonly<Record<string, unknown>> => {
+  const { id: _id, live_after: _mark, ...rest } = toJson(store);
+  return { store: name, ...rest, backfilling: backfillFence !== undefined };
+};
+
+async function expectStore(pool: Pool, name: string): Promise<RegisteredStore> {
+  const stores = await listStores(pool);
+  const found = stores.find((store) => store.name === name);
+  if (found !== undefined) return found;
+  const names = stores.map((store) => store.name).join(', ') || 'none';
+  throw new InvalidArgumentError(`no store is called ${name}; there are: ${names}`);
+}
+
+/** What was asked for was not done: the store is not there, is retired, or it is so already. */
+async function sayWhyNot(pool: Pool, name: string, otherwise: string): Promise<void> {
+  const { retiredAt } = await expectStore(pool, name);
+  print(`${name} ${retiredAt === undefined ? otherwise : `is retired, since ${retiredAt}`}`);
+  process.exitCode = EXIT.no;
+}
+
 export function addAudit(program: Command): void {
-  program
-    .command('audit')
+  ofInstallation(program.command('audit'))
     .description('Print the audit log, oldest first')
-    .option('--after <seq>', 'begin after this entry', Number, 0)
-    .option('--limit <n>', 'at most this many', Number, 100)
+    .option('--after <seq>', 'begin after this entry', toCount(0), 0)
+    .option('--limit <n>', 'at most this many', toCount(1), 100)
     .option('--action <action>', 'only this action, e.g. opt_out.recorded, key.created, store.paused')
     .option('--json', 'print one JSON object a line')
-    .action(async (options: { after: number; limit: number; action?: string; json?: boolean }) => {
-      await withLedgerDatabase(async (pool) => {
-        const entries = await readAudit(pool, {
-          after: options.after,
-          limit: options.limit,
-          action: options.action,
-        });
-        for (const entry of entries) {
-          if (options.json === true) print(JSON.stringify(entry));
-          else {
-            print(
-              `${entry.seq}  ${entry.at}  ${entry.action}  ${entry.resource ?? '-'}  by ${entry.client ?? 'abide'}  ${JSON.stringify(entry.details)}`,
-            );
+    .action(
+      async (options: Installation & { after: number; limit: number; action?: string; json?: boolean }) => {
+        await onLedger(options, async (pool) => {
+          const entries = await readAudit(pool, {
+            after: options.after,
+            limit: options.limit,
+            action: options.action,
+          });
+          for (const entry of entries) {
+            if (options.json === true) print(JSON.stringify(toJson(entry)));
+            else {
+              print(
+                `${entry.seq}  ${entry.at}  ${entry.action}  ${entry.resource ?? '-'}  by ${entry.client ?? 'abide'}  ${JSON.stringify(entry.details)}`,
+              );
+            }
           }
-        }
-      });
-    });
+        });
+      },
+    );
 }

@@ -1,7 +1,7 @@
 // How commands print and end: text for people, `--json` for scripts, exit codes that mean something.
-import { AbideError, ERRORS } from '../suppression/errors.ts';
+import { AbideError, ERRORS, sayError } from '../suppression/errors.ts';
 
-/** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, cannot send, not found). */
+/** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already). */
 export const EXIT = { done: 0, failed: 1, usage: 2, no: 3 } as const;
 
 export const print = (line: string): void => {
@@ -11,6 +11,15 @@ export const print = (line: string): void => {
 export const printJson = (value: unknown): void => {
   print(JSON.stringify(value, null, 2));
 };
+
+/** A record of ours as scripts get it: names as in the API's JSON, and null where there is nothing. */
+export const toJson = (record: object): Readonly<Record<string, unknown>> =>
+  Object.fromEntries(
+    Object.entries(record).map(([name, value]) => [
+      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+      (value as unknown) ?? null,
+    ]),
+  );
 
 /** Columns as wide as their widest cell; the last one as it is. */
 export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
@@ -28,11 +37,13 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
 /** Says what went wrong and what to do about it, without a stack: a person reads it. */
 export function fail(error: unknown): never {
   if (error instanceof AbideError) {
-    process.stderr.write(`abide: ${error.message}\n`);
-    for (const fault of error.errors ?? []) process.stderr.write(`  ${fault.pointer}: ${fault.detail}\n`);
+    process.stderr.write(`abide: ${sayError(error)}\n`);
+    // Of a configuration's faults the message says more: line and column.
+    for (const { pointer, detail } of error.errors ?? [])
+      if (!error.message.includes(detail)) process.stderr.write(`  ${pointer}: ${detail}\n`);
     process.stderr.write(`  ${ERRORS[error.code].help} (${error.code})\n`);
   } else {
-    process.stderr.write(`abide: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.stderr.write(`abide: ${sayError(error)}\n`);
   }
   process.exit(EXIT.failed);
 }

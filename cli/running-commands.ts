@@ -2,11 +2,8 @@
 import type { Command } from 'commander';
 import closeWithGrace from 'close-with-grace';
 import { dataFolderOf } from '../config/data-folder.ts';
-import { runDemo } from '../processes/demo.ts';
 import { createLog } from '../processes/log.ts';
-import { serve } from '../processes/serve.ts';
 import type { Announced } from '../processes/serve.ts';
-import { runWorker } from '../processes/worker.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { fail, print } from './output.ts';
 
@@ -71,6 +68,7 @@ export function addServe(program: Command): void {
       const began = performance.now();
       const dataFolder = options.data ?? dataFolderOf(process.env);
       print('abide: starting (data in ' + dataFolder + ')');
+      const { serve } = await import('../processes/serve.ts');
       const starting = serve({
         configPath: options.config,
         dataFolder,
@@ -123,6 +121,7 @@ export function addWorker(program: Command): void {
         );
       }
       const apiUrl = options.url ?? process.env.ABIDE_URL ?? 'http://127.0.0.1:8080';
+      const { runWorker } = await import('../processes/worker.ts');
       const starting = runWorker({
         store: options.store,
         apiUrl,
@@ -151,6 +150,7 @@ export function addDemo(program: Command): void {
         process.on(signal, () => {
           ending.abort(new Error(`${signal}: the demo is stopped and its folder removed`));
         });
+      const { runDemo } = await import('../processes/demo.ts');
       await runDemo({ print, log: createLog(process.env.ABIDE_LOG ?? 'silent'), signal: ending.signal });
     });
 }

@@ -1,8 +1,6 @@
 // `npm run stack`: everything over Kafka, on this machine, without containers.
 import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
-import { resetStack, runStack } from '../processes/stack/run-stack.ts';
-import { stackStatus, stopStack } from '../processes/stack/running-stack.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
 import { logOf, stopOnSignal } from './running-commands.ts';
 
@@ -32,6 +30,7 @@ export function addStack(program: Command): void {
       print(`abide: starting the stack (data in ${dataFolder})`);
       const stopping = new AbortController();
       const starting = runStack({
+      const { runStack } = await import('../processes/stack/run-stack.ts');
         configPath: options.config,
         dataFolder,
         env: process.env,
@@ -52,6 +51,7 @@ export function addStack(program: Command): void {
     .action(async (options: Options) => {
       const status = await stackStatus(folderOf(options));
       if (options.json === true) printJson(status);
+      const { stackStatus } = await import('../processes/stack/running-stack.ts');
       else if (status.programs.length === 0) print('no stack runs on this data folder');
       else {
         printTable(
@@ -72,6 +72,7 @@ export function addStack(program: Command): void {
     async (options: Options) => {
       const ended = await stopStack(folderOf(options));
       print(ended.length === 0 ? 'no stack runs on this data folder' : `stopped: ${ended.join(', ')}`);
+      const { stopStack } = await import('../processes/stack/running-stack.ts');
     },
   );
 
@@ -81,5 +82,6 @@ export function addStack(program: Command): void {
   ).action(async (options: Options) => {
     await resetStack(folderOf(options));
     print('topics, offsets and schemas are gone; the ledger is as it was');
+    const { resetStack } = await import('../processes/stack/run-stack.ts');
   });
 }

@@ -52,7 +52,10 @@ export async function migrate(
     await grantPrivileges(client, roles);
   } catch (error) {
     if (!isUnavailable(error)) throw error;
-    throw new AbideError('DATABASE_UNREACHABLE', undefined, { cause: error });
+    const { host, pathname } = new URL(ownerUrl);
+    throw new AbideError('DATABASE_UNREACHABLE', `The database ${host}${pathname} cannot be reached.`, {
+      cause: error,
+    });
   } finally {
     await client.end().catch(() => undefined);
   }

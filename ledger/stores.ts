@@ -198,7 +198,7 @@ async function newGeneration(
   caller: Caller | undefined,
 ): Promise<boolean> {
   const { rows } = await client.query<{ id: number; generation: number }>(
-    'update stores set generation = generation + 1 where name = $1 returning id, generation',
+    'update stores set generation = generation + 1 where name = $1 and retired_at is null returning id, generation',
     [name],
   );
   const store = rows[0];
@@ -208,7 +208,7 @@ async function newGeneration(
   return true;
 }
 
-/** Starts a new generation on demand. False where there is no such store. */
+/** Starts a new generation on demand. False where there is no such store, or it is retired. */
 export async function refillStore(
   pool: Pool,
   name: string,

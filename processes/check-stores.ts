@@ -1,6 +1,7 @@
 import { Item } from '../connectors/contract/connector.ts';
 import { makeKey } from '../connectors/contract/key-form.ts';
 import type { StoreConfiguration } from '../config/configuration.ts';
+import { sayError } from '../suppression/errors.ts';
 import { Address } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
 import { quietLog } from './log.ts';
@@ -49,7 +50,7 @@ export async function checkStores(
         await (open.check === undefined ? open.readBack(items, deadline) : open.check(items, deadline));
         return { store: store.name, problem: undefined };
       } catch (error) {
-        return { store: store.name, problem: error instanceof Error ? error.message : String(error) };
+        return { store: store.name, problem: sayError(error) };
       }
     }),
   );

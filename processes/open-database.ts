@@ -3,7 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
-import { isUnavailable, openPool } from '../ledger/database.ts';
+import { openPool } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { matchKeyRing } from '../ledger/key-ring.ts';
 import type { KeyRing } from '../ledger/key-ring.ts';
@@ -45,18 +45,7 @@ export async function openDatabase({
   mayMakeSecrets: boolean;
   log: Log;
 }): Promise<{ pool: Pool; ring: KeyRing }> {
-  try {
-    await migrate(urls.owner, { apiRole: roleOf(urls.api), replicationRole: roleOf(urls.replication) });
-  } catch (cause) {
-    if (!isUnavailable(cause)) throw cause;
-    throw new AbideError(
-      'DATABASE_UNREACHABLE',
-      'The database cannot be reached: see `database` in abide.yaml.',
-      {
-        cause,
-      },
-    );
-  }
+  await migrate(urls.owner, { apiRole: roleOf(urls.api), replicationRole: roleOf(urls.replication) });
   const pool = openPool(urls.api, {
     max: 16,
     onError: (error) => log.warn({ error: error.message }, 'a database connection was lost'),

@@ -8,25 +8,24 @@ import { readConfiguration } from './running-database.ts';
 
 const DEADLINE_MS = 10_000;
 
-/** Asks a store itself what it holds of a subject; undefined: nobody there. Nothing of ours is asked. */
+/**
+ * Asks a store itself what it holds of a subject; undefined: nobody there. Nothing of ours is asked. Throws
+ * AbideError('invalid-value') for a store or subject that cannot be.
+ */
 export async function readFromStore(
+  env: Readonly<Record<string, string | undefined>>,
   name: string,
   kind: SubjectKind,
   value: string,
-  configPath: string | undefined,
 ): Promise<Held | undefined> {
-  const configuration = await readConfiguration(configPath);
+  const configuration = await readConfiguration(env);
   const store = configuration.stores.find((one) => one.name === name);
   if (store === undefined) {
     const names = configuration.stores.map((one) => one.name).join(', ');
-    throw new AbideError('not-found', `The configuration has no store ${name}, only ${names}.`);
+    throw new AbideError('invalid-value', `The configuration has no store ${name}, only ${names}.`);
   }
   const subject = normalise(kind, value, configuration.defaultRegion);
-  if (!subject.ok) {
-    throw new AbideError('invalid-value', undefined, {
-      errors: [{ pointer: '/subject', detail: subject.detail }],
-    });
-  }
+  if (!subject.ok) throw new AbideError('invalid-value', `The subject ${subject.detail} (kind ${kind}).`);
   await using open = await store.connector.open(store.options, { log: quietLog, name, scopes: store.scopes });
   const key = makeKey(store.key, subject.value.reveal());
   return (await open.readBack([{ kind, key }], AbortSignal.timeout(DEADLINE_MS)))[0];

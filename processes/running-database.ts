@@ -3,62 +3,54 @@
 import { loadConfiguration } from '../config/configuration.ts';
 import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
-import type { Log } from '../connectors/contract/connector.ts';
 import { isUnavailable, openPool } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { findEmbeddedPostgres } from './embedded-postgres.ts';
 import { loadConnector } from './load-connector.ts';
+import { quietLog } from './log.ts';
 import { urlsOf } from './open-database.ts';
 import type { DatabaseUrls } from './open-database.ts';
 
-const silent: Log = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-};
+type Env = Readonly<Record<string, string | undefined>>;
 
-const notRunning = (cause?: unknown): AbideError =>
-  new AbideError(
-    'DATABASE_UNREACHABLE',
-    'The database of this Abide does not answer: is `npm start` running?',
-    {
-      cause,
-    },
-  );
+const notRunning = (where: string, cause?: unknown): AbideError =>
+  new AbideError('DATABASE_UNREACHABLE', `No Abide runs here: its database (${where}) does not answer.`, {
+    cause,
+  });
 
 /** The configuration as the running Abide reads it; the embedded default's store is found where that server listens. */
-export async function readConfiguration(configPath?: string): Promise<Configuration> {
+export async function readConfiguration(env: Env): Promise<Configuration> {
   return await loadConfiguration({
-    path: configPath,
-    env: process.env,
+    env,
     loadConnector,
     embeddedStoreUrl: async () => {
-      const embedded = await findEmbeddedPostgres(dataFolderOf(process.env));
-      if (embedded === undefined) throw notRunning();
-      const url = new URL(embedded.urls.owner);
+      const url = new URL((await findServer(env)).urls.owner);
       url.pathname = '/crm';
       return url.href;
     },
   });
 }
 
-/** Where the database is; undefined roles fall back as they do for the running Abide. */
-export async function findDatabase(configuration: Configuration): Promise<DatabaseUrls> {
-  const urls = urlsOf(configuration, silent) ?? (await findEmbeddedPostgres(dataFolderOf(process.env)))?.urls;
-  if (urls === undefined) throw notRunning();
-  return urls;
+async function findServer(env: Env): Promise<{ readonly urls: DatabaseUrls }> {
+  const folder = dataFolderOf(env);
+  const embedded = await findEmbeddedPostgres(folder);
+  if (embedded === undefined) throw notRunning(`of the data folder ${folder}`);
+  return embedded;
 }
 
+/** Where the database is; undefined roles fall back as they do for the running Abide. */
+export const findDatabase = async (configuration: Configuration, env: Env): Promise<DatabaseUrls> =>
+  urlsOf(configuration, quietLog) ?? (await findServer(env)).urls;
+
 /** Runs work on the ledger as the API's role. Throws DATABASE_UNREACHABLE where nothing answers. */
-export async function withLedgerDatabase<T>(work: (pool: Pool) => Promise<T>): Promise<T> {
-  const urls = await findDatabase(await readConfiguration());
+export async function withLedgerDatabase<T>(env: Env, work: (pool: Pool) => Promise<T>): Promise<T> {
+  const urls = await findDatabase(await readConfiguration(env), env);
   const pool = openPool(urls.api, { max: 2, onError: () => undefined, name: 'abide cli' });
   try {
     return await work(pool);
   } catch (error) {
-    throw isUnavailable(error) ? notRunning(error) : error;
+    throw isUnavailable(error) ? notRunning(new URL(urls.api).host, error) : error;
   } finally {
     await pool.end();
   }

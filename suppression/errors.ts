@@ -144,3 +144,16 @@ export class AbideError extends Error {
     this.retryAfterSeconds = options.retryAfterSeconds;
   }
 }
+
+/**
+ * An error for people: what it says and, where a system or a server gave the reason, that one's code (ECONNREFUSED, 28P01).
+ * The reason's own words are left out, since they may quote a value.
+ */
+export function sayError(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof AbideError || !('code' in cause) || typeof cause.code !== 'string') continue;
+    return error.message.includes(cause.code) ? error.message : `${error.message} (${cause.code})`;
+  }
+  return error.message;
+}

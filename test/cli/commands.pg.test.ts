@@ -1,0 +1,322 @@
+// Every command that looks at or changes a running Abide, as an operator types it.
+import { hostname, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import type { LagReport } from '../../ledger/ledger.ts';
+import { freePort, runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
+import type { AbideProcess, Ran } from '../harness/abide.ts';
+import { emptyDatabase, withClient } from '../harness/database.ts';
+import type { TestDatabase } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
+import { createSend } from '../harness/http.ts';
+
+let database: TestDatabase;
+let abide: AbideProcess;
+
+beforeAll(async () => {
+  database = await emptyDatabase();
+  const stanza = (table: string, rest: string): string =>
+    `{ connector: postgres, url: '${database.urls.owner}', table: ${table}, scopes: [email, sms, push], ${rest} }`;
+  abide = await startAbide({
+    config: `stores:\n  crm: ${stanza('suppressions', 'late_after_seconds: 1')}\n  old: ${stanza('old', 'required: false')}\n`,
+  });
+});
+afterAll(async () => {
+  await abide[Symbol.asyncDispose]();
+  await database[Symbol.asyncDispose]();
+});
+
+const run = (...args: string[]): Promise<Ran> =>
+  runAbide(args, {
+    ABIDE_DATA: abide.dataFolder,
+    ABIDE_CONFIG: join(abide.dataFolder, 'abide.yaml'),
+    ABIDE_URL: abide.url,
+  });
+const runJson = async <T>(...args: string[]): Promise<T> =>
+  JSON.parse((await run(...args, '--json')).stdout) as T;
+
+const optOut = async (email: string, wait = 5): Promise<void> => {
+  const { status } = await createSend(abide.url)('POST', '/v1/opt-outs', {
+    key: abide.key,
+    headers: { prefer: `wait=${wait}` },
+    body: { subject: { email } },
+  });
+  expect(status).toBe(201);
+};
+type Entry = {
+  seq: number;
+  at: string;
+  client: string;
+  key_id: string;
+  caller_address: string;
+  action: string;
+  resource: string;
+  request_id: string;
+  details: object;
+};
+const audited = async (action: string, resource: string): Promise<Entry[]> => {
+  const { stdout } = await run('audit', '--action', action, '--limit', '1000', '--json');
+  const entries = stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Entry);
+  return entries.filter((entry) => entry.resource === resource);
+};
+const bySomebodyHere = {
+  client: `cli:${userInfo().username}`,
+  key_id: 'cli',
+  caller_address: hostname(),
+  request_id: expect.stringMatching(/^cli-\d+$/) as unknown,
+};
+
+test('check says yes by 0 and no by 3, and why', async () => {
+  await optOut('ada@example.com');
+
+  const [may, mustNot, text, unreadable] = await Promise.all([
+    run('check', 'grace@example.com'),
+    run('check', ' ADA@example.com'),
+    run('check', 'ada@example.com', '--channel', 'sms', '--json'),
+    run('check', 'push_token:', '--channel', 'push'),
+  ]);
+  expect(may).toMatchObject({ code: 0, output: 'may be sent\n' });
+  expect(mustNot.code).toBe(3);
+  expect(mustNot.output).toMatch(/^do not send: opted_out since \d{4}-\d\d-\d\dT[\d:.]+Z\n$/);
+  expect(text.code).toBe(3);
+  expect(JSON.parse(text.stdout)).toMatchObject({ items: [{ can_send: false, reason: 'opted_out' }] });
+  expect(unreadable.code).toBe(3);
+  expect(unreadable.output).toMatch(/^do not send: invalid_item \(this is not an address, number,/);
+});
+
+test('no answer to a check is an error, never a yes', async () => {
+  const nobody = `http://127.0.0.1:${await freePort()}`;
+
+  const [refused, unknown] = await Promise.all([
+    run('check', 'grace@example.com', '--url', nobody),
+    run('check', 'grace@example.com', '--key', `${abide.key.slice(0, -1)}!`),
+  ]);
+  expect(refused).toMatchObject({ code: 1, stdout: '' });
+  expect(refused.output).toMatch(/^abide: Nobody answers at http:.*ABIDE_URL/);
+  expect(unknown).toMatchObject({ code: 1, stdout: '' });
+  expect(unknown.output).toMatch(/^abide: The API answered 401: it does not know the key/);
+});
+
+test('a paused store shows as paused, then late, and lag --fail-on late is 3 until it has caught up', async () => {
+  expect((await run('lag', '--fail-on', 'late')).code).toBe(0);
+  expect(await run('stores', 'pause', 'crm')).toMatchObject({ code: 0, output: 'paused crm\n' });
+  expect((await run('lag')).output).toMatch(/^crm +paused +0 s +0 /m);
+  await optOut('paused@example.com', 0);
+
+  const late = await eventually(async () => {
+    const ran = await run('lag', '--fail-on', 'late');
+    expect(ran.code).toBe(3);
+    return ran;
+  });
+  expect(late.output).toMatch(/^\S+Z {2}late\n/);
+  expect(late.output).toMatch(/^crm +late +[\d.]+ s +1 /m);
+  expect(late.output).toMatch(/^old \(optional\) +ok /m);
+  const report = await runJson<LagReport>('lag');
+  expect(report).toMatchObject({ status: 'late', stores: [{ store: 'crm', outstanding: 1 }, {}] });
+
+  expect(await run('stores', 'resume', 'crm')).toMatchObject({ code: 0, output: 'resumed crm\n' });
+  await eventually(async () => expect((await run('lag', '--fail-on', 'late')).code).toBe(0));
+  expect(await audited('store.paused', 'crm')).toMatchObject([bySomebodyHere]);
+  expect(await audited('store.resumed', 'crm')).toMatchObject([bySomebodyHere]);
+});
+
+test('lag --watch repeats, and goes on while nobody answers', async () => {
+  const watching = (url: string) =>
+    spawnAbide(['lag', '--watch', '--json'], { ABIDE_URL: url, ABIDE_KEY: abide.key });
+  const [there, nobody] = [watching(abide.url), watching(`http://127.0.0.1:${await freePort()}`)];
+
+  await eventually(() => {
+    expect(there.stdout().match(/"as_of"/g)?.length).toBeGreaterThan(1);
+    expect(nobody.output().match(/Nobody answers/g)?.length).toBeGreaterThan(1);
+  });
+  for (const { child, ended } of [there, nobody]) {
+    child.kill('SIGINT');
+    await ended;
+  }
+});
+
+test('stores read asks the store itself, and finds by what was typed who is meant', async () => {
+  await optOut('read@example.com');
+
+  const [held, json, nothing, phone, noStore, noSubject] = await Promise.all([
+    run('stores', 'read', 'crm', '--subject', 'Read@Example.com'),
+    run('stores', 'read', 'crm', '--subject', 'email:read@example.com', '--json'),
+    run('stores', 'read', 'crm', '--subject', 'nobody@example.com'),
+    run('stores', 'read', 'crm', '--subject', '+442071838750', '--json'),
+    run('stores', 'read', 'nope', '--subject', 'read@example.com'),
+    run('stores', 'read', 'crm', '--subject', 'read.example.com', '--kind', 'email'),
+  ]);
+  expect(held).toMatchObject({ code: 0, output: 'suppressed: email, sms, push\nversion:    1\n' });
+  expect(JSON.parse(json.stdout)).toEqual({ suppressed: ['email', 'sms', 'push'], version: 1 });
+  expect(nothing).toMatchObject({ code: 3, output: 'crm holds nothing of this subject\n' });
+  expect(phone).toMatchObject({ code: 3, stdout: 'null\n' });
+  expect(noStore).toMatchObject({ code: 2, stdout: '' });
+  expect(noStore.output).toContain('no store nope, only crm, old');
+  expect(noSubject).toMatchObject({ code: 2, stdout: '' });
+  expect(noSubject.output).toContain('is not an email address');
+});
+
+test('a key works as soon as it is printed and is refused within a second of its revocation', async () => {
+  const created = await run('keys', 'create', '--client', 'shop', '--scope', 'lag:read', '--expires', '90d');
+  const key = created.stdout.trim();
+  const id = key.split('_')[2]!;
+  const ask = async (): Promise<number> =>
+    (await createSend(abide.url)('GET', '/v1/propagation-lag', { key })).status;
+  expect(await ask()).toBe(200);
+
+  expect(await run('keys', 'revoke', id)).toMatchObject({ code: 0, output: `revoked ${id}\n` });
+
+  await eventually(async () => expect(await ask()).toBe(401), 1_000);
+  const [again, table, listed] = await Promise.all([
+    run('keys', 'revoke', id),
+    run('keys', 'list'),
+    run('keys', 'list', '--json'),
+  ]);
+  expect(again.code).toBe(3);
+  expect(table.output).toMatch(new RegExp(`^${id} +shop +- +20.* +revoked +lag:read$`, 'm'));
+  expect(listed.stdout + table.stdout).not.toContain(key.split('_')[3]!.slice(0, 20));
+  expect(JSON.parse(listed.stdout)).toContainEqual({
+    id,
+    client: 'shop',
+    scopes: ['lag:read'],
+    store: null,
+    created_at: expect.any(String),
+    expires_at: expect.any(String),
+    revoked_at: expect.any(String),
+    last_used_at: expect.any(String),
+  });
+  expect(await audited('key.created', id)).toMatchObject([
+    { ...bySomebodyHere, details: { client: 'shop', scopes: ['lag:read'] } },
+  ]);
+  expect(await audited('key.revoked', id)).toMatchObject([bySomebodyHere]);
+});
+
+test("a worker's key speaks for its store and no other", async () => {
+  const { token, scopes, store } = await runJson<{ token: string; scopes: string[]; store: string }>(
+    'keys',
+    'create',
+    '--client',
+    'crm-worker',
+    '--store',
+    'crm',
+  );
+
+  expect({ scopes, store }).toEqual({ scopes: ['acknowledgements:write'], store: 'crm' });
+  const ask = async (name: string): Promise<number> =>
+    (await createSend(abide.url)('GET', `/v1/stores/${name}/outstanding`, { key: token })).status;
+  expect(await ask('crm')).toBe(200);
+  expect(await ask('old')).toBe(404);
+});
+
+test.each([
+  [['keys', 'create'], "required option '--client <name>'"],
+  [['keys', 'create', '--client', 'x'], 'name at least one --scope, or a --store'],
+  [['keys', 'create', '--client', 'x', '--scope', 'opt_outs'], 'Allowed choices are opt_outs:write'],
+  [['keys', 'create', '--client', 'x', '--scope', 'acknowledgements:write'], '--store and the scope'],
+  [['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--store', 'crm'], '--store and the scope'],
+  [['keys', 'create', '--client', 'x', '--store', 'nope'], 'no store is called nope; there are: crm, old'],
+  [['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--expires', '2001-01-01'], 'over already'],
+  [['stores', 'pause', 'nope'], 'no store is called nope; there are: crm, old'],
+  [['stores', 'retire', 'old'], "required option '--reason <text>'"],
+  [['lag', '--fail-on', 'never'], 'Allowed choices are late'],
+  [['check', 'ada@example.com', '--channel', 'fax'], 'Allowed choices are email, sms, push'],
+  [['audit', '--limit', '0'], 'Give a whole number, 1 or more'],
+  [['audit', '--after', 'yesterday'], 'Give a whole number, 0 or more'],
+  [['stores'], 'Usage: abide stores'],
+  [['nope'], "unknown command 'nope'"],
+])('%j is wrong use: 2, and says what would be right', async (args, says) => {
+  const { code, stdout, output } = await run(...args);
+
+  expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+  expect(output).toContain(says);
+});
+
+test('refill carries everybody to the store again', async () => {
+  await optOut('refill@example.com');
+  const forget = (): Promise<unknown> =>
+    withClient(database.urls.owner, (client) =>
+      client.query("delete from suppressions where key = 'refill@example.com'"),
+    );
+  await forget();
+  expect((await run('stores', 'read', 'crm', '--subject', 'refill@example.com')).code).toBe(3);
+  const generation = async (): Promise<number> =>
+    (await runJson<{ store: string; generation: number }[]>('stores', 'list')).find(
+      ({ store }) => store === 'crm',
+    )!.generation;
+  const before = await generation();
+
+  const refilled = await run('stores', 'refill', 'crm', '--reason', 'a row was deleted by hand');
+
+  expect(refilled).toMatchObject({ code: 0, output: 'refilling crm: watch `abide lag --watch`\n' });
+  expect(await generation()).toBe(before + 1);
+  await eventually(async () =>
+    expect((await run('stores', 'read', 'crm', '--subject', 'refill@example.com')).code).toBe(0),
+  );
+  await eventually(async () => expect(await runJson('lag')).toMatchObject({ status: 'ok' }));
+  expect(await audited('store.refilled', 'crm')).toMatchObject([
+    { ...bySomebodyHere, details: { generation: before + 1, reason: 'a row was deleted by hand' } },
+  ]);
+  // The clients' terminal: nobody opted out just now, so no line says so.
+  expect(abide.output.match(/^r••@e••\.com recorded, crm verified /gm)).toHaveLength(2);
+});
+
+test('a retired store leaves the lag, says so, and is in service again where abide.yaml still names it', async () => {
+  const retired = await run('stores', 'retire', 'old', '--reason', 'replaced by crm');
+
+  expect(retired.code).toBe(0);
+  expect(retired.output).toContain('retired old: take it out of abide.yaml');
+  expect(await audited('store.retired', 'old')).toMatchObject([
+    { ...bySomebodyHere, details: { reason: 'replaced by crm' } },
+  ]);
+  await eventually(async () => expect((await run('lag')).output).not.toContain('old'));
+  const [pause, refill, retire, list] = await Promise.all([
+    run('stores', 'pause', 'old'),
+    run('stores', 'refill', 'old'),
+    run('stores', 'retire', 'old', '--reason', 'again'),
+    run('stores', 'list'),
+  ]);
+  for (const { code, output } of [pause, refill, retire]) {
+    expect(code).toBe(3);
+    expect(output).toMatch(/^old is retired, since 20/);
+  }
+  expect(list.output).toMatch(/^old +postgres +no +1 +retired /m);
+
+  await abide.stop();
+  await abide.start();
+
+  expect((await run('stores', 'list')).output).toMatch(/^old +postgres +no +2 +(backfilling|in service) /m);
+});
+
+test('audit prints who did what, in order, a page at a time', async () => {
+  const lines = (await run('audit', '--limit', '3')).output.trim().split('\n');
+  expect(lines).toHaveLength(3);
+  expect(lines[0]).toMatch(/^1 {2}20\S+Z {2}store\.added {2}crm {2}by abide {2}\{/);
+  const next = await run('audit', '--after', '3', '--limit', '1', '--json');
+  expect(JSON.parse(next.stdout)).toMatchObject({ seq: 4 });
+});
+
+test('every command has a --help that ends with 0', async () => {
+  const { output } = await run('--help');
+  const commands = [...output.matchAll(/^ {2}([a-z]+) .*/gm)].map(([, name]) => name!);
+  expect(commands).toEqual(
+    expect.arrayContaining([
+      'serve',
+      'worker',
+      'demo',
+      'lag',
+      'check',
+      'stores',
+      'keys',
+      'audit',
+      'doctor',
+      'config',
+    ]),
+  );
+  for (const ran of await Promise.all(commands.map((name) => run(name, '--help')))) {
+    expect(ran.code).toBe(0);
+    expect(ran.output).toMatch(/^Usage: abide /);
+  }
+}, 60_000);
