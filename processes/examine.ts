@@ -3,7 +3,6 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
-import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { openPool } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
@@ -12,7 +11,6 @@ import { readLag } from '../ledger/propagation-lag.ts';
 import { oldestWriter } from '../ledger/watermark.ts';
 import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
-import { examineKafka } from './examine-kafka.ts';
 import type { DatabaseUrls } from './open-database.ts';
 import { findDatabase, readConfiguration } from './running-database.ts';
 
@@ -47,11 +45,9 @@ type Env = Readonly<Record<string, string | undefined>>;
 export async function examine(env: Env): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   let urls: DatabaseUrls;
-  let kafka: Configuration['kafka'] | undefined;
   let isEmbedded: boolean;
   try {
     const configuration = await readConfiguration(env);
-    kafka = configuration.source === 'kafka' ? configuration.kafka : undefined;
     findings.push(fine('configuration', `read, ${configuration.stores.length} store(s)`));
     isEmbedded = configuration.database === undefined;
     urls = await findDatabase(configuration, env);
@@ -79,7 +75,6 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
   const pool = openPool(urls.api, { max: 2, onError: () => undefined, name: 'abide doctor' });
   try {
     findings.push(...(await examineDatabase({ pool, urls, env, isEmbedded })));
-    if (kafka !== undefined) findings.push(...(await examineKafka(pool, kafka)));
   } catch (error) {
     findings.push(broken('database', sayError(error), START));
   } finally {
