@@ -100,9 +100,11 @@ describe('closing', () => {
 
   test('ends connections that idle, and lets a running request have its answer', async () => {
     let answer: (() => void) | undefined;
-    await using api = await serveStub({
-      lag: () => new Promise((_resolve, reject) => (answer = () => reject(new Error('any answer')))),
-    });
+    await using api = await serveStub(
+      { lag: () => new Promise((_resolve, reject) => (answer = () => reject(new Error('any answer')))) },
+      // Longer than the test may take: a connection kept alive by its client must not wait for it.
+      { limits: { closeMs: 60_000 } },
+    );
     const idle = await open(api.port);
     const running = await open(api.port);
     running.socket.write('GET /v1/propagation-lag HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\n\r\n');

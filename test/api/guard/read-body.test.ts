@@ -1,6 +1,7 @@
+import { connect } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { problemOf, sendRaw } from '../../harness/http.ts';
+import { parseAnswers, problemOf, sendRaw } from '../../harness/http.ts';
 import type { Answer } from '../../harness/http.ts';
 import { serveStub } from '../serving.ts';
 import type { ServedStub } from '../serving.ts';
@@ -292,6 +293,24 @@ describe('the size', () => {
   test('a client that sends megabytes reads why it was refused, on a connection that stays usable', async () => {
     const answers = [await post('x'.repeat(4 * 1024 * 1024)), await post(sized(100))];
     expect(answers.map(({ status }) => status)).toEqual([413, 201]);
+  });
+
+  test('a client that goes on sending after its refusal is cut off', async () => {
+    const socket = connect(api.port, '127.0.0.1');
+    const ended = new Promise((resolve) => socket.once('close', resolve));
+    let received = '';
+    socket.on('data', (text) => (received += text.toString())).on('error', () => undefined);
+    socket.write('POST /v1/opt-outs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\n');
+    socket.write('Content-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n');
+    const mebibyte = Buffer.alloc(1024 * 1024, 'x');
+    const pump = (): void => {
+      while (!socket.destroyed && socket.write(mebibyte));
+    };
+    socket.on('drain', pump);
+    pump();
+    await ended;
+    expect(parseAnswers(received).map(problemOf)).toEqual([[413, 'too-large']]);
+    expect(socket.bytesWritten).toBeLessThan(64 * 1024 * 1024);
   });
 
   test('a thousand checks may be a mebibyte, and a thousand acknowledgements two', async () => {
