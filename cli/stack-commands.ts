@@ -1,4 +1,5 @@
 // `npm run stack`: everything over Kafka, on this machine, without containers.
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
@@ -39,11 +40,12 @@ export function addStack(program: Command): void {
         signal: stopping.signal,
       });
       stopOnSignal(starting, () => stopping.abort());
-      const { ports } = await starting;
+      const { ports, configFile } = await starting;
       print(
         `abide: the stack is ready after ${((performance.now() - began) / 1000).toFixed(1)} s ` +
           `(Kafka 127.0.0.1:${ports.broker}, Connect :${ports.connect}, registry :${ports.registry})`,
       );
+      print(`abide: for other commands: export ABIDE_CONFIG=${configFile} ABIDE_DATA=${resolve(dataFolder)}`);
     });
 
   withData('status', 'What runs, where, and whether the task does')

@@ -56,7 +56,12 @@ const CLUSTER_ID = '4L6g3nShT-eMCtK--X86sw';
  */
 const LEAN = ['-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-XX:-UsePerfData'];
 
-export type Stack = { readonly url: string; readonly ports: Ports; stop(): Promise<void> };
+export type Stack = {
+  readonly url: string;
+  readonly ports: Ports;
+  readonly configFile: string;
+  stop(): Promise<void>;
+};
 
 type Parts = { readonly programs: Map<string, Program>; postgres: EmbeddedPostgres | undefined };
 
@@ -110,7 +115,7 @@ export async function runStack({
         startProgram({ name, command, args, env: { ...env, ...more }, folder, shows: name === 'api', print }),
       );
     };
-    const url = await startAll({
+    const started = await startAll({
       configPath,
       dataFolder,
       folder,
@@ -123,8 +128,7 @@ export async function runStack({
       start,
       signal: starting,
     });
-    const ports = url.ports;
-    return { url: url.url, ports, stop };
+    return { ...started, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -166,7 +170,7 @@ async function startAll({
   parts: Parts;
   start: Start;
   signal: AbortSignal;
-}): Promise<{ url: string; ports: Ports }> {
+}): Promise<Omit<Stack, 'stop'>> {
   const ports = await choosePorts(folder);
   const jvm = { java, installed, folder, ports, start, signal };
   const broker = startBroker(jvm);
@@ -222,7 +226,7 @@ async function startAll({
   await until('api', folder, signal, () => listens(host, port));
   // Beyond loopback health is asked for elsewhere, and 404 here.
   await until('api', folder, signal, async () => [200, 404].includes(await statusOf(`${url}/readyz`)));
-  return { url, ports };
+  return { url, ports, configFile };
 }
 
 const NODE = ['--disable-warning=ExperimentalWarning', '--disable-warning=TimeoutNegativeWarning'];

@@ -1,0 +1,168 @@
+// What `abide doctor` looks at on the Kafka path: each part that a decision passes, in its order, with what to do about it.
+import { setTimeout as delay } from 'node:timers/promises';
+import { request } from 'undici';
+import type { Configuration } from '../config/configuration.ts';
+import { createConnectApi } from '../debezium/connect-api.ts';
+import type { TaskState } from '../debezium/connect-api.ts';
+import { HEARTBEAT_TOPIC, readTopics } from '../debezium/files.ts';
+import type { Queryable } from '../ledger/database.ts';
+import { createKafka } from '../stream/kafka-client.ts';
+import { quietLog } from './log.ts';
+
+const LOOK_MS_MAX = 5_000;
+const HEARTBEAT_MS_MAX = 4_000;
+/** Half of what the server keeps for a slot by our own settings, before it gives the slot up. */
+const RETAINED_MAX = 1024 ** 3;
+
+type KafkaFinding = {
+  readonly what: string;
+  readonly state: 'fine' | 'attention' | 'broken';
+  readonly says: string;
+  readonly fix?: string;
+};
+const fine = (what: string, says: string): KafkaFinding => ({ what, state: 'fine', says });
+const broken = (what: string, says: string, fix: string): KafkaFinding => ({
+  what,
+  state: 'broken',
+  says,
+  fix,
+});
+const POLLED = 'Until then workers poll the ledger every 250 ms.';
+
+/** Never throws. */
+export async function examineKafka(
+  db: Queryable,
+  kafka: Configuration['kafka'],
+): Promise<readonly KafkaFinding[]> {
+  const found = await Promise.all([
+    examineBrokers(kafka),
+    examineRegistry(kafka.registry),
+    examineConnector(kafka.connect),
+    examineSlot(db),
+  ]);
+  return found.flat();
+}
+
+async function examineBrokers(kafka: Configuration['kafka']): Promise<KafkaFinding[]> {
+  const admin = createKafka({ address: kafka, clientId: 'abide-doctor', log: quietLog }).admin({
+    retry: { retries: 1 },
+  });
+  const brokers = kafka.brokers.join(', ');
+  try {
+    const topics = await within(admin.connect().then(() => admin.listTopics()));
+    const missing = [...readTopics().keys()].filter((topic) => !topics.includes(topic));
+    if (missing.length > 0) {
+      return [
+        broken(
+          'topics',
+          `missing: ${missing.join(', ')}`,
+          'The API makes them: does it run, may it create topics?',
+        ),
+      ];
+    }
+    const findings = [fine('kafka', `${brokers} answer(s), the topics are there`)];
+    const end = async (): Promise<string> =>
+      (await admin.fetchTopicOffsets(HEARTBEAT_TOPIC)).map(({ high }) => high).join();
+    const began = await end();
+    const until = performance.now() + HEARTBEAT_MS_MAX;
+    while ((await end()) === began) {
+      if (performance.now() > until) {
+        const fix = `See the connector below, and whether the replication role may write abide_heartbeat. ${POLLED}`;
+        return [...findings, broken('heartbeat', `none within ${HEARTBEAT_MS_MAX / 1000} s`, fix)];
+      }
+      await delay(200);
+    }
+    return [...findings, fine('heartbeat', 'passes from the database to the topic')];
+  } catch (error) {
+    const says = `no answer from ${brokers}: ${error instanceof Error ? error.message : String(error)}`;
+    return [
+      broken('kafka', says, `Check kafka.brokers, tls and sasl in abide.yaml, and that it runs. ${POLLED}`),
+    ];
+  } finally {
+    await within(admin.disconnect()).catch(() => undefined);
+  }
+}
+
+async function examineRegistry(url: string): Promise<KafkaFinding> {
+  const address = new URL(url);
+  const { username, password } = address;
+  address.username = address.password = '';
+  const basic = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString(
+    'base64',
+  );
+  const fix = `Check kafka.registry in abide.yaml. Records of schemas that a worker has read before are still read. ${POLLED}`;
+  try {
+    const { statusCode, body } = await request(`${address.href.replace(/\/$/, '')}/subjects`, {
+      headers: username === '' ? {} : { authorization: `Basic ${basic}` },
+      signal: AbortSignal.timeout(LOOK_MS_MAX),
+    });
+    await body.dump();
+    return statusCode === 200
+      ? fine('registry', 'answers')
+      : broken('registry', `${address.host} answers ${statusCode}`, fix);
+  } catch (error) {
+    return broken(
+      'registry',
+      `${address.host}: ${error instanceof Error ? error.message : String(error)}`,
+      fix,
+    );
+  }
+}
+
+const CONNECTOR: Readonly<Record<Exclude<TaskState, 'running'>, readonly [says: string, fix: string]>> = {
+  starting: ['its task does not run yet', 'Wait a moment; Connect moves or starts it.'],
+  paused: ['it is paused', `Resume it: PUT /connectors/abide/resume. ${POLLED}`],
+  failed: ['its task failed', `The API restarts it every second: Connect's log says why it fails. ${POLLED}`],
+  missing: ['it is not registered', `The API registers it: does it run, does it reach Connect? ${POLLED}`],
+  unknown: ['Connect does not answer', `Check kafka.connect in abide.yaml, and that it runs. ${POLLED}`],
+};
+
+async function examineConnector(url: string): Promise<KafkaFinding> {
+  const state = await createConnectApi(url).state();
+  if (state === 'running') return fine('connector', 'is registered, and its task runs');
+  const [says, fix] = CONNECTOR[state];
+  return broken('connector', says, fix);
+}
+
+async function examineSlot(db: Queryable): Promise<KafkaFinding> {
+  try {
+    const { rows } = await db.query<{ active: boolean; retained: number | null; status: string | null }>(
+      `select active, wal_status as status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 as retained
+       from pg_replication_slots where slot_name = 'abide_kafka' and database = current_database()`,
+    );
+    const [slot] = rows;
+    if (slot === undefined) {
+      return broken(
+        'slot',
+        'abide_kafka is missing',
+        'The connector makes it when its task starts: see there.',
+      );
+    }
+    if (slot.status === 'lost') {
+      return broken(
+        'slot',
+        'the server gave up what it kept for it',
+        "Drop it: select pg_drop_replication_slot('abide_kafka'). The task makes a new one, the ledger drives what was lost.",
+      );
+    }
+    const retained = slot.retained ?? 0;
+    const says = `${slot.active ? 'in use' : 'in use by nobody'}, ${Math.round(retained / 1024 ** 2)} MiB of log kept for it`;
+    if (slot.active && retained < RETAINED_MAX) return fine('slot', says);
+    return {
+      what: 'slot',
+      state: 'attention',
+      says,
+      fix: 'The disk fills until somebody reads it: mend the connector, or drop the slot for good.',
+    };
+  } catch {
+    return broken('slot', 'the database does not say', 'See the findings on the database.');
+  }
+}
+
+const within = <T>(work: Promise<T>): Promise<T> =>
+  Promise.race([
+    work,
+    delay(LOOK_MS_MAX, undefined, { ref: false }).then(() => {
+      throw new Error('no answer in time');
+    }),
+  ]);
