@@ -30,8 +30,8 @@ export function addStack(program: Command): void {
       const dataFolder = folderOf(options);
       print(`abide: starting the stack (data in ${dataFolder})`);
       const stopping = new AbortController();
-      const starting = runStack({
       const { runStack } = await import('../processes/stack/run-stack.ts');
+      const starting = runStack({
         configPath: options.config,
         dataFolder,
         env: process.env,
@@ -51,9 +51,9 @@ export function addStack(program: Command): void {
   withData('status', 'What runs, where, and whether the task does')
     .option('--json', 'print JSON')
     .action(async (options: Options) => {
+      const { stackStatus } = await import('../processes/stack/running-stack.ts');
       const status = await stackStatus(folderOf(options));
       if (options.json === true) printJson(status);
-      const { stackStatus } = await import('../processes/stack/running-stack.ts');
       else if (status.programs.length === 0) print('no stack runs on this data folder');
       else {
         printTable(
@@ -72,9 +72,9 @@ export function addStack(program: Command): void {
 
   withData('stop', 'Stop the stack of this data folder, or what a killed one left running').action(
     async (options: Options) => {
+      const { stopStack } = await import('../processes/stack/running-stack.ts');
       const ended = await stopStack(folderOf(options));
       print(ended.length === 0 ? 'no stack runs on this data folder' : `stopped: ${ended.join(', ')}`);
-      const { stopStack } = await import('../processes/stack/running-stack.ts');
     },
   );
 
@@ -82,8 +82,8 @@ export function addStack(program: Command): void {
     'reset',
     'Forget topics, offsets and schemas. The ledger stays and drives what stores lack',
   ).action(async (options: Options) => {
+    const { resetStack } = await import('../processes/stack/run-stack.ts');
     await resetStack(folderOf(options));
     print('topics, offsets and schemas are gone; the ledger is as it was');
-    const { resetStack } = await import('../processes/stack/run-stack.ts');
   });
 }

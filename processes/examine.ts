@@ -10,6 +10,7 @@ import type { Pool } from '../ledger/database.ts';
 import { readKeyRing } from '../ledger/key-ring.ts';
 import { readLag } from '../ledger/propagation-lag.ts';
 import { oldestWriter } from '../ledger/watermark.ts';
+import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
 import { examineKafka } from './examine-kafka.ts';
 import type { DatabaseUrls } from './open-database.ts';
@@ -33,46 +34,62 @@ const attention = (what: string, says: string, fix: string): Finding => ({
 const broken = (what: string, says: string, fix: string): Finding => ({ what, state: 'broken', says, fix });
 
 const GIB = 1024 ** 3;
+const START =
+  'Start it by `npm start`, or name its data folder (ABIDE_DATA) or its configuration (ABIDE_CONFIG).';
+const LAG_FIXES: Readonly<Record<string, string>> = {
+  unknown: 'No worker reports: is one running?',
+  paused: 'Its opt-outs wait: `abide stores resume` when it may have them.',
+};
+
+type Env = Readonly<Record<string, string | undefined>>;
 
 /** Looks at everything; never throws, and stops early only where the rest cannot be looked at. */
-export async function examine(configPath: string | undefined): Promise<readonly Finding[]> {
+export async function examine(env: Env): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   let urls: DatabaseUrls;
   let kafka: Configuration['kafka'] | undefined;
+  let isEmbedded: boolean;
   try {
-    const configuration = await readConfiguration(configPath);
+    const configuration = await readConfiguration(env);
     kafka = configuration.source === 'kafka' ? configuration.kafka : undefined;
     findings.push(fine('configuration', `read, ${configuration.stores.length} store(s)`));
-    urls = await findDatabase(configuration);
+    isEmbedded = configuration.database === undefined;
+    urls = await findDatabase(configuration, env);
     for (const { store, problem } of await checkStores(configuration.stores)) {
       findings.push(
         problem === undefined
           ? fine(`store ${store}`, 'opened and read')
-          : broken(`store ${store}`, problem, 'Its opt-outs wait in the ledger and arrive once it answers.'),
+          : broken(
+              `store ${store}`,
+              problem,
+              'Check that it runs and lets us in. Its opt-outs wait in the ledger and arrive once it does.',
+            ),
       );
     }
   } catch (error) {
-    return [...findings, broken('configuration', messageOf(error), 'Mend it, then ask again.')];
+    const isMissing = error instanceof AbideError && error.code === 'DATABASE_UNREACHABLE';
+    return [
+      ...findings,
+      isMissing
+        ? broken('database', sayError(error), START)
+        : broken('configuration', sayError(error), 'Mend it, then ask again.'),
+    ];
   }
-  findings.push(...(await examineDisk()));
+  findings.push(...(await examineDisk(env)));
   const pool = openPool(urls.api, { max: 2, onError: () => undefined, name: 'abide doctor' });
   try {
-    findings.push(...(await examineDatabase(pool, urls)));
+    findings.push(...(await examineDatabase({ pool, urls, env, isEmbedded })));
     if (kafka !== undefined) findings.push(...(await examineKafka(pool, kafka)));
   } catch (error) {
-    findings.push(
-      broken('database', messageOf(error), 'Is `npm start` running, or the database named in abide.yaml?'),
-    );
+    findings.push(broken('database', sayError(error), START));
   } finally {
     await pool.end();
   }
   return findings;
 }
 
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
-
-async function examineDisk(): Promise<Finding[]> {
-  const folder = dataFolderOf(process.env);
+async function examineDisk(env: Env): Promise<Finding[]> {
+  const folder = dataFolderOf(env);
   if (!existsSync(folder)) return [];
   const { bavail, bsize } = await statfs(folder);
   const free = (bavail * bsize) / GIB;
@@ -90,7 +107,17 @@ async function examineDisk(): Promise<Finding[]> {
   return findings;
 }
 
-async function examineDatabase(pool: Pool, urls: DatabaseUrls): Promise<Finding[]> {
+async function examineDatabase({
+  pool,
+  urls,
+  env,
+  isEmbedded,
+}: {
+  pool: Pool;
+  urls: DatabaseUrls;
+  env: Env;
+  isEmbedded: boolean;
+}): Promise<Finding[]> {
   const findings: Finding[] = [];
   const { rows } = await pool.query<{
     version: number;
@@ -139,7 +166,7 @@ async function examineDatabase(pool: Pool, urls: DatabaseUrls): Promise<Finding[
           `${Math.round(apart)} ms apart from the database's; lag and latency use the database's alone`,
         ),
   );
-  findings.push(examineKeys(row.key_checks ?? []));
+  findings.push(examineKeys(row.key_checks ?? [], env, isEmbedded));
   findings.push(await examineReplication(urls));
   const writer = await oldestWriter(pool);
   if (writer !== undefined && writer.seconds > 60) {
@@ -160,21 +187,32 @@ async function examineDatabase(pool: Pool, urls: DatabaseUrls): Promise<Finding[
         : attention(
             `lag of ${store.store}`,
             `${says}${store.last_error === null ? '' : `, last error ${store.last_error.code}`}`,
-            store.status === 'unknown'
-              ? 'No worker reports: is one running?'
-              : 'See `abide lag` and the worker log.',
+            LAG_FIXES[store.status] ?? 'See `abide lag` and the log of the worker.',
           ),
     );
   }
   return findings;
 }
 
-function examineKeys(checks: readonly { key_id: number; purpose: string; value: string }[]): Finding {
-  const file = join(dataFolderOf(process.env), 'keys.json');
-  if (process.env.ABIDE_KEYS === undefined && !existsSync(file))
-    return attention('keys', 'no key ring here to look at', 'Set ABIDE_KEYS or ABIDE_DATA.');
+function examineKeys(
+  checks: readonly { key_id: number; purpose: string; value: string }[],
+  env: Env,
+  isEmbedded: boolean,
+): Finding {
+  const file = join(dataFolderOf(env), 'keys.json');
+  const given = env['ABIDE_KEYS'] || undefined;
+  if (given === undefined && !existsSync(file)) {
+    // The database is in this folder, and its ring would be.
+    return isEmbedded
+      ? broken(
+          'keys',
+          `there is no ${file}: Abide does not start again, and without the ring no address can be read`,
+          'Restore it from its backup, or set ABIDE_KEYS.',
+        )
+      : attention('keys', 'no key ring here to look at', 'Set ABIDE_KEYS, or ABIDE_DATA to its folder.');
+  }
   try {
-    const ring = readKeyRing(process.env.ABIDE_KEYS ?? readFileSync(file, 'utf8'));
+    const ring = readKeyRing(given ?? readFileSync(file, 'utf8'));
     const lacking = checks.filter(
       (check) =>
         !ring.checks.some((own) => own.keyId === check.key_id && own.value.toString('hex') === check.value),
@@ -187,7 +225,7 @@ function examineKeys(checks: readonly { key_id: number; purpose: string; value: 
           'Restore the ring that belongs to this database; Abide does not start without.',
         );
   } catch (error) {
-    return broken('keys', messageOf(error), 'Restore the ring from its backup.');
+    return broken('keys', sayError(error), 'Restore the ring from its backup.');
   }
 }
 
@@ -216,7 +254,7 @@ async function examineReplication(urls: DatabaseUrls): Promise<Finding> {
           'Raise max_replication_slots, or drop an unused slot.',
         );
   } catch (error) {
-    return attention('replication', messageOf(error), 'Check replication_database in abide.yaml.');
+    return attention('replication', sayError(error), 'Check replication_database in abide.yaml.');
   } finally {
     await client.end().catch(() => undefined);
   }
