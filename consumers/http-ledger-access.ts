@@ -18,6 +18,7 @@ type WirePage = {
     readonly lane: 'live' | 'backfill';
   }[];
   readonly next: string | null;
+  readonly paused?: true;
 };
 
 /** Throws AbideError where the API refuses or does not answer; the worker goes on trying. */
@@ -97,7 +98,8 @@ export function createHttpLedgerAccess({
           unreadable.push(row.seq);
         }
       }
-      return { generation: page!.generation, decisions, unreadable, next: page!.next ?? undefined };
+      const { generation, next, paused } = page!;
+      return { generation, decisions, unreadable, next: next ?? undefined, paused };
     },
     acknowledge: async ({ generation, worker, acknowledgements }, signal) => {
       const { source, lastError } = worker;

@@ -15,6 +15,8 @@ export type OutstandingPage = {
   readonly unreadable?: readonly number[];
   /** Where the next page begins; undefined after the last. */
   readonly next: string | undefined;
+  /** The store is paused or retired: what the stream brings is not carried either. */
+  readonly paused?: true | undefined;
 };
 
 /**

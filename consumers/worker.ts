@@ -127,6 +127,7 @@ export function startWorker({
   /** The ledger was read whole since the stream stands: from here on what it alone knows was lost by the stream. */
   let caughtUp = false;
   let overflowed = false;
+  let paused = false;
   let finished = false;
   let lastError: { code: string; at: string } | undefined;
   let storeFailures = 0;
@@ -184,7 +185,7 @@ export function startWorker({
   }
 
   async function offer(batch: readonly Decision[]): Promise<void> {
-    if (stopping.signal.aborted) return;
+    if (stopping.signal.aborted || paused) return;
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
       if (!isDue(decision, dueTo)) continue;
@@ -218,7 +219,8 @@ export function startWorker({
         if (ledgerAway) log.info({ store: store.name }, 'the ledger answers again');
         ledgerAway = false;
         // Only a reading that began after the stream stood, and that nothing interrupted, closes the gap.
-        if (since !== undefined && since === liveSince && !caughtUp && !overflowed) caughtUp = true;
+        if (since !== undefined && since === liveSince && !caughtUp && !overflowed && !paused)
+          caughtUp = true;
         overflowed = false;
         await feeding.wait(caughtUp ? SWEEP_MS : POLL_MS);
       } catch (error) {
@@ -241,6 +243,8 @@ export function startWorker({
       // The first report takes the store's lease, where a worker reaches the ledger over HTTP.
       if (generation === undefined) reporting.wake();
       generation = page.generation;
+      if (page.paused === true) rest();
+      else paused = false;
       for (const decision of page.decisions) {
         consider(decision, sweeping);
         if (noticed.has(decision.seq)) seen.add(decision.seq);
@@ -249,6 +253,14 @@ export function startWorker({
       after = page.next;
     } while (after !== undefined && !stopping.signal.aborted);
     for (const seq of noticed.keys()) if (!seen.has(seq)) noticed.delete(seq);
+  }
+
+  /** While the store is paused nothing is carried, whoever brings it; the ledger gives it all out when it is resumed. */
+  function rest(): void {
+    if (!paused) log.info({ store: store.name }, 'store is paused, nothing is carried to it');
+    paused = true;
+    caughtUp = false;
+    for (const carried of [...live.splice(0), ...backfill.splice(0)]) letGo(carried);
   }
 
   function consider(decision: OutstandingDecision, sweeping: boolean): void {

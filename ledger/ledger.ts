@@ -151,6 +151,15 @@ export type ApiKey = {
 /** A decision as a worker gets it straight from the ledger, sealed anew under a living transport key. */
 export type Outstanding = Decision & { readonly attempts: number; readonly lane: 'live' | 'backfill' };
 
+/** A page of what is outstanding. */
+export type OutstandingPage = {
+  readonly generation: number;
+  readonly decisions: readonly Outstanding[];
+  readonly next: string | undefined;
+  /** The store is paused or retired: whoever learns of decisions elsewhere carries none of them either. */
+  readonly paused?: true;
+};
+
 export type LagStatus = 'ok' | 'paused' | 'backfilling' | 'late' | 'unknown';
 
 export type StoreLag = {
@@ -249,7 +258,7 @@ export type Ledger = {
       worker: string | undefined;
       signal: AbortSignal;
     },
-  ): Promise<{ generation: number; decisions: readonly Outstanding[]; next: string | undefined } | undefined>;
+  ): Promise<OutstandingPage | undefined>;
   newest(
     subjectId: string,
   ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;

@@ -8,7 +8,7 @@ import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Outstanding } from './ledger.ts';
+import type { Outstanding, OutstandingPage } from './ledger.ts';
 
 type Row = {
   seq: number;
@@ -153,10 +153,12 @@ export async function outstandingPage(
   { ring, transport, livingKeys }: { ring: KeyRing; transport: SealingKey; livingKeys: ReadonlySet<number> },
   store: string,
   { after, limit, worker }: OutstandingAsk,
-): Promise<{ generation: number; decisions: readonly Outstanding[]; next: string | undefined } | undefined> {
+): Promise<OutstandingPage | undefined> {
   const head = await headOf(db, store, worker);
   if (head === undefined) return undefined;
-  if (!head.in_service || !head.mine) return { generation: head.generation, decisions: [], next: undefined };
+  const nothing = { generation: head.generation, decisions: [], next: undefined };
+  if (!head.in_service) return { ...nothing, paused: true };
+  if (!head.mine) return nothing;
   const cursor = readCursor(after);
   const page = async (name: string, text: string, ...values: unknown[]): Promise<Row[]> => {
     const ofStore = [head.id, head.generation, head.accepts, head.due_exact, head.due_channels];

@@ -144,6 +144,7 @@ export function addAcknowledgements(router: Router, { ledger, authorize, closing
       generation: page.generation,
       decisions: page.decisions.map(render),
       next: page.next ?? null,
+      ...(page.paused === undefined ? {} : { paused: page.paused }),
     };
   });
 

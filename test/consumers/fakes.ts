@@ -66,6 +66,7 @@ export function decided(
 /** What the ledger would say, as far as a worker can tell. */
 export class FakeLedger implements LedgerAccess {
   generation = 1;
+  paused = false;
   /** Thrown by every call while it is set. */
   away: Error | undefined;
   readonly decisions: OutstandingDecision[] = [];
@@ -92,6 +93,7 @@ export class FakeLedger implements LedgerAccess {
     limit,
   }: Parameters<LedgerAccess['outstanding']>[0]): ReturnType<LedgerAccess['outstanding']> {
     await this.#answer();
+    if (this.paused) return { generation: this.generation, decisions: [], next: undefined, paused: true };
     const from = after === undefined ? 0 : Number(after);
     const open = this.decisions
       .filter(({ seq }) => !this.settled.has(seq) && !this.parked.has(seq))

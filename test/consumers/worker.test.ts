@@ -567,3 +567,23 @@ describe('a store without versions', () => {
     expect(t.store.suppressedOf('ada')).toEqual(['push', 'sms']);
   });
 });
+
+// Kafka goes on delivering to the worker of a store that is paused.
+test('a paused store is told nothing, whatever the stream brings, and all of it once it is resumed', async () => {
+  await using t = carry();
+  t.ledger.paused = true;
+  const pages = t.ledger.pages.length;
+  await eventually(() => expect(t.logged.join()).toContain('paused'));
+  const people = ['ada', 'bob', 'cyd'].map((who) => decided(who));
+  await t.commit(...people);
+  expect(t.ledger.pages.length).toBe(pages);
+  expect(t.store.suppressedOf('ada')).toEqual([]);
+
+  t.ledger.paused = false;
+  await eventually(() => expect(t.ledger.settled.size).toBe(people.length));
+  expect(t.ledger.acknowledgements.map(({ carriedBy }) => carriedBy)).toEqual([
+    'catch_up',
+    'catch_up',
+    'catch_up',
+  ]);
+});

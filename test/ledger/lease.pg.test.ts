@@ -106,4 +106,7 @@ test.each(['paused', 'retired'] as const)('a %s store has nobody at work', async
   await signOfLife(t, 'one');
   expect(await given(t, 'one')).toBe(0);
   expect((await lease(t)).holder).toBeNull();
+  // Said, for whoever learns of decisions elsewhere.
+  const ask = { after: undefined, limit: 1, waitMs: 0, worker: 'one', signal: AbortSignal.timeout(5_000) };
+  expect(await t.ledger.outstanding('crm', ask)).toMatchObject({ paused: true, decisions: [] });
 });
