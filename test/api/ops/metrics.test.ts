@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { createMetrics, METRIC } from '../../../api/ops/metrics.ts';
 import type { LagReport } from '../../../ledger/ledger.ts';
@@ -131,4 +132,25 @@ test('the API goes on being measured while the ledger is away', async () => {
   await using api = await serveStub({ lag: () => Promise.reject(new Error('database away')) });
   const { status, text } = await api.send('GET', '/metrics');
   expect([status, text.includes('process_cpu_seconds_total')]).toEqual([200, true]);
+});
+
+test('docs/operations.md explains every metric, and none that there is not', () => {
+  const page = readFileSync('docs/operations.md', 'utf8');
+  const explained = [...page.matchAll(/^\| `(abide_[a-z_]+)\{/gm)].map(([, name]) => name);
+  expect(explained).toEqual(Object.values(METRIC));
+  const histograms = Object.values(METRIC).flatMap((name) => [name, `${name}_count`]);
+  // Database roles apart, which stand there with the same beginning.
+  const named = page.match(/\babide_(?!owner\b|api\b|replication\b)[a-z_]+/g) ?? [];
+  expect(named.filter((name) => !histograms.includes(name))).toEqual([]);
+});
+
+test('docs/operations.md explains every field of the lag, and every status', () => {
+  const page = readFileSync('docs/operations.md', 'utf8');
+  const rows = [...page.matchAll(/^\| `([a-z_]+)` +\|/gm)].map(([, name]) => name!);
+  const inTheTitle = ['status', 'sources', 'stores', 'store', 'connector', 'task'];
+  const fields = [LAG, LAG.sources[0]!, CRM!].flatMap((part) => Object.keys(part));
+  expect(fields.filter((name) => !rows.includes(name) && !inTheTitle.includes(name))).toEqual([]);
+  expect(['unknown', 'late', 'backfilling', 'paused', 'ok'].filter((name) => !rows.includes(name))).toEqual(
+    [],
+  );
 });
