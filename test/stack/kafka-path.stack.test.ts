@@ -1,14 +1,25 @@
 // Abide over the real Kafka, Connect with Debezium, registry and PostgreSQL, as `npm run stack` runs them. One file, since
 // every fault here is a fault to all of them.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { AssignerProtocol } from 'kafkajs';
 import { request } from 'undici';
 import { DECISIONS_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
+import { createKey } from '../../ledger/api-keys.ts';
+import { openPool } from '../../ledger/database.ts';
+import { changeStore, syncStores } from '../../ledger/stores.ts';
+import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { groupOf } from '../../stream/kafka-source.ts';
 import { spawnAbide } from '../harness/abide.ts';
 import { describeChangeSource } from '../conformance/change-source.ts';
 import { eventually } from '../harness/eventually.ts';
+import { store as storeOf } from '../harness/ledger.ts';
 import { findStackOfTheRun } from '../harness/stack-of-the-run.ts';
 import type { RunningStack } from '../harness/stack-of-the-run.ts';
 import { makeKafkaLedger } from './kafka-source.ts';
@@ -337,3 +348,91 @@ describe('what else is lost on the way is driven again from the ledger', () => {
     TEST_MS_MAX,
   );
 });
+
+test(
+  "a program of somebody's own that reads the topic is a store like any other",
+  async () => {
+    const { urls } = (await findEmbeddedPostgres(stack.folder))!;
+    const pool = openPool(urls.api, { max: 2, onError: () => undefined });
+    const folder = await mkdtemp(join(tmpdir(), 'abide-consumer-'));
+    const program = fileURLToPath(new URL('../../docs/examples/topic-consumer.mjs', import.meta.url));
+    let running: { child: ChildProcess; ended: Promise<unknown>; said: () => string } | undefined;
+    const stop = async (): Promise<void> => {
+      running?.child.kill('SIGTERM');
+      await running?.ended;
+    };
+    /** `theirs` in the answer of an opt-out's propagation. */
+    const theirs = (id: string): Promise<string> =>
+      eventually(async () => {
+        const [row] = await stack.query<{ outcome: string; carried_by: string }>(
+          `select a.outcome, a.carried_by from acknowledgements a join decisions d using (seq) join stores s on s.id = a.store_id
+           where d.opt_out_id = $1 and s.name = 'theirs'`,
+          [id],
+        );
+        if (row === undefined) throw new Error(running!.said());
+        return `${row.outcome} by ${row.carried_by}`;
+      }, RECOVERED_MS_MAX);
+    try {
+      const before = (await stack.optOut('before@example.com'))!;
+      await syncStores(
+        pool,
+        [storeOf({ name: 'theirs', connector: 'elsewhere', scopes: ['email'], required: false })],
+        undefined,
+      );
+      const { token } = await createKey(pool, {
+        client: 'theirs',
+        scopes: ['acknowledgements:write'],
+        store: 'theirs',
+        expiresAt: undefined,
+        caller: undefined,
+      });
+      const start = async (): Promise<void> => {
+        const child = spawn(process.execPath, [program], {
+          env: {
+            PATH: process.env['PATH'],
+            BROKERS: `127.0.0.1:${stack.ports.broker}`,
+            REGISTRY: `http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`,
+            API: stack.url,
+            KEY: token,
+            STORE: 'theirs',
+            FILE: join(folder, 'suppressions.json'),
+          },
+          stdio: ['ignore', 'pipe', 'pipe'],
+        });
+        let text = '';
+        for (const stream of [child.stdout, child.stderr])
+          stream.setEncoding('utf8').on('data', (more: string) => (text += more));
+        running = {
+          child,
+          ended: new Promise((resolve) => child.once('close', resolve)),
+          said: () => text,
+        };
+        await eventually(() => expect(text).toContain('consuming'), RECOVERED_MS_MAX);
+      };
+      await start();
+      // Older than the store is: by the ledger. New: by the topic, whichever is faster in a busy moment.
+      expect(await theirs(before)).toMatch(/^verified by (backfill|stream)$/);
+      await eventually(async () => {
+        const id = (await stack.optOut(somebody()))!;
+        expect(await theirs(id)).toBe('verified by stream');
+      }, RECOVERED_MS_MAX);
+
+      await stop();
+      const meanwhile = (await stack.optOut('meanwhile@example.com'))!;
+      await start();
+      expect(await theirs(meanwhile)).toMatch(/^verified by (catch_up|stream)$/);
+      const held = JSON.parse(await readFile(join(folder, 'suppressions.json'), 'utf8')) as Record<
+        string,
+        { scopes: Record<string, boolean> }
+      >;
+      for (const email of ['before@example.com', 'meanwhile@example.com'])
+        expect(held[`email:${email}`]?.scopes['email']).toBe(true);
+    } finally {
+      await stop();
+      await changeStore(pool, 'theirs', 'retired', { reason: 'the test is over' }, undefined);
+      await pool.end();
+      await rm(folder, { recursive: true, force: true });
+    }
+  },
+  TEST_MS_MAX,
+);
