@@ -43,8 +43,7 @@ export function startStoreWorkers({
 }): StoreWorkers {
   const workers = new Map<string, Worker>();
   let isLive = false;
-  let stopping = false;
-  let wake: () => void = () => undefined;
+  const stopping = new AbortController();
 
   const listener: ChangeListener = {
     decisions: (batch) => {
@@ -77,9 +76,21 @@ export function startStoreWorkers({
     }
   }
 
+  const rest = (): Promise<void> =>
+    new Promise((resolve) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        stopping.signal.removeEventListener('abort', wake);
+        resolve();
+      };
+      const timer = setTimeout(wake, RENEW_MS);
+      stopping.signal.addEventListener('abort', wake);
+      if (stopping.signal.aborted) wake();
+    });
+
   async function tendAlways(name: string): Promise<void> {
     let failing = false;
-    while (!stopping) {
+    while (!stopping.signal.aborted) {
       try {
         await tend(name);
         failing = false;
@@ -87,16 +98,7 @@ export function startStoreWorkers({
         if (!failing) log.warn({ store: name, error }, 'worker could not be tended, goes on trying');
         failing = true;
       }
-      if (!stopping)
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, RENEW_MS);
-          const before = wake;
-          wake = () => {
-            before();
-            clearTimeout(timer);
-            resolve();
-          };
-        });
+      await rest();
     }
     await workers.get(name)?.stop();
     await releaseLease(pool, name, holder).catch(() => undefined);
@@ -106,8 +108,7 @@ export function startStoreWorkers({
   const tended = stores.map(tendAlways);
   return {
     stop: async () => {
-      stopping = true;
-      wake();
+      stopping.abort();
       await source[Symbol.asyncDispose]();
       await Promise.all(tended);
     },

@@ -1,0 +1,158 @@
+import { expect, jest, test } from '@jest/globals';
+import type { Worker } from '../../consumers/worker.ts';
+import type { Pool } from '../../ledger/database.ts';
+import { changeStore } from '../../ledger/stores.ts';
+import { startStoreWorkers } from '../../processes/store-workers.ts';
+import type { StoreWorkers } from '../../processes/store-workers.ts';
+import type { ChangeListener, ChangeSource } from '../../stream/change-source.ts';
+import { eventually } from '../harness/eventually.ts';
+import { freshLedger, report } from '../harness/ledger.ts';
+import type { TestLedger } from '../harness/ledger.ts';
+
+/** A process of the API as far as its workers go: what they were told, by store, oldest first. */
+class Api {
+  readonly told = new Map<string, string[]>();
+  readonly logged: string[] = [];
+  listener!: ChangeListener;
+  isDisposed = false;
+  readonly workers: StoreWorkers;
+
+  constructor(pool: Pool, holder: string, stores: readonly string[]) {
+    const source: ChangeSource = {
+      start: (listener) => {
+        this.listener = listener;
+      },
+      report: () => ({
+        kind: 'pgoutput',
+        status: 'ok',
+        position: undefined,
+        positionAgeSeconds: 0,
+        parked: 0,
+      }),
+      [Symbol.asyncDispose]: () => {
+        this.isDisposed = true;
+        return Promise.resolve();
+      },
+    };
+    const write = (_fields: object, message: string) => this.logged.push(message);
+    this.workers = startStoreWorkers({
+      stores,
+      source,
+      pool,
+      holder,
+      log: { debug: write, info: write, warn: write, error: write },
+      start: (store) => this.#start(store),
+    });
+  }
+
+  /** What its worker of a store was told since it was started last; undefined: it runs none. */
+  toldTo(store: string): string[] | undefined {
+    const told = this.told.get(store) ?? [];
+    const since = told.slice(told.lastIndexOf('start') + 1);
+    return told.length === 0 || since.includes('stop') ? undefined : since;
+  }
+
+  #start(store: string): Worker {
+    const told = this.told.get(store) ?? [];
+    this.told.set(store, told);
+    const tell = (what: string): void => void told.push(what);
+    const answer = (what: string): Promise<void> => Promise.resolve(tell(what));
+    tell('start');
+    return {
+      offer: () => answer('offer'),
+      live: () => tell('live'),
+      down: () => tell('down'),
+      stop: () => answer('stop'),
+    };
+  }
+}
+
+async function ledgerOf(...stores: string[]): Promise<TestLedger> {
+  const t = await freshLedger();
+  await t.register(...stores.map((name) => ({ name })));
+  return t;
+}
+
+test('of several processes one carries each store; when it stops the other follows at once', async () => {
+  await using t = await ledgerOf('crm', 'mail');
+  const apis = [new Api(t.pool, 'one', ['crm', 'mail']), new Api(t.pool, 'two', ['mail', 'crm'])] as const;
+  const carriers = (store: string) => apis.filter((api) => api.toldTo(store) !== undefined);
+  await eventually(() => expect(['crm', 'mail'].map((store) => carriers(store).length)).toEqual([1, 1]));
+  const [first] = carriers('crm');
+  const other = apis.find((api) => api !== first)!;
+  await first!.workers.stop();
+  const stopped = performance.now();
+  await eventually(() => expect(carriers('crm')).toEqual([other]));
+  // It looks every second, and need not wait for the lease to end.
+  expect(performance.now() - stopped).toBeLessThan(3_000);
+  expect(first).toMatchObject({ isDisposed: true });
+  await other.workers.stop();
+  const { rows } = await t.pool.query('select lease_holder from stores');
+  expect(rows).toEqual([{ lease_holder: null }, { lease_holder: null }]);
+});
+
+test('a process that dies is followed when its leases end', async () => {
+  await using t = await ledgerOf('crm');
+  const ask = t.pool.query.bind(t.pool);
+  const first = new Api(t.pool, 'one', ['crm']);
+  await eventually(() => expect(first.toldTo('crm')).toEqual([]));
+  const second = new Api(t.pool, 'two', ['crm']);
+  // Dead to the database, and to itself alive.
+  const dead = jest
+    .spyOn(t.pool, 'query')
+    .mockImplementation(((query: { values: unknown[] }) =>
+      query.values.includes('one') ? Promise.reject(new Error('dead')) : ask(query as never)) as never);
+  await ask('update stores set lease_until = clock_timestamp()');
+  await eventually(() => expect(second.toldTo('crm')).toEqual([]));
+  // A worker that is told nothing goes on: what two of them apply is harmless, what none applies is not.
+  expect(first.toldTo('crm')).toEqual([]);
+  dead.mockRestore();
+  await eventually(() => expect(first.toldTo('crm')).toBeUndefined());
+  expect(first.logged.filter((line) => line.startsWith('worker could not be tended'))).toHaveLength(1);
+  await Promise.all([first.workers.stop(), second.workers.stop()]);
+});
+
+test('a store that is paused has no worker until it is resumed, and the others keep theirs', async () => {
+  await using t = await ledgerOf('crm', 'mail');
+  const api = new Api(t.pool, 'one', ['crm', 'mail']);
+  api.listener.live();
+  await eventually(() => expect([api.toldTo('crm'), api.toldTo('mail')]).toEqual([['live'], ['live']]));
+  await changeStore(t.pool, 'crm', 'paused', { reason: 'test' }, undefined);
+  await eventually(() => expect(api.toldTo('crm')).toBeUndefined());
+  await api.listener.decisions([]);
+  expect(api.toldTo('mail')).toEqual(['live', 'offer']);
+  await changeStore(t.pool, 'crm', 'resumed', {}, undefined);
+  // It hears how the stream stands, though nothing has changed.
+  await eventually(() => expect(api.toldTo('crm')).toEqual(['live']));
+  api.listener.down('test');
+  expect(api.toldTo('crm')).toEqual(['live', 'down']);
+  await api.workers.stop();
+});
+
+test('a worker elsewhere that holds the lease is left alone', async () => {
+  await using t = await ledgerOf('crm');
+  await t.ledger.acknowledge('crm', report([]));
+  await t.pool.query("update stores set lease_until = lease_until + interval '1 minute'");
+  const asked = jest.spyOn(t.pool, 'query');
+  const api = new Api(t.pool, 'one', ['crm']);
+  await eventually(() => expect(asked.mock.calls.length).toBeGreaterThan(2));
+  expect(api.toldTo('crm')).toBeUndefined();
+  await t.pool.query('update stores set lease_until = clock_timestamp()');
+  await eventually(() => expect(api.toldTo('crm')).toEqual([]));
+  await api.workers.stop();
+});
+
+// Each pause kept the way to end every earlier one: memory grew, and after some hours stopping overflowed the stack.
+test('after hours of work a process stops as it does after a second', async () => {
+  jest.useFakeTimers();
+  try {
+    const pool = { query: () => Promise.resolve({ rowCount: 1 }) } as unknown as Pool;
+    const api = new Api(pool, 'one', ['crm']);
+    await jest.advanceTimersByTimeAsync(30_000_000);
+    await api.workers.stop();
+    expect(api.told.get('crm')).toEqual(['start', 'stop']);
+    expect(jest.getTimerCount()).toBe(0);
+  } finally {
+    jest.useRealTimers();
+  }
+});
