@@ -25,7 +25,7 @@ Environment:
   ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
   ABIDE_URL        where the API is, for lag, check and worker (default http://127.0.0.1:8080)
   ABIDE_KEY        the API key for lag, check and worker
-  ABIDE_LOG        fatal, error, warn (default), info, debug
+  ABIDE_LOG        fatal, error, warn (default), info, debug, silent
   PORT             the port to listen on (default 8080)
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already).`,

@@ -1,7 +1,9 @@
 // serve, worker and demo: what runs until it is told to stop.
+import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import closeWithGrace from 'close-with-grace';
 import { dataFolderOf } from '../config/data-folder.ts';
+import type { Log } from '../connectors/contract/connector.ts';
 import { createLog } from '../processes/log.ts';
 import type { Announced } from '../processes/serve.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -9,7 +11,13 @@ import { fail, print } from './output.ts';
 
 const STOP_MS_MAX = 30_000;
 
-export const logOf = () => createLog(process.env.ABIDE_LOG ?? 'warn');
+const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'silent'];
+
+export function logOf(otherwise = 'warn'): Log {
+  const level = process.env.ABIDE_LOG || otherwise;
+  if (!LEVELS.includes(level)) throw new InvalidArgumentError(`ABIDE_LOG is one of ${LEVELS.join(', ')}`);
+  return createLog(level);
+}
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
@@ -151,6 +159,6 @@ export function addDemo(program: Command): void {
           ending.abort(new Error(`${signal}: the demo is stopped and its folder removed`));
         });
       const { runDemo } = await import('../processes/demo.ts');
-      await runDemo({ print, log: createLog(process.env.ABIDE_LOG ?? 'silent'), signal: ending.signal });
+      await runDemo({ print, log: logOf('silent'), signal: ending.signal });
     });
 }

@@ -234,6 +234,15 @@ test.each([
   expect(output).toContain(says);
 });
 
+test('a log level that is none is wrong use', async () => {
+  const { code, output } = await runAbide(['serve'], { ABIDE_LOG: 'loud', ABIDE_DATA: abide.dataFolder });
+
+  expect({ code, output }).toEqual({
+    code: 2,
+    output: expect.stringContaining('ABIDE_LOG is one of fatal, error, warn, info, debug, silent') as unknown,
+  });
+});
+
 test('refill carries everybody to the store again', async () => {
   await optOut('refill@example.com');
   const forget = (): Promise<unknown> =>

@@ -1,0 +1,42 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { runAbide, spawnAbide } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+
+/** Where temporary folders are made: what is left in it afterwards was left behind. */
+async function temporary(): Promise<AsyncDisposable & { path: string; left(): Promise<string[]> }> {
+  const path = await mkdtemp(join(tmpdir(), 'abide-demo-test-'));
+  return {
+    path,
+    left: () => readdir(path),
+    [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }),
+  };
+}
+
+test('the demo shows an opt-out arrive, the store away and late, and back, and leaves nothing behind', async () => {
+  await using folder = await temporary();
+
+  const { code, output } = await runAbide(['demo'], { TMPDIR: folder.path, ABIDE_LOG: '' });
+
+  expect(output).toMatch(/1 of 1 stores verified after \d+ ms/);
+  expect(output).toMatch(/crm is late: 1 outstanding, the oldest for 1\d s/);
+  expect(output).toMatch(/crm is ok: 0 outstanding, the oldest for 0 s/);
+  expect(output).toMatch(/Grace's opt-out: complete, 1 of 1 stores verified/);
+  expect(output).toMatch(/Nothing was lost, and the lag told the truth throughout/);
+  expect(code).toBe(0);
+  expect(await folder.left()).toEqual([]);
+}, 90_000);
+
+test('Ctrl-C ends the demo at once and leaves nothing behind', async () => {
+  await using folder = await temporary();
+  const { child, ended, output } = spawnAbide(['demo'], { TMPDIR: folder.path, ABIDE_LOG: '' });
+  await eventually(() => expect(output()).toContain('2. The store goes away'), 30_000);
+
+  child.kill('SIGINT');
+
+  expect(await ended).toBe(1);
+  expect(output()).toContain('SIGINT: the demo is stopped');
+  expect(await folder.left()).toEqual([]);
+}, 60_000);

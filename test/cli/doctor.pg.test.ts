@@ -1,0 +1,156 @@
+// What doctor finds, in words, with what to do about it.
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import { makeKeyRing } from '../../ledger/key-ring.ts';
+import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+
+type Finding = { what: string; state: 'fine' | 'attention' | 'broken'; says: string; fix?: string };
+
+/** Exit code, and what is not fine by what it is about. */
+async function examine(
+  env: Readonly<Record<string, string>>,
+): Promise<{ code: number | null; found: Record<string, Omit<Finding, 'what'>> }> {
+  const { code, stdout } = await runAbide(['doctor', '--json'], env);
+  const findings = JSON.parse(stdout) as Finding[];
+  return {
+    code,
+    found: Object.fromEntries(
+      findings.filter(({ state }) => state !== 'fine').map(({ what, ...rest }) => [what, rest]),
+    ),
+  };
+}
+
+test('an embedded Abide: all is fine, then its ring, its store and its database are missing', async () => {
+  await using abide = await startAbide();
+  const env = { ABIDE_DATA: abide.dataFolder };
+  await eventually(async () => expect(await examine(env)).toEqual({ code: 0, found: {} }), 20_000);
+  expect((await runAbide(['doctor'], env)).output).toMatch(
+    /^ok {4}roles: the API's role can only add decisions\n/m,
+  );
+
+  const ring = join(abide.dataFolder, 'keys.json');
+  await rename(ring, `${ring}.away`);
+  const admin = await abide.connect('postgres');
+  await admin.query('alter database crm with allow_connections false');
+  await admin.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'crm'");
+  await admin.end();
+  const { code, found } = await examine(env);
+  expect(code).toBe(3);
+  expect(found).toMatchObject({
+    keys: {
+      state: 'broken',
+      says: expect.stringContaining(`there is no ${ring}: Abide does not start again`) as unknown,
+      fix: 'Restore it from its backup, or set ABIDE_KEYS.',
+    },
+    'store crm': {
+      state: 'broken',
+      says: expect.stringMatching(/PostgreSQL/) as unknown,
+      fix: expect.stringMatching(/^Check that it runs and lets us in\. Its opt-outs wait/) as unknown,
+    },
+  });
+  const printed = await runAbide(['doctor'], env);
+  expect(printed.code).toBe(3);
+  expect(printed.output).toMatch(/^FAIL {2}keys: .*\n {6}Restore it from its backup, or set ABIDE_KEYS\.$/m);
+
+  await abide.stop();
+  expect(await examine(env)).toMatchObject({
+    code: 3,
+    found: {
+      database: {
+        state: 'broken',
+        says: expect.stringContaining('ECONNREFUSED') as unknown,
+        fix: expect.stringContaining('npm start') as unknown,
+      },
+    },
+  });
+});
+
+/** A start that makes ring and tables, and is gone again; what it printed. */
+async function runToReadyAndStop(env: Readonly<Record<string, string>>): Promise<string> {
+  const { child, ended, output } = spawnAbide(['serve'], env);
+  await eventually(() => expect(output()).toMatch(/ready after|^abide: (?!starting|listening)/m), 30_000);
+  child.kill('SIGTERM');
+  expect(await ended).toBe(0);
+  return output();
+}
+
+test('a database elsewhere: wal_level too low, one role for all, no worker, another ring', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-doctor-'));
+  const silent = (): void => undefined;
+  const postgres = await startEmbeddedPostgres({
+    dataFolder: join(folder, 'elsewhere'),
+    log: { info: silent, warn: silent, error: silent },
+    settings: { fsync: 'off', wal_level: 'replica' },
+  });
+  const dataFolder = join(folder, 'data');
+  const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: join(folder, 'abide.yaml') };
+  const crm = await postgres.createDatabase('crm');
+  await writeFile(
+    env.ABIDE_CONFIG,
+    `database: ${postgres.urls.owner}\nlisten: 127.0.0.1:0\nstores:\n  crm: { connector: postgres, url: '${crm}', scopes: [email] }\n`,
+  );
+  try {
+    const served = await runToReadyAndStop(env);
+    expect(served).toContain('one database role does the work of several');
+    expect(served).toContain('listening at');
+
+    const { code, found } = await examine(env);
+
+    // Nothing of this stops an opt-out from being recorded.
+    expect(code).toBe(0);
+    expect(found).toEqual({
+      roles: {
+        state: 'attention',
+        says: "the API's role may change or delete decisions",
+        fix: 'Name owner_database and replication_database in abide.yaml, with roles of their own.',
+      },
+      stream: {
+        state: 'attention',
+        says: 'wal_level is replica: decisions arrive by polling the ledger every 250 ms',
+        fix: 'Set wal_level = logical in postgresql.conf and restart PostgreSQL.',
+      },
+      replication: {
+        state: 'attention',
+        says: 'the role may not replicate',
+        fix: 'alter role … replication; until then the ledger is polled.',
+      },
+      'lag of crm': {
+        state: 'attention',
+        says: expect.stringMatching(/^unknown, oldest outstanding /) as unknown,
+        fix: 'No worker reports: is one running?',
+      },
+    });
+
+    const ring = join(dataFolder, 'keys.json');
+    await rename(ring, `${ring}.away`);
+    expect((await examine(env)).found['keys']).toEqual({
+      state: 'attention',
+      says: 'no key ring here to look at',
+      fix: 'Set ABIDE_KEYS, or ABIDE_DATA to its folder.',
+    });
+    await writeFile(ring, makeKeyRing(), { mode: 0o644 });
+    const other = await examine(env);
+    expect(other.code).toBe(3);
+    expect(other.found).toMatchObject({
+      keys: {
+        state: 'broken',
+        says: 'the ring lacks pepper key 1, storage key 2, signing key 3',
+        fix: expect.stringContaining('Abide does not start without') as unknown,
+      },
+      'keys.json': { says: 'others on this machine may read it', fix: `chmod 600 ${ring}` },
+    });
+
+    await writeFile(env.ABIDE_CONFIG, 'stores:\n  crm: { connector: nobody }\n');
+    expect(await examine(env)).toMatchObject({
+      code: 3,
+      found: { configuration: { says: expect.stringContaining('line 2, column 21') as unknown } },
+    });
+  } finally {
+    await postgres.stop();
+    await rm(folder, { recursive: true });
+  }
+});

@@ -1,0 +1,86 @@
+// `npm start` and `npm test` on a checkout with nothing installed. npm is a stand-in that installs the Node of this run.
+import { execFile } from 'node:child_process';
+import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+
+let checkout: string;
+
+beforeEach(async () => {
+  checkout = await mkdtemp(join(tmpdir(), 'abide-checkout-'));
+  await mkdir(join(checkout, 'cli'));
+  await mkdir(join(checkout, 'bin'));
+  const installed = fileURLToPath(new URL('../../cli/installed.mjs', import.meta.url));
+  await copyFile(installed, join(checkout, 'cli/installed.mjs'));
+  await writeFile(join(checkout, 'package-lock.json'), '{}');
+  await npmIs(`mkdir -p node_modules/.bin && ln -sf '${process.execPath}' node_modules/.bin/node
+    sleep 0.3; touch node_modules/.package-lock.json`);
+});
+afterEach(() => rm(checkout, { recursive: true }));
+
+const npmIs = async (script: string): Promise<void> => {
+  const npm = join(checkout, 'bin/npm');
+  await writeFile(npm, `#!/bin/sh\necho "$@" >> '${join(checkout, 'npm-ran')}'\n${script}\n`);
+  await chmod(npm, 0o755);
+};
+const npmRan = (): Promise<string> => readFile(join(checkout, 'npm-ran'), 'utf8').catch(() => '');
+
+const run = (): Promise<{ code: number; stdout: string; stderr: string }> =>
+  new Promise((resolve) => {
+    const path = `${join(checkout, 'bin')}${delimiter}${process.env['PATH']}`;
+    execFile(
+      process.execPath,
+      [join(checkout, 'cli/installed.mjs'), '-p', '"it runs"'],
+      { env: { ...process.env, NODE_OPTIONS: '', PATH: path } },
+      (error, stdout, stderr) => {
+        resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
+      },
+    );
+  });
+
+test('what is missing is installed once, saying how much, and nothing is said where nothing is missing', async () => {
+  const first = await run();
+
+  expect(first).toMatchObject({ code: 0, stdout: 'it runs\n' });
+  expect(first.stderr).toMatch(/^abide: installing what is missing \(npm ci, about \d+ MB, .*\) …\n$/);
+  expect(await run()).toEqual({ code: 0, stdout: 'it runs\n', stderr: '' });
+  expect(await npmRan()).toBe('ci --no-audit --no-fund\n');
+
+  const later = new Date(Date.now() + 60_000);
+  await utimes(join(checkout, 'package-lock.json'), later, later);
+  expect((await run()).stderr).toMatch(/^abide: installing what is missing/);
+});
+
+test('two at once install once, and leave no lock behind', async () => {
+  const both = await Promise.all([run(), run()]);
+
+  expect(both).toMatchObject([
+    { code: 0, stdout: 'it runs\n' },
+    { code: 0, stdout: 'it runs\n' },
+  ]);
+  expect(await npmRan()).toBe('ci --no-audit --no-fund\n');
+  expect(await readdir(checkout)).not.toContain('.installing');
+});
+
+test('the lock of a killed installation holds nobody up', async () => {
+  const { pid } = await new Promise<{ pid: number }>((resolve) => {
+    const ended = execFile(process.execPath, ['-e', ''], () => {
+      resolve({ pid: ended.pid! });
+    });
+  });
+  await writeFile(join(checkout, '.installing'), String(pid));
+
+  expect(await run()).toMatchObject({ code: 0, stdout: 'it runs\n' });
+});
+
+test('an installation that fails says so and ends with 1', async () => {
+  await npmIs('exit 1');
+
+  const { code, stdout, stderr } = await run();
+
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+  expect(stderr).toContain('abide: the installation is not complete: npm ci failed, see above');
+  expect(await readdir(checkout)).not.toContain('.installing');
+});

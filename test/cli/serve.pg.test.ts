@@ -1,0 +1,161 @@
+// What stops a start, said so that whoever reads it knows what to do; and who may leave while it runs.
+import { spawn } from 'node:child_process';
+import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { freePort, runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
+import type { AbideProcess } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+import { createSend } from '../harness/http.ts';
+
+let folder: string;
+let abide: AbideProcess;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'abide-serve-'));
+  abide = await startAbide();
+});
+afterAll(async () => {
+  await abide[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const isThere = (path: string): Promise<boolean> =>
+  stat(path).then(
+    () => true,
+    () => false,
+  );
+const config = async (text: string): Promise<string> => {
+  const file = join(folder, 'abide.yaml');
+  await writeFile(file, text);
+  return file;
+};
+
+test('a port that is taken is named with what to do, and nothing is left running', async () => {
+  await using taken = createServer();
+  await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
+  const port = String((taken.address() as AddressInfo).port);
+  const data = join(folder, 'taken');
+
+  const { code, output } = await runAbide(['serve', '--data', data], { PORT: port });
+
+  expect(code).toBe(1);
+  expect(output).toContain(
+    `abide: Cannot listen on 127.0.0.1 port ${port}: somebody else listens there; start with PORT=… or change`,
+  );
+  expect(await isThere(join(data, 'postgres/postmaster.pid'))).toBe(false);
+});
+
+test('a second start on the same folder is refused, and the first goes on', async () => {
+  const { code, output } = await runAbide(['serve', '--data', abide.dataFolder], { PORT: '0' });
+
+  expect(code).toBe(1);
+  expect(output).toContain(
+    `Another Abide runs on ${abide.dataFolder}: stop it, or set ABIDE_DATA to another`,
+  );
+  expect((await createSend(abide.url)('GET', '/readyz')).status).toBe(200);
+});
+
+test('a data folder that cannot be one is named', async () => {
+  const file = join(folder, 'a-file');
+  await writeFile(file, '');
+
+  for (const data of [file, join(file, 'below')]) {
+    const { code, output } = await runAbide(['serve', '--data', data], { PORT: '0' });
+    expect(code).toBe(1);
+    expect(output).toMatch(
+      new RegExp(
+        `abide: The data folder ${data} cannot be used \\(E[A-Z]+\\): name one of yours by ABIDE_DATA`,
+      ),
+    );
+  }
+});
+
+test('a wrong abide.yaml is named line by line before anything is started', async () => {
+  const file = await config('stores:\n  crm: { connector: postgres, scopes: [fax] }\n');
+  const data = join(folder, 'never');
+
+  const { code, output } = await runAbide(['serve', '--config', file, '--data', data], { PORT: '0' });
+
+  expect(code).toBe(1);
+  expect(output.split('\n').slice(1)).toEqual([
+    `abide: ${file} is wrong:`,
+    '  line 2, column 8: stores.crm.url must be a postgres:// URL',
+    '  line 2, column 40: stores.crm.scopes.0 fax is not a scope: email, sms, push, a topic such as email/newsletter, or a purpose',
+    '  Mend what is named, and try it with `abide config check`. (CONFIG_INVALID)',
+    '',
+  ]);
+  expect(await readdir(data)).toEqual([]);
+});
+
+test('beyond loopback nothing is made up: it starts only with a ring and a key that were given', async () => {
+  const file = await config('listen: 0.0.0.0:0\nops_listen: 127.0.0.1:0\nstores: {}\n');
+  const data = join(folder, 'wide');
+  const serve = (env: Record<string, string>) => runAbide(['serve', '--config', file, '--data', data], env);
+
+  const bare = await serve({ ABIDE_KEYS: '', ABIDE_ADMIN_KEY: '' });
+  expect(bare.code).toBe(1);
+  expect(bare.output).toMatch(
+    /makes up no secrets there: set ABIDE_KEYS .*abide keys ring.* and ABIDE_ADMIN_KEY/,
+  );
+  const ABIDE_KEYS = (await runAbide(['keys', 'ring'])).stdout;
+  const keyless = await serve({ ABIDE_KEYS });
+  expect(keyless.code).toBe(1);
+  expect(keyless.output).toMatch(/makes up no secrets there: set ABIDE_ADMIN_KEY \(`abide keys token`/);
+  const wrong = await serve({ ABIDE_KEYS, ABIDE_ADMIN_KEY: 'secret' });
+  expect(wrong.code).toBe(1);
+  expect(wrong.output).toContain(
+    'abide: ABIDE_ADMIN_KEY cannot be used: That is not an Abide key. `abide keys token` prints a new one.',
+  );
+  expect(wrong.output).not.toContain('secret');
+
+  const ABIDE_ADMIN_KEY = (await runAbide(['keys', 'token'])).stdout.trim();
+  const { child, ended, output } = spawnAbide(['serve', '--config', file, '--data', data], {
+    ABIDE_KEYS,
+    ABIDE_ADMIN_KEY,
+  });
+  const url = await eventually(() => {
+    expect(output()).toContain('ready after');
+    return /listening at (\S+)/.exec(output())![1]!;
+  }, 30_000);
+  const { status } = await createSend(url)('GET', '/v1/propagation-lag', { key: ABIDE_ADMIN_KEY });
+  expect(status).toBe(200);
+  child.kill('SIGTERM');
+  expect(await ended).toBe(0);
+  // What was given is not kept.
+  expect(await readdir(data)).not.toEqual(expect.arrayContaining(['keys.json']));
+  expect(await readdir(data)).not.toEqual(expect.arrayContaining(['admin.key']));
+});
+
+test('whoever reads what it prints may leave: it goes on', async () => {
+  const data = join(folder, 'piped');
+  const port = await freePort();
+  const send = createSend(`http://127.0.0.1:${port}`);
+  const child = spawn(
+    process.execPath,
+    ['--disable-warning=ExperimentalWarning', 'cli/abide.ts', 'serve', '--data', data],
+    {
+      env: { ...process.env, NODE_OPTIONS: '', ABIDE_CONFIG: '', PORT: String(port) },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  let printed = '';
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (printed += text));
+  await eventually(() => expect(printed).toContain('ready after'), 30_000);
+  const key = /abide_live_\w+/.exec(printed)![0];
+  child.stdout.destroy();
+  child.stderr.destroy();
+
+  for (const email of ['one@example.com', 'two@example.com']) {
+    const body = { subject: { email } };
+    const { status } = await send('POST', '/v1/opt-outs', { key, body, headers: { prefer: 'wait=5' } });
+    expect(status).toBe(201);
+  }
+  child.kill('SIGTERM');
+  expect(await ended).toBe(0);
+  expect(await isThere(join(data, 'postgres/postmaster.pid'))).toBe(false);
+});
