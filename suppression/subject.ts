@@ -53,14 +53,26 @@ const LOCAL_PART = /^[^\s"(),:;<>@[\\\]\p{Cc}\p{Cf}]{1,64}$/u;
 const ASCII_DOMAIN =
   /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
-/** NFC, trimmed, lower-case, domain to its A-label; dots and plus tags stay. */
+// All that a domain beyond ASCII may be spelt with.
+const DOMAIN_TEXT = /^[a-z0-9._\-\u0080-\u{10ffff}]+$/u;
+
+/** What Node makes of a host in a URL: it would end at a slash, and take percent signs apart, so neither gets there. */
+function toAsciiDomain(domain: string): string {
+  const isAscii = /^[\x20-\x7e]*$/.test(domain);
+  const ascii = isAscii ? domain : DOMAIN_TEXT.test(domain) ? domainToASCII(domain) : '';
+  return ascii.endsWith('.') ? ascii.slice(0, -1) : ascii;
+}
+
+/**
+ * NFC, trimmed, lower-case, domain to its A-label; dots and plus tags stay. NFC once more after the lower case: some letters
+ * (j with a caron) are composed only there, and the same address in capitals would be somebody else.
+ */
 function normaliseEmail(text: string): Normalised {
-  const address = text.normalize('NFC').trim().toLowerCase();
+  const address = text.normalize('NFC').trim().toLowerCase().normalize('NFC');
   const at = address.lastIndexOf('@');
   const local = address.slice(0, Math.max(at, 0));
   let domain = address.slice(at + 1);
-  if (domain.endsWith('.')) domain = domain.slice(0, -1);
-  if (!ASCII_DOMAIN.test(domain)) domain = /^[\x20-\x7e]*$/.test(domain) ? '' : domainToASCII(domain);
+  if (!ASCII_DOMAIN.test(domain)) domain = toAsciiDomain(domain);
   if (at < 1 || !LOCAL_PART.test(local) || !ASCII_DOMAIN.test(domain)) return bad('is not an email address');
   return local.length + domain.length + 1 > 254
     ? bad('is longer than 254 characters')
