@@ -1,5 +1,5 @@
 // `npm run stack`: everything over Kafka, on this machine, without containers.
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
@@ -46,6 +46,25 @@ export function addStack(program: Command): void {
           `(Kafka 127.0.0.1:${ports.broker}, Connect :${ports.connect}, registry :${ports.registry})`,
       );
       print(`abide: for other commands: export ABIDE_CONFIG=${configFile} ABIDE_DATA=${resolve(dataFolder)}`);
+    });
+
+  withData('prepare', 'Migrate, make keys and topics, register the connector, and wait until its task runs')
+    .option('--config <file>', 'abide.yaml with source: kafka and a database (ABIDE_CONFIG)')
+    .option(
+      '--worker-keys <folder>',
+      "where each worker's key is put (default stack/keys in the data folder)",
+    )
+    .action(async (options: Options & { workerKeys?: string }) => {
+      const { prepareStack } = await import('../processes/stack/prepare-stack.ts');
+      const dataFolder = folderOf(options);
+      await prepareStack({
+        configPath: options.config,
+        dataFolder,
+        workerKeys: options.workerKeys ?? join(dataFolder, 'stack/keys'),
+        env: process.env,
+        log: logOf(),
+        print,
+      });
     });
 
   withData('status', 'What runs, where, and whether the task does')

@@ -18,7 +18,6 @@ import type { Log } from '../../connectors/contract/connector.ts';
 import { createConnectApi, registerAndWait } from '../../debezium/connect-api.ts';
 import { ensureTopics } from '../../debezium/ensure-topics.ts';
 import { fillProperties } from '../../debezium/files.ts';
-import { createKey } from '../../ledger/api-keys.ts';
 import { createKafka } from '../../stream/kafka-client.ts';
 import { groupOf } from '../../stream/kafka-source.ts';
 import { AbideError } from '../../suppression/errors.ts';
@@ -41,6 +40,7 @@ import {
 } from './program.ts';
 import type { Program } from './program.ts';
 import { resolveStack } from './resolve-stack.ts';
+import { makeWorkerKeys } from './worker-keys.ts';
 
 const READY_MS_MAX = 90_000;
 const STOP_MS_MAX = 3_000;
@@ -385,27 +385,10 @@ async function startDatabase({
     mayMakeSecrets: onLoopback,
     log,
   });
-  const keys = new Map<string, string>();
-  const folder = join(stackFolderOf(dataFolder), 'keys');
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  try {
-    for (const { name } of configuration.stores) {
-      const file = join(folder, name);
-      const kept = existsSync(file) ? readFileSync(file, 'utf8').trim() : undefined;
-      const { token } = await createKey(pool, {
-        client: `worker-${name}`,
-        scopes: ['acknowledgements:write'],
-        store: name,
-        expiresAt: undefined,
-        caller: undefined,
-        ...(kept === undefined ? {} : { token: kept }),
-      });
-      writeFileSync(file, `${token}\n`, { mode: 0o600 });
-      keys.set(name, token);
-    }
-  } finally {
-    await pool.end();
-  }
+  const stores = configuration.stores.map(({ name }) => name);
+  const keys = await makeWorkerKeys(pool, stores, join(stackFolderOf(dataFolder), 'keys')).finally(() =>
+    pool.end(),
+  );
   const { path } = configuration;
   return { configuration, own: path === undefined ? undefined : { path }, urls, storeUrl, keys };
 }

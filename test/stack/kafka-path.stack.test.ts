@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -16,7 +16,7 @@ import { openPool } from '../../ledger/database.ts';
 import { changeStore, syncStores } from '../../ledger/stores.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { groupOf } from '../../stream/kafka-source.ts';
-import { spawnAbide } from '../harness/abide.ts';
+import { runAbide, spawnAbide } from '../harness/abide.ts';
 import { describeChangeSource } from '../conformance/change-source.ts';
 import { eventually } from '../harness/eventually.ts';
 import { store as storeOf } from '../harness/ledger.ts';
@@ -223,6 +223,51 @@ describe('the stream', () => {
     TEST_MS_MAX,
   );
 });
+
+test(
+  'what is prepared for an API that listens everywhere is a key a role, and the same when it is prepared again',
+  async () => {
+    const name = `prepared_${process.pid}`;
+    const folder = await mkdtemp(join(tmpdir(), 'abide-prepared-'));
+    const { urls } = (await findEmbeddedPostgres(stack.folder))!;
+    const inDatabase = (url: string): string => Object.assign(new URL(url), { pathname: `/${name}` }).href;
+    const { broker, registry, connect: connectPort } = stack.ports;
+    await stack.query(`create database ${name} owner abide_owner`);
+    try {
+      await writeFile(
+        join(folder, 'abide.yaml'),
+        `source: kafka
+database: ${inDatabase(urls.api)}
+owner_database: ${inDatabase(urls.owner)}
+replication_database: ${inDatabase(urls.replication)}
+listen: 0.0.0.0:8080
+kafka: { brokers: ['127.0.0.1:${broker}'], registry: 'http://127.0.0.1:${registry}/apis/ccompat/v7', connect: 'http://127.0.0.1:${connectPort}' }
+stores:
+  crm: { connector: postgres, url: ${inDatabase(urls.owner)}, scopes: [email] }
+`,
+      );
+      const prepare = () =>
+        runAbide(['stack', 'prepare', '--data', folder, '--worker-keys', join(folder, 'workers')], {
+          ABIDE_CONFIG: join(folder, 'abide.yaml'),
+        });
+      const keys = () =>
+        Promise.all(
+          ['admin.key', 'keys.json', 'workers/crm'].map((file) => readFile(join(folder, file), 'utf8')),
+        );
+      const first = await prepare();
+      expect(first).toMatchObject({ code: 0 });
+      const made = await keys();
+      expect(first.stdout).toContain(made[0]!.trim());
+
+      expect(await prepare()).toMatchObject({ code: 0 });
+      expect(await keys()).toEqual(made);
+    } finally {
+      await stack.query(`drop database ${name} with (force)`);
+      await rm(folder, { recursive: true });
+    }
+  },
+  TEST_MS_MAX,
+);
 
 describe('kill -9 under load: every opt-out that was answered is acknowledged, and the lag tells the truth', () => {
   test.each(['worker-crm', 'connect', 'broker', 'api', 'postgres'])(

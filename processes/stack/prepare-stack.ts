@@ -1,0 +1,80 @@
+// What must be there before API and workers start where their parts are run by somebody else (docker-compose.yml): the schema,
+// secrets, topics, and a connector whose task runs. Safe to repeat.
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { loadConfiguration } from '../../config/configuration.ts';
+import type { Log } from '../../connectors/contract/connector.ts';
+import { createConnectApi, registerAndWait } from '../../debezium/connect-api.ts';
+import { ensureTopics } from '../../debezium/ensure-topics.ts';
+import { ADMINISTRATOR_SCOPES, createKey } from '../../ledger/api-keys.ts';
+import { createKafka } from '../../stream/kafka-client.ts';
+import { AbideError } from '../../suppression/errors.ts';
+import { loadConnector } from '../load-connector.ts';
+import { openDatabase, urlsOf } from '../open-database.ts';
+import { makeWorkerKeys } from './worker-keys.ts';
+
+const READY_MS_MAX = 120_000;
+
+export async function prepareStack({
+  configPath,
+  dataFolder,
+  workerKeys,
+  env,
+  log,
+  print,
+}: {
+  configPath: string | undefined;
+  dataFolder: string;
+  /** Where each worker finds its key, and nothing else. */
+  workerKeys: string;
+  env: Readonly<Record<string, string | undefined>>;
+  log: Log;
+  print: (line: string) => void;
+}): Promise<void> {
+  const configuration = await loadConfiguration({
+    path: configPath,
+    env,
+    loadConnector,
+    embeddedStoreUrl: () => {
+      throw new AbideError('CONFIG_INVALID', 'There is no abide.yaml to prepare for: set ABIDE_CONFIG.');
+    },
+  });
+  const urls = urlsOf(configuration, log);
+  if (urls === undefined || configuration.source !== 'kafka') {
+    throw new AbideError('CONFIG_INVALID', 'abide.yaml must name a database, and source: kafka.');
+  }
+  mkdirSync(dataFolder, { recursive: true });
+  // Whoever runs this asks for the secrets to be made, wherever the API will listen.
+  const { pool } = await openDatabase({
+    urls,
+    dataFolder,
+    keys: env['ABIDE_KEYS'] || undefined,
+    mayMakeSecrets: true,
+    log,
+  });
+  try {
+    const file = join(dataFolder, 'admin.key');
+    if (!existsSync(file) && !env['ABIDE_ADMIN_KEY']) {
+      const { token } = await createKey(pool, {
+        client: 'administrator',
+        scopes: ADMINISTRATOR_SCOPES,
+        store: undefined,
+        expiresAt: undefined,
+        caller: undefined,
+      });
+      writeFileSync(file, `${token}\n`, { mode: 0o600 });
+      print(`administrator's key: ${token}`);
+    }
+    await makeWorkerKeys(
+      pool,
+      configuration.stores.map(({ name }) => name),
+      workerKeys,
+    );
+  } finally {
+    await pool.end();
+  }
+  print('abide: schema and keys are there');
+  await ensureTopics(createKafka({ address: configuration.kafka, clientId: 'abide-prepare', log }));
+  await registerAndWait(createConnectApi(configuration.kafka.connect), { withinMs: READY_MS_MAX });
+  print("abide: topics are there, the connector's task runs");
+}
