@@ -5,13 +5,25 @@ import { CAUSES } from '../suppression/decision.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { SUBJECT_KINDS } from '../suppression/subject.ts';
 
-const Long = z.coerce.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const Instant = z.string().transform((text, context) => {
-  const ms = Date.parse(text);
-  if (!Number.isNaN(ms)) return new Date(ms).toISOString();
-  context.addIssue({ code: 'custom', message: 'must be a time' });
-  return z.NEVER;
-});
+/** A number, or what spells one: coercion would read null and an empty text as 0, and 0x10 as 16. */
+const Long = z.preprocess(
+  (value) =>
+    typeof value === 'bigint' || (typeof value === 'string' && /^\d{1,16}$/.test(value))
+      ? Number(value)
+      : value,
+  z.int().min(0),
+);
+/** Without a zone a time would be read as this machine's. */
+const ZONED = /:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}(?::?\d{2})?)$/;
+const Instant = z.preprocess(
+  (value) => (value instanceof Date && !Number.isNaN(value.getTime()) ? value.toISOString() : value),
+  z.string().transform((text, context) => {
+    const ms = ZONED.test(text) ? Date.parse(text) : NaN;
+    if (!Number.isNaN(ms)) return new Date(ms).toISOString();
+    context.addIssue({ code: 'custom', message: 'must be a time with its zone' });
+    return z.NEVER;
+  }),
+);
 const parsed = <T extends z.ZodType>(schema: T) =>
   z.preprocess((value) => (typeof value === 'string' ? (JSON.parse(value) as unknown) : value), schema);
 const Suppressed = z.record(z.string(), z.string());
@@ -26,8 +38,8 @@ const Row = z.object({
   version: Long,
   suppressed: parsed(Suppressed),
   granted: parsed(Granted),
-  effective_at: z.preprocess((value) => (value instanceof Date ? value.toISOString() : value), Instant),
-  recorded_at: z.preprocess((value) => (value instanceof Date ? value.toISOString() : value), Instant),
+  effective_at: Instant,
+  recorded_at: Instant,
   /** Bytes from a stream, base64url from JSON. */
   sealed: z.union([z.instanceof(Uint8Array), z.string()]).nullish(),
   transport_key_id: Long.nullish(),
