@@ -7,12 +7,15 @@ import type { Queryable } from './database.ts';
 
 export type Fence = { readonly seq: number; readonly xid: string };
 
-/** Two statements on purpose, each a transaction of its own; never inside one that wrote before. Undefined: no decision yet. */
-export async function takeFence(db: Queryable): Promise<Fence | undefined> {
+/**
+ * Two statements on purpose, each a transaction of its own; never inside one that wrote before. Undefined: no decision took
+ * a number above `above` yet.
+ */
+export async function takeFence(db: Queryable, above = 0): Promise<Fence | undefined> {
   const { rows } = await db.query<{ seq: number; used: boolean }>(
     'select last_value as seq, is_called as used from decisions_seq_seq',
   );
-  if (rows[0]?.used !== true) return undefined;
+  if (rows[0]?.used !== true || rows[0].seq <= above) return undefined;
   const drawn = await db.query<{ xid: string }>('select pg_current_xact_id()::text as xid');
   return { seq: rows[0].seq, xid: drawn.rows[0]!.xid };
 }

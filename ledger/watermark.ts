@@ -78,12 +78,13 @@ export function createWatermarkJob(pool: Pool): WatermarkJob {
   let final = 0;
   return {
     advance: async () => {
-      pending ??= await takeFence(pool);
+      const { rows } = await pool.query<Marks>({ name: 'marks', text: STORES });
+      // To draw a transaction id is to write. While nothing was decided since, or every store is there already, none is.
+      pending ??= await takeFence(pool, Math.max(final, Math.min(...rows.map(({ mark }) => mark))));
       if (pending !== undefined && (await isFinal(pool, pending))) {
         final = pending.seq;
         pending = undefined;
       }
-      const { rows } = await pool.query<Marks>({ name: 'marks', text: STORES });
       for (const store of rows) {
         await advanceStore(pool, store, final);
         if (store.backfill_cursor !== null && store.fence_is_final)
