@@ -7,6 +7,7 @@
 //   stack/logs/, stack/running/     a log and, while it runs, the process id of each program
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
+import type { Server } from 'node:net';
 import { join, resolve } from 'node:path';
 import { Document, parseDocument } from 'yaml';
 import { AbideError } from '../../suppression/errors.ts';
@@ -23,14 +24,24 @@ const PREFERRED: Ports = { broker: 9092, controller: 9093, connect: 8083, regist
 
 export const stackFolderOf = (dataFolder: string): string => join(resolve(dataFolder), 'stack');
 
+/**
+ * Held by whoever has the preferred ports, or is about to take them: of two stacks that start at the same time both would
+ * find 9092 free, and one would talk to the other's broker.
+ */
+const CLAIM = 9091;
+
+export type ChosenPorts = { readonly ports: Ports; readonly release: () => void };
+
 /** The ports of the last start where they are still free, else the preferred ones, else any. */
-export async function choosePorts(folder: string): Promise<Ports> {
+export async function choosePorts(folder: string): Promise<ChosenPorts> {
   const kept = readPorts(folder);
+  const claim = await listenAt(CLAIM);
   const ports = { ...PREFERRED };
   const taken = new Set<number>();
+  const isOurs = (port: number): boolean => claim !== undefined || !Object.values(PREFERRED).includes(port);
   for (const name of ['broker', 'controller', 'connect', 'registry'] as const) {
-    const candidates = [...(kept === undefined ? [] : [kept[name]]), PREFERRED[name], 0];
-    for (const candidate of candidates) {
+    const candidates = [...(kept === undefined ? [] : [kept[name]]), PREFERRED[name]].filter(isOurs);
+    for (const candidate of [...candidates, 0]) {
       const port = taken.has(candidate) ? undefined : await tryPort(candidate);
       if (port === undefined) continue;
       taken.add(port);
@@ -40,7 +51,7 @@ export async function choosePorts(folder: string): Promise<Ports> {
   }
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'ports.json'), JSON.stringify(ports));
-  return ports;
+  return { ports, release: () => claim?.close() };
 }
 
 export function readPorts(folder: string): Ports | undefined {
@@ -51,17 +62,24 @@ export function readPorts(folder: string): Ports | undefined {
   }
 }
 
-/** Listens for a moment: at the port asked for, or at any for 0. Undefined where it is taken. */
-const tryPort = (port: number): Promise<number | undefined> =>
+/** Undefined where it is taken; 0: at any. */
+const listenAt = (port: number): Promise<Server | undefined> =>
   new Promise((resolve) => {
-    const probe = createServer();
-    probe.once('error', () => resolve(undefined));
+    const server = createServer();
+    server.once('error', () => resolve(undefined));
     // On all addresses: a port that another one has on one of them is taken as well.
-    probe.listen({ port }, () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === 'object' ? address?.port : undefined));
-    });
+    server.listen({ port, exclusive: true }, () => resolve(server.unref()));
   });
+
+async function tryPort(port: number): Promise<number | undefined> {
+  const server = await listenAt(port);
+  const address = server?.address();
+  await new Promise<void>((resolve) => {
+    if (server === undefined) resolve();
+    else server.close(() => resolve());
+  });
+  return typeof address === 'object' ? address?.port : undefined;
+}
 
 /**
  * The configuration that API and workers run with: the user's own, with `source: kafka` and the stack's addresses; or the

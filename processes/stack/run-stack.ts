@@ -5,6 +5,7 @@
 //   broker ─▶ topics ─▶ workers ──┼─▶ Connect ─▶ connector registered, task runs ─▶ API, whose port opens last
 //   registry ─────────────────────┘
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectTo } from 'node:net';
 import { extname, join, resolve } from 'node:path';
@@ -47,8 +48,6 @@ const STOP_MS_MAX = 3_000;
 const LEFTOVERS_MS_MAX = 5_000;
 const CLI = fileURLToPath(new URL(`../../cli/abide${extname(import.meta.filename)}`, import.meta.url));
 const DEBEZIUM = fileURLToPath(new URL('../../debezium/', import.meta.url));
-/** Any will do, and the broker keeps it: a cluster of one. */
-const CLUSTER_ID = '4L6g3nShT-eMCtK--X86sw';
 
 /**
  * On two cores the second compiler and a parallel collector only cost: together these flags bring the start of all three
@@ -63,7 +62,12 @@ export type Stack = {
   stop(): Promise<void>;
 };
 
-type Parts = { readonly programs: Map<string, Program>; postgres: EmbeddedPostgres | undefined };
+type Parts = {
+  readonly programs: Map<string, Program>;
+  postgres: EmbeddedPostgres | undefined;
+  /** Gives the claim on the ports back. */
+  release: () => void;
+};
 
 /** Returns when everything runs and the API answers. What was started is stopped again where a step fails. */
 export async function runStack({
@@ -94,7 +98,7 @@ export async function runStack({
   const left = await endLeftovers(folder, LEFTOVERS_MS_MAX);
   if (left.length > 0) print(`abide: ended what a killed stack had left running: ${left.join(', ')}`);
 
-  const parts: Parts = { programs: new Map(), postgres: undefined };
+  const parts: Parts = { programs: new Map(), postgres: undefined, release: () => undefined };
   const stopping = new AbortController();
   const stop = async (): Promise<void> => {
     stopping.abort();
@@ -171,7 +175,8 @@ async function startAll({
   start: Start;
   signal: AbortSignal;
 }): Promise<Omit<Stack, 'stop'>> {
-  const ports = await choosePorts(folder);
+  const { ports, release } = await choosePorts(folder);
+  parts.release = release;
   const jvm = { java, installed, folder, ports, start, signal };
   const broker = startBroker(jvm);
   startRegistry(jvm);
@@ -211,6 +216,9 @@ async function startAll({
   progress('the registry runs');
   const connect = createConnectApi(`http://127.0.0.1:${ports.connect}`);
   await untilAnswers(`http://127.0.0.1:${ports.connect}/connectors`, 'connect', folder, signal);
+  const root = await request(`http://127.0.0.1:${ports.connect}/`);
+  const { kafka_cluster_id: clusterId } = (await root.body.json()) as { kafka_cluster_id: string };
+  refuseOthers('Connect', ports.connect, clusterId, folder);
   await registerAndWait(connect, { withinMs: READY_MS_MAX, signal });
   progress("Connect runs, and Debezium's task in it");
   await untilJoined(
@@ -259,17 +267,26 @@ async function startBroker(jvm: Jvm): Promise<void> {
     }),
   );
   if (!existsSync(join(folder, 'kafka/meta.properties'))) {
-    const format = [
-      'kafka.tools.StorageTool',
-      'format',
-      '--standalone',
-      '--ignore-formatted',
-      '-t',
-      CLUSTER_ID,
-    ];
+    const format = ['kafka.tools.StorageTool', 'format', '--standalone', '-t', makeClusterId()];
     await runToEnd(java, [...kafkaArgs(jvm), ...format, '-c', file], signal);
   }
   start('broker', java, ['-Xms192m', '-Xmx384m', ...kafkaArgs(jvm), 'kafka.Kafka', file]);
+}
+
+/** Base64url of 16 bytes, of which the first does not become a minus: that would look like an option. */
+function makeClusterId(): string {
+  const bytes = randomBytes(16);
+  bytes[0]! &= 0x7f;
+  return bytes.toString('base64url');
+}
+
+/** The cluster of this folder, by which its broker and its Connect are told from another stack's. */
+const clusterIdOf = (folder: string): string | undefined =>
+  /^cluster\.id=(.+)$/m.exec(readFileSync(join(folder, 'kafka/meta.properties'), 'utf8'))?.[1];
+
+function refuseOthers(what: string, port: number, clusterId: unknown, folder: string): void {
+  if (clusterId === clusterIdOf(folder)) return;
+  throw new AbideError('STACK_FAILED', `Another ${what} answers at port ${port}: stop it, or start again.`);
 }
 
 function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
@@ -403,6 +420,7 @@ async function stopAll(parts: Parts): Promise<void> {
   await Promise.all(named(true).map((program) => program.stop(STOP_MS_MAX)));
   await Promise.all(named(false).map((program) => program.stop(STOP_MS_MAX)));
   await parts.postgres?.stop();
+  parts.release();
 }
 
 /** Repeats a look until it holds. Throws STACK_FAILED with the end of the program's log where it takes too long. */
@@ -447,6 +465,10 @@ const untilTopics = async (
     await ensureTopics(kafka);
     return true;
   });
+  const admin = kafka.admin();
+  await admin.connect();
+  const { clusterId } = await admin.describeCluster().finally(() => admin.disconnect());
+  refuseOthers('Kafka', port, clusterId, folder);
 };
 
 /** Whether the workers are members of their groups: then nothing that is recorded from here on is missed by them. */
