@@ -18,7 +18,10 @@ const DECISIONS = 200_000;
 const AT_ONCE = 512;
 
 /** Records fresh opt-outs as fast as the ledger takes them. */
-export async function recordMany(abide: AbideProcess, total: number): Promise<void> {
+export async function recordMany(
+  abide: Pick<AbideProcess, 'dataFolder' | 'databaseUrl'>,
+  total: number,
+): Promise<void> {
   const ring = readKeyRing(await readFile(join(abide.dataFolder, 'keys.json'), 'utf8'));
   const pool = openPool(abide.databaseUrl('abide'), { max: 4, onError: () => undefined });
   await using ledger = await openLedger({ pool, ring, log: quietLog });

@@ -1,10 +1,12 @@
-// `npm run bench` runs (a) to (e); `npm run bench -- growth` (f), which makes ten million decisions first; or name some.
+// `npm run bench` runs (a) to (e); `npm run bench -- growth` (f), which makes ten million decisions first; `npm run bench --
+// stack` (g), which needs a JDK and Maven; or name some.
 import { EXIT, print } from '../cli/output.ts';
 import { benchCatchUp } from './catch-up.ts';
 import { benchChecks } from './checks.ts';
 import { benchGrowth } from './growth.ts';
 import { benchPropagate } from './propagate.ts';
 import { benchRecord } from './record.ts';
+import { benchStack } from './stack.ts';
 import { benchStart } from './start.ts';
 
 const BENCHES = {
@@ -14,6 +16,7 @@ const BENCHES = {
   checks: benchChecks,
   start: benchStart,
   growth: benchGrowth,
+  stack: benchStack,
 } as const;
 const NAMES = Object.keys(BENCHES) as (keyof typeof BENCHES)[];
 
@@ -25,6 +28,6 @@ if (unknown.length > 0) {
 }
 for (const name of asked.length > 0
   ? NAMES.filter((one) => asked.includes(one))
-  : NAMES.filter((one) => one !== 'growth')) {
+  : NAMES.filter((one) => one !== 'growth' && one !== 'stack')) {
   await BENCHES[name]();
 }
