@@ -163,6 +163,12 @@ export type Settled = {
   readonly carriedBy: string;
 };
 
+/**
+ * A store ahead of the ledger is followed, but not to where a subject's own versions, all below 2^53, would be used up: a
+ * store that holds nonsense must not keep anybody from opting out.
+ */
+const FOLLOWED_TO = 2 ** 52;
+
 type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
   readonly duplicate: number;
   readonly rejected: readonly { seq: number; code: Rejection }[];
@@ -197,8 +203,11 @@ export function judge(
       if (decision.settled) duplicate += 1;
       else settle.push(one);
     } else if (one.held.version !== undefined && one.held.version > decision.newest) {
-      ahead.set(decision.subject_id, one.held.version);
-      reject('ahead_of_ledger');
+      if (one.held.version > FOLLOWED_TO) reject('not_verifiable');
+      else {
+        ahead.set(decision.subject_id, one.held.version);
+        reject('ahead_of_ledger');
+      }
     } else if (decision.settled) duplicate += 1;
     else {
       switch (compareHeld(decision, store, one.held)) {

@@ -91,6 +91,13 @@ function storeState(row: Row): StorePropagation['state'] {
 const millis = (at: string | null | undefined): Instant | undefined =>
   at === null || at === undefined ? undefined : toMilliseconds(at);
 
+/** A worker's clock is for diagnosis, and may be wrong: its times are shown within those of the database. */
+function within(row: Row, at: Instant | undefined): Instant | undefined {
+  if (at === undefined || row.acknowledged_at === null) return undefined;
+  const [from, to] = [toMilliseconds(row.recorded_at), toMilliseconds(row.acknowledged_at)];
+  return at < from ? from : at > to ? to : at;
+}
+
 /**
  * When every store that was required at the time had first confirmed: stores that joined later do not undo it.
  * Undefined while that never was.
@@ -127,8 +134,8 @@ export async function propagationOf(
       required: row.required,
       state: storeState(row),
       recordedAt: toMilliseconds(row.recorded_at),
-      appliedAt: row.evidence?.appliedAt,
-      verifiedAt: row.evidence?.verifiedAt,
+      appliedAt: within(row, row.evidence?.appliedAt),
+      verifiedAt: within(row, row.evidence?.verifiedAt),
       acknowledgedAt: millis(row.acknowledged_at),
       latencyMs: row.latency_ms ?? undefined,
       attempts: row.attempts ?? row.exception_attempts ?? undefined,
