@@ -136,12 +136,21 @@ export function createKafkaSource({
     };
     for (let from = 0; from < batch.messages.length; from += TOGETHER) {
       const messages = batch.messages.slice(from, from + TOGETHER);
-      await waitFor(() => inHand + messages.length <= IN_HAND_MAX, reading);
-      if (!reading.goesOn()) return;
-      // Taken before the records are decoded: partitions are read side by side.
-      inHand += messages.length;
-      const decisions = await decode(listener, batch.partition, messages, reading);
-      inHand -= messages.length - (decisions?.length ?? 0);
+      // Taken in the same step in which it is found: partitions are read side by side, and each would find the same room.
+      let hasRoom = false;
+      const takeRoom = (): boolean => {
+        hasRoom = inHand + messages.length <= IN_HAND_MAX;
+        if (hasRoom) inHand += messages.length;
+        return hasRoom;
+      };
+      await waitFor(takeRoom, reading);
+      if (!hasRoom) return;
+      let decisions: Decision[] | undefined;
+      try {
+        decisions = await decode(listener, batch.partition, messages, reading);
+      } finally {
+        inHand -= messages.length - (decisions?.length ?? 0);
+      }
       if (decisions === undefined) return;
       if (!reading.goesOn()) {
         inHand -= decisions.length;
