@@ -1,56 +1,11 @@
-// What only one command needs it loads itself: `abide check` asks in a script, and need not load a database.
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { addCheck, addLag } from './api-commands.ts';
-import { addConfig } from './config-commands.ts';
-import { addDoctor } from './doctor.ts';
-import { addAudit, addKeys, addStores } from './ledger-commands.ts';
+import { CommanderError, InvalidArgumentError } from 'commander';
 import { EXIT, fail } from './output.ts';
-import { addDemo, addServe, addWorker } from './running-commands.ts';
-import { addStack } from './stack-commands.ts';
-
-const program = new Command('abide')
-  .description(
-    "Records people's opt-outs, carries each to every store that could still reach the person, and proves that it arrived.",
-  )
-  .version('0.1.0')
-  .showHelpAfterError('(see abide --help)')
-  .exitOverride()
-  .addHelpText(
-    'after',
-    `
-Environment:
-  ABIDE_CONFIG     the configuration file (default: none, the embedded default runs)
-  ABIDE_DATA       the data folder (default .abide)
-  ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
-  ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
-  ABIDE_URL        where the API is, for lag, check and worker (default http://127.0.0.1:8080)
-  ABIDE_KEY        the API key for lag, check and worker
-  ABIDE_LOG        fatal, error, warn (default), info, debug, silent
-  PORT             the port to listen on (default 8080)
-
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already).`,
-  );
-
-for (const add of [
-  addServe,
-  addWorker,
-  addStack,
-  addDemo,
-  addLag,
-  addCheck,
-  addStores,
-  addKeys,
-  addAudit,
-  addDoctor,
-  addConfig,
-]) {
-  add(program);
-}
+import { createProgram } from './program.ts';
 
 // `abide audit | head`: whoever read has what they wanted.
 process.stdout.on('error', () => process.exit(EXIT.done));
 try {
-  await program.parseAsync();
+  await createProgram().parseAsync();
 } catch (error) {
   if (error instanceof InvalidArgumentError) {
     process.stderr.write(`abide: ${error.message}\n`);

@@ -107,7 +107,8 @@ const Tls = z.strictObject({
   key: PemFile.exactOptional(),
 });
 
-const File = z.strictObject({
+/** What abide.yaml may say, apart from what is in a stanza. */
+export const File = z.strictObject({
   source: z.enum(['pgoutput', 'kafka']).default('pgoutput').describe('How decisions travel'),
   database: PostgresUrl.optional().describe(
     'The ledger, as the role of the API; absent: embedded PostgreSQL',
