@@ -196,8 +196,11 @@ export function createRecorder({
     const batch: Pending[] = [];
     const waiting: Pending[] = [];
     const held = new Set<string>();
+    // What waits is shared among the free flights: one batch of everybody would leave this process idle while it is written,
+    // and the database idle while the next one is made.
+    const most = Math.min(BATCH, Math.ceil(queue.length / (FLIGHTS - flights)));
     for (const [n, item] of queue.entries()) {
-      if (batch.length === BATCH) {
+      if (batch.length === most) {
         waiting.push(...queue.slice(n));
         break;
       }
