@@ -8,12 +8,13 @@ import type {
 } from '../suppression/acknowledgement.ts';
 import type { Granted, Instant } from '../suppression/decision.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
-import { isRace } from './database.ts';
+import { isRace, isUnavailable } from './database.ts';
 import type { Pool } from './database.ts';
 import { LEASED, LEASE_IS_FREE } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 
 type Decided = {
+  store_id: number;
   seq: number;
   version: number;
   kind: SubjectKind;
@@ -29,35 +30,36 @@ type Decided = {
 
 // `decisions` is append-only and this sees committed rows alone: nothing uncommitted or foreign is ever acknowledged.
 const DECIDED = `
-  select d.seq, d.version, d.kind, d.subject_id, d.suppressed, d.granted,
+  select i.store_id, d.seq, d.version, d.kind, d.subject_id, d.suppressed, d.granted,
     exists (select from acknowledgements a
-            where a.store_id = $2 and a.generation = $3 and a.seq = d.seq offset 0) as settled,
+            where a.store_id = i.store_id and a.generation = i.generation and a.seq = d.seq offset 0) as settled,
     (select s.version from subjects s where s.id = d.subject_id offset 0) as newest,
     case when d.granted <> '{}' then (
       select o.version from decisions o
       where o.subject_id = d.subject_id and o.version < d.version
-        and exists (select from acknowledgements b where b.store_id = $2 and b.generation = $3 and b.seq = o.seq
-                    and b.outcome <> 'superseded' offset 0)
+        and exists (select from acknowledgements b where b.store_id = i.store_id and b.generation = i.generation
+                    and b.seq = o.seq and b.outcome <> 'superseded' offset 0)
       order by o.version desc limit 1
     ) end as acknowledged_version
-  from decisions d where d.seq = any ($1::bigint[])`;
+  from unnest($1::smallint[], $2::int[], $3::bigint[]) as i (store_id, generation, seq)
+  cross join lateral (select * from decisions d where d.seq = i.seq offset 0) d`;
 
-// Everything that follows from one report. Older decisions of a subject are superseded here and nowhere else: in the
-// statement that inserts the acknowledgement of the newer one. They are found by walking down the versions while their
-// sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
+// Everything that follows from the reports of some stores. Older decisions of a subject are superseded here and nowhere
+// else: in the statement that inserts the acknowledgement of the newer one. They are found by walking down the versions
+// while their sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
 const SETTLE = `
   with at as materialized (select clock_timestamp() as now),
   input as materialized (
     select x.*, d.subject_id, d.recorded_at
-    from json_to_recordset($1) as x (seq bigint, version bigint, outcome text, held jsonb, attempts int, carried_by text,
-      evidence jsonb)
+    from json_to_recordset($1) as x (store_id smallint, generation int, worker text, seq bigint, version bigint,
+      outcome text, held jsonb, attempts int, carried_by text, evidence jsonb)
     cross join lateral (select subject_id, recorded_at from decisions d where d.seq = x.seq offset 0) d
-    where exists (select from stores s where s.id = $2 and s.generation = $3)
+    where exists (select from stores s where s.id = x.store_id and s.generation = x.generation)
   ),
   overtaken as (
-    select distinct on (o.seq) o.seq, o.version, o.recorded_at, i.carried_by
+    select distinct on (i.store_id, o.seq) i.store_id, i.generation, i.worker, o.seq, o.version, o.recorded_at, i.carried_by
     from input i
-    cross join stores s
+    cross join lateral (select * from stores s where s.id = i.store_id offset 0) s
     cross join lateral (
       with recursive older as (
         (select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from decisions o
@@ -72,47 +74,56 @@ const SETTLE = `
       union
       select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted
       from exceptions e cross join lateral (select * from decisions o where o.seq = e.seq offset 0) o
-      where e.subject_id = i.subject_id and e.store_id = $2 and e.generation = $3 and e.version < i.version
+      where e.subject_id = i.subject_id and e.store_id = i.store_id and e.generation = i.generation
+        and e.version < i.version
     ) o
-    where s.id = $2 and i.version > 1 and i.outcome in ('verified', 'applied')
+    where i.version > 1 and i.outcome in ('verified', 'applied')
       and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
       and not exists (
-        select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = o.seq offset 0)
-      and not exists (select from input same where same.seq = o.seq)
+        select from acknowledgements a
+        where a.store_id = i.store_id and a.generation = i.generation and a.seq = o.seq offset 0)
+      and not exists (select from input same where same.store_id = i.store_id and same.seq = o.seq)
   ),
   settled as (
     insert into acknowledgements (store_id, generation, seq, version, outcome, held, acknowledged_at, latency_ms,
                                   attempts, worker, carried_by, evidence)
-    select $2, $3, one.seq, one.version, one.outcome, one.held, at.now,
-           greatest(0, extract(epoch from at.now - one.recorded_at) * 1000), one.attempts, $4, one.carried_by, one.evidence
+    select one.store_id, one.generation, one.seq, one.version, one.outcome, one.held, at.now,
+           greatest(0, extract(epoch from at.now - one.recorded_at) * 1000), one.attempts, one.worker, one.carried_by,
+           one.evidence
     from at, (
-      select seq, version, outcome, held, recorded_at, attempts, carried_by, evidence from input
+      select store_id, generation, worker, seq, version, outcome, held, recorded_at, attempts, carried_by, evidence
+      from input
       union all
-      select seq, version, 'superseded', null, recorded_at, 0, carried_by, null from overtaken
-      order by seq
+      select store_id, generation, worker, seq, version, 'superseded', null, recorded_at, 0, carried_by, null
+      from overtaken
+      order by store_id, seq
     ) one
     on conflict do nothing
-    returning seq, outcome, latency_ms, carried_by, acknowledged_at
+    returning store_id, generation, seq, outcome, latency_ms, carried_by, acknowledged_at
   ),
   cleared as (
     delete from exceptions e
-    where e.store_id = $2 and e.generation = $3 and e.seq = any (array(select seq from settled))
+    where e.store_id = any (array(select store_id from settled))
+      and e.generation = any (array(select generation from settled))
+      and e.seq = any (array(select seq from settled))
+      and exists (select from settled s
+                  where s.store_id = e.store_id and s.generation = e.generation and s.seq = e.seq)
   ),
   measured as (
     insert into latency_buckets as b (store_id, minute, bucket, count, max_ms)
-    select $2, date_trunc('minute', acknowledged_at), bucket, count(*), max(latency_ms)
+    select store_id, date_trunc('minute', acknowledged_at), bucket, count(*), max(latency_ms)
     from (select *, round(ln(greatest(latency_ms, 0.1)) * 50)::smallint as bucket from settled
           where carried_by <> 'backfill') timed
-    group by 2, 3 order by 2, 3
+    group by 1, 2, 3 order by 1, 2, 3
     on conflict (store_id, minute, bucket)
       do update set count = b.count + excluded.count, max_ms = greatest(b.max_ms, excluded.max_ms)
   ),
   counted as (
     insert into carried as c (store_id, carried_by, count)
-    select $2, carried_by, count(*) from settled where outcome <> 'superseded' group by carried_by order by carried_by
+    select store_id, carried_by, count(*) from settled where outcome <> 'superseded' group by 1, 2 order by 1, 2
     on conflict (store_id, carried_by) do update set count = c.count + excluded.count
   )
-  select seq, outcome, latency_ms, carried_by from settled`;
+  select store_id, seq, outcome, latency_ms, carried_by from settled`;
 
 /** Latency buckets are 2 % wide: bucket = round(50 ln(ms)). */
 export const bucketMs = (bucket: number): number => Math.exp(bucket / 50);
@@ -246,7 +257,7 @@ function holdsWhatWasLifted(
 }
 
 /** What each worker last said of itself, and until when that need not be written again; of this process. */
-export type SignsOfLife = Map<string, { readonly said: string; readonly until: number }>;
+type SignsOfLife = Map<string, { readonly said: string; readonly until: number }>;
 
 const SIGN_OF_LIFE_MS = 1_000;
 const SIGNS_MAX = 10_000;
@@ -278,61 +289,149 @@ async function noteSignOfLife(
   signs.set(name, { said, until: now + SIGN_OF_LIFE_MS });
 }
 
-/** Takes a worker's report: sign of life and lease, acknowledgements, failures. Idempotent. `raise` heals a store that is ahead. */
-export async function acknowledge(
-  pool: Pool,
+/** More than this in one report is a batch of its own: a store that catches up makes no other one wait. */
+const TOGETHER_MAX = 100;
+
+type Pending = {
+  readonly store: RegisteredStore;
+  readonly worker: string;
+  readonly acknowledgements: readonly Acknowledgement[];
+  readonly resolve: (believed: Believed) => void;
+  readonly reject: (error: unknown) => void;
+};
+type Believed = { readonly judged: Judged; readonly settled: readonly Settled[] };
+
+/** Takes a worker's report: sign of life and lease, acknowledgements, failures. Idempotent. */
+export type Acknowledge = (
   store: RegisteredStore,
   report: AcknowledgementReport,
-  { signs, raise }: { signs: SignsOfLife; raise: (subjectId: string, above: number) => Promise<void> },
-): Promise<AcknowledgementAnswer & { readonly settled: readonly Settled[] }> {
-  const { worker, acknowledgements } = report;
-  await noteSignOfLife(pool, store, report, signs);
-  if (acknowledgements.length === 0) return { accepted: 0, duplicate: 0, rejected: [], settled: [] };
-  if (report.generation !== store.generation) {
-    const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));
-    return { accepted: 0, duplicate: 0, rejected, settled: [] };
-  }
-  // The same decision twice in one report counts once.
-  const unique = [...new Map(acknowledgements.map((one) => [one.seq, one])).values()];
-  const { rows } = await pool.query<Decided>({
-    name: 'acknowledge-decided',
-    text: DECIDED,
-    values: [unique.map((one) => one.seq), store.id, store.generation],
-  });
-  const judged = judge(unique, new Map(rows.map((row) => [row.seq, row])), store);
-  const settled = judged.settle.length === 0 ? [] : await settle(pool, store, worker.id, judged.settle);
-  if (judged.park.length > 0) {
-    const parked = judged.park.map(({ seq, outcome, code, attempts }) => ({
-      seq,
-      outcome,
-      code: code ?? null,
-      attempts,
-    }));
-    await pool.query({
-      name: 'park',
-      text: PARK,
-      values: [JSON.stringify(parked), store.id, store.generation],
+) => Promise<AcknowledgementAnswer & { readonly settled: readonly Settled[] }>;
+
+/**
+ * Reports of several stores that come at one time are settled together: while one statement is under way, the next ones
+ * gather. `raise` heals a store that is ahead.
+ */
+export function createAcknowledge(
+  pool: Pool,
+  raise: (subjectId: string, above: number) => Promise<void>,
+): Acknowledge {
+  const signs: SignsOfLife = new Map();
+  let queue: Pending[] = [];
+  let underWay = false;
+
+  function gather(): void {
+    if (underWay || queue.length === 0) return;
+    underWay = true;
+    setImmediate(() => {
+      // A store once: of two reports of one decision, the second is a duplicate.
+      const batch = [...new Map(queue.toReversed().map((one) => [one.store.id, one])).values()];
+      queue = queue.filter((one) => !batch.includes(one));
+      void believe(pool, batch).finally(() => {
+        underWay = false;
+        gather();
+      });
     });
   }
-  for (const [subjectId, version] of judged.ahead) await raise(subjectId, version);
-  const written = new Set(settled.map(({ seq }) => seq));
-  const raced = judged.settle.filter(({ seq }) => !written.has(seq)).length;
-  return {
-    accepted: judged.settle.length - raced + judged.park.length,
-    duplicate: acknowledgements.length - unique.length + judged.duplicate + raced,
-    rejected: judged.rejected,
-    settled,
+  const believed = (
+    store: RegisteredStore,
+    worker: string,
+    acknowledgements: readonly Acknowledgement[],
+  ): Promise<Believed> =>
+    new Promise((resolve, reject) => {
+      const pending = { store, worker, acknowledgements, resolve, reject };
+      if (acknowledgements.length > TOGETHER_MAX) void believe(pool, [pending]);
+      else {
+        queue.push(pending);
+        gather();
+      }
+    });
+
+  return async (store, report) => {
+    const { worker, acknowledgements } = report;
+    await noteSignOfLife(pool, store, report, signs);
+    if (acknowledgements.length === 0) return { accepted: 0, duplicate: 0, rejected: [], settled: [] };
+    if (report.generation !== store.generation) {
+      const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));
+      return { accepted: 0, duplicate: 0, rejected, settled: [] };
+    }
+    // The same decision twice in one report counts once.
+    const unique = [...new Map(acknowledgements.map((one) => [one.seq, one])).values()];
+    const { judged, settled } = await believed(store, worker.id, unique);
+    if (judged.park.length > 0) {
+      const parked = judged.park.map(({ seq, outcome, code, attempts }) => ({
+        seq,
+        outcome,
+        code: code ?? null,
+        attempts,
+      }));
+      await pool.query({
+        name: 'park',
+        text: PARK,
+        values: [JSON.stringify(parked), store.id, store.generation],
+      });
+    }
+    for (const [subjectId, version] of judged.ahead) await raise(subjectId, version);
+    const written = new Set(settled.map(({ seq }) => seq));
+    const raced = judged.settle.filter(({ seq }) => !written.has(seq)).length;
+    return {
+      accepted: judged.settle.length - raced + judged.park.length,
+      duplicate: acknowledgements.length - unique.length + judged.duplicate + raced,
+      rejected: judged.rejected,
+      settled,
+    };
   };
 }
 
+/** Answers every report of a batch; where they fail together, each goes alone, so that none fails for another's sake. */
+async function believe(pool: Pool, batch: readonly Pending[]): Promise<void> {
+  try {
+    const decided = await readDecided(pool, batch);
+    const judged = batch.map((one) =>
+      judge(one.acknowledgements, decided.get(one.store.id) ?? new Map<number, Decided>(), one.store),
+    );
+    const settled = await settle(
+      pool,
+      batch.map((one, n) => ({ ...one, acknowledgements: judged[n]!.settle })),
+    );
+    for (const [n, one] of batch.entries())
+      one.resolve({ judged: judged[n]!, settled: settled.get(one.store.id) ?? [] });
+  } catch (error) {
+    if (batch.length === 1 || isUnavailable(error)) for (const one of batch) one.reject(error);
+    else for (const one of batch) await believe(pool, [one]);
+  }
+}
+
+/** By store and sequence number. */
+async function readDecided(
+  pool: Pool,
+  batch: readonly Pending[],
+): Promise<ReadonlyMap<number, ReadonlyMap<number, Decided>>> {
+  const asked = batch.flatMap(({ store, acknowledgements }) =>
+    acknowledgements.map(({ seq }) => ({ id: store.id, generation: store.generation, seq })),
+  );
+  const { rows } = await pool.query<Decided>({
+    name: 'acknowledge-decided',
+    text: DECIDED,
+    values: [
+      asked.map(({ id }) => id),
+      asked.map(({ generation }) => generation),
+      asked.map(({ seq }) => seq),
+    ],
+  });
+  const byStore = Map.groupBy(rows, (row) => row.store_id);
+  return new Map([...byStore].map(([id, decided]) => [id, new Map(decided.map((row) => [row.seq, row]))]));
+}
+
+/** What was settled, by store. */
 async function settle(
   pool: Pool,
-  store: RegisteredStore,
-  worker: string,
-  acknowledgements: readonly Acknowledgement[],
-): Promise<readonly Settled[]> {
-  const input = JSON.stringify(
+  batch: readonly Pick<Pending, 'store' | 'worker' | 'acknowledgements'>[],
+): Promise<ReadonlyMap<number, readonly Settled[]>> {
+  const input = batch.flatMap(({ store, worker, acknowledgements }) =>
     acknowledgements.map((one) => ({
+      store_id: store.id,
+      generation: store.generation,
+      worker,
       seq: one.seq,
       version: one.version,
       outcome: one.outcome,
@@ -342,24 +441,29 @@ async function settle(
       evidence: one.evidence,
     })),
   );
+  if (input.length === 0) return new Map();
+  const text = JSON.stringify(input);
   for (let attempt = 1; ; attempt += 1) {
     try {
       const { rows } = await pool.query<{
+        store_id: number;
         seq: number;
         outcome: string;
         latency_ms: number;
         carried_by: string;
-      }>({
-        name: 'settle',
-        text: SETTLE,
-        values: [input, store.id, store.generation, worker],
-      });
-      return rows.map((row) => ({
-        seq: row.seq,
-        outcome: row.outcome,
-        latencyMs: row.latency_ms,
-        carriedBy: row.carried_by,
-      }));
+      }>({ name: 'settle', text: SETTLE, values: [text] });
+      const settled = Map.groupBy(rows, (row) => row.store_id);
+      return new Map(
+        [...settled].map(([id, own]) => [
+          id,
+          own.map((row) => ({
+            seq: row.seq,
+            outcome: row.outcome,
+            latencyMs: row.latency_ms,
+            carriedBy: row.carried_by,
+          })),
+        ]),
+      );
     } catch (error) {
       // Two API processes that acknowledge for one store may deadlock on a histogram row; nothing was written.
       if (!isRace(error) || attempt === 5) throw error;

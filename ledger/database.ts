@@ -48,6 +48,7 @@ const SETTINGS = [
   // A bitmap has no order: with one, a page of outstanding decisions reads the whole backlog and sorts it (39 ms a page
   // of 20,000 outstanding, and growing with them) where the index gives the first 2,000 and stops.
   ['enable_bitmapscan', 'off'],
+  ['plan_cache_mode', 'force_generic_plan'],
   // Neither compiling a statement nor starting workers for it ever pays.
   ['jit', 'off'],
   ['max_parallel_workers_per_gather', '0'],

@@ -1,8 +1,8 @@
 // The ledger of one process: a pool, what is kept in memory of it, and the jobs that keep it moving.
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import type { SealingKey } from '../suppression/seal.ts';
-import { acknowledge } from './acknowledge.ts';
-import type { Settled, SignsOfLife } from './acknowledge.ts';
+import { createAcknowledge } from './acknowledge.ts';
+import type { Settled } from './acknowledge.ts';
 import { createAuthenticator, createKey, listKeys, revokeKey } from './api-keys.ts';
 import { readAudit } from './audit.ts';
 import { checkSendable } from './check-sendable.ts';
@@ -141,12 +141,11 @@ export async function openLedger({
 
   const context = () => ({ ring, stores });
   const authenticate = createAuthenticator(pool);
-  const signs: SignsOfLife = new Map();
-  const raise = async (subjectId: string, above: number): Promise<void> => {
+  const acknowledge = createAcknowledge(pool, async (subjectId, above) => {
     await reissue(pool, { ring, transport }, subjectId, above);
     log.warn({ subjectId }, 'a store is ahead of the ledger: its subject is decided again');
     recorded.ring();
-  };
+  });
   const recorder = createRecorder({
     pool,
     ring,
@@ -193,7 +192,7 @@ export async function openLedger({
             rejected: report.acknowledgements.map(({ seq }) => ({ seq, code: 'not_due' as const })),
           };
         }
-        const { settled, ...answer } = await acknowledge(pool, store, report, { signs, raise });
+        const { settled, ...answer } = await acknowledge(store, report);
         if (settled.length > 0) {
           watch.settled(
             store.name,
