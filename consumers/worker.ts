@@ -733,20 +733,28 @@ export function startWorker({
     reporting.wake();
   }
 
-  /** Natural batches: while one report is under way the next gather. At least one a second, as a sign of life. */
+  /**
+   * Natural batches: while one report is under way the next gather. Once a second one with nothing in it goes first, busy or
+   * not: it is the sign of life, and it alone takes a store's lease that became free.
+   */
   async function reportAlways(): Promise<void> {
+    let signDueAt = -Infinity;
     while (!finished || reports.length > 0) {
-      if (reports.length === 0) await reporting.wait(SIGN_OF_LIFE_MS);
+      const waitMs = generation === undefined ? SIGN_OF_LIFE_MS : signDueAt - performance.now();
+      if (reports.length === 0 && waitMs > 0) await reporting.wait(waitMs);
+      const isSign = !finished && performance.now() >= signDueAt;
       // Before the ledger was ever read there is nothing to say that it would understand.
-      const of = reports[0]?.generation ?? generation;
+      const of = isSign ? generation : reports[0]?.generation;
       if (of === undefined) continue;
-      const batch = reports.splice(
-        0,
-        Math.min(
-          REPORT_MAX,
-          countWhile(reports, (one) => one.generation === of),
-        ),
-      );
+      const batch = isSign
+        ? []
+        : reports.splice(
+            0,
+            Math.min(
+              REPORT_MAX,
+              countWhile(reports, (one) => one.generation === of),
+            ),
+          );
       try {
         const answer = await ledger.acknowledge(
           {
@@ -756,6 +764,7 @@ export function startWorker({
           },
           AbortSignal.timeout(REPORT_MS_MAX),
         );
+        if (isSign) signDueAt = performance.now() + SIGN_OF_LIFE_MS;
         accepted(batch, answer.rejected);
       } catch (error) {
         reports.unshift(...batch);

@@ -587,3 +587,16 @@ test('a paused store is told nothing, whatever the stream brings, and all of it 
     'catch_up',
   ]);
 });
+
+// A free lease is taken by a report with nothing in it: a worker that always had something to say never took over.
+test('a worker that is busy all the time gives its sign of life all the same, once a second', async () => {
+  await using t = carry();
+  const empty = (): number =>
+    t.ledger.reports.filter(({ acknowledgements }) => acknowledgements.length === 0).length;
+  await eventually(() => expect(empty()).toBe(1));
+  await eventually(async () => {
+    await t.commit(decided('ada'));
+    expect(empty()).toBe(2);
+  });
+  expect(t.ledger.acknowledgements.length).toBeGreaterThan(10);
+});
