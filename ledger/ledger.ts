@@ -98,7 +98,14 @@ export type RecordAnswer = {
   readonly optOutId: string;
   /** Undefined where nothing new was decided. */
   readonly decision:
-    { readonly seq: number; readonly subject: Subject; readonly recordedAt: Instant } | undefined;
+    | {
+        readonly seq: number;
+        readonly subject: Subject;
+        readonly recordedAt: Instant;
+        /** The required stores that must hold it. */
+        readonly awaited: readonly string[];
+      }
+    | undefined;
 };
 
 /** An opt-out as its client reads it back. */

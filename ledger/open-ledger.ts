@@ -158,7 +158,11 @@ export async function openLedger({
   const watch = createPropagationWatch((ids) => propagationOf(pool, stores, ids));
 
   return {
-    record: (intent, render) => recorder.record(intent, render),
+    record: async (intent, render) => {
+      const answer = await recorder.record(intent, render);
+      if (answer.decision !== undefined) watch.expect(answer.optOutId, answer.decision);
+      return answer;
+    },
     findOptOut: (id) => asked(() => findOptOut(pool, context(), id)),
     listOptOuts: (filter) => asked(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => asked(() => lookupSubject(pool, context(), subject)),

@@ -164,24 +164,36 @@ export async function propagationOf(
   return answers;
 }
 
-/** A fresh opt-out's propagation: nobody has confirmed yet. `covering`: the stores for which its decision is due. */
+/** A fresh opt-out's propagation: no required store has confirmed yet. `isDueTo`: whether its decision is due to a store. */
 export const begunPropagation = (
   stores: readonly RegisteredStore[],
   asked: readonly string[],
   kind: SubjectKind,
   isDueTo: (store: RegisteredStore) => boolean,
+  recordedAt: Instant,
 ): Propagation => {
   const required = stores.filter(
     (store) => store.required && store.retiredAt === undefined && isDueTo(store),
-  ).length;
+  );
   return {
     seq: 0,
-    state: required === 0 ? 'uncovered' : 'pending',
-    required,
+    state: required.length === 0 ? 'uncovered' : 'pending',
+    required: required.length,
     confirmed: 0,
     verified: 0,
     uncovered: uncoveredChannels(stores, asked, kind),
     firstCompletedAt: undefined,
-    stores: [],
+    stores: required.map(({ name }) => ({
+      store: name,
+      required: true,
+      state: 'pending',
+      recordedAt,
+      appliedAt: undefined,
+      verifiedAt: undefined,
+      acknowledgedAt: undefined,
+      latencyMs: undefined,
+      attempts: undefined,
+      reason: undefined,
+    })),
   };
 };

@@ -456,8 +456,12 @@ export function createRecorder({
 
     function begun(optOut: OptOut, item: Pending, state: SubjectState): Propagation {
       const { kind } = item.intent.subject;
-      return begunPropagation(registered, optOut.requestedScopes, kind, (store) =>
-        isDue({ kind, suppressed: since(state), granted: state.granted }, store),
+      return begunPropagation(
+        registered,
+        optOut.requestedScopes,
+        kind,
+        (store) => isDue({ kind, suppressed: since(state), granted: state.granted }, store),
+        optOut.recordedAt,
       );
     }
 
@@ -472,6 +476,7 @@ export function createRecorder({
       const status = recorded.outcome === 'recorded' ? 201 : 200;
       const full = { ...recorded, propagation: propagation ?? older.get(recorded.optOut.id) };
       if (full.propagation === undefined) throw new Error('an opt-out without a decision');
+      const awaited = full.propagation.stores.map(({ store }) => store);
       const body = item.render(full as Recorded);
       if (item.keyHex !== undefined) {
         const optOutId = recorded.optOut.id;
@@ -502,6 +507,7 @@ export function createRecorder({
                   seq: seqs.get(recorded.optOut.id)!,
                   subject: item.intent.subject,
                   recordedAt: recorded.optOut.recordedAt,
+                  awaited,
                 }
               : undefined,
         }),

@@ -5,10 +5,12 @@ import type { Propagation, StorePropagation } from './ledger.ts';
 
 /** How soon another process' acknowledgement is noticed. */
 const POLL_MS = 100;
-/** Decisions settled last, at least so many, so that one settled between a look and the wait after it is not missed. */
+/** At least so many are remembered of what was recorded and settled last. */
 const REMEMBERED = 5_000;
 
 export type PropagationWatch = {
+  /** An opt-out was recorded here: whoever waits for it need not look before these stores have settled it. */
+  expect(optOutId: string, decision: { readonly seq: number; readonly awaited: readonly string[] }): void;
   /** Stores settled these decisions just now. */
   settled(store: string, seqs: readonly number[]): void;
   /** The propagation once it is no longer pending, or of when the time is over or nobody waits any more. */
@@ -18,10 +20,9 @@ export type PropagationWatch = {
 export function createPropagationWatch(
   look: (optOutIds: readonly string[]) => Promise<ReadonlyMap<string, Propagation>>,
 ): PropagationWatch {
-  // Two halves, of which the older one is dropped whole: deleting the oldest of a Map one by one costs microseconds each.
-  let recent = new Map<number, Set<string>>();
-  let earlier = new Map<number, Set<string>>();
-  const settledBy = (seq: number): ReadonlySet<string> | undefined => recent.get(seq) ?? earlier.get(seq);
+  // What was settled last, so that a decision settled between a look and the wait after it is not missed.
+  const settledBy = rememberLast<number, ReadonlySet<string>>();
+  const expected = rememberLast<string, { seq: number; awaited: readonly string[] }>();
   const waiting = new Map<number, Set<() => void>>();
   const lookAt = gather(look);
 
@@ -32,7 +33,7 @@ export function createPropagationWatch(
     signal: AbortSignal,
   ): Promise<void> {
     const all = (): boolean =>
-      stores.every((store) => settledBy(seq)?.has(store) === true && !known.has(store));
+      stores.every((store) => settledBy.get(seq)?.has(store) === true && !known.has(store));
     if (all() || signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       const woken = waiting.get(seq) ?? new Set();
@@ -53,18 +54,22 @@ export function createPropagationWatch(
   }
 
   return {
+    expect: (optOutId, { seq, awaited }) => {
+      if (awaited.length > 0) expected.set(optOutId, { seq, awaited });
+    },
     settled: (store, seqs) => {
       for (const seq of seqs) {
-        recent.set(seq, new Set([...(settledBy(seq) ?? []), store]));
-        if (recent.size >= REMEMBERED) {
-          earlier = recent;
-          recent = new Map();
-        }
+        settledBy.set(seq, new Set([...(settledBy.get(seq) ?? []), store]));
         for (const wake of [...(waiting.get(seq) ?? [])]) wake();
       }
     },
     wait: async (id, waitMs, signal) => {
       const until = performance.now() + waitMs;
+      const fresh = expected.get(id);
+      if (fresh !== undefined && waitMs > 0) {
+        const { seq, awaited: stores } = fresh;
+        await untilSettled({ seq, stores, known: new Set() }, Math.min(waitMs, POLL_MS), signal);
+      }
       // Settled before the last look, which shows whether it counted: another generation's does not.
       let known: ReadonlySet<string> = new Set();
       for (;;) {
@@ -75,8 +80,23 @@ export function createPropagationWatch(
         const { seq } = propagation;
         const stores = propagation.stores.filter(isAwaited).map(({ store }) => store);
         await untilSettled({ seq, stores, known }, Math.min(left, POLL_MS), signal);
-        known = new Set(settledBy(seq));
+        known = new Set(settledBy.get(seq));
       }
+    },
+  };
+}
+
+/** A map of what was set last, in two halves of which the older is dropped whole: one by one costs microseconds each. */
+function rememberLast<Key, Value>() {
+  let recent = new Map<Key, Value>();
+  let earlier = new Map<Key, Value>();
+  return {
+    get: (key: Key): Value | undefined => recent.get(key) ?? earlier.get(key),
+    set: (key: Key, value: Value): void => {
+      recent.set(key, value);
+      if (recent.size < REMEMBERED) return;
+      earlier = recent;
+      recent = new Map();
     },
   };
 }

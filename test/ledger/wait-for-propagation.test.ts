@@ -68,6 +68,25 @@ test('what settles while the ledger is looked at is not missed', async () => {
   expect(ledger.looks).toBe(2);
 });
 
+test('what was recorded here is looked at when its stores have settled it, and not before', async () => {
+  const { ledger, watch, settle } = oneOptOut({ crm: 'pending', mail: 'pending' });
+  watch.expect('a', { seq: SEQ, awaited: ['crm', 'mail'] });
+  settle('crm');
+  const waiting = watch.wait('a', 10_000, signal());
+  await tick();
+  expect(ledger.looks).toBe(0);
+  settle('mail');
+  expect((await waiting).state).toBe('complete');
+  expect(ledger.looks).toBe(1);
+});
+
+test('what was recorded here and settled by another process is found by looking', async () => {
+  const { ledger, watch } = oneOptOut({ crm: 'verified' });
+  watch.expect('a', { seq: SEQ, awaited: ['crm'] });
+  expect((await watch.wait('a', 10_000, signal())).state).toBe('complete');
+  expect(ledger.looks).toBe(1);
+});
+
 test("another process' acknowledgement is noticed by looking again", async () => {
   const { ledger, watch } = oneOptOut({ crm: 'pending' });
   ledger.beforeAnswer = () => {
