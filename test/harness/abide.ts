@@ -17,6 +17,8 @@ export type AbideProcess = AsyncDisposable & {
   readonly key: string;
   readonly dataFolder: string;
   readonly pid: number;
+  /** False once it has ended, by whatever. */
+  readonly isRunning: boolean;
   /** Everything that it has printed so far, through every start. */
   readonly output: string;
   databaseUrl(database: string): string;
@@ -136,6 +138,9 @@ export async function startAbide({
     dataFolder: folder,
     get pid() {
       return running!.child.pid!;
+    },
+    get isRunning() {
+      return running!.child.exitCode === null && running!.child.signalCode === null;
     },
     get output() {
       return before + (running?.output() ?? '');

@@ -54,6 +54,8 @@ test.each([
   async (name, kill) => {
     const before = await ledgerCounts();
     const truth = watchTruth(system);
+    // One store is away all the while: there is always something that the lag must not hide.
+    system.stores.sessions.setFault('refuse');
     /** Address → the ids that its answers named. */
     const answered = new Map<string, Set<string>>();
     let answers = 0;
@@ -90,8 +92,10 @@ test.each([
     }
     stopping = true;
     await Promise.all(clients);
+    system.stores.sessions.setFault('none');
 
     await eventually(async () => {
+      if (!system.abide.isRunning) throw new Error(`Abide ended:\n${system.abide.output.slice(-4_000)}`);
       const lag = await system.lag();
       expect(lag.stores.map(({ store, outstanding, status }) => [store, outstanding, status])).toEqual(
         [...STORES].sort().map((store) => [store, 0, 'ok']),
