@@ -45,7 +45,7 @@ export function stopOnSignal(
     },
     async ({ err }) => {
       why ??= 'close';
-      if (err !== undefined) process.stderr.write(`abide: ${err.message}\n`);
+      if (err !== undefined) logOf().error({ error: err }, 'an error that nobody caught, a defect: stopping');
       else print(`${why}: stopping, what is under way is finished first`);
       hurry();
       // A start that failed has stopped what it had started, and says why itself.

@@ -44,6 +44,7 @@ export async function runDemo({
   signal.throwIfAborted();
   const server = await findEmbeddedPostgres(dataFolder);
   const admin = new pg.Client(server!.superuserUrl);
+  admin.on('error', () => undefined);
   await admin.connect();
   undone.defer(() => admin.end());
 

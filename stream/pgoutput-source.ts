@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import { LogicalReplicationService, PgoutputPlugin } from 'pg-logical-replication';
+import { PgoutputPlugin } from 'pg-logical-replication';
 import type { Decision } from '../suppression/decision.ts';
 import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
 import type { ChangeListener, ChangeSource } from './change-source.ts';
@@ -29,17 +29,31 @@ type Message =
   | { tag: 'insert'; relation: { name: string }; new: unknown }
   | { tag: string };
 
-/** Makes the slot on the very connection that then replicates: a temporary slot belongs to it. */
-class TemporarySlotPlugin extends PgoutputPlugin {
-  override async start(client: pg.Client, slotName: string, _lastLsn: string): Promise<unknown> {
-    // A session that waits for others' transactions does not notice that its client has gone unless it is told to look;
-    // it begins to look with the statement after this one. Some systems cannot look.
-    await client.query("set client_connection_check_interval = '1s'").catch(() => undefined);
-    await client.query('select');
-    await client.query(`CREATE_REPLICATION_SLOT "${slotName}" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT`);
-    return await super.start(client, slotName, '0/0');
-  }
-  /** What the parser throws nobody would catch: it would end the process. Its text may quote the row. */
+/** What the driver does not declare of a connection in copy mode. */
+type ReplicationConnection = pg.Connection & { sendCopyFromChunk(chunk: Buffer): void };
+
+/** PostgreSQL's "Streaming Replication Protocol": what may come in CopyData, and what is sent back. */
+const XLOG_DATA = 0x77;
+const XLOG_DATA_HEADER_BYTES = 25;
+const KEEPALIVE = 0x6b;
+const KEEPALIVE_ASKS_AT = 17;
+const STATUS_UPDATE = 0x72;
+
+/** Written, flushed and applied up to there; the time of sending, which the server only shows, is left out. */
+function statusUpdate(lsn: bigint, pleaseAnswer: boolean): Buffer {
+  const message = Buffer.alloc(34);
+  message.writeUInt8(STATUS_UPDATE, 0);
+  for (const offset of [1, 9, 17]) message.writeBigUInt64BE(lsn, offset);
+  message.writeUInt8(pleaseAnswer ? 1 : 0, 33);
+  return message;
+}
+
+/** As PostgreSQL writes a position: two halves in hexadecimal. */
+const toText = (lsn: bigint): string =>
+  `${(lsn >> 32n).toString(16)}/${(lsn & 0xffffffffn).toString(16)}`.toUpperCase();
+
+/** What the parser throws would leave through a socket's event and end the process. Its text may quote the row. */
+class ForgivingPlugin extends PgoutputPlugin {
   override parse(buffer: Buffer): ReturnType<PgoutputPlugin['parse']> {
     try {
       return super.parse(buffer);
@@ -91,19 +105,27 @@ export function createPgoutputSource({
     }
   }
 
-  /** One connection's life; resolves when it ended, rejects where it failed. */
+  /**
+   * One connection's life: rejects with what ended it. The library's own service is not used: it listens for errors only
+   * some time after its connection is made, and one that came in between ended the process.
+   */
   async function replicate(listener: ChangeListener): Promise<void> {
-    const service = new LogicalReplicationService(
-      {
-        connectionString: url,
-        connectionTimeoutMillis: CONNECT_MS_MAX,
-        // Making the slot may rightly take for ever; only TCP can tell then whether anybody is there.
-        keepAlive: true,
-        keepAliveInitialDelayMillis: 10_000,
-        application_name: 'abide stream',
-      },
-      { acknowledge: { auto: false, timeoutSeconds: 10 } },
-    );
+    const config = {
+      connectionString: url,
+      connectionTimeoutMillis: CONNECT_MS_MAX,
+      // Making the slot may rightly take for ever; only TCP can tell then whether anybody is there.
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
+      application_name: 'abide stream',
+      replication: 'database',
+    };
+    const client = new pg.Client(config);
+    const connection = client.connection as ReplicationConnection;
+    const failed = Promise.withResolvers<never>();
+    failed.promise.catch(() => undefined);
+    client.on('error', failed.reject);
+    client.on('end', () => failed.reject(new Error('the replication connection ended')));
+
     let held: Decision[] = [];
     const deliver = (): void => {
       if (held.length === 0) return;
@@ -119,24 +141,7 @@ export function createPgoutputSource({
         'a row on the stream cannot be read, the ledger will drive its decision',
       );
     };
-    let isStreaming = false;
-    const failed = Promise.withResolvers<never>();
-    failed.promise.catch(() => undefined);
-    service.on('error', (error: Error) => failed.reject(error));
-    service.on('start', () => {
-      heardAt = performance.now();
-      isStreaming = true;
-      status = 'ok';
-      listener.live();
-    });
-    service.on('heartbeat', (lsn: string, _at: number, shouldRespond: boolean) => {
-      heardAt = performance.now();
-      position = lsn;
-      if (shouldRespond) void service.acknowledge(lsn);
-    });
-    service.on('data', (lsn: string, message: Message) => {
-      heardAt = performance.now();
-      position = lsn;
+    const take = (message: Message): void => {
       if (message.tag === 'commit') deliver();
       else if (message.tag === 'unreadable') park();
       else if ('relation' in message && message.tag === 'insert' && message.relation.name === 'decisions') {
@@ -147,27 +152,55 @@ export function createPgoutputSource({
         }
         if (held.length >= HELD_MAX) deliver();
       }
+    };
+    const plugin = new ForgivingPlugin({ protoVersion: 1, publicationNames: [publication] });
+    let lsn = 0n;
+    connection.on('copyData', ({ chunk }: { chunk: Buffer }) => {
+      if (chunk[0] !== XLOG_DATA && chunk[0] !== KEEPALIVE) return;
+      heardAt = performance.now();
+      lsn = chunk.readBigUInt64BE(1);
+      position = toText(lsn);
+      if (chunk[0] === XLOG_DATA) take(plugin.parse(chunk.subarray(XLOG_DATA_HEADER_BYTES)));
+      else if (chunk[KEEPALIVE_ASKS_AT] === 1) connection.sendCopyFromChunk(statusUpdate(lsn, false));
     });
-    const silence = setInterval(() => {
+    let isStreaming = false;
+    connection.once('replicationStart', () => {
+      heardAt = performance.now();
+      isStreaming = true;
+      status = 'ok';
+      listener.live();
+    });
+    // The server keeps WAL until it is told that it may go, and says nothing where it has nothing to say.
+    const beat = setInterval(() => {
+      if (!isStreaming) return;
       const silentMs = performance.now() - heardAt;
-      if (!isStreaming || silentMs < silentMsMax / 3) return;
       if (silentMs > silentMsMax) failed.reject(new Error('the server fell silent'));
-      else if (position !== undefined) void service.acknowledge(position, true);
+      else connection.sendCopyFromChunk(statusUpdate(lsn, silentMs > silentMsMax / 3));
     }, silentMsMax / 6);
     const stop = (): void => failed.reject(new Error('stopped'));
     stopping.signal.addEventListener('abort', stop, { once: true });
+
+    async function stream(): Promise<void> {
+      await client.connect();
+      // A session that waits for others' transactions does not notice that its client has gone unless it is told to
+      // look; it begins to look with the statement after this one. Some systems cannot look.
+      await client.query("set client_connection_check_interval = '1s'").catch(() => undefined);
+      await client.query('select');
+      // On the very connection that then replicates: a temporary slot belongs to it.
+      const slot = `abide_${process.pid}_${randomBytes(4).toString('hex')}`;
+      await client.query(`CREATE_REPLICATION_SLOT "${slot}" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT`);
+      await plugin.start(client, slot, '0/0');
+    }
     try {
       status = 'catching_up';
-      const plugin = new TemporarySlotPlugin({ protoVersion: 1, publicationNames: [publication] });
-      const slot = `abide_${process.pid}_${randomBytes(4).toString('hex')}`;
-      await Promise.race([service.subscribe(plugin, slot), failed.promise]);
+      await Promise.race([stream(), failed.promise]);
       throw new Error('the replication connection ended');
     } finally {
-      clearInterval(silence);
+      clearInterval(beat);
       stopping.signal.removeEventListener('abort', stop);
-      service.removeAllListeners();
-      service.on('error', () => undefined);
-      await Promise.race([service.destroy(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(
+      connection.removeAllListeners('copyData');
+      // A half-open line never answers the goodbye.
+      await Promise.race([client.end(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(
         () => undefined,
       );
     }

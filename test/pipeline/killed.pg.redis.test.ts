@@ -26,10 +26,15 @@ const killAbide = async (): Promise<void> => {
 /** Nobody starts it again but Abide itself. */
 async function killDatabase(): Promise<void> {
   const file = join(system.abide.dataFolder, 'postgres/postmaster.pid');
-  const pid = async (): Promise<number> => Number((await readFile(file, 'utf8')).split('\n')[0]);
-  const killed = await pid();
+  const postmaster = async (): Promise<number> => {
+    const lines = (await readFile(file, 'utf8')).split('\n');
+    // Abide writes into the file as well before the new server does, which says so when it is ready.
+    expect(lines[7]?.trim()).toBe('ready');
+    return Number(lines[0]);
+  };
+  const killed = await eventually(postmaster, 30_000);
   process.kill(killed, 'SIGKILL');
-  await eventually(async () => expect(await pid()).not.toBe(killed), 30_000);
+  await eventually(async () => expect(await postmaster()).not.toBe(killed), 30_000);
 }
 
 /** Read by SQL of its own, past Abide. */
@@ -84,10 +89,16 @@ test.each([
         }
       }
     }
+    const expectRunning = (): void => {
+      if (!system.abide.isRunning) throw new Error(`Abide ended:\n${system.abide.output.slice(-4_000)}`);
+    };
     const clients = Array.from({ length: CLIENTS }, (_, n) => client(n));
     for (const between of ANSWERS_BETWEEN_KILLS) {
       const enough = answers + between;
-      await eventually(() => expect(answers).toBeGreaterThanOrEqual(enough), 30_000);
+      await eventually(() => {
+        expectRunning();
+        expect(answers).toBeGreaterThanOrEqual(enough);
+      }, 30_000);
       await kill();
     }
     stopping = true;
@@ -95,7 +106,7 @@ test.each([
     system.stores.sessions.setFault('none');
 
     await eventually(async () => {
-      if (!system.abide.isRunning) throw new Error(`Abide ended:\n${system.abide.output.slice(-4_000)}`);
+      expectRunning();
       const lag = await system.lag();
       expect(lag.stores.map(({ store, outstanding, status }) => [store, outstanding, status])).toEqual(
         [...STORES].sort().map((store) => [store, 0, 'ok']),

@@ -1,4 +1,6 @@
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
@@ -92,6 +94,53 @@ test('a slot does not outlive its connection, whoever ends it', async () => {
   await eventually(async () => expect(await slots()).not.toContain(slot));
   place.line.setFault('refuse');
   await place.expectNothingLeft?.();
+});
+
+const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
+const FIELDS = Buffer.from('SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0');
+const FATAL = Buffer.concat([Buffer.from([0x45, 0, 0, 0, FIELDS.length + 4]), FIELDS]);
+
+/** Lets the first replication connection end in the very packet that says it is made. */
+async function endAtOnce(to: { host: string; port: number }) {
+  let isDone = false;
+  const server = createServer((client) => {
+    const upstream = connect(to);
+    let replicates = false;
+    client.on('data', (chunk) => {
+      replicates ||= (chunk as Buffer).includes('abide stream');
+      upstream.write(chunk);
+    });
+    upstream.on('data', (chunk: Buffer) => {
+      if (isDone || !replicates || !chunk.subarray(-READY.length).equals(READY)) return client.write(chunk);
+      isDone = true;
+      upstream.destroy();
+      return client.end(Buffer.concat([chunk, FATAL]));
+    });
+    for (const [one, other] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const)
+      one.on('error', () => undefined).on('close', () => other.end());
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    port: (server.address() as AddressInfo).port,
+    isDone: () => isDone,
+    [Symbol.asyncDispose]: () => new Promise<void>((resolve) => server.close(() => resolve())),
+  };
+}
+
+test('a server that ends in the moment in which the connection is made ends nothing but the connection', async () => {
+  await using stack = new AsyncDisposableStack();
+  const db = stack.use(await freshDatabase());
+  const { hostname, port } = new URL(db.urls.replication);
+  const line = stack.use(await endAtOnce({ host: hostname, port: Number(port) }));
+  const url = Object.assign(new URL(db.urls.replication), { host: `127.0.0.1:${line.port}` }).href;
+  const source = stack.use(createPgoutputSource({ url, publication: 'abide', log: quiet }));
+  const hears = audience();
+  source.start(hears);
+  await eventually(() => expect(hears.said).toEqual(['57P01', 'live']));
+  expect(line.isDone()).toBe(true);
 });
 
 test('where wal_level is too low the ledger is polled, and one warning says what to do', async () => {
