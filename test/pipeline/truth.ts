@@ -2,9 +2,8 @@
 import { STORES } from './system.ts';
 import type { StoreName, System } from './system.ts';
 
-/** The lag may be answered from a cache this old; clocks are one machine's. */
-const CACHED_MS = 250;
-const ROUNDING_MS = 5;
+/** Clocks are one machine's, cut to milliseconds. */
+const ROUNDING_MS = 2;
 
 export type Truth = {
   /** An opt-out that was answered 2xx, just now. */
@@ -14,7 +13,7 @@ export type Truth = {
 };
 
 /**
- * Samples the lag without pause. Whatever was answered 2xx before a sample was asked for, and is not in a store after the
+ * Samples the lag again and again. Whatever was answered 2xx before a sample was asked for, and is not in a store after the
  * sample was answered, must be outstanding in it, and at least as old as it is. A sample that is refused or not answered
  * claims nothing.
  */
@@ -26,13 +25,12 @@ export function watchTruth(system: System): Truth {
   let stopping = false;
 
   async function sample(): Promise<void> {
-    const askedAt = Date.now();
     const oldest = new Map(STORES.map((name) => [name, [...open.get(name)!.entries()][0]]));
     const lag = await system.lag().catch(() => undefined);
     for (const [name, entry] of oldest) {
       if (entry === undefined) continue;
       const [email, answeredAt] = entry;
-      const held = await system.stores[name].held(email).catch(() => undefined);
+      const held = await system.stores[name].held(email);
       if (held?.includes('email') === true) {
         open.get(name)!.delete(email);
         continue;
@@ -40,7 +38,7 @@ export function watchTruth(system: System): Truth {
       if (lag === undefined) continue;
       samples += 1;
       const claimed = lag.stores.find(({ store }) => store === name)!;
-      const ageMs = askedAt - CACHED_MS - ROUNDING_MS - answeredAt;
+      const ageMs = Date.parse(lag.as_of) - ROUNDING_MS - answeredAt;
       if (ageMs <= 0) continue;
       telling += 1;
       const claimedMs = (claimed.oldest_outstanding_seconds ?? Infinity) * 1_000;
