@@ -66,6 +66,7 @@ export function openPool(
     application_name: name,
     connectionTimeoutMillis: 3_000,
     idleTimeoutMillis: 60_000,
+    pipeline: true,
     options: SETTINGS.map(([name, value]) => `-c ${name}=${value}`).join(' '),
   });
   pool.on('error', onError);
@@ -108,19 +109,24 @@ export const asLedgerError = (error: unknown): unknown =>
     ? new AbideError('ledger-unavailable', undefined, { cause: error, retryAfterSeconds: 1 })
     : error;
 
-/** Runs one transaction; rolls back and frees the client whatever happens. A client that broke is not reused. */
-export async function inTransaction<T>(
-  pool: Pool,
-  work: (client: Client) => Promise<T>,
-  begin = 'begin',
-): Promise<T> {
-  const client = await pool.connect();
-  let broken: Error | undefined;
-  try {
-    await client.query(begin);
+/** Runs one transaction; rolls back and frees the client whatever happens. */
+export const inTransaction = <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> =>
+  onClient(pool, async (client) => {
+    await client.query('begin');
     const result = await work(client);
     await client.query('commit');
     return result;
+  });
+
+/**
+ * Lends a client for work that begins and commits by itself; what it leaves open where it fails is rolled back. A client
+ * that broke is not reused.
+ */
+export async function onClient<T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    return await work(client);
   } catch (error) {
     await client.query('rollback').catch((rollbackError: unknown) => {
       broken = rollbackError instanceof Error ? rollbackError : new Error(String(rollbackError));
@@ -129,4 +135,23 @@ export async function inTransaction<T>(
   } finally {
     client.release(broken);
   }
+}
+
+/**
+ * Sends statements as one packet and waits for all of them: they run in this order, and one that fails does not keep the
+ * next from running. Each round trip costs both sides a system call and a wake-up, more than a small statement does.
+ */
+export async function together<T extends readonly Promise<unknown>[]>(
+  client: Client,
+  send: () => readonly [...T],
+): Promise<{ -readonly [I in keyof T]: Awaited<T[I]> }> {
+  const { stream } = (client as Client & Pick<pg.Client, 'connection'>).connection;
+  stream.cork();
+  let sent: readonly [...T];
+  try {
+    sent = send();
+  } finally {
+    stream.uncork();
+  }
+  return await Promise.all(sent);
 }

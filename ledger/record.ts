@@ -1,4 +1,5 @@
-// Recording: concurrent intents share one transaction of two statements. While it runs, the next ones gather; no timer.
+// Recording: concurrent intents share one transaction of two statements and two round trips: BEGIN travels with the
+// first, COMMIT with the second. While it runs, the next ones gather; no timer.
 //
 //   1. read what the idempotency keys say and lock the subjects, in match key order; then the database's clock.
 //   -. fold the batch in arrival order (pure): the second item of a subject sees what the first one made of it.
@@ -17,10 +18,11 @@ import type { SealingKey } from '../suppression/seal.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
 import {
   asLedgerError,
-  inTransaction,
   isLockTimeout,
   isRace,
   isUnavailable,
+  onClient,
+  together,
   toMilliseconds,
 } from './database.ts';
 import type { Client, Pool } from './database.ts';
@@ -51,8 +53,7 @@ const FLIGHTS = 2;
 const QUEUE = 10_000;
 const HOUR_MS = 3_600_000;
 
-const BEGIN =
-  "begin isolation level read committed; set local synchronous_commit = on; set local lock_timeout = '1s'";
+const BEGIN = "begin isolation level read committed; set local lock_timeout = '1s'";
 
 // The clock is read last in the list, after every lock was waited for; the transaction draws its id here, in a statement
 // before the one that takes sequence numbers (fence.ts).
@@ -235,15 +236,10 @@ export function createRecorder({
 
   async function recordOnce(batch: readonly Pending[]): Promise<void> {
     const settle: (() => void)[] = [];
-    const decisions = await inTransaction(
-      pool,
-      async (client) => {
-        settle.length = 0;
-        const opened = await lockAndRead(client, batch);
-        return await fold(client, batch, opened, settle);
-      },
-      BEGIN,
-    );
+    const decisions = await onClient(pool, async (client) => {
+      const [, opened] = await together(client, () => [client.query(BEGIN), lockAndRead(client, batch)]);
+      return await fold(client, batch, opened, settle);
+    });
     // Only here, after COMMIT returned, does anybody get a 2xx.
     for (const answer of settle) answer();
     if (decisions > 0) onRecorded(decisions);
@@ -535,7 +531,10 @@ export function createRecorder({
     }
 
     const seqs = new Map<string, number>();
-    if (rows.audited.length === 0) return 0;
+    if (rows.audited.length === 0) {
+      await client.query('commit');
+      return 0;
+    }
     const changed = [...subjects.entries()].filter(([, subject]) => subject.changed);
     const subjectRow = ([matchHex, subject]: [string, Subject]): object => {
       const address = addresses.get(matchHex);
@@ -560,24 +559,26 @@ export function createRecorder({
     const moved = changed.filter(([, subject]) => !subject.isNew);
     const newSubjects = JSON.stringify(changed.filter(([, subject]) => subject.isNew).map(subjectRow));
     const movedSubjects = JSON.stringify(moved.map(subjectRow));
-    const { rows: written } = await client.query<{ seq: number; opt_out_id: string }>({
-      name: 'record-write',
-      text: WRITE,
-      values: [
-        JSON.stringify(rows.decisions),
-        now,
-        transport.id,
-        newSubjects,
-        ring.pepperId,
-        movedSubjects,
-        JSON.stringify(rows.optOuts),
-        JSON.stringify(rows.bound),
-        JSON.stringify(rows.remembered),
-        JSON.stringify(rows.audited),
-        moved.map(([, subject]) => subject.id),
-        bytes.all(),
-      ],
-    });
+    const values = [
+      JSON.stringify(rows.decisions),
+      now,
+      transport.id,
+      newSubjects,
+      ring.pepperId,
+      movedSubjects,
+      JSON.stringify(rows.optOuts),
+      JSON.stringify(rows.bound),
+      JSON.stringify(rows.remembered),
+      JSON.stringify(rows.audited),
+      moved.map(([, subject]) => subject.id),
+      bytes.all(),
+    ];
+    // Where the first fails, the second rolls back.
+    const [{ rows: written }, { command }] = await together(client, () => [
+      client.query<{ seq: number; opt_out_id: string }>({ name: 'record-write', text: WRITE, values }),
+      client.query('commit'),
+    ]);
+    if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
     for (const row of written) seqs.set(row.opt_out_id, row.seq);
     return written.length;
   }
