@@ -19,6 +19,12 @@ export function logOf(otherwise = 'warn'): Log {
   return createLog(level);
 }
 
+/** Says so whatever the log's level is; what the error says goes through the log, which keeps addresses out. */
+function sayDefect(error: unknown): void {
+  process.stderr.write('abide: an error that nobody caught, which is a defect: stopping\n');
+  logOf().error({ error }, 'nobody caught this');
+}
+
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
 /**
@@ -41,11 +47,11 @@ export function stopOnSignal(
       logger: false,
       skip: [...SIGNALS],
       onTimeout: () => process.stderr.write(`abide: not stopped within ${STOP_MS_MAX / 1000} s\n`),
-      onSecondError: (error) => process.stderr.write(`abide: ${String(error)}\n`),
+      onSecondError: sayDefect,
     },
     async ({ err }) => {
       why ??= 'close';
-      if (err !== undefined) logOf().error({ error: err }, 'an error that nobody caught, a defect: stopping');
+      if (err !== undefined) sayDefect(err);
       else print(`${why}: stopping, what is under way is finished first`);
       hurry();
       // A start that failed has stopped what it had started, and says why itself.

@@ -1,6 +1,6 @@
 // What stops a start, said so that whoever reads it knows what to do; and who may leave while it runs.
 import { spawn } from 'node:child_process';
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -47,6 +47,27 @@ test('a port that is taken is named with what to do, and nothing is left running
     `abide: Cannot listen on 127.0.0.1 port ${port}: somebody else listens there; start with PORT=… or change`,
   );
   expect(await isThere(join(data, 'postgres/postmaster.pid'))).toBe(false);
+});
+
+test('an error that nobody catches stops it with everything that it started, and is said at every log level', async () => {
+  const example = await readFile(new URL('../../docs/examples/sqlite-store.ts', import.meta.url), 'utf8');
+  await writeFile(
+    join(folder, 'throws.ts'),
+    `${example}\nsetTimeout(() => { throw new Error('too late'); });\n`,
+  );
+  const text = `stores:\n  odd: { connector: ./throws.ts, file: ${join(folder, 'odd.db')}, scopes: [email] }\n`;
+  const args = ['serve', '--config', await config(text), '--data', join(folder, 'throws')];
+
+  for (const [level, reason] of [
+    ['silent', undefined],
+    ['error', '"message":"too late"'],
+  ] as const) {
+    const { code, output } = await runAbide(args, { PORT: '0', ABIDE_LOG: level });
+    expect(code).toBe(1);
+    expect(output).toContain('abide: an error that nobody caught, which is a defect: stopping');
+    if (reason !== undefined) expect(output).toContain(reason);
+  }
+  expect(await isThere(join(folder, 'throws/postgres/postmaster.pid'))).toBe(false);
 });
 
 test('a second start on the same folder is refused, and the first goes on', async () => {
