@@ -53,7 +53,8 @@ const FLIGHTS = 2;
 const QUEUE = 10_000;
 const HOUR_MS = 3_600_000;
 
-const BEGIN = "begin isolation level read committed; set local lock_timeout = '1s'";
+const BEGIN =
+  "begin isolation level read committed; set local synchronous_commit = on; set local lock_timeout = '1s'";
 
 // The clock is read last in the list, after every lock was waited for; the transaction draws its id here, in a statement
 // before the one that takes sequence numbers (fence.ts).
