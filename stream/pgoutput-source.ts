@@ -63,6 +63,11 @@ class ForgivingPlugin extends PgoutputPlugin {
   }
 }
 
+/** A half-open line never answers. */
+const sayGoodbye = async (client: pg.Client): Promise<void> => {
+  await Promise.race([client.end(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(() => undefined);
+};
+
 /** Reads publication `publication` as a role with REPLICATION. Never gives up, never throws after start(). */
 export function createPgoutputSource({
   url,
@@ -98,10 +103,7 @@ export function createPgoutputSource({
       return rows[0]?.level === 'logical';
     } finally {
       stopping.signal.removeEventListener('abort', stop);
-      // A half-open line never answers the goodbye.
-      await Promise.race([client.end(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(
-        () => undefined,
-      );
+      await sayGoodbye(client);
     }
   }
 
@@ -199,10 +201,7 @@ export function createPgoutputSource({
       clearInterval(beat);
       stopping.signal.removeEventListener('abort', stop);
       connection.removeAllListeners('copyData');
-      // A half-open line never answers the goodbye.
-      await Promise.race([client.end(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(
-        () => undefined,
-      );
+      await sayGoodbye(client);
     }
   }
 
