@@ -69,9 +69,9 @@ test('an embedded Abide: all is fine, then its ring, its store and its database 
   });
 });
 
-/** A start that makes ring and tables, and is gone again; what it printed. */
+/** A start without workers that makes ring and tables, and is gone again; what it printed. */
 async function runToReadyAndStop(env: Readonly<Record<string, string>>): Promise<string> {
-  const { child, ended, output } = spawnAbide(['serve'], env);
+  const { child, ended, output } = spawnAbide(['serve', '--no-workers'], env);
   await eventually(() => expect(output()).toMatch(/ready after|^abide: (?!starting|listening)/m), 30_000);
   child.kill('SIGTERM');
   expect(await ended).toBe(0);
