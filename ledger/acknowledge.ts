@@ -47,8 +47,13 @@ const DECIDED = `
 // Everything that follows from the reports of some stores. Older decisions of a subject are superseded here and nowhere
 // else: in the statement that inserts the acknowledgement of the newer one. They are found by walking down the versions
 // while their sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
+// Its commit does not wait for the disk: what a crash of the server takes from the last moments is outstanding again and
+// read back again, so the ledger never says more than the stores hold; and whatever is committed later with a wait, a mark
+// above all, is on disk only together with it.
 const SETTLE = `
-  with at as materialized (select clock_timestamp() as now),
+  with at as materialized (
+    select clock_timestamp() as now, set_config('synchronous_commit', 'off', true)
+  ),
   input as materialized (
     select x.*, d.subject_id, d.recorded_at
     from json_to_recordset($1) as x (store_id smallint, generation int, worker text, seq bigint, version bigint,
