@@ -170,7 +170,7 @@ export const File = z.strictObject({
 const STANZA = {
   connector: z
     .string()
-    .describe('What kind of store: postgres, redis, http, or the path of a file of your own, from ./'),
+    .describe('What kind of store: postgres, mysql, redis, http, or the path of a file of your own, from ./'),
   required: z.boolean().default(true).describe('Whether an opt-out is complete only with this store'),
   late_after_seconds: z
     .number()

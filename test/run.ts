@@ -38,6 +38,11 @@ type Kind = { readonly name: string; readonly needs: string; readonly isHere: ()
 const KINDS: Readonly<Record<string, Kind>> = {
   pg: { name: 'postgres', needs: 'PostgreSQL, embedded', isHere: startPostgres },
   redis: { name: 'redis', needs: 'Redis at 127.0.0.1:6379', isHere: () => listens(6379) },
+  mariadb: {
+    name: 'mariadb',
+    needs: 'MariaDB at 127.0.0.1:3306 (root, no password)',
+    isHere: () => listens(3306),
+  },
   curl: { name: 'curl', needs: 'curl', isHere: () => runs('curl') },
   stack: {
     name: 'stack',
@@ -104,6 +109,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 
 const say = (line: string): boolean => process.stdout.write(`${line}\n`);
 
+const partsOf = (file: string): string[] => file.split('/').at(-1)!.split('.').slice(1, -2);
+
 async function main(args: readonly string[]): Promise<number> {
   const files = globSync('test/**/*.test.ts');
   // With options among the arguments it is Jest's to say which are patterns; then everything is made ready.
@@ -111,7 +118,6 @@ async function main(args: readonly string[]): Promise<number> {
   const selected = isSelection
     ? files.filter((file) => args.some((pattern) => file.includes(pattern)))
     : files;
-  const partsOf = (file: string): string[] => file.split('/').at(-1)!.split('.').slice(1, -2);
   const used = Object.keys(KINDS).filter((part) => selected.some((file) => partsOf(file).includes(part)));
   const here = new Map(
     await Promise.all(used.map(async (part) => [part, await KINDS[part]!.isHere()] as const)),
@@ -135,7 +141,7 @@ async function main(args: readonly string[]): Promise<number> {
   if (whyNoStack !== undefined) console.error(whyNoStack);
 
   if (isInterrupted) return 130;
-  const code = await runJest(args, missing);
+  const code = await runSuites(args, selected, missing);
 
   const forgiven = (process.env['ABIDE_TEST_WITHOUT'] ?? '').split(',').map((name) => name.trim());
   const unforgiven = missing.filter((part) => !forgiven.includes(KINDS[part]!.name));
@@ -150,11 +156,29 @@ async function main(args: readonly string[]): Promise<number> {
   return code;
 }
 
+/** What shares the stack goes last and one file after another: they kill its processes and reconfigure them. */
+async function runSuites(
+  args: readonly string[],
+  selected: readonly string[],
+  missing: readonly string[],
+): Promise<number> {
+  const isOfStack = (file: string): boolean => partsOf(file).includes('stack');
+  const ignore = (part: string): string => `--testPathIgnorePatterns=\\.${part}\\.(.+\\.)?test\\.ts$`;
+  const leftOut = missing.map(ignore);
+  const codes: number[] = [];
+  if (!selected.every(isOfStack))
+    codes.push(await runJest([...leftOut, ignore('stack'), '--maxWorkers=2', ...args]));
+  if (selected.some(isOfStack) && !missing.includes('stack') && !isInterrupted) {
+    const others = ['--testPathIgnorePatterns=^((?!\\.stack\\.).)*$', '--passWithNoTests'];
+    codes.push(await runJest([...leftOut, ...others, '--runInBand', ...args]));
+  }
+  return codes.find((code) => code !== 0) ?? 0;
+}
+
 /** The exit code of Jest, which may say 130 for Ctrl-C. */
-function runJest(args: readonly string[], missing: readonly string[]): Promise<number> {
-  const leftOut = missing.map((part) => `--testPathIgnorePatterns=\\.${part}\\.(.+\\.)?test\\.ts$`);
+function runJest(args: readonly string[]): Promise<number> {
   const node = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
-  const jest = ['node_modules/jest/bin/jest.js', ...leftOut, '--maxWorkers=2', ...args];
+  const jest = ['node_modules/jest/bin/jest.js', ...args];
   const child = spawn(process.execPath, [...node, ...jest], {
     stdio: 'inherit',
     env: { ...process.env, [FOLDER]: postgres?.folder ?? 'none', [STACK]: stack?.found ?? 'none' },

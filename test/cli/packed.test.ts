@@ -113,12 +113,13 @@ test("every connector is found by its name, and a data team's own by its path", 
     `stores:
   crm: { connector: postgres, url: 'postgres://localhost/crm', scopes: [email] }
   mail: { connector: http, url: 'https://mail.example.com', secret: a secret of the tests, scopes: [email] }
+  shop: { connector: mysql, url: 'mysql://localhost/shop', scopes: [email] }
   sessions: { connector: redis, url: 'redis://localhost', scopes: [push] }
   legacy: { connector: ./sqlite-store.ts, file: suppressions.db, scopes: [email] }
 `,
   );
   const { code, output } = await node('node_modules/.bin/abide', 'config', 'check', '--offline');
-  expect([code, output]).toEqual([0, 'configuration: fine, 4 store(s)\n']);
+  expect([code, output]).toEqual([0, 'configuration: fine, 5 store(s)\n']);
 });
 
 test('its types are those that the example needs', async () => {

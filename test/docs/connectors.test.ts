@@ -6,6 +6,7 @@ import { z } from 'zod';
 import { Stanza, loadConfiguration } from '../../config/configuration.ts';
 import type { Connector } from '../../connectors/contract/connector.ts';
 import http from '../../connectors/http.ts';
+import mysql from '../../connectors/mysql.ts';
 import postgres from '../../connectors/postgres.ts';
 import redis from '../../connectors/redis.ts';
 import sqliteStore from '../../docs/examples/sqlite-store.ts';
@@ -40,6 +41,7 @@ function optionsOf({ properties = {}, required = [] }: Schema, prefix = ''): str
 test.each([
   ['every stanza', Stanza],
   ['postgres', postgres.options],
+  ['mysql', mysql.options],
   ['redis', redis.options],
   ['http', http.options],
 ])('the options of %s are those that its schema takes', (name, schema) => {
@@ -69,7 +71,11 @@ test.each(['docs/connectors.md', 'docs/http-connector.md', 'README.md'])(
         await writeFile(file, isWhole ? block : `stores:\n${block.replaceAll(/^/gm, '  ')}`);
         const { stores } = await loadConfiguration({
           path: file,
-          env: { CRM_URL: 'postgres://crm.internal/crm', MAIL_SECRET: 'a secret of the tests' },
+          env: {
+            CRM_URL: 'postgres://crm.internal/crm',
+            SHOP_URL: 'mysql://shop.internal/shop',
+            MAIL_SECRET: 'a secret of the tests',
+          },
           // A file by its path is loaded by Node, not by Jest: test/cli/config-check.pg.test.ts.
           loadConnector: (name) =>
             name === './sqlite-store.ts'

@@ -1,0 +1,542 @@
+// One row a subject, in MySQL 8 or MariaDB 10.6 and later. The comparison runs inside the server, in the statement that
+// writes, so neither a second worker nor an old decision read again can lift a newer opt-out; a scope that nobody told us
+// of is not touched.
+//
+// Both servers know neither arrays nor `returning`, so a batch goes in as one JSON text that JSON_TABLE makes rows of, and
+// what became of it is read after it: `affectedRows` counts 0, 1 or 2 a row and proves nothing.
+//
+// Their errors quote values, so none is ever passed on: only its number is.
+import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import type { Socket } from 'node:net';
+import mysql from 'mysql2/promise';
+import type { Connection, ConnectionOptions, RowDataPacket, SslOptions } from 'mysql2/promise';
+import { z } from 'zod';
+import { AbideError } from '../suppression/errors.ts';
+import { CHANNELS, isChannel } from '../suppression/scope.ts';
+import type { Channel } from '../suppression/scope.ts';
+import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { defineConnector } from './contract/connector.ts';
+import type { ApplyOutcome, Held, Item, Log, SubjectKey } from './contract/connector.ts';
+import { untilAborted } from './contract/until-aborted.ts';
+
+const DISPOSE_WAIT_MS = 1_000;
+const SCAN_PAGE = 10_000;
+const IDLE_MAX = 2;
+/** Half of what a max_allowed_packet may be set to in earnest: no batch fails for its size. */
+const TEXT_BYTES_MAX = 512 * 1024;
+// An index entry may have 3,072 bytes, and a character of utf8mb4 counts four of them, whatever it needs.
+const KEY_CHARACTERS_MAX = 760;
+
+// --- options
+
+const SSL_MODES = ['DISABLED', 'REQUIRED', 'VERIFY_CA', 'VERIFY_IDENTITY'] as const;
+
+/** `?ssl-mode=…&ssl-ca=…`, in the words of MySQL's own clients; undefined: without TLS. */
+function readTls(url: string): SslOptions | undefined {
+  const { searchParams } = new URL(url);
+  const mode = searchParams.get('ssl-mode') ?? 'DISABLED';
+  const ca = searchParams.get('ssl-ca');
+  if (mode === 'DISABLED') return undefined;
+  return {
+    rejectUnauthorized: mode !== 'REQUIRED',
+    verifyIdentity: mode === 'VERIFY_IDENTITY',
+    ...(ca === null ? {} : { ca: readFileSync(ca, 'utf8') }),
+  };
+}
+
+/** What is wrong with the URL; a parameter with a typing error must not end in a connection without TLS. */
+function* faultsOf(url: string): Generator<string> {
+  const { pathname, searchParams } = new URL(url);
+  if (!/^\/[^/]+$/.test(pathname)) yield 'must name the database as its path';
+  for (const [name, value] of searchParams) {
+    if (name === 'ssl-ca') {
+      try {
+        readFileSync(value);
+      } catch {
+        yield 'names an ssl-ca that cannot be read';
+      }
+    } else if (name !== 'ssl-mode') yield 'may have the parameters ssl-mode and ssl-ca only';
+    else if (!SSL_MODES.some((mode) => mode === value)) yield `ssl-mode is one of ${SSL_MODES.join(', ')}`;
+  }
+  const isVerified = searchParams.get('ssl-mode')?.startsWith('VERIFY') ?? false;
+  if (searchParams.has('ssl-ca') && !isVerified) yield 'ssl-ca needs an ssl-mode that verifies';
+}
+
+const options = z.strictObject({
+  url: z
+    .url({ protocol: /^(mysql|mariadb)$/, error: 'must be a mysql:// or mariadb:// URL', abort: true })
+    .check((context) => {
+      for (const message of faultsOf(context.value)) {
+        context.issues.push({ code: 'custom', message, input: context.value });
+      }
+    })
+    .describe(
+      'URL of the primary with the database as its path, never a replica; TLS by ?ssl-mode=VERIFY_IDENTITY, VERIFY_CA or REQUIRED, and ssl-ca=FILE',
+    ),
+  table: z
+    .string()
+    .regex(/^[^.\0]{1,64}(\.[^.\0]{1,64})?$/, 'must be a table or database.table')
+    .default('suppressions')
+    .describe('Table of our own shape, made if absent; with its database if need be'),
+  statement_timeout_ms: z
+    .int()
+    .min(1_000)
+    .default(10_000)
+    .describe(
+      'The server itself ends a read, and the wait for a lock, after this long; MariaDB every statement',
+    ),
+});
+
+const quoted = (name: string): string =>
+  name
+    .split('.')
+    .map((part) => `\`${part.replaceAll('`', '``')}\``)
+    .join('.');
+
+const placeOf = (url: string) => {
+  const { hostname, port, pathname, username, password } = new URL(url);
+  return {
+    host: hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: port === '' ? 3306 : Number(port),
+    database: decodeURIComponent(pathname.slice(1)),
+    user: decodeURIComponent(username),
+    password: decodeURIComponent(password),
+  };
+};
+
+// --- the table
+
+// Binary collation: two keys that differ in case or accent are two people. It ignores spaces at the end, and keys with
+// those are refused. Times are UTC whatever the server's time zone is, and without the year 2038.
+const makeTable = (table: string): string => `
+  create table if not exists ${table} (
+    kind varchar(10) character set ascii collate ascii_bin not null,
+    \`key\` varchar(${KEY_CHARACTERS_MAX}) character set utf8mb4 collate utf8mb4_bin not null,
+    version bigint,
+    email boolean,
+    sms boolean,
+    push boolean,
+    scopes json not null default (json_object()),
+    effective_at datetime(3),
+    updated_at datetime(3) not null default (utc_timestamp(3)),
+    primary key (kind, \`key\`)
+  ) engine = InnoDB row_format = dynamic`;
+
+const KEY_COLUMNS = `
+  kind varchar(10) character set ascii collate ascii_bin path '$.kind',
+  name varchar(${KEY_CHARACTERS_MAX}) character set utf8mb4 collate utf8mb4_bin path '$.key'`;
+
+// `on duplicate key update` assigns from left to right and each reads what those before it wrote: the version, by which
+// all others decide, is the last. An equal version suppresses what is missing and clears nothing, since no grant of a
+// decision is newer than the decision itself. A grant's version stands beside each item, a column a scope that is lifted
+// anywhere in the batch; the patch that lifts such a scope is a parameter.
+const applyTo = (table: string, lifted: number): string => {
+  const held = `coalesce(${table}.version, 0)`;
+  const missing = CHANNELS.map((channel) => `(item.${channel} = 1 and ${table}.${channel} is not true)`);
+  const lifts = Array.from({ length: lifted }, (_, n) => n);
+  return `
+  insert into ${table} (kind, \`key\`, version, email, sms, push, scopes, effective_at, updated_at)
+  select item.kind, item.name, item.at_version, item.email, item.sms, item.push,
+    json_merge_patch('{}', item.scopes_told), item.since,
+    utc_timestamp(3)
+  from json_table(?, '$[*]' columns (${KEY_COLUMNS},
+    at_version bigint path '$.version',
+    since datetime(3) path '$.since',
+    ${CHANNELS.map((name) => `${name} tinyint path '$.${name}', ${name}_lift bigint path '$.${name}_lift',`).join(' ')}
+    ${lifts.map((n) => `lift_${n} bigint path '$.lift_${n}',`).join(' ')}
+    scopes_told text path '$.scopes_told',
+    scopes_suppressed text path '$.scopes_suppressed')) as item
+  on duplicate key update
+    updated_at = case when item.at_version > ${held} or (item.at_version = ${held} and (
+        ${missing.join(' or ')} or not json_contains(${table}.scopes, item.scopes_suppressed)))
+      then utc_timestamp(3) else ${table}.updated_at end,
+    scopes = case when item.at_version < ${held} then ${table}.scopes
+      else json_merge_patch(${table}.scopes, item.scopes_suppressed
+        ${lifts.map((n) => `, case when ${held} < item.lift_${n} then ? else '{}' end`).join('')}) end,
+    ${CHANNELS.map(
+      (name) => `
+    ${name} = case when item.at_version < ${held} then ${table}.${name} when item.${name} = 1 then true
+      when ${held} < item.${name}_lift then false else ${table}.${name} end`,
+    ).join(',')},
+    effective_at = case when item.at_version > ${held} then item.since else ${table}.effective_at end,
+    version = greatest(${held}, item.at_version)`;
+};
+
+const HELD = 'version, email, sms, push, scopes';
+
+const readFrom = (table: string): string => `
+  select @@global.read_only as read_only, held.kind is not null as is_there,
+    held.version, held.email, held.sms, held.push, held.scopes
+  from json_table(?, '$[*]' columns (at for ordinality, ${KEY_COLUMNS})) as wanted
+  left join ${table} as held on held.kind = wanted.kind and held.\`key\` = wanted.name
+  order by wanted.at`;
+
+// A comparison of (kind, key) pairs would read the whole table, so a page is of one kind.
+const listFrom = (table: string, isFirst: boolean): string => `
+  select kind, \`key\`, ${HELD} from ${table}
+  where kind = ? ${isFirst ? '' : 'and `key` > ?'} order by \`key\` limit ${SCAN_PAGE}`;
+
+const LOOK = `
+  select columns.collation_name as made_with
+  from information_schema.columns as columns
+  where columns.table_schema = coalesce(?, database()) and columns.table_name = ? and columns.column_name = 'key'`;
+
+// --- connections
+
+// What either server only knows stands in a comment that only it reads. A statement must neither depend on what the
+// server was set to (modes, time zone) nor wait for its defaults (a day, for a table's own lock).
+const settings = (timeoutMs: number): string => {
+  const seconds = Math.ceil(timeoutMs / 1_000);
+  return `set session /*M! max_statement_time = ${timeoutMs / 1_000}, */ /*!80000 max_execution_time = ${timeoutMs}, */
+    innodb_lock_wait_timeout = ${seconds}, lock_wait_timeout = ${seconds},
+    sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1`;
+};
+/** Without gap locks: two writers of new people do not stand in each other's way. */
+const ISOLATION = 'set session transaction isolation level read committed';
+
+type ServerError = Error & { readonly errno: number; readonly sqlState: string };
+const isOfServer = (error: unknown): error is ServerError =>
+  error instanceof Error && 'sqlState' in error && 'errno' in error && typeof error.errno === 'number';
+
+/** Lock wait, statement time of MySQL and of MariaDB. */
+const TIMEOUTS: readonly number[] = [1205, 3024, 1969];
+/** Too many connections, no entry, no such database, shutting down, blocked, killed, thrown out for idleness. */
+const UNREACHABLE: readonly number[] = [
+  1040, 1044, 1045, 1049, 1053, 1129, 1130, 1203, 1226, 1820, 1927, 3159, 4031,
+];
+
+function failure(error: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  if (error instanceof AbideError) return error;
+  if (!isOfServer(error)) {
+    const { code } = error as { code?: string };
+    const cause = Object.assign(new Error('The line failed.'), { code });
+    return new AbideError('STORE_UNREACHABLE', 'The connection to MySQL failed.', { cause });
+  }
+  const told = `MySQL answered error ${error.errno} (SQLSTATE ${error.sqlState}).`;
+  if (TIMEOUTS.includes(error.errno)) return new AbideError('STORE_TIMEOUT', told);
+  return new AbideError(UNREACHABLE.includes(error.errno) ? 'STORE_UNREACHABLE' : 'STORE_FAILED', told);
+}
+
+/**
+ * A few connections of one purpose. A call that fails or is aborted takes its connection with it, by its socket: what the
+ * client library calls destroying waits for the other side. A statement in flight then ends by the server's time limit.
+ */
+function openLine(config: ConnectionOptions & { host: string; port: number }, timeoutMs: number, log: Log) {
+  type Open = { readonly connection: Connection; readonly socket: Socket };
+  const sockets = new Set<Socket>();
+  const idle: Open[] = [];
+  let isClosed = false;
+
+  async function open(signal: AbortSignal): Promise<Open> {
+    const socket = connect(config.port, config.host).setNoDelay(true).setKeepAlive(true);
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+    const made = mysql.createConnection({ ...config, stream: () => socket }).then(async (connection) => {
+      // The query in flight reports the loss; without a listener the process would end.
+      connection.on('error', ({ code, errno }: { code?: string; errno?: number }) => {
+        const at = idle.findIndex((one) => one.socket === socket);
+        if (at < 0) return;
+        idle.splice(at, 1);
+        log.warn(
+          { code: code ?? errno },
+          'an idle connection to MySQL was lost, the next call opens another',
+        );
+      });
+      await connection.query(settings(timeoutMs));
+      await connection.query(ISOLATION);
+      return { connection, socket };
+    });
+    try {
+      return await untilAborted(made, signal);
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    }
+  }
+
+  return {
+    async run<T>(signal: AbortSignal, work: (connection: Connection) => Promise<T>): Promise<T> {
+      signal.throwIfAborted();
+      let used: Open | undefined;
+      try {
+        used = idle.pop() ?? (await open(signal));
+        const result = await untilAborted(work(used.connection), signal);
+        // Kept open: a new connection would cost the next single decision its milliseconds.
+        if (isClosed || idle.length >= IDLE_MAX) used.socket.destroy();
+        else idle.push(used);
+        return result;
+      } catch (error) {
+        used?.socket.destroy();
+        throw failure(error, signal);
+      }
+    },
+    async close(): Promise<void> {
+      isClosed = true;
+      const farewells = Promise.all(idle.splice(0).map(({ connection }) => connection.end()));
+      await untilAborted(farewells, AbortSignal.timeout(DISPOSE_WAIT_MS)).catch(() => undefined);
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+// --- rows
+
+type HeldRow = {
+  readonly version: number | null;
+  /** MariaDB's JSON is a text, and so is MySQL's by `jsonStrings`. */
+  readonly scopes: string | null;
+} & Readonly<Record<Channel, number | null>>;
+type ReadRow = HeldRow & { readonly read_only: number | string; readonly is_there: number };
+
+function toHeld(row: HeldRow): Held {
+  const scopes = JSON.parse(row.scopes ?? '{}') as Readonly<Record<string, unknown>>;
+  return {
+    version: row.version ?? undefined,
+    suppressed: [
+      ...CHANNELS.filter((channel) => row[channel] === 1),
+      ...Object.keys(scopes).filter((scope) => scopes[scope] === true),
+    ],
+  };
+}
+
+const toJson = (keys: readonly SubjectKey[]): string =>
+  JSON.stringify(keys.map(({ kind, key }) => ({ kind, key })));
+
+/** An item as JSON_TABLE reads it. What is not told is not a member, which is null there. */
+function toRow(item: Item, lifted: readonly string[]): object {
+  const { kind, key, version, suppressed, granted } = item;
+  const liftOf = (scope: string) => (scope in suppressed ? undefined : granted[scope]?.version);
+  const others = Object.keys(suppressed).filter((scope) => !isChannel(scope));
+  const isSuppressed = Object.fromEntries(others.map((scope) => [scope, true]));
+  const isLifted = lifted.filter((scope) => liftOf(scope) !== undefined).map((scope) => [scope, false]);
+  return {
+    kind,
+    key,
+    version,
+    since: item.effectiveAt.replace('T', ' ').replace('Z', ''),
+    ...Object.fromEntries(
+      CHANNELS.flatMap((channel) => {
+        if (channel in suppressed) return [[channel, 1]];
+        const lift = liftOf(channel);
+        return lift === undefined
+          ? []
+          : [
+              [channel, 0],
+              [`${channel}_lift`, lift],
+            ];
+      }),
+    ),
+    ...Object.fromEntries(lifted.map((scope, n) => [`lift_${n}`, liftOf(scope)])),
+    scopes_told: JSON.stringify({ ...Object.fromEntries(isLifted), ...isSuppressed }),
+    scopes_suppressed: JSON.stringify(isSuppressed),
+  };
+}
+
+const refusalOf = ({ key }: SubjectKey): ApplyOutcome | undefined => {
+  if (key.includes('\0') || key.endsWith(' ') || !key.isWellFormed()) {
+    return { kind: 'refused', code: 'KEY_NOT_TEXT' };
+  }
+  const isTooLong = key.length > KEY_CHARACTERS_MAX && [...key].length > KEY_CHARACTERS_MAX;
+  return isTooLong ? { kind: 'refused', code: 'KEY_TOO_LONG' } : undefined;
+};
+
+const nameOf = ({ kind, key }: SubjectKey): string => `${kind}:${key}`;
+
+/** In one order, so that two batches take their row locks in it, and in parts that fit into a packet. */
+function* partsOf(items: readonly Item[]): Generator<readonly Item[]> {
+  const sorted = [...items].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
+  let part: Item[] = [];
+  let bytes = 0;
+  for (const item of sorted) {
+    const scopes = Object.keys(item.suppressed).length + Object.keys(item.granted).length;
+    // What stands around the key and its scopes, generously; a character may be escaped to six bytes.
+    const size = 200 + 6 * item.key.length + 250 * scopes;
+    if (part.length > 0 && bytes + size > TEXT_BYTES_MAX) {
+      yield part;
+      [part, bytes] = [[], 0];
+    }
+    part.push(item);
+    bytes += size;
+  }
+  if (part.length > 0) yield part;
+}
+
+/**
+ * A replica may be set to take writes, and nothing that every role may ask for tells it from a primary. What is meant to be
+ * only read says so, and so does a primary that is being taken out of service; MariaDB 12 says it in words.
+ */
+function refuseReadOnly(readOnly: number | string | undefined): void {
+  if (readOnly === undefined || [0, '0', 'OFF'].includes(readOnly)) return;
+  throw new AbideError(
+    'STORE_FAILED',
+    'This MySQL is read-only, as a replica is: it may show less than the primary.',
+  );
+}
+
+const rowsOf = async <Row>(
+  connection: Connection,
+  sql: string,
+  values: readonly string[],
+): Promise<Row[]> => {
+  const [rows] = await connection.execute<RowDataPacket[]>(sql, [...values]);
+  return rows as Row[];
+};
+
+// --- `abide config check`
+
+/** What the server's own words would say; they are left out, since they may quote values. */
+const MEANINGS: Readonly<Record<number, string>> = {
+  1044: 'not allowed to this user in this database',
+  1054: 'a column that is not there',
+  1142: 'not allowed to this user',
+  1143: 'not allowed to this user for a column',
+  1370: 'not allowed to this user',
+};
+
+/** Says what is wrong with the table. */
+async function named<T>(
+  table: string,
+  may: string,
+  work: Promise<T>,
+  expected?: number,
+): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (!isOfServer(error)) throw error;
+    if (error.errno === expected) return undefined;
+    const meaning = MEANINGS[error.errno];
+    if (meaning === undefined && UNREACHABLE.includes(error.errno)) throw error;
+    throw new AbideError(
+      'STORE_FAILED',
+      `table ${table}, ${may}: ${meaning ?? 'MySQL refuses it'} (error ${error.errno}).`,
+    );
+  }
+}
+
+export default defineConnector({
+  options,
+  accepts: SUBJECT_KINDS,
+  topics: true,
+  // Whether an answered write survives a crash is innodb_flush_log_at_trx_commit's affair, which no session can set.
+  durable: 'unknown',
+  versions: 'stored',
+  remembersUnknown: true,
+  evidence: 'read_back',
+  limits: { batch: 1_000, concurrent: 2 },
+
+  target({ url, table }) {
+    const { host, port, database } = placeOf(url);
+    return [host, `${port}`, database, table];
+  },
+
+  open({ url, table: name, statement_timeout_ms }, { log }) {
+    const tls = readTls(url);
+    const config = {
+      ...placeOf(url),
+      charset: 'utf8mb4_bin',
+      jsonStrings: true,
+      maxPreparedStatements: 100,
+      ...(tls === undefined ? {} : { ssl: tls }),
+    };
+    const writing = openLine(config, statement_timeout_ms, log);
+    const reading = openLine(config, statement_timeout_ms, log);
+    const table = quoted(name);
+    const read = readFrom(table);
+    const [ownName, database] = name.split('.').reverse() as [string, string?];
+
+    let seen = false;
+    /** Whether the table is there, as it must be. It is looked for first: who may not create one is welcome to a made one. */
+    async function isThere(connection: Connection): Promise<boolean> {
+      if (seen) return true;
+      const [rows] = await connection.execute<RowDataPacket[]>(LOOK, [database ?? null, ownName]);
+      const [found] = rows as { made_with: string }[];
+      if (found !== undefined && found.made_with !== 'utf8mb4_bin') {
+        throw new AbideError(
+          'STORE_FAILED',
+          `The column key of table ${name} has the collation ${found.made_with}, which takes two keys for one: make it utf8mb4_bin.`,
+        );
+      }
+      return (seen = found !== undefined);
+    }
+
+    function write(connection: Connection, items: readonly Item[]) {
+      const lifted = [...new Set(items.flatMap(({ granted }) => Object.keys(granted)))].filter(
+        (scope) => !isChannel(scope),
+      );
+      const patches = lifted.map((scope) => JSON.stringify({ [scope]: false }));
+      const text = JSON.stringify(items.map((item) => toRow(item, lifted)));
+      return connection.execute(applyTo(table, lifted.length), [text, ...patches]);
+    }
+
+    return Promise.resolve({
+      async apply(batch, signal) {
+        const outcomes = new Map<Item, ApplyOutcome>();
+        for (const item of batch) {
+          const refusal = refusalOf(item);
+          if (refusal !== undefined) outcomes.set(item, refusal);
+        }
+        await writing.run(signal, async (connection) => {
+          if (!(await isThere(connection))) await connection.query(makeTable(table));
+          for (const items of partsOf(batch.filter((item) => !outcomes.has(item)))) {
+            await write(connection, items);
+            const rows = await rowsOf<ReadRow>(connection, read, [toJson(items)]);
+            items.forEach((item, n) => {
+              const held = rows[n]?.version ?? 0;
+              outcomes.set(item, { kind: held > item.version ? 'already_newer' : 'applied' });
+            });
+          }
+        });
+        return batch.map((item) => outcomes.get(item)!);
+      },
+
+      readBack: (keys, signal) =>
+        reading.run(signal, async (connection) => {
+          if (!(await isThere(connection))) return keys.map(() => undefined);
+          const rows = await rowsOf<ReadRow>(connection, read, [toJson(keys)]);
+          refuseReadOnly(rows[0]?.read_only);
+          return rows.map((row) => (row.is_there === 1 ? toHeld(row) : undefined));
+        }),
+
+      // What makes a table cannot be taken back here. Where there is none, every right is tried by a statement that can
+      // only fail: for the column that stands twice, and for the table that is not there.
+      check: (items, signal) =>
+        writing.run(signal, async (connection) => {
+          const [state] = await rowsOf<{ read_only: number | string }>(
+            connection,
+            'select @@global.read_only as read_only',
+            [],
+          );
+          refuseReadOnly(state?.read_only);
+          const there = await isThere(connection);
+          const absent = there ? undefined : 1146;
+          if (!there)
+            await named(name, 'create', connection.query(`create table ${table} (a int, a int)`), 1060);
+          await connection.query('start transaction');
+          await named(name, 'insert and update', write(connection, items), absent);
+          await named(name, 'select', rowsOf(connection, read, [toJson(items)]), absent);
+          await connection.query('rollback');
+        }),
+
+      scan: (after, signal) =>
+        reading.run(signal, async (connection) => {
+          if (!(await isThere(connection))) return [];
+          const kinds = [...SUBJECT_KINDS].sort().filter((kind) => after === undefined || kind >= after.kind);
+          for (const kind of kinds) {
+            const isFirst = kind !== after?.kind;
+            const values = isFirst ? [kind] : [kind, after.key];
+            const rows = await rowsOf<HeldRow & SubjectKey>(connection, listFrom(table, isFirst), values);
+            if (rows.length > 0)
+              return rows.map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
+          }
+          return [];
+        }),
+
+      async [Symbol.asyncDispose]() {
+        await Promise.all([writing.close(), reading.close()]);
+      },
+    });
+  },
+});

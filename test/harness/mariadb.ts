@@ -1,0 +1,64 @@
+// A database of its own on the machine's MariaDB, for a test's store.
+import { randomBytes } from 'node:crypto';
+import mysql from 'mysql2/promise';
+
+const SERVER = process.env['ABIDE_TEST_MARIADB'] ?? 'mysql://root@127.0.0.1:3306';
+
+export type MariaDbDatabase = AsyncDisposable & {
+  readonly name: string;
+  readonly url: string;
+  /** Rows of a query as the administrator, in this database. */
+  query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]>;
+  /** Another user of this database alone, with these rights on it; it is gone with the database. */
+  user(rights: string): Promise<string>;
+};
+
+export const mariaDbLine = (): { host: string; port: number } => {
+  const { hostname, port } = new URL(SERVER);
+  return { host: hostname, port: Number(port === '' ? 3306 : port) };
+};
+
+/** One connection for a few statements. */
+export async function withMariaDb<T>(
+  url: string,
+  work: (connection: mysql.Connection) => Promise<T>,
+): Promise<T> {
+  const connection = await mysql.createConnection({ uri: url, multipleStatements: true, jsonStrings: true });
+  connection.on('error', () => undefined);
+  try {
+    return await work(connection);
+  } finally {
+    await connection.end();
+  }
+}
+
+/** `await using db = await mariaDbDatabase()`: empty, dropped on disposal. */
+export async function mariaDbDatabase(): Promise<MariaDbDatabase> {
+  const name = `abide_test_${randomBytes(6).toString('hex')}`;
+  const url = Object.assign(new URL(SERVER), { pathname: name }).href;
+  const users: string[] = [];
+  // Another collation than ours, as a data team's database may have.
+  const asAdministrator = (sql: string) => withMariaDb(SERVER, (connection) => connection.query(sql));
+  await asAdministrator(`create database ${name} character set latin1`);
+  return {
+    name,
+    url,
+    query: (sql, values = []) =>
+      withMariaDb(url, async (connection) => {
+        const [rows] = await connection.query(sql, [...values]);
+        return Array.isArray(rows) ? (rows as Record<string, unknown>[]) : [];
+      }),
+    async user(rights) {
+      const user = `abide_${randomBytes(6).toString('hex')}`;
+      users.push(user);
+      await asAdministrator(
+        `create user ${user}@'127.0.0.1' identified by 'of a test'; grant ${rights} on ${name}.* to ${user}@'127.0.0.1'`,
+      );
+      return Object.assign(new URL(url), { username: user, password: 'of a test' }).href;
+    },
+    async [Symbol.asyncDispose]() {
+      await asAdministrator(`drop database ${name}`);
+      for (const user of users) await asAdministrator(`drop user ${user}@'127.0.0.1'`);
+    },
+  };
+}
