@@ -7,7 +7,7 @@
 //
 // Their errors quote values, so none is ever passed on: only its number is.
 import { readFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, isIP } from 'node:net';
 import type { Socket } from 'node:net';
 import mysql from 'mysql2/promise';
 import type { Connection, ConnectionOptions, RowDataPacket, SslOptions } from 'mysql2/promise';
@@ -47,7 +47,7 @@ function readTls(url: string): SslOptions | undefined {
 
 /** What is wrong with the URL; a parameter with a typing error must not end in a connection without TLS. */
 function* faultsOf(url: string): Generator<string> {
-  const { pathname, searchParams } = new URL(url);
+  const { hostname, pathname, searchParams } = new URL(url);
   if (!/^\/[^/]+$/.test(pathname)) yield 'must name the database as its path';
   for (const [name, value] of searchParams) {
     if (name === 'ssl-ca') {
@@ -58,6 +58,10 @@ function* faultsOf(url: string): Generator<string> {
       }
     } else if (name !== 'ssl-mode') yield 'may have the parameters ssl-mode and ssl-ca only';
     else if (!SSL_MODES.some((mode) => mode === value)) yield `ssl-mode is one of ${SSL_MODES.join(', ')}`;
+  }
+  // Of a number the client library asks for no name, and Node then compares with that of localhost.
+  if (searchParams.get('ssl-mode') === 'VERIFY_IDENTITY' && isIP(hostname.replace(/^\[|\]$/g, '')) !== 0) {
+    yield 'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number';
   }
   const isVerified = searchParams.get('ssl-mode')?.startsWith('VERIFY') ?? false;
   if (searchParams.has('ssl-ca') && !isVerified) yield 'ssl-ca needs an ssl-mode that verifies';

@@ -99,6 +99,14 @@ describe('options', () => {
       'ssl-mode is one of DISABLED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY',
     ],
     ['mysql://localhost/crm?ssl-mode=VERIFY_CA&ssl-ca=/nowhere.pem', 'names an ssl-ca that cannot be read'],
+    [
+      'mysql://10.0.0.7/crm?ssl-mode=VERIFY_IDENTITY',
+      'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number',
+    ],
+    [
+      'mysql://[::1]/crm?ssl-mode=VERIFY_IDENTITY',
+      'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number',
+    ],
     ['mysql://localhost/crm?ssl-ca=package.json', 'ssl-ca needs an ssl-mode that verifies'],
   ])('%s: %s', (url, wanted) => {
     expect(faultsOf({ url })).toEqual([`url ${wanted}`]);
