@@ -3,13 +3,26 @@ import type Router from '@koa/router';
 import { addAcknowledgements } from './v1/acknowledgements.ts';
 import { addChecks } from './v1/checks.ts';
 import type { Deps } from './v1/deps.ts';
+import { addGate } from './v1/gate.ts';
 import { addOptOuts } from './v1/opt-outs.ts';
+import { addPropagationLagEvents } from './v1/propagation-lag-events.ts';
 import { addPropagationLag } from './v1/propagation-lag.ts';
 import { addPropagation } from './v1/propagation.ts';
+import { addQuarantine } from './v1/quarantine.ts';
 import { addSubjects } from './v1/subjects.ts';
 
 type AddResource = (router: Router, deps: Deps) => void;
 
 export const VERSIONS: Readonly<Record<string, readonly AddResource[]>> = {
-  v1: [addOptOuts, addPropagation, addSubjects, addChecks, addPropagationLag, addAcknowledgements],
+  v1: [
+    addOptOuts,
+    addPropagation,
+    addSubjects,
+    addChecks,
+    addPropagationLag,
+    addPropagationLagEvents,
+    addGate,
+    addQuarantine,
+    addAcknowledgements,
+  ],
 };

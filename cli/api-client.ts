@@ -1,7 +1,15 @@
 // The commands that ask the API as any client would.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
+
+export type ApiOptions = { url?: string; key?: string };
+
+export const withApi = (command: Command): Command =>
+  command
+    .option('--url <url>', 'where the API is (ABIDE_URL; default http://127.0.0.1:8080)')
+    .option('--key <key>', "an API key (ABIDE_KEY; default the data folder's admin.key)");
 
 export type ApiClient = {
   /** Answers status and parsed body; throws only where no answer came. */
@@ -10,7 +18,7 @@ export type ApiClient = {
 };
 
 /** `--url` or ABIDE_URL, `--key` or ABIDE_KEY, or the administrator's key of the data folder. */
-export function createApiClient(options: { url?: string; key?: string }): ApiClient {
+export function createApiClient(options: ApiOptions): ApiClient {
   const url = options.url ?? process.env.ABIDE_URL ?? `http://127.0.0.1:${process.env.PORT ?? '8080'}`;
   const key = options.key ?? process.env.ABIDE_KEY ?? keptAdminKey();
   return {
@@ -66,6 +74,8 @@ export function expectOk<T>({ status, body }: { status: number; body: unknown })
   const why =
     status === 401
       ? 'it does not know the key: of another Abide, expired or revoked?'
-      : (problem.detail ?? problem.title ?? 'no reason given');
+      : status === 403
+        ? `${problem.detail} \`abide keys create --client NAME --scope …\` makes a key that has it.`
+        : (problem.detail ?? problem.title ?? 'no reason given');
   throw new Error(`The API answered ${status}: ${why}${faults.join('')}`);
 }

@@ -1,17 +1,13 @@
-// lag and check: what any client of the API could do.
+// lag, check and gate: what any client of the API could do.
 import { setTimeout as delay } from 'node:timers/promises';
-import { Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import type { LagReport, StoreLag } from '../ledger/ledger.ts';
 import { CHANNELS } from '../suppression/scope.ts';
-import { createApiClient, expectOk, NobodyAnswersError } from './api-client.ts';
+import { createApiClient, expectOk, NobodyAnswersError, withApi } from './api-client.ts';
+import type { ApiOptions } from './api-client.ts';
 import { identify, SUBJECT_HELP } from './identify.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
-
-const withApi = (command: Command): Command =>
-  command
-    .option('--url <url>', 'where the API is (ABIDE_URL; default http://127.0.0.1:8080)')
-    .option('--key <key>', "an API key (ABIDE_KEY; default the data folder's admin.key)");
 
 const seconds = (value: number | null): string => (value === null ? 'unknown' : `${value} s`);
 const count = (store: StoreLag): string =>
@@ -115,4 +111,38 @@ export function addCheck(program: Command): void {
         if (first?.can_send !== true) process.exitCode = EXIT.no;
       },
     );
+}
+
+const toSeconds = (text: string): string => {
+  if (/^\d{1,9}(\.\d{1,3})?$/.test(text)) return text;
+  throw new InvalidArgumentError('Give seconds, 0 or more, such as 30 or 2.5.');
+};
+
+export function addGate(program: Command): void {
+  withApi(program.command('gate'))
+    .description(
+      "May a sender rely on a store's own copy now? Exit code 0: send. 3: hold. No answer means hold.",
+    )
+    .requiredOption('--store <name>', 'which store')
+    .option(
+      '--max-age <seconds>',
+      "hold where an opt-out older than this has not arrived; never beyond the store's late_after_seconds",
+      toSeconds,
+    )
+    .option('--json', 'print JSON')
+    .action(async (options: ApiOptions & { store: string; maxAge?: string; json?: boolean }) => {
+      const query = options.maxAge === undefined ? '' : `?max_age_seconds=${options.maxAge}`;
+      const path = `/v1/stores/${encodeURIComponent(options.store)}/gate${query}`;
+      const gate = expectOk<{ answer: string; reason: string | null; as_of: string }>(
+        await createApiClient(options).call('GET', path),
+      );
+      if (options.json === true) printJson(gate);
+      else
+        print(
+          gate.answer === 'send'
+            ? `send (as of ${gate.as_of})`
+            : `hold: ${gate.reason ?? 'no reason given'} (as of ${gate.as_of})`,
+        );
+      if (gate.answer !== 'send') process.exitCode = EXIT.no;
+    });
 }

@@ -1,9 +1,10 @@
 // What only one command needs it loads itself: `abide check` asks in a script, and need not load a database.
 import { Command } from 'commander';
-import { addCheck, addLag } from './api-commands.ts';
+import { addCheck, addGate, addLag } from './api-commands.ts';
 import { addConfig } from './config-commands.ts';
 import { addDoctor } from './doctor.ts';
 import { addAudit, addKeys, addStores } from './ledger-commands.ts';
+import { addQuarantine } from './quarantine-commands.ts';
 import { addDemo, addServe, addWorker } from './running-commands.ts';
 import { addStack } from './stack-commands.ts';
 
@@ -24,12 +25,12 @@ Environment:
   ABIDE_DATA       the data folder (default .abide)
   ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
   ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
-  ABIDE_URL        where the API is, for lag, check and worker (default http://127.0.0.1:8080)
-  ABIDE_KEY        the API key for lag, check and worker
+  ABIDE_URL        where the API is, for lag, check, gate, quarantine and worker (default http://127.0.0.1:8080)
+  ABIDE_KEY        the API key for lag, check, gate, quarantine and worker
   ABIDE_LOG        fatal, error, warn (default), info, debug, silent
   PORT             the port to listen on (default 8080)
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already).`,
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, hold, nothing there, so already).`,
     );
 
   for (const add of [
@@ -39,6 +40,8 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addDemo,
     addLag,
     addCheck,
+    addGate,
+    addQuarantine,
     addStores,
     addKeys,
     addAudit,

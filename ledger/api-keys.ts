@@ -19,6 +19,7 @@ export const KEY_SCOPES = [
   'subjects:read',
   'checks:read',
   'lag:read',
+  'stores:write',
   'acknowledgements:write',
 ] as const;
 export const ADMINISTRATOR_SCOPES = KEY_SCOPES.filter((scope) => scope !== 'acknowledgements:write');

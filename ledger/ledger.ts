@@ -215,6 +215,69 @@ export type LagReport = {
   readonly stores: readonly StoreLag[];
 };
 
+export const PARKED_KINDS = ['quarantine', 'redrive', 'absent'] as const;
+export type ParkedKind = (typeof PARKED_KINDS)[number];
+
+/** A decision that a store keeps failing, or whose person it does not have: its clock runs, and it is tried again. */
+export type Parked = {
+  readonly store: string;
+  readonly seq: number;
+  /** Undefined where no opt-out caused it: a subject decided again, or a grant. */
+  readonly optOutId: string | undefined;
+  readonly subjectId: string;
+  readonly subjectKind: SubjectKind;
+  readonly version: number;
+  readonly kind: ParkedKind;
+  readonly code: string | undefined;
+  readonly attempts: number;
+  readonly recordedAt: Instant;
+  /** Of the oldest decision that it speaks for, as the lag counts it. */
+  readonly ageSeconds: number;
+  readonly since: Instant;
+  readonly nextTryAt: Instant;
+};
+
+export type ParkedInFull = Parked & {
+  readonly generation: number;
+  /** It speaks for every unsettled decision of its subject from this one to its own. */
+  readonly speaksFrom: number;
+  /** The subject's version now: a newer one that the store takes settles this one as well. */
+  readonly newestVersion: number;
+  /** What the store proved last of this subject, for this or an older version; undefined where it never did. */
+  readonly lastEvidence:
+    | {
+        readonly seq: number;
+        readonly version: number;
+        readonly outcome: string;
+        readonly held: { readonly version: number | undefined; readonly suppressed: readonly string[] };
+        readonly acknowledgedAt: Instant;
+        readonly worker: string;
+      }
+    | undefined;
+};
+
+export type ParkedFilter = {
+  readonly limit: number;
+  readonly cursor: string | undefined;
+  readonly kind: ParkedKind | undefined;
+  readonly code: string | undefined;
+};
+
+/** One, those with a code, or everything. */
+export type ParkedWhich = { readonly seq: number } | { readonly code: string } | { readonly all: true };
+
+/** Whether a sender may rely on a store's own copy. */
+export type Gate = {
+  readonly store: string;
+  /** Why to hold; undefined: send. */
+  readonly reason: Exclude<LagStatus, 'ok'> | 'outstanding' | 'retired' | undefined;
+  readonly verifiedThrough: number | undefined;
+  readonly oldestOutstandingSeconds: number | undefined;
+  /** People whom the store did not have when it was told: not in its copy, should it have them now. */
+  readonly absent: number | undefined;
+  readonly asOf: Instant;
+};
+
 export type AuditEntry = {
   readonly seq: number;
   readonly at: Instant;
@@ -250,6 +313,17 @@ export type Ledger = {
   /** Which required propagation a fresh opt-out begins with: no store has confirmed yet. */
   checkSendable(items: readonly CheckItem[]): Promise<{ asOf: Instant; items: readonly CheckAnswer[] }>;
   lag(): Promise<LagReport>;
+  /** By a lag that is read after it was asked. Undefined: no such store. */
+  gate(store: string, maxAgeSeconds: number | undefined): Promise<Gate | undefined>;
+
+  /** Oldest first. Undefined, here and below: no such store in service. Throws AbideError: invalid-value (cursor). */
+  listParked(
+    store: string,
+    filter: ParkedFilter,
+  ): Promise<{ parked: readonly Parked[]; nextCursor: string | undefined } | undefined>;
+  findParked(store: string, seq: number): Promise<ParkedInFull | undefined>;
+  /** Has them tried again now, within about a second; how many. */
+  retryParked(store: string, which: ParkedWhich, caller: Caller): Promise<number | undefined>;
 
   acknowledge(store: string, report: AcknowledgementReport): Promise<AcknowledgementAnswer>;
   /**

@@ -1,4 +1,5 @@
 // The ledger of one process: a pool, what is kept in memory of it, and the jobs that keep it moving.
+import { setTimeout as delay } from 'node:timers/promises';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { createAcknowledge } from './acknowledge.ts';
@@ -9,11 +10,13 @@ import { checkSendable } from './check-sendable.ts';
 import { asLedgerError } from './database.ts';
 import type { Pool } from './database.ts';
 import { findOptOut, isUuid, listOptOuts, lookupSubject } from './find.ts';
+import { judgeGate } from './gate.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { LagReport, Ledger } from './ledger.ts';
 import { newestOf, outstandingPage } from './outstanding.ts';
 import { propagationOf } from './propagation.ts';
 import { readLag } from './propagation-lag.ts';
+import { findParked, listParked, retryParked } from './quarantine.ts';
 import { createRecorder } from './record.ts';
 import { reissue } from './reissue.ts';
 import { findStore, listStores } from './stores.ts';
@@ -30,6 +33,7 @@ import { createWatermarkJob } from './watermark.ts';
 const REGISTRY_MS = 500;
 const WATERMARK_MS = 500;
 const LAG_CACHE_MS = 250;
+const READING_MS_MAX = 2_000;
 /** How soon another process' commit is noticed; this process' own at once. */
 const POLL_MS = 100;
 const HOUSEKEEPING_MS = 60_000;
@@ -64,6 +68,22 @@ class Bell {
       this.#waiting.add(wake);
     });
   }
+}
+
+/**
+ * Whoever asks gets what was read after it asked; while one reading is under way, all who come share the next one. It does
+ * not wait for one that hangs.
+ */
+function createFreshReading<T>(read: () => Promise<T>): () => Promise<T> {
+  let underWay: Promise<unknown> = Promise.resolve();
+  let next: Promise<T> | undefined;
+  return () =>
+    (next ??= Promise.race([underWay, delay(READING_MS_MAX, undefined, { ref: false })]).then(() => {
+      next = undefined;
+      const reading = read();
+      underWay = reading.catch(() => undefined);
+      return reading;
+    }));
 }
 
 /**
@@ -155,6 +175,7 @@ export async function openLedger({
   });
 
   let lag: { report: Promise<LagReport>; until: number } | undefined;
+  const freshLag = createFreshReading(() => readLag(pool));
   const watch = createPropagationWatch((ids) => propagationOf(pool, stores, ids));
 
   return {
@@ -182,6 +203,23 @@ export async function openLedger({
       }
       return lag.report;
     },
+    gate: (name, maxAgeSeconds) =>
+      asked(async () => {
+        const [gate, store] = await Promise.all([
+          freshLag().then((report) => judgeGate(report, name, maxAgeSeconds)),
+          findStore(pool, name),
+        ]);
+        if (store === undefined) return undefined;
+        return store.retiredAt === undefined ? gate : { ...gate, reason: 'retired' as const };
+      }),
+    listParked: (name, filter) => asked(() => listParked(pool, name, filter)),
+    findParked: (name, seq) => asked(() => findParked(pool, name, seq)),
+    retryParked: (name, which, caller) =>
+      asked(async () => {
+        const retried = await retryParked(pool, name, which, caller);
+        recorded.ring();
+        return retried;
+      }),
     acknowledge: (name, report) =>
       asked(async (): Promise<AcknowledgementAnswer> => {
         // The generation must be of now: an acknowledgement of the one before speaks of another store. Where it ended within

@@ -8,34 +8,48 @@ export type KeyScope =
   | 'subjects:read'
   | 'checks:read'
   | 'lag:read'
+  | 'stores:write'
   | 'acknowledgements:write';
 
 /** What is known of a request once it was let in. */
-export type Authorized = { readonly key: ApiKey; readonly caller: Caller };
+export type Authorized = {
+  readonly key: ApiKey;
+  readonly caller: Caller;
+  /** False once the key expired or was revoked: for answers that go on for long. */
+  readonly isStillValid: () => Promise<boolean>;
+};
 
 const BEARER = /^Bearer ([\x21-\x7e]{1,512})$/i;
+
+/** One scope, or one of several. */
+export type Authorize = (...anyOf: readonly [KeyScope, ...KeyScope[]]) => Middleware;
 
 /**
  * Lets in who holds a key with the scope; opt_outs:read_all includes opt_outs:read. Unknown, expired and revoked keys are
  * one answer. Throws AbideError: unauthenticated, missing-scope.
  */
-export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>): (scope: KeyScope) => Middleware {
-  return (scope) => async (ctx: Context, next: Next) => {
-    const token = BEARER.exec(ctx.req.headers.authorization ?? '')?.[1];
-    const key = token === undefined ? undefined : await ledger.authenticate(token);
-    if (key === undefined) throw new AbideError('unauthenticated');
-    const has =
-      key.scopes.includes(scope) || (scope === 'opt_outs:read' && key.scopes.includes('opt_outs:read_all'));
-    if (!has) throw new AbideError('missing-scope', `The key lacks the scope ${scope}.`);
-    const caller: Caller = {
-      client: key.client,
-      keyId: key.id,
-      address: ctx.req.socket.remoteAddress ?? '',
-      requestId: ctx.state.requestId as string,
+export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>): Authorize {
+  return (...anyOf) =>
+    async (ctx: Context, next: Next) => {
+      const token = BEARER.exec(ctx.req.headers.authorization ?? '')?.[1];
+      const authenticate = async (): Promise<ApiKey | undefined> =>
+        token === undefined ? undefined : await ledger.authenticate(token);
+      const key = await authenticate();
+      if (key === undefined) throw new AbideError('unauthenticated');
+      const has = (scope: KeyScope): boolean =>
+        key.scopes.includes(scope) || (scope === 'opt_outs:read' && key.scopes.includes('opt_outs:read_all'));
+      if (!anyOf.some(has))
+        throw new AbideError('missing-scope', `The key lacks the scope ${anyOf.join(' or ')}.`);
+      const caller: Caller = {
+        client: key.client,
+        keyId: key.id,
+        address: ctx.req.socket.remoteAddress ?? '',
+        requestId: ctx.state.requestId as string,
+      };
+      const isStillValid = async (): Promise<boolean> => (await authenticate()) !== undefined;
+      (ctx.state as { authorized: Authorized }).authorized = { key, caller, isStillValid };
+      await next();
     };
-    (ctx.state as { authorized: Authorized }).authorized = { key, caller };
-    await next();
-  };
 }
 
 export const authorizedOf = (ctx: Context): Authorized =>

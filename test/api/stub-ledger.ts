@@ -1,12 +1,14 @@
 // A ledger in memory that answers what a test gives it: only for what is HTTP. What the ledger decides is tested with
 // the real one, in test/ledger and test/pipeline.
 import { randomUUIDv7 } from 'node:crypto';
+import { judgeGate } from '../../ledger/gate.ts';
 import type {
   ApiKey,
   FoundOptOut,
   LagReport,
   Ledger,
   OptOutIntent,
+  Parked,
   Propagation,
   RecordAnswer,
   Recorded,
@@ -33,6 +35,7 @@ const key = (client: string, scopes: readonly string[], store?: string): ApiKey 
 export const KEYS: Readonly<Record<string, ApiKey>> = {
   shop: key('shop', ['opt_outs:write', 'opt_outs:read', 'subjects:read', 'checks:read', 'lag:read']),
   other: key('other', ['opt_outs:write', 'opt_outs:read']),
+  operator: key('operator', ['lag:read', 'stores:write']),
   auditor: key('auditor', ['opt_outs:read_all']),
   nothing: key('nothing', []),
   crm: key('crm-worker', ['acknowledgements:write'], 'crm'),
@@ -92,6 +95,22 @@ export const LAG: LagReport = {
       drain_eta_seconds: 3,
     },
   ],
+};
+
+export const PARKED: Parked = {
+  store: 'crm',
+  seq: 7,
+  optOutId: ID,
+  subjectId: SUBJECT_ID,
+  subjectKind: 'email',
+  version: 2,
+  kind: 'quarantine',
+  code: 'TOO_LONG',
+  attempts: 6,
+  recordedAt: AT,
+  ageSeconds: 31.2,
+  since: AT,
+  nextTryAt: AT,
 };
 
 const stateOf = (scopes: readonly string[], id: string): SubjectState => ({
@@ -204,6 +223,17 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
         })),
       }),
     lag: () => Promise.resolve(LAG),
+    gate: (name, maxAgeSeconds) =>
+      Promise.resolve(name === 'crm' ? judgeGate(LAG, name, maxAgeSeconds) : undefined),
+    listParked: (name) =>
+      Promise.resolve(name === 'crm' ? { parked: [PARKED], nextCursor: undefined } : undefined),
+    findParked: (name, seq) =>
+      Promise.resolve(
+        name === 'crm' && seq === PARKED.seq
+          ? { ...PARKED, generation: 1, speaksFrom: 6, newestVersion: 2, lastEvidence: undefined }
+          : undefined,
+      ),
+    retryParked: (name) => Promise.resolve(name === 'crm' ? 1 : undefined),
     acknowledge: (_store, report) =>
       Promise.resolve({ accepted: report.acknowledgements.length, duplicate: 0, rejected: [] }),
     outstanding: () => Promise.resolve({ generation: 1, decisions: [], next: undefined }),

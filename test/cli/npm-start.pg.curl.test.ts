@@ -98,6 +98,7 @@ test('the first npm start prints an administrator’s key before it is ready, an
         'subjects:read',
         'checks:read',
         'lag:read',
+        'stores:write',
       ],
     },
   ]);

@@ -13,7 +13,7 @@ afterAll(async () => {
   await api[Symbol.asyncDispose]();
 });
 
-/** Every call of v1 with the one scope that opens it. */
+/** Every call of v1 with the one scope that opens it; the gate, which two open, and the endless events are below. */
 const CALLS = [
   ['POST', '/v1/opt-outs', 'opt_outs:write'],
   ['GET', '/v1/opt-outs', 'opt_outs:read'],
@@ -22,6 +22,9 @@ const CALLS = [
   ['POST', '/v1/subjects/lookup', 'subjects:read'],
   ['POST', '/v1/checks', 'checks:read'],
   ['GET', '/v1/propagation-lag', 'lag:read'],
+  ['GET', '/v1/stores/crm/quarantine', 'lag:read'],
+  ['GET', '/v1/stores/crm/quarantine/7', 'lag:read'],
+  ['POST', '/v1/stores/crm/quarantine/retry', 'stores:write'],
   ['POST', '/v1/acknowledgements', 'acknowledgements:write'],
   ['GET', '/v1/stores/crm/outstanding', 'acknowledgements:write'],
   ['GET', `/v1/stores/crm/subjects/${SUBJECT_ID}`, 'acknowledgements:write'],
@@ -82,6 +85,18 @@ describe.each(CALLS)('%s %s', (method, path, scope) => {
     expect(problemOf(answer)).toEqual([503, 'ledger-unavailable']);
     expect(answer.headers['retry-after']).toBe('7');
   });
+});
+
+test.each([['lag:read'], ['checks:read']])('the gate is opened by %s, and by nothing else', async (scope) => {
+  const scopes = (key: string): string[] =>
+    key === 'one' ? [scope] : SCOPES.filter((one) => !/^(lag|checks):/.test(one));
+  await using gate = await serveStub({
+    authenticate: (token) => Promise.resolve({ ...KEYS['shop']!, scopes: scopes(token) }),
+  });
+  expect((await gate.send('GET', '/v1/stores/crm/gate', { key: 'one' })).status).toBe(200);
+  const refused = await gate.send('GET', '/v1/stores/crm/gate', { key: 'others' });
+  expect(problemOf(refused)).toEqual([403, 'missing-scope']);
+  expect(refused.json.detail).toBe('The key lacks the scope lag:read or checks:read.');
 });
 
 test('the scheme is read in any spelling', async () => {

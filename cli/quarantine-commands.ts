@@ -1,0 +1,158 @@
+// quarantine: what a store keeps failing, seen and tried again through the API.
+import { InvalidArgumentError, Option } from 'commander';
+import type { Command } from 'commander';
+import { PARKED_KINDS } from '../ledger/ledger.ts';
+import { createApiClient, expectOk, withApi } from './api-client.ts';
+import type { ApiOptions } from './api-client.ts';
+import { EXIT, print, printJson, printTable } from './output.ts';
+
+/** As the API answers it. */
+type Parked = {
+  readonly seq: number;
+  readonly opt_out_id: string | null;
+  readonly subject_id: string;
+  readonly subject_kind: string;
+  readonly version: number;
+  readonly kind: string;
+  readonly code: string | null;
+  readonly attempts: number;
+  readonly recorded_at: string;
+  readonly age_seconds: number;
+  readonly since: string;
+  readonly next_try_at: string;
+};
+type ParkedInFull = Parked & {
+  readonly newest_version: number;
+  readonly last_evidence: {
+    readonly version: number;
+    readonly outcome: string;
+    readonly held: { readonly suppressed: readonly string[] };
+    readonly acknowledged_at: string;
+  } | null;
+};
+
+const PAGE_MAX = 500;
+
+const toSeq = (text: string): number => {
+  if (/^[1-9]\d{0,14}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('Give a sequence number, as `abide quarantine list` prints it.');
+};
+const toCount = toSeq;
+
+const toCode = (text: string): string => {
+  if (/^[A-Z][A-Z0-9_]{0,63}$/.test(text)) return text;
+  throw new InvalidArgumentError('A code is upper-case, such as STORE_FAILED.');
+};
+
+/** 95 s, 12 min, 7 h, 3 d: how long somebody waits, not a measurement. */
+const age = (seconds: number): string =>
+  seconds < 100
+    ? `${Math.round(seconds)} s`
+    : seconds < 6_000
+      ? `${Math.round(seconds / 60)} min`
+      : seconds < 172_800
+        ? `${Math.round(seconds / 3_600)} h`
+        : `${Math.round(seconds / 86_400)} d`;
+
+const pathOf = (store: string): string => `/v1/stores/${encodeURIComponent(store)}/quarantine`;
+
+const ofStore = (command: Command): Command =>
+  withApi(command).requiredOption('--store <name>', 'of which store').option('--json', 'print JSON');
+
+type OfStore = ApiOptions & { store: string; json?: boolean };
+
+export function addQuarantine(program: Command): void {
+  const quarantine = program
+    .command('quarantine')
+    .description('What a store keeps failing: parked, with its clock running, tried again for ever');
+
+  ofStore(quarantine.command('list'))
+    .description('List what is parked, the oldest decision first')
+    .addOption(
+      new Option(
+        '--kind <kind>',
+        'quarantine: refused or failing; redrive: held once and lost; absent: nobody there',
+      ).choices(PARKED_KINDS),
+    )
+    .option('--code <code>', 'only with this reason, e.g. NOT_HELD', toCode)
+    .option('--limit <n>', 'at most this many', toCount, 100)
+    .action(async (options: OfStore & { kind?: string; code?: string; limit: number }) => {
+      const api = createApiClient(options);
+      const found: Parked[] = [];
+      let cursor: string | null = null;
+      do {
+        const query = new URLSearchParams({
+          limit: String(Math.min(PAGE_MAX, options.limit - found.length)),
+        });
+        if (options.kind !== undefined) query.set('kind', options.kind);
+        if (options.code !== undefined) query.set('code', options.code);
+        if (cursor !== null) query.set('cursor', cursor);
+        const page = expectOk<{ quarantine: Parked[]; next_cursor: string | null }>(
+          await api.call('GET', `${pathOf(options.store)}?${query.toString()}`),
+        );
+        found.push(...page.quarantine);
+        cursor = page.next_cursor;
+      } while (cursor !== null && found.length < options.limit);
+      if (options.json === true) return printJson(found);
+      if (found.length === 0) return print(`nothing is parked in ${options.store}`);
+      printTable(
+        ['SEQ', 'KIND', 'CODE', 'AGE', 'ATTEMPTS', 'NEXT TRY', 'OPT-OUT'],
+        found.map((one) => [
+          String(one.seq),
+          one.kind,
+          one.code ?? '-',
+          age(one.age_seconds),
+          String(one.attempts),
+          one.next_try_at,
+          one.opt_out_id ?? '-',
+        ]),
+      );
+      if (cursor !== null) print(`there is more: --limit ${options.limit} was reached`);
+    });
+
+  ofStore(quarantine.command('show'))
+    .description('Show all that is known of one of them')
+    .argument('<seq>', 'its sequence number', toSeq)
+    .action(async (seq: number, options: OfStore) => {
+      const answer = await createApiClient(options).call('GET', `${pathOf(options.store)}/${seq}`);
+      if (answer.status === 404) {
+        print(
+          `nothing is parked in ${options.store} under ${seq}: it was settled, never was there, or there is no such store`,
+        );
+        process.exitCode = EXIT.no;
+        return;
+      }
+      const parked = expectOk<ParkedInFull>(answer);
+      if (options.json === true) return printJson(parked);
+      const { last_evidence: last, ...fields } = parked;
+      for (const [name, value] of Object.entries(fields)) print(`${name.padEnd(15)} ${value ?? '-'}`);
+      print(
+        `last_evidence   ${
+          last === null
+            ? 'none: the store never proved anything of this subject'
+            : `${last.outcome} version ${last.version} at ${last.acknowledged_at}, suppressed: ${last.held.suppressed.join(', ') || 'nothing'}`
+        }`,
+      );
+    });
+
+  ofStore(quarantine.command('retry'))
+    .description(
+      'Have it tried again now: one, all with a code, or everything. Exit code 3: nothing was there.',
+    )
+    .argument('[seq]', 'its sequence number', toSeq)
+    .option('--code <code>', 'all with this reason', toCode)
+    .option('--all', 'everything that is parked in the store')
+    .action(async (seq: number | undefined, options: OfStore & { code?: string; all?: boolean }) => {
+      const { code, all } = options;
+      const which = { seq, code, all };
+      if (Object.values(which).filter((one) => one !== undefined).length !== 1)
+        throw new InvalidArgumentError('name exactly one: a sequence number, --code, or --all');
+      const answer = expectOk<{ retried: number }>(
+        await createApiClient(options).call('POST', `${pathOf(options.store)}/retry`, which),
+      );
+      if (options.json === true) printJson(answer);
+      else if (answer.retried === 0) print(`nothing of that is parked in ${options.store}`);
+      else print(`${answer.retried} to be tried again now: watch \`abide quarantine list\``);
+      if (answer.retried === 0) process.exitCode = EXIT.no;
+    });
+}

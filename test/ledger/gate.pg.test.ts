@@ -1,0 +1,106 @@
+import { expect, test } from '@jest/globals';
+import { changeStore } from '../../ledger/stores.ts';
+import { withClient } from '../harness/database.ts';
+import { freshLedger, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
+import type { TestLedger } from '../harness/ledger.ts';
+
+/** A worker's sign of life. */
+const heard = (t: TestLedger, name: string) => t.ledger.acknowledge(name, report([]));
+const why = async (t: TestLedger, name: string, maxAge?: number) =>
+  (await t.ledger.gate(name, maxAge))?.reason ?? 'send';
+
+test('the gate is open only where a worker was heard and nothing is outstanding for longer than asked', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' }, { name: 'extra', required: false });
+  expect(await why(t, 'crm')).toBe('unknown');
+  await heard(t, 'crm');
+  await heard(t, 'extra');
+  expect(await t.ledger.gate('crm', undefined)).toMatchObject({
+    store: 'crm',
+    reason: undefined,
+    oldestOutstandingSeconds: 0,
+    absent: 0,
+  });
+
+  await t.ledger.record(intent('ada@example.com'), render);
+  // One just recorded is within the store's own ten seconds, and beyond a bound of none.
+  expect([await why(t, 'crm'), await why(t, 'crm', 0)]).toEqual(['send', 'outstanding']);
+  expect([await why(t, 'extra'), await why(t, 'extra', 0)]).toEqual(['send', 'outstanding']);
+
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!)]));
+  expect([await why(t, 'crm', 0), await why(t, 'extra', 0)]).toEqual(['send', 'outstanding']);
+});
+
+test('nobody is told from a lag that was read before: what is recorded is held from its 201 on', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await heard(t, 'crm');
+  for (let n = 0; n < 20; n += 1) {
+    // The lag that others read is kept for a quarter of a second.
+    await t.ledger.lag();
+    const early = [why(t, 'crm', 0), why(t, 'crm', 0)];
+    await t.ledger.record(intent(`p${n}@example.com`), render);
+    expect(await Promise.all([why(t, 'crm', 0), why(t, 'crm', 0)])).toEqual(['outstanding', 'outstanding']);
+    await Promise.all(early);
+    const decisions = await outstandingOf(t.ledger, 'crm');
+    await t.ledger.acknowledge('crm', report(decisions.map((one) => verified(one))));
+    expect(await why(t, 'crm', 0)).toBe('send');
+  }
+});
+
+test('a refused decision holds the gate once it is late, whatever bound is asked for; so does a pause', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', lateAfterSeconds: 0.2 });
+  await heard(t, 'crm');
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!, { outcome: 'refused', code: 'NO' })]));
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  expect([await why(t, 'crm'), await why(t, 'crm', 3_600)]).toEqual(['late', 'late']);
+  await t.ledger.acknowledge('crm', report([verified(decision!, { attempts: 2 })]));
+  expect(await why(t, 'crm')).toBe('send');
+  await changeStore(t.pool, 'crm', 'paused', {}, undefined);
+  expect(await why(t, 'crm')).toBe('paused');
+});
+
+test('somebody absent does not hold it, and is told: a copy that has them tomorrow has them unsuppressed', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await heard(t, 'crm');
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!, { outcome: 'absent', code: 'ABSENT' })]));
+  expect(await t.ledger.gate('crm', 0)).toMatchObject({ reason: undefined, absent: 1 });
+});
+
+test('a store that is being filled, is retired or is not there is never sent from', async () => {
+  await using t = await freshLedger();
+  await t.ledger.record(intent('ada@example.com'), render);
+  await t.register({ name: 'crm' });
+  await heard(t, 'crm');
+  expect(await why(t, 'crm')).toBe('backfilling');
+  await changeStore(t.pool, 'crm', 'retired', {}, undefined);
+  expect(await t.ledger.gate('crm', undefined)).toMatchObject({ reason: 'retired' });
+  expect(await t.ledger.gate('nowhere', undefined)).toBeUndefined();
+});
+
+test('a ledger that cannot be read answers with an error, never with send', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await heard(t, 'crm');
+  expect(await why(t, 'crm')).toBe('send');
+  await withClient(t.db.superuserUrl, async (client) => {
+    await client.query(`alter database ${t.db.name} connection limit 0`);
+    try {
+      await client.query(
+        `select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and usename = 'abide_api'`,
+        [t.db.name],
+      );
+      await expect(t.ledger.gate('crm', undefined)).rejects.toMatchObject({ code: 'ledger-unavailable' });
+    } finally {
+      await client.query(`alter database ${t.db.name} connection limit -1`);
+    }
+  });
+  expect(await why(t, 'crm')).toBe('send');
+});
