@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { eventually } from '../harness/eventually.ts';
 import { STORES } from './system.ts';
-import type { System } from './system.ts';
+import type { Deployment } from './system.ts';
 import { watchTruth } from './truth.ts';
 
 const ALL = ['email', 'sms', 'push'];
@@ -13,13 +13,13 @@ const sorted = (scopes: readonly string[] | undefined): readonly string[] | unde
   scopes && [...scopes].sort();
 
 /** `more`: tests of this deployment alone, on the same system. */
-export function describePipeline(
+export function describePipeline<D extends Deployment>(
   name: string,
-  open: () => Promise<System>,
-  more: (system: () => System) => void = () => undefined,
+  open: () => Promise<D>,
+  more: (system: () => D) => void = () => undefined,
 ): void {
   describe(`opt-outs by ${name}`, () => {
-    let system: System;
+    let system: D;
     beforeAll(async () => {
       system = await open();
       // Workers are there once the lag has heard of them.
@@ -27,7 +27,7 @@ export function describePipeline(
     }, 60_000);
     afterAll(async () => {
       await system[Symbol.asyncDispose]();
-    }, 30_000);
+    }, 60_000);
     afterEach(async () => {
       for (const store of STORES) system.stores[store].setFault('none');
       await eventually(async () => expect((await system.lag()).status).toBe('ok'), 30_000);

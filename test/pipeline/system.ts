@@ -29,6 +29,10 @@ export type StoreEye = {
   /** How many subjects it holds. */
   count(): Promise<number>;
   setFault(fault: Fault): void;
+  /** As an import, a restored backup or a careless hand would, past Abide. */
+  tamper(email: string, how: 'forget' | 'resurrect' | 'older' | 'ahead'): Promise<void>;
+  /** The store can be read and takes nothing. */
+  refuseWrites(refuses: boolean): Promise<void>;
   /** As the store's own page would, past Abide. */
   suppressByItself(email: string, scope: string): Promise<void>;
 };
@@ -44,22 +48,25 @@ export type OptOutAnswer = {
   readonly propagation: { readonly state: string; readonly confirmed: number; readonly required: number };
 };
 
-export type System = AsyncDisposable & {
-  readonly abide: AbideProcess;
+export type Deployment = AsyncDisposable & {
   readonly stores: Readonly<Record<StoreName, StoreEye>>;
-  /** Where the workers are processes of their own: one a store. */
-  readonly workers: ReadonlyMap<
-    StoreName,
-    { kill(): Promise<void>; start(): Promise<void>; output(): string }
-  >;
   ask(method: 'GET' | 'POST', path: string, body?: object, headers?: object): Promise<Answer>;
   optOut(email: string, fields?: object, headers?: object): Promise<OptOutAnswer>;
   /** Measured after it was asked for; Abide may answer what it measured a quarter of a second before. */
   lag(): Promise<LagReport>;
   lagOf(store: StoreName): Promise<StoreLag>;
+};
+
+/** One that the test started itself, and may kill and start again. */
+export type System = Deployment & {
+  readonly abide: AbideProcess;
+  /** Where the workers are processes of their own: one a store. */
+  readonly workers: ReadonlyMap<StoreName, WorkerProcess>;
   /** abide.yaml with these stores. */
   config(...stanzas: string[]): string;
 };
+
+export type WorkerProcess = { kill(): Promise<void>; start(): Promise<void>; output(): string };
 
 async function crmStore(stack: AsyncDisposableStack): Promise<StoreEye> {
   const database = stack.use(await emptyDatabase());
@@ -88,6 +95,24 @@ async function crmStore(stack: AsyncDisposableStack): Promise<StoreEye> {
         ? (await pool.query<{ n: number }>('select count(*)::int as n from suppressions')).rows[0]!.n
         : 0,
     setFault: (fault) => proxy.setFault(fault),
+    tamper: async (email, how) => {
+      const change = {
+        forget: 'delete from suppressions',
+        resurrect: 'update suppressions set email = null, sms = false, push = null',
+        older: 'update suppressions set email = null, version = version - 1',
+        ahead: 'update suppressions set version = version + 7',
+      }[how];
+      const { rowCount } = await pool.query(`${change} where kind = 'email' and key = $1`, [email]);
+      if (rowCount !== 1) throw new Error('nobody there to tamper with');
+    },
+    refuseWrites: async (refuses) => {
+      await pool.query(
+        refuses
+          ? `create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no' using errcode = '53100'; end $$;
+             create trigger refuse before insert or update on suppressions for each row execute function refuse()`
+          : 'drop function refuse() cascade',
+      );
+    },
     suppressByItself: async (email, scope) => {
       await pool.query(
         `insert into suppressions (kind, key, ${pg.escapeIdentifier(scope)}) values ('email', $1, true)
@@ -123,6 +148,14 @@ async function sessionsStore(stack: AsyncDisposableStack): Promise<StoreEye> {
     },
     count: async () => (await all()).length,
     setFault: (fault) => proxy.setFault(fault),
+    tamper: async (email, how) => {
+      const name = `${prefix}email:${email}`;
+      if (how === 'forget') await client.del(name);
+      else if (how === 'resurrect')
+        await client.hSet(name, { email: 'granted', sms: 'granted', push: 'granted' });
+      else await client.hIncrBy(name, 'version', how === 'ahead' ? 7 : -1);
+    },
+    refuseWrites: () => Promise.reject(new Error('not here')),
     suppressByItself: async (email, scope) => {
       await client.hSet(`${prefix}email:${email}`, scope, 'suppressed');
     },
@@ -158,45 +191,35 @@ async function mailStore(stack: AsyncDisposableStack): Promise<StoreEye> {
     },
     count: async () => Object.keys(await rows()).length,
     setFault: (fault) => proxy.setFault(fault),
+    tamper: () => Promise.reject(new Error('the example store lets nobody past it')),
+    refuseWrites: () => Promise.reject(new Error('not here')),
     suppressByItself: () => Promise.reject(new Error('the example store has no page of its own')),
   };
 }
 
-/** `workersApart`: each worker is a process that reaches the API over HTTP alone. `first`: the stores it begins with. */
-export async function startSystem({
-  workersApart = false,
-  first = STORES,
-}: { workersApart?: boolean; first?: readonly StoreName[] } = {}): Promise<System> {
-  await using stack = new AsyncDisposableStack();
+/** The three of them; they end with `stack`. */
+export async function openStores(stack: AsyncDisposableStack): Promise<Record<StoreName, StoreEye>> {
   const [crm, sessions, mail] = await Promise.all([crmStore(stack), sessionsStore(stack), mailStore(stack)]);
-  const stores = { crm, sessions, mail };
-  const config = (...stanzas: string[]): string => `stores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
-  const text = config(...first.map((name) => stores[name].stanza));
-  const abide = stack.use(await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [] }));
+  return { crm, sessions, mail };
+}
+
+/** What is asked of an Abide, whoever started it; the line ends with `stack`. */
+export function speakWith(
+  { url, key }: { readonly url: string; readonly key: string },
+  stack: AsyncDisposableStack,
+): Pick<Deployment, 'ask' | 'optOut' | 'lag' | 'lagOf'> {
   const agent = new Agent({ connections: 64 });
   stack.defer(() => agent.close());
-
-  const workers = new Map<StoreName, { kill(): Promise<void>; start(): Promise<void>; output(): string }>();
-  if (workersApart) {
-    await Promise.all(
-      STORES.map(async (name) => {
-        const worker = await startWorkerProcess(abide, name);
-        workers.set(name, worker);
-        stack.defer(() => worker.kill());
-      }),
-    );
-  }
-
-  const ask: System['ask'] = async (method, path, body, headers = {}) => {
-    const answer = await request(abide.url + path, {
+  const ask: Deployment['ask'] = async (method, path, body, headers = {}) => {
+    const answer = await request(url + path, {
       method,
       dispatcher: agent,
-      headers: { authorization: `Bearer ${abide.key}`, 'content-type': 'application/json', ...headers },
+      headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json', ...headers },
       body: body === undefined ? null : JSON.stringify(body),
     });
     return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
   };
-  const lag: System['lag'] = async () => {
+  const lag: Deployment['lag'] = async () => {
     for (const askedAt = Date.now(); ; await new Promise((resolve) => setTimeout(resolve, 10))) {
       const { status, text: body } = await ask('GET', '/v1/propagation-lag');
       if (status !== 200) throw new Error(`the lag answered ${status}`);
@@ -204,11 +227,7 @@ export async function startSystem({
       if (Date.parse(report.as_of) > askedAt) return report;
     }
   };
-  const owned = stack.move();
   return {
-    abide,
-    stores,
-    workers,
     ask,
     optOut: async (email, fields = {}, headers = {}) => {
       const answer = await ask('POST', '/v1/opt-outs', { subject: { email }, ...fields }, headers);
@@ -221,20 +240,52 @@ export async function startSystem({
       if (found === undefined) throw new Error(`the lag does not know ${name}`);
       return found;
     },
-    config,
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 }
 
-async function startWorkerProcess(abide: AbideProcess, name: StoreName) {
+/** `workersApart`: each worker is a process that reaches the API over HTTP alone. `first`: the stores it begins with. */
+export async function startSystem({
+  workersApart = false,
+  first = STORES,
+}: { workersApart?: boolean; first?: readonly StoreName[] } = {}): Promise<System> {
+  await using stack = new AsyncDisposableStack();
+  const stores = await openStores(stack);
+  const config = (...stanzas: string[]): string => `stores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
+  const text = config(...first.map((name) => stores[name].stanza));
+  const abide = stack.use(await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [] }));
+  const spoken = speakWith(abide, stack);
+
+  const workers = new Map<StoreName, WorkerProcess>();
+  if (workersApart) {
+    const { url, dataFolder } = abide;
+    await Promise.all(
+      STORES.map(async (name) => {
+        const worker = await startWorkerProcess(
+          { url, dataFolder, config: join(dataFolder, 'abide.yaml') },
+          name,
+        );
+        workers.set(name, worker);
+        stack.defer(() => worker.kill());
+      }),
+    );
+  }
+  const owned = stack.move();
+  return { ...spoken, abide, stores, workers, config, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** A worker that reaches the Abide at `url`, whose folder and configuration are given, over HTTP. */
+export async function startWorkerProcess(
+  { url, dataFolder, config }: { readonly url: string; readonly dataFolder: string; readonly config: string },
+  name: StoreName,
+): Promise<WorkerProcess> {
   const made = spawnAbide(['keys', 'create', '--client', `${name}-worker`, '--store', name], {
-    ABIDE_DATA: abide.dataFolder,
-    ABIDE_CONFIG: join(abide.dataFolder, 'abide.yaml'),
+    ABIDE_DATA: dataFolder,
+    ABIDE_CONFIG: config,
     ABIDE_LOG: 'silent',
   });
   if ((await made.ended) !== 0) throw new Error(made.output());
-  const args = ['worker', '--store', name, '--config', join(abide.dataFolder, 'abide.yaml')];
-  const env = { ABIDE_URL: abide.url, ABIDE_KEY: made.output().trim() };
+  const args = ['worker', '--store', name, '--config', config];
+  const env = { ABIDE_URL: url, ABIDE_KEY: made.output().trim() };
   let running = spawnAbide(args, env);
   const started = (): Promise<void> =>
     eventually(() => {

@@ -1,6 +1,6 @@
 // Watches whether Abide ever claims better than the truth. The truth is what the stores themselves hold.
 import { STORES } from './system.ts';
-import type { StoreName, System } from './system.ts';
+import type { Deployment, StoreName } from './system.ts';
 
 /** Clocks are one machine's, cut to milliseconds. */
 const ROUNDING_MS = 2;
@@ -17,7 +17,7 @@ export type Truth = {
  * the sample was answered, must be outstanding in it, and at least as old as it is. A sample that is refused or not
  * answered claims nothing.
  */
-export function watchTruth(system: System): Truth {
+export function watchTruth(system: Deployment): Truth {
   const open = new Map<StoreName, Map<string, number>>(STORES.map((name) => [name, new Map()]));
   const lies: string[] = [];
   let samples = 0;

@@ -1,0 +1,58 @@
+// The three stores of the pipeline, served by the stack of the run: its API and its worker are started again with another
+// abide.yaml, and what they had before is given back to them.
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parse, stringify } from 'yaml';
+import { openPool } from '../../ledger/database.ts';
+import { changeStore } from '../../ledger/stores.ts';
+import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { eventually } from '../harness/eventually.ts';
+import { findStackOfTheRun } from '../harness/stack-of-the-run.ts';
+import type { RunningStack } from '../harness/stack-of-the-run.ts';
+import { STORES, openStores, speakWith, startWorkerProcess } from './system.ts';
+import type { Deployment } from './system.ts';
+
+export async function joinStack(): Promise<Deployment & { readonly stack: RunningStack }> {
+  const stack = await findStackOfTheRun();
+  const key = (await readFile(join(stack.folder, 'admin.key'), 'utf8')).trim();
+  await using place = new AsyncDisposableStack();
+  const stores = await openStores(place);
+  const spoken = speakWith({ url: stack.url, key }, place);
+
+  const config = join(stack.folder, 'stack/abide.yaml');
+  const before = await readFile(config, 'utf8');
+  const { stores: storesBefore, ...rest } = parse(before) as { stores: Record<string, unknown> };
+  const stanzas = parse(STORES.map((name) => stores[name].stanza).join('\n')) as Record<string, unknown>;
+  const added = STORES.filter((name) => !(name in storesBefore));
+  /** Whoever runs by the file ends, and the stack starts it again. */
+  const rewrite = async (text: string): Promise<void> => {
+    await writeFile(config, text);
+    const programs = ['api', ...Object.keys(storesBefore).map((name) => `worker-${name}`)];
+    const pids = await Promise.all(programs.map((program) => stack.pidOf(program)));
+    for (const pid of pids) process.kill(pid, 'SIGTERM');
+    await eventually(async () => {
+      const again = await Promise.all(programs.map((program) => stack.pidOf(program)));
+      if (again.some((pid) => pids.includes(pid))) throw new Error('a program has not ended');
+      if ((await spoken.ask('GET', '/readyz')).status !== 200) throw new Error('the API is not ready');
+    }, 60_000);
+  };
+  place.defer(async () => {
+    const { urls } = (await findEmbeddedPostgres(stack.folder))!;
+    const pool = openPool(urls.api, { max: 1, onError: () => undefined });
+    await rewrite(before);
+    for (const name of added)
+      await changeStore(pool, name, 'retired', { reason: 'the suite is over' }, undefined);
+    await pool.end();
+    await eventually(async () => {
+      const { status } = await stack.lag();
+      if (status !== 'ok') throw new Error(`the stack is ${status}`);
+    }, 30_000);
+  });
+  await rewrite(stringify({ ...rest, stores: stanzas }));
+  for (const name of added) {
+    const worker = await startWorkerProcess({ url: stack.url, dataFolder: stack.folder, config }, name);
+    place.defer(() => worker.kill());
+  }
+  const owned = place.move();
+  return { ...spoken, stores, stack, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
