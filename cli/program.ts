@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { addCheck, addGate, addLag } from './api-commands.ts';
 import { addConfig } from './config-commands.ts';
 import { addDoctor } from './doctor.ts';
+import { addGuard } from './guard-commands.ts';
 import { addAudit, addKeys, addStores } from './ledger-commands.ts';
 import { addQuarantine } from './quarantine-commands.ts';
 import { addDemo, addServe, addWorker } from './running-commands.ts';
@@ -43,6 +44,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addGate,
     addQuarantine,
     addStores,
+    addGuard,
     addKeys,
     addAudit,
     addDoctor,

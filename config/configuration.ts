@@ -9,13 +9,30 @@ import { z } from 'zod';
 import type { Connector } from '../connectors/contract/connector.ts';
 import { KeyForm, describeKeyForm } from '../connectors/contract/key-form.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { isScope } from '../suppression/scope.ts';
+import { CHANNELS, isScope } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
 import { readYaml } from './positioned-yaml.ts';
 import type { ConfigFault, PositionedYaml } from './positioned-yaml.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
+
+const Column = z.string().regex(/^[^\0]{1,64}$/, 'must be the name of a column');
+const Columns = z.partialRecord(z.enum(CHANNELS), Column).default({});
+
+const GuardedTable = z
+  .strictObject({
+    table: z.string().regex(/^[^.\0]{1,64}(\.[^.\0]{1,64})?$/, 'must be a table or schema.table'),
+    key: Column,
+    kind: z.enum(SUBJECT_KINDS).default('email'),
+    may_send: Columns,
+    suppressed: Columns,
+  })
+  .refine(({ may_send, suppressed }) => Object.keys({ ...may_send, ...suppressed }).length > 0, {
+    error: 'names no column: say may_send or suppressed',
+  });
+/** A table of contacts that a trigger watches: the column of the address, and what true in a column means. */
+export type GuardedTable = z.output<typeof GuardedTable>;
 
 export type StoreConfiguration = {
   readonly name: string;
@@ -31,6 +48,7 @@ export type StoreConfiguration = {
   readonly lateAfterSeconds: number;
   readonly key: KeyForm;
   readonly formerly: string | undefined;
+  readonly guard: readonly GuardedTable[];
   /** SHA-256 over the connector's name and target: another one is another store. */
   readonly fingerprint: Buffer;
   /** Tells one key form from another without giving a secret away. */
@@ -190,6 +208,10 @@ const STANZA = {
     .describe('What the store holds: a list, or a map from scope to a value for the connector'),
   key: KeyForm.default('plain'),
   formerly: StoreName.optional().describe("The store's name before it was renamed"),
+  guard: z
+    .array(GuardedTable)
+    .optional()
+    .describe('Tables of your contacts that `abide guard` watches: see guard.md'),
 };
 /** What every stanza may say beside its connector's own options. */
 export const Stanza = z.object(STANZA);
@@ -376,6 +398,14 @@ async function readStore({
     }
   }
   if (Object.keys(ours.data.scopes).length === 0) fault(['scopes'], 'names no scope');
+  ours.data.guard?.forEach(({ kind, may_send, suppressed }, n) => {
+    if (!accepts.includes(kind)) fault(['guard', n, 'kind'], `the store does not accept ${kind}`);
+    for (const [where, columns] of Object.entries({ may_send, suppressed })) {
+      for (const channel of Object.keys(columns)) {
+        if (!scopes.has(channel)) fault(['guard', n, where, channel], `the store does not hold ${channel}`);
+      }
+    }
+  });
   if (!options.success || faults.length > 0) return faults;
   return {
     name,
@@ -388,6 +418,7 @@ async function readStore({
     lateAfterSeconds: ours.data.late_after_seconds,
     key,
     formerly: ours.data.formerly,
+    guard: ours.data.guard ?? [],
     fingerprint: createHash('sha256')
       .update(JSON.stringify([stanza.connector, ...connector.target(options.data)]))
       .digest(),

@@ -20,6 +20,7 @@ import { defineConnector } from './contract/connector.ts';
 import type { ApplyOutcome, Held, Item, Log, SubjectKey } from './contract/connector.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
+const CONNECT_TIMEOUT_MS = 5_000;
 const DISPOSE_WAIT_MS = 1_000;
 const SCAN_PAGE = 10_000;
 const IDLE_MAX = 2;
@@ -92,7 +93,7 @@ const options = z.strictObject({
     ),
 });
 
-const quoted = (name: string): string =>
+export const quoted = (name: string): string =>
   name
     .split('.')
     .map((part) => `\`${part.replaceAll('`', '``')}\``)
@@ -108,6 +109,19 @@ const placeOf = (url: string) => {
     password: decodeURIComponent(password),
   };
 };
+
+/** What the client library needs for this URL. */
+export function connectionTo(url: string) {
+  const tls = readTls(url);
+  return {
+    ...placeOf(url),
+    charset: 'utf8mb4_bin',
+    jsonStrings: true,
+    maxPreparedStatements: 100,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    ...(tls === undefined ? {} : { ssl: tls }),
+  } satisfies ConnectionOptions;
+}
 
 // --- the table
 
@@ -437,14 +451,7 @@ export default defineConnector({
   },
 
   open({ url, table: name, statement_timeout_ms }, { log }) {
-    const tls = readTls(url);
-    const config = {
-      ...placeOf(url),
-      charset: 'utf8mb4_bin',
-      jsonStrings: true,
-      maxPreparedStatements: 100,
-      ...(tls === undefined ? {} : { ssl: tls }),
-    };
+    const config = connectionTo(url);
     const writing = openLine(config, statement_timeout_ms, log);
     const reading = openLine(config, statement_timeout_ms, log);
     const table = quoted(name);

@@ -280,3 +280,23 @@ test('the data folder is .abide unless the environment names another', () => {
   expect(dataFolderOf({})).toBe(join(process.cwd(), '.abide'));
   expect(dataFolderOf({ ABIDE_DATA: '/srv/abide' })).toBe('/srv/abide');
 });
+
+test('what a guard watches is read with the store, and must be something that the store holds', async () => {
+  const stanza = (guard: string): string =>
+    `stores:\n  crm: { connector: sql, url: "postgres://crm", scopes: [email], guard: ${guard} }\n`;
+  const { stores } = await load(stanza('[{ table: a.contacts, key: mail, may_send: { email: ok } }]'));
+  expect(stores[0]?.guard).toEqual([
+    { table: 'a.contacts', key: 'mail', kind: 'email', may_send: { email: 'ok' }, suppressed: {} },
+  ]);
+  const wrong =
+    '[{ table: contacts, key: token, kind: push_token, suppressed: { push: no } }, { table: c, key: k }]';
+  expect(await faultsOf(stanza(wrong))).toEqual([
+    'line 2, column 151: stores.crm.guard.1 names no column: say may_send or suppressed',
+  ]);
+  expect(
+    await faultsOf(stanza('[{ table: contacts, key: token, kind: push_token, suppressed: { push: no } }]')),
+  ).toEqual([
+    expect.stringMatching(/: stores\.crm\.guard\.0\.kind the store does not accept push_token$/),
+    expect.stringMatching(/: stores\.crm\.guard\.0\.suppressed\.push the store does not hold push$/),
+  ]);
+});

@@ -58,7 +58,7 @@ test("the example of a connector of one's own is the one that passes the suite",
   );
 });
 
-test.each(['docs/connectors.md', 'docs/http-connector.md', 'README.md'])(
+test.each(['docs/connectors.md', 'docs/guard.md', 'docs/http-connector.md', 'README.md'])(
   'every stanza of %s is one that Abide takes',
   async (path) => {
     const folder = await mkdtemp(join(tmpdir(), 'abide-docs-'));

@@ -9,8 +9,8 @@ export type MariaDbDatabase = AsyncDisposable & {
   readonly url: string;
   /** Rows of a query as the administrator, in this database. */
   query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]>;
-  /** Another user of this database alone, with these rights on it; it is gone with the database. */
-  user(rights: string): Promise<string>;
+  /** Another user, with these rights on this database or one table of it alone; it is gone with the database. */
+  user(rights: string, table?: string): Promise<string>;
 };
 
 export const mariaDbLine = (): { host: string; port: number } => {
@@ -48,11 +48,11 @@ export async function mariaDbDatabase(): Promise<MariaDbDatabase> {
         const [rows] = await connection.query(sql, [...values]);
         return Array.isArray(rows) ? (rows as Record<string, unknown>[]) : [];
       }),
-    async user(rights) {
+    async user(rights, table = '*') {
       const user = `abide_${randomBytes(6).toString('hex')}`;
       users.push(user);
       await asAdministrator(
-        `create user ${user}@'127.0.0.1' identified by 'of a test'; grant ${rights} on ${name}.* to ${user}@'127.0.0.1'`,
+        `create user ${user}@'127.0.0.1' identified by 'of a test'; grant ${rights} on ${name}.${table} to ${user}@'127.0.0.1'`,
       );
       return Object.assign(new URL(url), { username: user, password: 'of a test' }).href;
     },

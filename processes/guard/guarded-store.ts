@@ -1,0 +1,61 @@
+// What is the same for a guard in every kind of database: which columns it watches, and what they are called.
+import { hash } from 'node:crypto';
+import type { GuardedTable } from '../../config/configuration.ts';
+import { AbideError } from '../../suppression/errors.ts';
+import { CHANNELS } from '../../suppression/scope.ts';
+import type { Channel } from '../../suppression/scope.ts';
+
+export const LOG_TABLE = 'abide_guard_log';
+
+/** What of a store the guard needs to know. */
+export type GuardedStore = {
+  readonly name: string;
+  /** How to get in, perhaps as somebody who may do more than the store's own worker. */
+  readonly url: string;
+  /** The connector's own table, as the configuration names it. */
+  readonly suppressions: string;
+  readonly isHashed: boolean;
+  readonly tables: readonly GuardedTable[];
+};
+
+/** One column: for a channel, and what it must be where the channel is suppressed. */
+export type GuardedColumn = { readonly channel: Channel; readonly column: string; readonly held: boolean };
+
+export const columnsOf = ({ may_send, suppressed }: GuardedTable): GuardedColumn[] =>
+  CHANNELS.flatMap((channel) => [
+    ...(may_send[channel] === undefined ? [] : [{ channel, column: may_send[channel], held: false }]),
+    ...(suppressed[channel] === undefined ? [] : [{ channel, column: suppressed[channel], held: true }]),
+  ]);
+
+/** Begins the names of all that belongs to one store, so that it is found again whatever the configuration says by then. */
+export const prefixOf = (store: string): string => `abide_guard_${hash('sha256', store, 'hex').slice(0, 8)}_`;
+
+export const nameOf = (store: string, table: GuardedTable): string =>
+  prefixOf(store) + hash('sha256', JSON.stringify([table.table, table.key, table.kind]), 'hex').slice(0, 8);
+
+/** How one column of one table is guarded. */
+export type GuardState = {
+  readonly table: string;
+  readonly kind: string;
+  readonly channel: Channel;
+  readonly column: string;
+  /** `outdated`: there, and not what this configuration would make. */
+  readonly state: 'installed' | 'outdated' | 'absent';
+  /** Contacts who may be sent to by the column though the store holds them suppressed. */
+  readonly resurrected: number;
+  /** Rows whose key SQL cannot bring into the store's form: the guard does not know who they are. */
+  readonly unreadable: number;
+};
+
+export type Guard = AsyncDisposable & {
+  /** The statements that install it, or bring it up to the configuration; the last ones hold down what is enabled already. */
+  installing(): Promise<readonly string[]>;
+  removing(options: { readonly keepLog: boolean }): Promise<readonly string[]>;
+  /** Runs them and gives the number of rows that they changed. */
+  run(statements: readonly string[]): Promise<number>;
+  status(): Promise<readonly GuardState[]>;
+  /** Attempts logged; undefined where there is no log. */
+  logged(): Promise<number | undefined>;
+};
+
+export const refuse = (detail: string): AbideError => new AbideError('STORE_FAILED', detail);

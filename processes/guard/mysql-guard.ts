@@ -1,0 +1,256 @@
+// The guard in MySQL and MariaDB: two triggers a table, which run as whoever installed them. There is no transaction around
+// statements that change a schema: what is made again is dropped just before, and what slipped in between is held down by
+// the statements at the end.
+import mysql from 'mysql2/promise';
+import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import type { GuardedTable } from '../../config/configuration.ts';
+import { connectionTo, quoted } from '../../connectors/mysql.ts';
+import type { SubjectKind } from '../../suppression/subject.ts';
+import { columnsOf, LOG_TABLE, nameOf, prefixOf, refuse } from './guarded-store.ts';
+import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
+
+const EVENTS = ['insert', 'update'] as const;
+const TYPES = ['tinyint', 'smallint', 'int', 'bigint', 'bit'];
+const SETTINGS = `set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', lock_wait_timeout = 10, time_zone = '+00:00'`;
+
+const id = (name: string): string => quoted(name.replaceAll('.', '\0')).replaceAll('\0', '.');
+/** Names of ours and of the catalogue, without what a literal would need escapes for. */
+const text = (value: string): string => `'${value.replaceAll("'", "''")}'`;
+
+/** The normal form of an address as far as SQL can make it; null where it cannot. Without backslashes, whatever sql_mode is. */
+function normalForm(kind: SubjectKind, value: string): string {
+  const trimmed = `regexp_replace(convert(${value} using utf8mb4), '^[[:space:]]+|[[:space:]]+$', '')`;
+  switch (kind) {
+    case 'email': {
+      // A domain beyond ASCII has an A-label, which SQL cannot make.
+      const domain = `substring_index(${trimmed}, '@', -1)`;
+      return `case when length(${domain}) = char_length(${domain}) then lower(${trimmed}) end`;
+    }
+    case 'phone':
+      return `case when ${trimmed} regexp '^[+][0-9 ()./-]+$' and ${trimmed} not like '%(0)%' then concat('+', regexp_replace(${trimmed}, '[^0-9]', '')) end`;
+    case 'push_token':
+    case 'person_id':
+      return trimmed;
+  }
+}
+
+const keyOf = (store: GuardedStore, { kind, key }: GuardedTable, row: string): string => {
+  const plain = normalForm(kind, `${row}.${id(key)}`);
+  return `convert(${store.isHashed ? `sha2(${plain}, 256)` : plain} using utf8mb4) collate utf8mb4_bin`;
+};
+
+/** Whether the store holds somebody suppressed. */
+const isHeld = (
+  suppressions: string,
+  { kind }: GuardedTable,
+  { channel }: GuardedColumn,
+  key: string,
+): string =>
+  `exists (select 1 from ${suppressions} as held where held.kind = ${text(kind)} and held.\`key\` = ${key} and held.${channel} = 1)`;
+
+const isOther = (row: string, { column, held }: GuardedColumn): string =>
+  `not (${row}.${id(column)} <=> ${held ? 1 : 0})`;
+
+type Place = { readonly schema: string; readonly name: string; readonly full: string };
+
+export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
+  const connection = await mysql.createConnection(connectionTo(store.url));
+  connection.on('error', () => undefined);
+  await connection.query(SETTINGS);
+  const rowsOf = async <Row>(sql: string, values: readonly (string | null)[] = []): Promise<Row[]> =>
+    (await connection.execute<RowDataPacket[]>(sql, [...values]))[0] as Row[];
+  const [{ own } = { own: '' }] = await rowsOf<{ own: string }>('select database() as own');
+
+  const placeOf = (table: string): Place => {
+    const [name, schema = own] = table.split('.').reverse() as [string, string?];
+    return { schema, name, full: `${id(schema)}.${id(name)}` };
+  };
+
+  /** The columns of a table and their types; undefined where it is not there. */
+  async function find({ schema, name }: Place): Promise<ReadonlyMap<string, string> | undefined> {
+    const rows = await rowsOf<{ name: string; type: string }>(
+      `select column_name as name, data_type as type from information_schema.columns
+       where table_schema = ? and table_name = ?`,
+      [schema, name],
+    );
+    return rows.length === 0 ? undefined : new Map(rows.map((row) => [row.name, row.type]));
+  }
+
+  async function findSuppressions(): Promise<Place> {
+    const place = placeOf(store.suppressions);
+    if ((await find(place)) !== undefined) return place;
+    throw refuse(`The store's own table ${store.suppressions} is not there yet: its first opt-out makes it.`);
+  }
+
+  /** A table of theirs with its columns checked. */
+  async function findGuarded(table: GuardedTable): Promise<Place> {
+    const place = placeOf(table.table);
+    const columns = await find(place);
+    if (columns === undefined) throw refuse(`There is no table ${table.table}.`);
+    for (const column of [table.key, ...columnsOf(table).map((one) => one.column)]) {
+      if (!columns.has(column)) throw refuse(`Table ${table.table} has no column ${column}.`);
+    }
+    for (const { column } of columnsOf(table)) {
+      const type = columns.get(column)!;
+      if (!TYPES.includes(type))
+        throw refuse(
+          `Column ${column} of table ${table.table} is ${type}: the guard sets columns that are boolean.`,
+        );
+    }
+    return place;
+  }
+
+  function bodyOf(table: GuardedTable, place: Place, suppressions: Place): string {
+    const checks = columnsOf(table).map(
+      (column) => `
+  if ${isOther('new', column)} and ${isHeld(suppressions.full, table, column, 'who')} then
+    set new.${id(column.column)} = ${column.held ? 1 : 0};
+    insert into ${id(suppressions.schema)}.${LOG_TABLE} (table_name, kind, channel, \`key\`)
+    values (${text(`${place.schema}.${place.name}`)}, ${text(table.kind)}, ${text(column.channel)}, who);
+  end if;`,
+    );
+    return `begin
+  declare who text character set utf8mb4 collate utf8mb4_bin default ${keyOf(store, table, 'new')};${checks.join('')}
+end`;
+  }
+
+  const present = (prefix: string) =>
+    rowsOf<{ schema: string; name: string; body: string }>(
+      `select trigger_schema as \`schema\`, trigger_name as name, action_statement as body
+       from information_schema.triggers where locate(?, trigger_name) = 1`,
+      [prefix],
+    );
+  const dropOf = ({ schema, name }: { schema: string; name: string }): string =>
+    `drop trigger ${id(schema)}.${id(name)}`;
+
+  return {
+    async installing() {
+      const at = await findSuppressions();
+      const making: string[] = [];
+      const sweeping: string[] = [];
+      const old = await present(prefixOf(store.name));
+      const triggers = new Map(old.map((trigger) => [trigger.name, trigger]));
+      for (const table of store.tables) {
+        const place = await findGuarded(table);
+        const body = bodyOf(table, place, at);
+        for (const event of EVENTS) {
+          const name = `${nameOf(store.name, table)}_${event}`;
+          const before = triggers.get(name);
+          triggers.delete(name);
+          if (before !== undefined) making.push(dropOf(before));
+          making.push(
+            `create trigger ${id(place.schema)}.${id(name)} before ${event} on ${place.full} for each row\n${body}`,
+          );
+        }
+        const enabled = columnsOf(table).map(
+          (column) =>
+            `(${isOther('contact', column)} and ${isHeld(at.full, table, column, keyOf(store, table, 'contact'))})`,
+        );
+        const key = id(table.key);
+        sweeping.push(
+          `update ${place.full} as contact set contact.${key} = contact.${key} where ${enabled.join('\n  or ')}`,
+        );
+      }
+      return [
+        `create table if not exists ${id(at.schema)}.${LOG_TABLE} (
+  at datetime(3) not null default (utc_timestamp(3)), table_name varchar(140) not null, kind varchar(10) not null,
+  channel varchar(10) not null, \`key\` varchar(760) not null) engine = InnoDB character set utf8mb4 collate utf8mb4_bin`,
+        ...[...triggers.values()].map(dropOf),
+        ...making,
+        ...sweeping,
+      ];
+    },
+
+    async removing({ keepLog }) {
+      const { schema } = placeOf(store.suppressions);
+      const mine = await present(prefixOf(store.name));
+      const all = await present('abide_guard_');
+      const log = { schema, name: LOG_TABLE, full: `${id(schema)}.${LOG_TABLE}` };
+      const isLast = all.length === mine.length && (await find(log)) !== undefined;
+      return [...mine.map(dropOf), ...(isLast && !keepLog ? [`drop table ${log.full}`] : [])];
+    },
+
+    async run(statements) {
+      let changed = 0;
+      for (const statement of statements) {
+        try {
+          const [result] = await connection.query<ResultSetHeader>(statement);
+          // A row that is set to what it was matches; that the trigger then changes it is another count.
+          changed += Number(/^Rows matched: (\d+)/.exec(result.info)?.[1] ?? 0);
+        } catch (error) {
+          throw explain(error);
+        }
+      }
+      return changed;
+    },
+
+    async status() {
+      const at = await findSuppressions();
+      const installed = new Map((await present(prefixOf(store.name))).map(({ name, body }) => [name, body]));
+      const states: GuardState[] = [];
+      for (const table of store.tables) {
+        const place = await findGuarded(table);
+        const bodies = EVENTS.map((event) => installed.get(`${nameOf(store.name, table)}_${event}`));
+        const wanted = bodyOf(table, place, at);
+        const state = bodies.every((body) => body === undefined)
+          ? 'absent'
+          : bodies.every((body) => body === wanted)
+            ? 'installed'
+            : 'outdated';
+        const columns = columnsOf(table);
+        const key = keyOf(store, table, 'contact');
+        const counts = columns.map(
+          (column, n) =>
+            `count(case when ${isOther('contact', column)} and ${isHeld(at.full, table, column, key)} then 1 end) as column_${n}`,
+        );
+        const [row] = await rowsOf<Record<string, number>>(
+          `select ${counts.join(', ')}, count(case when contact.${id(table.key)} is not null and ${key} is null then 1 end) as unreadable
+           from ${place.full} as contact`,
+        );
+        columns.forEach(({ channel, column }, n) =>
+          states.push({
+            table: table.table,
+            kind: table.kind,
+            channel,
+            column,
+            state,
+            resurrected: row![`column_${n}`]!,
+            unreadable: row!['unreadable']!,
+          }),
+        );
+      }
+      return states;
+    },
+
+    async logged() {
+      const { schema } = await findSuppressions();
+      const log = { schema, name: LOG_TABLE, full: `${id(schema)}.${LOG_TABLE}` };
+      if ((await find(log)) === undefined) return undefined;
+      return (await rowsOf<{ n: number }>(`select count(*) as n from ${log.full}`))[0]?.n;
+    },
+
+    async [Symbol.asyncDispose]() {
+      await connection.end();
+    },
+  };
+}
+
+function explain(error: unknown): unknown {
+  if (!(error instanceof Error) || !('errno' in error) || !('sqlState' in error)) return error;
+  const errno = Number(error.errno);
+  if ([1044, 1142, 1143, 1227].includes(errno)) {
+    return refuse(
+      `Not allowed to this user (error ${errno}): it needs create, drop and trigger on these databases, see --url.`,
+    );
+  }
+  if (errno === 1419) {
+    return refuse(
+      'The server keeps a binary log and lets only administrators make triggers (error 1419): see --url, or log_bin_trust_function_creators.',
+    );
+  }
+  if (errno === 1205)
+    return refuse(
+      'A table was in use for too long. Run it again at a quieter time: it goes on where it was.',
+    );
+  return refuse(`MySQL answered error ${errno}. Run it again when that is mended: it goes on where it was.`);
+}

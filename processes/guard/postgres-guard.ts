@@ -1,0 +1,260 @@
+// The guard in PostgreSQL: a function and a trigger a table. The function runs as whoever installed it, so an import needs
+// no right on the suppressions; it decides by what the row is about to become and never fails the import.
+import pg from 'pg';
+import type { GuardedTable } from '../../config/configuration.ts';
+import type { SubjectKind } from '../../suppression/subject.ts';
+import { columnsOf, LOG_TABLE, nameOf, prefixOf, refuse } from './guarded-store.ts';
+import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+/** Making a trigger waits for every write under way, and makes every later one wait behind it. */
+const LOCK_TIMEOUT_MS = 10_000;
+
+const id = pg.escapeIdentifier;
+const text = pg.escapeLiteral;
+
+/** Triggers fire by name, and what a later one sets would stand: ours is the last of all but the oddest names. */
+const triggerOf = (name: string): string => `zz_${name}`;
+
+/** The normal form of an address as far as SQL can make it; null where it cannot. */
+function normalForm(kind: SubjectKind, value: string): string {
+  const trimmed = `btrim(${value}::text, U&' \\0009\\000A\\000B\\000C\\000D\\00A0\\FEFF')`;
+  switch (kind) {
+    case 'email': {
+      // A domain beyond ASCII has an A-label, which SQL cannot make.
+      const domain = `substring(${trimmed} from '[^@]*$')`;
+      return `case when octet_length(${domain}) = length(${domain}) then normalize(lower(normalize(${trimmed}))) end`;
+    }
+    case 'phone':
+      return `case when ${trimmed} ~ '^[+][0-9 ()./-]+$' and ${trimmed} !~ '[(]0[)]' then '+' || regexp_replace(${trimmed}, '[^0-9]', '', 'g') end`;
+    case 'push_token':
+    case 'person_id':
+      return trimmed;
+  }
+}
+
+const keyOf = (store: GuardedStore, { kind, key }: GuardedTable, row: string): string => {
+  const plain = normalForm(kind, `${row}.${id(key)}`);
+  return store.isHashed ? `encode(sha256(convert_to(${plain}, 'UTF8')), 'hex')` : plain;
+};
+
+/** Whether the store holds somebody suppressed. */
+const isHeld = (
+  suppressions: string,
+  { kind }: GuardedTable,
+  { channel }: GuardedColumn,
+  key: string,
+): string =>
+  `exists (select from ${suppressions} as held where held.kind = ${text(kind)} and held.key = (${key}) collate "C" and held.${channel})`;
+
+type Found = { readonly schema: string; readonly columns: ReadonlyMap<string, string> };
+
+const named = (name: string): string => name.split('.').map(id).join('.');
+
+export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
+  const client = new pg.Client({
+    connectionString: store.url,
+    fallback_application_name: 'abide guard',
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    lock_timeout: LOCK_TIMEOUT_MS,
+  });
+  client.on('error', () => undefined);
+  await client.connect();
+
+  /** Where a table is, and of what type its columns are. */
+  async function find(table: string): Promise<Found> {
+    const { rows } = await client.query<{ schema: string; name: string; type: string }>(
+      `select nspname as schema, attname as name, format_type(atttypid, null) as type
+       from pg_class join pg_namespace on pg_namespace.oid = relnamespace join pg_attribute on attrelid = pg_class.oid
+       where pg_class.oid = to_regclass($1) and attnum > 0 and not attisdropped`,
+      [named(table)],
+    );
+    const [first] = rows;
+    if (first === undefined) throw refuse(`There is no table ${table}.`);
+    return { schema: first.schema, columns: new Map(rows.map(({ name, type }) => [name, type])) };
+  }
+
+  async function findSuppressions(): Promise<{ schema: string; table: string }> {
+    const found = await find(store.suppressions).catch(() => undefined);
+    if (found === undefined) {
+      throw refuse(
+        `The store's own table ${store.suppressions} is not there yet: its first opt-out makes it.`,
+      );
+    }
+    const { schema } = found;
+    return { schema, table: `${id(schema)}.${id(store.suppressions.split('.').at(-1)!)}` };
+  }
+
+  /** A table of theirs with its columns checked, and its full name. */
+  async function findGuarded(table: GuardedTable): Promise<string> {
+    const { schema, columns } = await find(table.table);
+    const wanted = [
+      ...columnsOf(table).map(({ column }) => [column, 'boolean'] as const),
+      [table.key, undefined] as const,
+    ];
+    for (const [column, type] of wanted) {
+      const is = columns.get(column);
+      if (is === undefined) throw refuse(`Table ${table.table} has no column ${column}.`);
+      if (type !== undefined && is !== type)
+        throw refuse(
+          `Column ${column} of table ${table.table} is ${is}: the guard sets columns that are ${type}.`,
+        );
+    }
+    return `${id(schema)}.${id(table.table.split('.').at(-1)!)}`;
+  }
+
+  function bodyOf(table: GuardedTable, full: string, at: { schema: string; table: string }): string {
+    const checks = columnsOf(table).map((column) => {
+      const value = `new.${id(column.column)}`;
+      return `
+  if ${value} is distinct from ${column.held} and ${isHeld(at.table, table, column, 'who')} then
+    ${value} := ${column.held};
+    insert into ${id(at.schema)}.${LOG_TABLE} (table_name, kind, channel, key)
+    values (${text(full.replaceAll('"', ''))}, ${text(table.kind)}, ${text(column.channel)}, who);
+  end if;`;
+    });
+    return `
+declare
+  who constant text := ${keyOf(store, table, 'new')};
+begin${checks.join('')}
+  return new;
+end `;
+  }
+
+  const present = async () =>
+    (
+      await client.query<{ table: string; trigger: string; function: string; body: string }>(
+        `select tgrelid::regclass::text as table, tgname as trigger, tgfoid::regprocedure::text as function, prosrc as body
+         from pg_trigger join pg_proc on pg_proc.oid = tgfoid
+         where starts_with(tgname, $1) and not tgisinternal and tgparentid = 0`,
+        [triggerOf(prefixOf(store.name))],
+      )
+    ).rows;
+  const dropOf = ({
+    table,
+    trigger,
+    function: made,
+  }: Awaited<ReturnType<typeof present>>[number]): string[] => [
+    `drop trigger ${id(trigger)} on ${table}`,
+    `drop function ${made}`,
+  ];
+
+  return {
+    async installing() {
+      const at = await findSuppressions();
+      const { rows } = await client.query<{ encoding: string }>(
+        "select current_setting('server_encoding') as encoding",
+      );
+      if (rows[0]?.encoding !== 'UTF8')
+        throw refuse(`The database is encoded in ${rows[0]?.encoding}: the guard needs UTF8.`);
+      const log = `${id(at.schema)}.${LOG_TABLE}`;
+      const making: string[] = [];
+      const sweeping: string[] = [];
+      for (const table of store.tables) {
+        const full = await findGuarded(table);
+        const name = nameOf(store.name, table);
+        const made = `${id(at.schema)}.${id(name)}`;
+        making.push(
+          `create or replace function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at)}$abide$`,
+          `create trigger ${id(triggerOf(name))} before insert or update on ${full} for each row execute function ${made}()`,
+        );
+        const enabled = columnsOf(table).map(
+          (column) =>
+            `(contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, keyOf(store, table, 'contact'))})`,
+        );
+        const key = id(table.key);
+        sweeping.push(`update ${full} as contact set ${key} = ${key} where ${enabled.join('\n  or ')}`);
+      }
+      return [
+        `create table if not exists ${log} (
+  at timestamptz not null default clock_timestamp(), table_name text not null, kind text not null,
+  channel text not null, key text collate "C" not null)`,
+        ...(await present()).flatMap(dropOf),
+        ...making,
+        ...sweeping,
+      ];
+    },
+
+    async removing({ keepLog }) {
+      const mine = await present();
+      const { rows: logs } = await client.query<{ log: string | null }>(
+        `select pg_class.oid::regclass::text as log from pg_class
+         where relname = $1 and relnamespace = (select relnamespace from pg_class where oid = to_regclass($2))
+         and not exists (select from pg_trigger where starts_with(tgname, $3) and not starts_with(tgname, $4))`,
+        [LOG_TABLE, named(store.suppressions), triggerOf('abide_guard_'), triggerOf(prefixOf(store.name))],
+      );
+      return [...mine.flatMap(dropOf), ...(keepLog ? [] : logs.map(({ log }) => `drop table ${log}`))];
+    },
+
+    async run(statements) {
+      let changed = 0;
+      await client.query('begin');
+      try {
+        for (const statement of statements) changed += (await client.query(statement)).rowCount ?? 0;
+        await client.query('commit');
+      } catch (error) {
+        await client.query('rollback').catch(() => undefined);
+        throw explain(error);
+      }
+      return changed;
+    },
+
+    async status() {
+      const at = await findSuppressions();
+      const installed = new Map((await present()).map(({ trigger, body }) => [trigger, body]));
+      const states: GuardState[] = [];
+      for (const table of store.tables) {
+        const full = await findGuarded(table);
+        const body = installed.get(triggerOf(nameOf(store.name, table)));
+        const state =
+          body === undefined ? 'absent' : body === bodyOf(table, full, at) ? 'installed' : 'outdated';
+        const columns = columnsOf(table);
+        const key = keyOf(store, table, 'contact');
+        const counts = columns.map(
+          (column, n) =>
+            `count(*) filter (where contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, key)})::int as column_${n}`,
+        );
+        const { rows } = await client.query<Record<string, number>>(
+          `select ${counts.join(', ')}, count(*) filter (where contact.${id(table.key)} is not null and ${key} is null)::int as unreadable
+           from ${full} as contact`,
+        );
+        columns.forEach(({ channel, column }, n) =>
+          states.push({
+            table: table.table,
+            kind: table.kind,
+            channel,
+            column,
+            state,
+            resurrected: rows[0]![`column_${n}`]!,
+            unreadable: rows[0]!['unreadable']!,
+          }),
+        );
+      }
+      return states;
+    },
+
+    async logged() {
+      const { schema } = await findSuppressions();
+      const log = `${id(schema)}.${LOG_TABLE}`;
+      const { rows } = await client.query<{ there: boolean }>('select to_regclass($1) is not null as there', [
+        log,
+      ]);
+      if (rows[0]?.there !== true) return undefined;
+      return Number((await client.query<{ n: string }>(`select count(*) as n from ${log}`)).rows[0]?.n);
+    },
+
+    async [Symbol.asyncDispose]() {
+      await client.end();
+    },
+  };
+}
+
+/** What PostgreSQL says of names, never of rows. */
+function explain(error: unknown): unknown {
+  if (!(error instanceof pg.DatabaseError)) return error;
+  const { code = '' } = error;
+  if (code === '42501') return refuse(`Not allowed to this role (${error.message}): see --url.`);
+  if (code === '55P03')
+    return refuse('A table was in use for too long: nothing was changed. Try again at a quieter time.');
+  return refuse(`PostgreSQL answered SQLSTATE ${code}; nothing was changed.`);
+}

@@ -1,0 +1,356 @@
+// What a guard does, whichever database keeps it.
+import { hash } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { Item } from '../../connectors/contract/connector.ts';
+import type { Connector } from '../../connectors/contract/connector.ts';
+import { openGuard } from '../../processes/guard/open-guard.ts';
+import { Address } from '../../suppression/subject.ts';
+import type { SubjectKind } from '../../suppression/subject.ts';
+
+export type GuardPlace = AsyncDisposable & {
+  /** As the store's own role, who owns what is there. */
+  readonly url: string;
+  query(sql: string): Promise<Record<string, unknown>[]>;
+  /** Into `contacts`, by the database's own way for many: lines of email, phone, may_mail, no_texts (t or f). */
+  load(lines: readonly string[]): Promise<void>;
+  /** Everything that is defined in the database. */
+  listing(): Promise<unknown>;
+  /** Somebody with all rights on `contacts`, and none on anything else; and somebody who may do nothing but look. */
+  importer(): Promise<(sql: string) => Promise<unknown>>;
+  reader(): Promise<string>;
+};
+
+const CONTACTS = `create table contacts (
+  id int primary key, email varchar(200), phone varchar(50), may_mail boolean, no_texts boolean, remark varchar(50))`;
+const GUARD = `
+      - { table: contacts, key: email, may_send: { email: may_mail } }
+      - { table: contacts, key: phone, kind: phone, suppressed: { sms: no_texts } }`;
+const SINCE = '2026-11-24T09:00:00.000Z';
+
+type Told = {
+  suppressed?: readonly string[];
+  granted?: readonly string[];
+  version?: number;
+  kind?: SubjectKind;
+};
+
+export function describeGuard(
+  connectorName: string,
+  connector: Connector,
+  openPlace: () => Promise<GuardPlace>,
+): void {
+  async function given({
+    guard = GUARD,
+    extra = '',
+    contacts = CONTACTS,
+  }: { guard?: string; extra?: string; contacts?: string } = {}) {
+    const stack = new AsyncDisposableStack();
+    const place = stack.use(await openPlace());
+    const folder = await mkdtemp(join(tmpdir(), 'abide-guard-'));
+    stack.defer(() => rm(folder, { recursive: true }));
+    const file = join(folder, 'abide.yaml');
+    const silent = (): void => undefined;
+    const store = stack.use(
+      await connector.open(connector.options.parse({ url: place.url }), {
+        log: { debug: silent, info: silent, warn: silent, error: silent },
+        name: 'crm',
+        scopes: new Map(),
+      }),
+    );
+    await place.query(contacts);
+
+    async function configure(tables: string, more = extra): Promise<void> {
+      const stanza = `{ connector: ${connectorName}, url: '${place.url}', scopes: [email, sms]`;
+      await writeFile(
+        file,
+        `stores:\n  crm:\n    connector: ${connectorName}\n    url: '${place.url}'\n    scopes: [email, sms]\n    ${more}\n    guard:${tables}\n` +
+          `  second: ${stanza}, guard: [{ table: contacts, key: phone, kind: phone, suppressed: { email: no_texts } }] }\n`,
+      );
+    }
+    await configure(guard);
+    const env = { ABIDE_CONFIG: file };
+    const tell = async (
+      key: string,
+      { suppressed = ['email'], granted = [], version = 1, kind = 'email' }: Told = {},
+    ) => {
+      const item = new Item({
+        seq: version,
+        version,
+        subject: { kind, value: new Address(key) },
+        key,
+        suppressed: Object.fromEntries(suppressed.map((scope) => [scope, SINCE])),
+        granted: Object.fromEntries(granted.map((scope) => [scope, { at: SINCE, version }])),
+        effectiveAt: SINCE,
+        lane: 'live',
+      });
+      expect(await store.apply([item], AbortSignal.timeout(10_000))).toEqual([{ kind: 'applied' }]);
+    };
+    return {
+      place,
+      env,
+      configure,
+      tell,
+      guard: (name = 'crm', url?: string) => openGuard(env, name, url),
+      install: async (name = 'crm') => {
+        await using opened = await openGuard(env, name);
+        return await opened.run(await opened.installing());
+      },
+      remove: async (keepLog = false, name = 'crm') => {
+        await using opened = await openGuard(env, name);
+        return await opened.run(await opened.removing({ keepLog }));
+      },
+      states: async () => {
+        await using opened = await openGuard(env, 'crm');
+        return (await opened.status()).map(({ column, state, resurrected, unreadable }) => [
+          column,
+          state,
+          resurrected,
+          unreadable,
+        ]);
+      },
+      /** Of each contact: may it be mailed, and is it kept from texts? */
+      contacts: async () =>
+        (await place.query('select id, may_mail, no_texts from contacts order by id')).map((row) => [
+          row['id'],
+          row['may_mail'] === null ? null : Boolean(row['may_mail']),
+          row['no_texts'] === null ? null : Boolean(row['no_texts']),
+        ]),
+      logged: async () => {
+        const rows = await place.query('select * from abide_guard_log');
+        return rows
+          .map((row) => `${String(row['kind'])} ${String(row['channel'])} ${String(row['key'])}`)
+          .sort();
+      },
+      [Symbol.asyncDispose]: () => stack.disposeAsync(),
+    };
+  }
+
+  describe(`a guard in ${connectorName}`, () => {
+    test('an import of many rows resurrects nobody, and whoever tried is logged', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      await t.tell('+442071838750', { kind: 'phone', suppressed: ['sms'] });
+      await t.install();
+
+      await t.place.query(`insert into contacts values
+        (1, ' Ada@Example.COM ', '+44 20 7183-8750', true, false, 'both'), (2, 'grace@example.com', '+12025550123', true, false, null),
+        (3, 'ada@example.com', null, null, null, 'never said'), (4, null, null, true, false, 'nobody')`);
+      await t.place.load(['5,ada@example.com,+12025550124,t,f', '6,joan@example.com,+44 (20) 71838750,t,f']);
+
+      expect(await t.contacts()).toEqual([
+        [1, false, true],
+        [2, true, false],
+        [3, false, null],
+        [4, true, false],
+        [5, false, false],
+        [6, true, true],
+      ]);
+      expect(await t.logged()).toEqual([
+        'email email ada@example.com',
+        'email email ada@example.com',
+        'email email ada@example.com',
+        'phone sms +442071838750',
+        'phone sms +442071838750',
+      ]);
+    });
+
+    test('an update that enables everybody enables all but the suppressed', async () => {
+      await using t = await given();
+      await t.place.query(
+        "insert into contacts (id, email, may_mail) values (1, 'ada@example.com', false), (2, 'grace@example.com', false)",
+      );
+      await t.tell('ada@example.com');
+      await t.install();
+      await t.place.query('update contacts set may_mail = true');
+      expect(await t.contacts()).toEqual([
+        [1, false, null],
+        [2, true, null],
+      ]);
+      expect(await t.logged()).toEqual(['email email ada@example.com']);
+
+      await t.place.query("update contacts set remark = 'seen'");
+      expect(await t.logged()).toHaveLength(1);
+      await t.place.query("update contacts set email = 'ada@example.com' where id = 2");
+      expect((await t.contacts())[1]).toEqual([2, false, null]);
+    });
+
+    test('somebody who opts out tomorrow is held from then on, and one whose consent came back is not', async () => {
+      await using t = await given();
+      await t.tell('grace@example.com');
+      await t.install();
+      await t.place.query("insert into contacts (id, email, may_mail) values (1, 'ada@example.com', true)");
+      await t.tell('ada@example.com');
+      await t.tell('grace@example.com', { version: 2, suppressed: [], granted: ['email'] });
+      await t.place.query('update contacts set may_mail = true');
+      await t.place.query("insert into contacts (id, email, may_mail) values (2, 'grace@example.com', true)");
+      expect(await t.contacts()).toEqual([
+        [1, false, null],
+        [2, true, null],
+      ]);
+    });
+
+    test('who is enabled already is held down by the installation, once', async () => {
+      await using t = await given();
+      await t.place.query(
+        "insert into contacts (id, email, may_mail) values (1, 'ada@example.com', true), (2, 'grace@example.com', true)",
+      );
+      await t.tell('ada@example.com');
+      expect(await t.states()).toEqual([
+        ['may_mail', 'absent', 1, 0],
+        ['no_texts', 'absent', 0, 0],
+      ]);
+      expect(await t.install()).toBe(1);
+      const made = await t.place.listing();
+      expect(await t.install()).toBe(0);
+      expect(await t.place.listing()).toEqual(made);
+      expect(await t.contacts()).toEqual([
+        [1, false, null],
+        [2, true, null],
+      ]);
+      expect(await t.states()).toEqual([
+        ['may_mail', 'installed', 0, 0],
+        ['no_texts', 'installed', 0, 0],
+      ]);
+    });
+
+    test('its removal leaves everything as it was, and the log only if asked to', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      const before = await t.place.listing();
+      await t.install();
+      expect(await t.place.listing()).not.toEqual(before);
+      await t.remove(true);
+      await t.place.query("insert into contacts (id, email, may_mail) values (1, 'ada@example.com', true)");
+      expect(await t.contacts()).toEqual([[1, true, null]]);
+      expect(await t.logged()).toEqual([]);
+      await t.place.query('drop table abide_guard_log');
+      expect(await t.place.listing()).toEqual(before);
+
+      await t.install();
+      await t.remove();
+      expect(await t.place.listing()).toEqual(before);
+      await t.remove();
+      expect(await t.place.listing()).toEqual(before);
+    });
+
+    test('what the configuration does not name any more is gone with the next installation', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      await t.install();
+      await t.configure('\n      - { table: contacts, key: email, suppressed: { email: no_texts } }');
+      expect(await t.states()).toEqual([['no_texts', 'outdated', 0, 0]]);
+      await t.install();
+      expect(await t.states()).toEqual([['no_texts', 'installed', 0, 0]]);
+      await t.place.query("insert into contacts values (1, 'ada@example.com', null, true, false, null)");
+      expect(await t.contacts()).toEqual([[1, true, true]]);
+    });
+
+    test('of two stores in one database each has its own, and the log goes with the last', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      const before = await t.place.listing();
+      await t.install('crm');
+      await t.install('second');
+      await t.remove(false, 'crm');
+      expect(await t.logged()).toEqual([]);
+      await t.remove(false, 'second');
+      expect(await t.place.listing()).toEqual(before);
+    });
+
+    test('where the store is keyed by SHA-256 the log has no address either', async () => {
+      await using t = await given({ extra: 'key: { sha256: hex }' });
+      const key = hash('sha256', 'ada@example.com', 'hex');
+      await t.tell(key);
+      await t.install();
+      await t.place.query("insert into contacts (id, email, may_mail) values (1, 'ADA@example.com', true)");
+      expect(await t.contacts()).toEqual([[1, false, null]]);
+      expect(await t.logged()).toEqual([`email email ${key}`]);
+    });
+
+    test('whom SQL cannot recognise is counted, not passed over in silence', async () => {
+      await using t = await given();
+      await t.tell('ada@xn--bcher-kva.example');
+      await t.install();
+      await t.place.query(`insert into contacts (id, email, phone, may_mail) values
+        (1, 'ada@bücher.example', '020 7183 8750', true), (2, 'grace@example.com', '+44 (0)20 71838750', true)`);
+      expect(await t.states()).toEqual([
+        ['may_mail', 'installed', 0, 1],
+        ['no_texts', 'installed', 0, 2],
+      ]);
+    });
+
+    test('whoever imports needs no right on what the guard reads and writes', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      await t.install();
+      const importing = await t.place.importer();
+      await expect(importing('select 1 from suppressions')).rejects.toThrow();
+      await importing("insert into contacts (id, email, may_mail) values (1, 'ada@example.com', true)");
+      expect(await t.contacts()).toEqual([[1, false, null]]);
+      expect(await t.logged()).toHaveLength(1);
+    });
+
+    test('odd names of tables and columns are taken as they are', async () => {
+      const odd = connectorName === 'mysql' ? (name: string) => `\`${name}\`` : (name: string) => `"${name}"`;
+      await using t = await given({
+        contacts: `create table ${odd("Kunden d'or")} (id int primary key, ${odd('E-Mail')} varchar(200), ${odd('darf?')} boolean)`,
+        guard: `\n      - { table: "Kunden d'or", key: E-Mail, may_send: { email: 'darf?' } }`,
+      });
+      await t.tell("o'neil@example.com");
+      await t.install();
+      await t.place.query(`insert into ${odd("Kunden d'or")} values (1, 'O''Neil@example.com', true)`);
+      const [row] = await t.place.query(`select ${odd('darf?')} as may from ${odd("Kunden d'or")}`);
+      expect(Boolean(row!['may'])).toBe(false);
+      await t.remove();
+    });
+
+    test.each([
+      [
+        'a table that is not there',
+        '[{ table: kontakte, key: email, may_send: { email: may_mail } }]',
+        'There is no table kontakte.',
+      ],
+      [
+        'a column that is not there',
+        '[{ table: contacts, key: mail, may_send: { email: may_mail } }]',
+        'Table contacts has no column mail.',
+      ],
+      [
+        'a column that is not boolean',
+        '[{ table: contacts, key: email, may_send: { email: remark } }]',
+        /^Column remark of table contacts is .*: the guard sets columns that are boolean\.$/,
+      ],
+    ])('%s is refused by name, and nothing is made', async (_what, guard, message) => {
+      await using t = await given({ guard: ` ${guard}` });
+      await t.tell('ada@example.com');
+      const before = await t.place.listing();
+      await expect(t.install()).rejects.toThrow(message);
+      expect(await t.place.listing()).toEqual(before);
+    });
+
+    test('before the store has its table, and for a role that may not, it says what is missing', async () => {
+      await using t = await given();
+      await expect(t.install()).rejects.toThrow('own table suppressions is not there yet');
+      await t.tell('ada@example.com');
+      const reader = await t.place.reader();
+      const before = await t.place.listing();
+      await using restricted = await t.guard('crm', reader);
+      await expect(restricted.run(await restricted.installing())).rejects.toThrow(/^Not allowed to this /);
+      expect(await t.place.listing()).toEqual(before);
+    });
+
+    test('a store whose keys no trigger can make, or that has no guard, is refused', async () => {
+      await using t = await given({ extra: 'key: { hmac: a secret of the tests }' });
+      await expect(t.guard()).rejects.toMatchObject({
+        code: 'invalid-value',
+        message: expect.stringContaining('keyed by HMAC'),
+      });
+      await t.configure(' []', '');
+      await expect(t.guard()).rejects.toThrow('has no guard in the configuration');
+      await expect(t.guard('nobody')).rejects.toThrow('no store nobody, only crm, second');
+    });
+  });
+}

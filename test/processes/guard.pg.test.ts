@@ -1,0 +1,92 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from '@jest/globals';
+import postgres from '../../connectors/postgres.ts';
+import { openGuard } from '../../processes/guard/open-guard.ts';
+import { emptyDatabase, withClient } from '../harness/database.ts';
+import { describeGuard } from './describe-guard.ts';
+
+/** What pg_dump would write down, as far as a guard could touch it. */
+const LISTING = `
+  select 'relation' as what, c.oid::regclass::text as name, c.relkind::text || ' ' || c.relhastriggers::text || coalesce(c.relacl::text, '') as as_defined
+  from pg_class c join pg_namespace n on n.oid = relnamespace where nspname not like 'pg\\_%' and nspname <> 'information_schema'
+  union all select 'column', attrelid::regclass::text || '.' || attname, format_type(atttypid, atttypmod) || attnotnull::text
+  from pg_attribute join pg_class c on c.oid = attrelid join pg_namespace n on n.oid = relnamespace
+  where attnum > 0 and nspname not like 'pg\\_%' and nspname <> 'information_schema'
+  union all select 'trigger', tgname, pg_get_triggerdef(pg_trigger.oid) from pg_trigger
+  union all select 'function', pg_proc.oid::regprocedure::text, prosrc from pg_proc
+  join pg_namespace n on n.oid = pronamespace where nspname not like 'pg\\_%' and nspname <> 'information_schema'
+  union all select 'comment', objoid::text, description from pg_description where objoid > 16384
+  order by 1, 2, 3`;
+
+describeGuard('postgres', postgres, async () => {
+  const database = await emptyDatabase();
+  const asOwner = <T>(work: Parameters<typeof withClient<T>>[1]) => withClient(database.urls.owner, work);
+  return {
+    url: database.urls.owner,
+    query: (sql) => asOwner(async (client) => (await client.query<Record<string, unknown>>(sql)).rows),
+    load: async (lines) => {
+      const program = `printf '${lines.join('\\n')}\\n'`.replaceAll("'", "''");
+      await withClient(database.superuserUrl, (client) =>
+        client.query(
+          `copy contacts (id, email, phone, may_mail, no_texts) from program '${program}' (format csv)`,
+        ),
+      );
+    },
+    // A table that had a trigger keeps saying so until it is vacuumed.
+    listing: async () => {
+      await withClient(database.superuserUrl, async (client) => {
+        const { rows } = await client.query<{ name: string }>(
+          "select oid::regclass::text as name from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace",
+        );
+        for (const { name } of rows) await client.query(`vacuum ${name}`);
+      });
+      return await asOwner(async (client) => (await client.query(LISTING)).rows);
+    },
+    importer: async () => {
+      await asOwner((client) => client.query('grant all on contacts to abide_api'));
+      return (sql) => withClient(database.urls.api, (client) => client.query(sql));
+    },
+    reader: async () => {
+      await asOwner((client) => client.query('grant select on all tables in schema public to abide_api'));
+      return database.urls.api;
+    },
+    [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
+  };
+});
+
+test('a trigger of theirs that enables everybody comes before the guard', async () => {
+  await using database = await emptyDatabase();
+  const folder = await mkdtemp(join(tmpdir(), 'abide-guard-'));
+  try {
+    const file = join(folder, 'abide.yaml');
+    await writeFile(
+      file,
+      `stores: { crm: { connector: postgres, url: '${database.urls.owner}', scopes: [email], guard: [{ table: contacts, key: email, may_send: { email: may_mail } }] } }`,
+    );
+    await withClient(database.urls.owner, async (client) => {
+      await client.query(`
+        create table contacts (email text, may_mail boolean);
+        create table suppressions (kind text, key text collate "C", email boolean, primary key (kind, key));
+        insert into suppressions values ('email', 'ada@example.com', true);
+        create function enable() returns trigger language plpgsql as $$ begin new.may_mail := true; return new; end $$;
+        create trigger welcome before insert on contacts for each row execute function enable()`);
+      await using guard = await openGuard({ ABIDE_CONFIG: file }, 'crm');
+      await guard.run(await guard.installing());
+      const insert = "insert into contacts values ('ada@example.com', false) returning may_mail";
+      expect((await client.query(insert)).rows).toEqual([{ may_mail: false }]);
+      // An upsert is an insert first, and is logged once.
+      await client.query('create unique index on contacts (email)');
+      await client.query('truncate abide_guard_log');
+      await client.query(
+        "insert into contacts values ('ada@example.com', true) on conflict (email) do update set may_mail = excluded.may_mail",
+      );
+      expect((await client.query('select channel, key from abide_guard_log')).rows).toEqual([
+        { channel: 'email', key: 'ada@example.com' },
+      ]);
+    });
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
