@@ -89,7 +89,8 @@ function normalisePhone(text: string, defaultRegion: CountryCode | undefined): N
   if (number === undefined || !number.isPossible() || number.ext !== undefined) {
     return bad('is not a phone number in E.164, such as +442071838750');
   }
-  return good(number.number);
+  // Of zeroes to spare the parser takes one away each time (+320000000000): the normal form is what stays itself.
+  return number.number === text ? good(text) : normalisePhone(number.number, undefined);
 }
 
 function normaliseOpaque(text: string, longest: number): Normalised {
