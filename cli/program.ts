@@ -4,6 +4,7 @@ import { addCheck, addGate, addLag } from './api-commands.ts';
 import { addConfig } from './config-commands.ts';
 import { addDoctor } from './doctor.ts';
 import { addGuard } from './guard-commands.ts';
+import { addImportFilter } from './import-filter.ts';
 import { addAudit, addKeys, addStores } from './ledger-commands.ts';
 import { addQuarantine } from './quarantine-commands.ts';
 import { addDemo, addServe, addWorker } from './running-commands.ts';
@@ -45,6 +46,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addQuarantine,
     addStores,
     addGuard,
+    addImportFilter,
     addKeys,
     addAudit,
     addDoctor,

@@ -1,0 +1,285 @@
+// A file of contacts on its way into another system: rows of suppressed people are left out, or marked. What is written was
+// checked; whatever cannot be checked is not written, and the exit code says so.
+import { once } from 'node:events';
+import { addAbortSignal, pipeline } from 'node:stream';
+import type { Writable } from 'node:stream';
+import { InvalidArgumentError, Option } from 'commander';
+import type { Command } from 'commander';
+import { CsvError, parse } from 'csv-parse';
+import { untilAborted } from '../connectors/contract/until-aborted.ts';
+import { CHANNELS } from '../suppression/scope.ts';
+import { createApiClient, expectOk, withApi } from './api-client.ts';
+import type { ApiOptions } from './api-client.ts';
+import { EXIT } from './output.ts';
+
+const BATCH_ROWS = 1_000;
+/** Below the API's limit of a body. */
+const BATCH_BYTES = 900 * 1024;
+/** Longer than any address; what is longer is answered for here. */
+const ITEM_BYTES_MAX = 2_048;
+/** A quote that never closes would read the rest of the file as one field. */
+const ROW_BYTES_MAX = 1024 * 1024;
+const NOTES_MAX = 10;
+
+export type Counts = { rows: number; kept: number; dropped: number; invalid: number };
+
+export type Filter = {
+  readonly input: AsyncIterable<Buffer>;
+  readonly output: Writable;
+  /** Kind of identifier → the column that has it. */
+  readonly columns: Readonly<Record<string, string>>;
+  /** Of each item, in order: undefined where it may be sent, else the reason why not. */
+  readonly check: (subjects: readonly (readonly object[])[]) => Promise<readonly (string | undefined)[]>;
+  /** The column to add instead of leaving rows out. */
+  readonly mark?: string | undefined;
+  /** Why a row could not be checked, by its line and never with a value. */
+  readonly note: (text: string) => void;
+  readonly signal: AbortSignal;
+};
+
+// Bytes are read as Latin-1, each a character: what separates fields is ASCII in every encoding that CSV comes in, and a
+// row leaves as the bytes that it came as. Only what is sent to the API must be text.
+const toText = (bytes: string): string => Buffer.from(bytes, 'latin1').toString('utf8');
+
+const BYTE_ORDER_MARK = Buffer.from('\ufeff');
+
+/** How the file begins and ends its lines, and all of it without the mark at its beginning. */
+async function openFile(input: AsyncIterable<Buffer>) {
+  const chunks = input[Symbol.asyncIterator]();
+  let start = Buffer.alloc(0);
+  while (start.length < BYTE_ORDER_MARK.length || !start.includes('\n')) {
+    const next = await chunks.next();
+    if (next.done === true) break;
+    start = Buffer.concat([start, next.value]);
+    if (start.length > ROW_BYTES_MAX) break;
+  }
+  const hasMark = start.subarray(0, BYTE_ORDER_MARK.length).equals(BYTE_ORDER_MARK);
+  async function* rest(): AsyncGenerator<Buffer> {
+    try {
+      yield hasMark ? start.subarray(BYTE_ORDER_MARK.length) : start;
+      for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) yield next.value;
+    } finally {
+      await chunks.return?.();
+    }
+  }
+  const end = start.indexOf('\n');
+  return {
+    mark: hasMark ? BYTE_ORDER_MARK : Buffer.alloc(0),
+    newline: start[end - 1] === 0x0d ? '\r\n' : '\n',
+    rest,
+  };
+}
+
+type Parsed = {
+  readonly record: readonly string[];
+  readonly raw: string;
+  readonly info: { readonly lines: number };
+};
+
+/** Where each kind of identifier stands in a row. The header's own words are not repeated: it may be a row of addresses. */
+function placesOf(
+  header: readonly string[],
+  columns: Readonly<Record<string, string>>,
+  mark: string | undefined,
+) {
+  const names = header.map(toText);
+  const places = Object.entries(columns).map(([kind, column]) => {
+    const at = names.indexOf(column);
+    if (at < 0) throw new Error(`The header has no column ${column} (it has ${names.length}).`);
+    if (names.lastIndexOf(column) !== at) throw new Error(`The header has the column ${column} twice.`);
+    return [kind, at] as const;
+  });
+  if (mark !== undefined && names.includes(mark)) throw new Error(`The header has a column ${mark} already.`);
+  return places;
+}
+
+const quoted = (field: string): string =>
+  /[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field;
+
+/** Reads all, writes what may be written, and gives the counts also where it fails. */
+export async function filterImport(filter: Filter, counts: Counts): Promise<void> {
+  const { columns, mark, note, output, signal } = filter;
+  const file = await untilAborted(openFile(filter.input), signal);
+  const parser = addAbortSignal(
+    signal,
+    parse({
+      encoding: 'latin1',
+      raw: true,
+      info: true,
+      record_delimiter: ['\r\n', '\n'],
+      relax_column_count: true,
+      skip_empty_lines: true,
+      max_record_size: ROW_BYTES_MAX,
+    }),
+  );
+  // What fails is thrown by the loop below.
+  pipeline(file.rest, parser, () => undefined);
+
+  async function write(rows: readonly string[]): Promise<void> {
+    if (rows.length === 0) return;
+    const isTaken = output.write(Buffer.from(rows.map((row) => row + file.newline).join(''), 'latin1'));
+    if (!isTaken) await once(output, 'drain', { signal });
+  }
+
+  let batch: { raw: string; line: number; subjects: readonly object[] }[] = [];
+  let bytes = 0;
+  async function flush(): Promise<void> {
+    if (batch.length === 0) return;
+    const reasons = await untilAborted(filter.check(batch.map(({ subjects }) => subjects)), signal);
+    if (reasons.length !== batch.length) throw new Error('The API did not answer for every row.');
+    const rows: string[] = [];
+    batch.forEach(({ raw, line }, n) => {
+      const reason = reasons[n];
+      if (reason === 'invalid_item') {
+        counts.invalid += 1;
+        note(`line ${line}: not an address or number that Abide can read`);
+        return;
+      }
+      if (reason === undefined) counts.kept += 1;
+      else counts.dropped += 1;
+      if (mark !== undefined) rows.push(`${raw},${reason ?? ''}`);
+      else if (reason === undefined) rows.push(raw);
+    });
+    [batch, bytes] = [[], 0];
+    await write(rows);
+  }
+
+  let header: readonly string[] | undefined;
+  let places: readonly (readonly [string, number])[] = [];
+  try {
+    for await (const { record, raw, info } of parser as AsyncIterable<Parsed>) {
+      // With two characters at the end of a line csv-parse leaves one of them at either side.
+      const row = raw.replace(/^[\r\n]+|[\r\n]+$/g, '');
+      if (header === undefined) {
+        header = record;
+        places = placesOf(header, columns, mark);
+        output.write(file.mark);
+        await write([mark === undefined ? row : `${row},${Buffer.from(quoted(mark)).toString('latin1')}`]);
+        continue;
+      }
+      counts.rows += 1;
+      const subjects = places
+        .map(([kind, at]) => ({ [kind]: toText(record[at] ?? '').trim() }))
+        .filter((subject) => Object.values(subject)[0] !== '');
+      const size = Buffer.byteLength(JSON.stringify(subjects)) + 100;
+      const why =
+        record.length !== header.length
+          ? `${record.length} fields instead of ${header.length}`
+          : subjects.length === 0
+            ? 'nothing to check: no address, no number'
+            : size > ITEM_BYTES_MAX
+              ? 'longer than any address'
+              : undefined;
+      if (why !== undefined) {
+        counts.invalid += 1;
+        note(`line ${info.lines}: ${why}`);
+        continue;
+      }
+      if (batch.length === BATCH_ROWS || bytes + size > BATCH_BYTES) await flush();
+      batch.push({ raw: row, line: info.lines, subjects });
+      bytes += size;
+    }
+  } catch (error) {
+    if (signal.aborted) throw signal.reason;
+    if (!(error instanceof CsvError)) throw error;
+    // The parser's own words quote fields.
+    const { code, lines } = error as CsvError & { lines?: number };
+    throw new Error(`Line ${lines ?? '?'} is not CSV (${code}): what follows cannot be read.`, {
+      cause: error,
+    });
+  }
+  if (header === undefined) throw new Error('There is no header: the first line must name the columns.');
+  await flush();
+}
+
+type Options = ApiOptions & {
+  emailColumn?: string;
+  phoneColumn?: string;
+  channel: string;
+  topic?: string;
+  mark?: string;
+};
+
+export function addImportFilter(program: Command): void {
+  withApi(program.command('import-filter'))
+    .description(
+      'Copy a CSV file from standard input to standard output without the rows of suppressed people',
+    )
+    .option('--email-column <name>', 'the column of the email address')
+    .option('--phone-column <name>', 'the column of the phone number, with + and country code')
+    .addOption(
+      new Option('--channel <channel>', 'how they would be reached').choices(CHANNELS).default('email'),
+    )
+    .option('--topic <topic>', 'a topic of the channel')
+    .option('--mark <column>', 'write suppressed rows too, with the reason in this new column')
+    .addHelpText(
+      'after',
+      '\nExit code 0: every row was checked. 3: some could not be, and were left out. 1: it was broken off.',
+    )
+    .action(async (options: Options) => {
+      const columns = {
+        ...(options.emailColumn === undefined ? {} : { email: options.emailColumn }),
+        ...(options.phoneColumn === undefined ? {} : { phone: options.phoneColumn }),
+      };
+      if (Object.keys(columns).length === 0) {
+        throw new InvalidArgumentError('Name a column to check by: --email-column, --phone-column or both.');
+      }
+      const { channel, topic } = options;
+      const api = createApiClient(options);
+      const ending = new AbortController();
+      let interrupted: NodeJS.Signals | undefined;
+      for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+        process.once(signal, () => {
+          interrupted = signal;
+          ending.abort(new Error(signal));
+        });
+      }
+      // Whoever was to read has gone: what is left was not written, and that is no success here.
+      process.stdout.removeAllListeners('error').on('error', (error) => {
+        ending.abort(new Error('Nobody reads what is written.', { cause: error }));
+      });
+      const counts: Counts = { rows: 0, kept: 0, dropped: 0, invalid: 0 };
+      const say = (line: string): boolean => process.stderr.write(`${line}\n`);
+      let notes = 0;
+      try {
+        await filterImport(
+          {
+            input: process.stdin,
+            output: process.stdout,
+            columns,
+            mark: options.mark,
+            note: (text) => {
+              if ((notes += 1) <= NOTES_MAX) say(text);
+            },
+            signal: ending.signal,
+            check: async (rows) => {
+              const items = rows.map((subjects, n) => ({
+                ref: String(n),
+                subjects,
+                channel,
+                ...(topic === undefined ? {} : { topic }),
+              }));
+              const answer = expectOk<{ items: { ref: string; can_send: boolean; reason: string | null }[] }>(
+                await api.call('POST', '/v1/checks', { items }),
+              );
+              return answer.items.map(({ ref, can_send, reason }, n) => {
+                if (ref !== String(n))
+                  throw new Error('The API answered for other rows than those asked for.');
+                return can_send ? undefined : (reason ?? 'opted_out');
+              });
+            },
+          },
+          counts,
+        );
+        if (counts.invalid > 0) process.exitCode = EXIT.no;
+      } finally {
+        process.stdin.destroy();
+        if (notes > NOTES_MAX) say(`… and ${notes - NOTES_MAX} more`);
+        say(
+          `${counts.rows} rows, ${counts.kept} kept, ${counts.dropped} ${options.mark === undefined ? 'dropped' : 'marked'}, ${counts.invalid} invalid`,
+        );
+        // As whoever started it expects of a program that was interrupted.
+        if (interrupted !== undefined) process.kill(process.pid, interrupted);
+      }
+    });
+}
