@@ -9,6 +9,7 @@ import { addPropagationLagEvents } from './v1/propagation-lag-events.ts';
 import { addPropagationLag } from './v1/propagation-lag.ts';
 import { addPropagation } from './v1/propagation.ts';
 import { addQuarantine } from './v1/quarantine.ts';
+import { addReconciliation } from './v1/reconciliation.ts';
 import { addSubjects } from './v1/subjects.ts';
 
 type AddResource = (router: Router, deps: Deps) => void;
@@ -23,6 +24,7 @@ export const VERSIONS: Readonly<Record<string, readonly AddResource[]>> = {
     addPropagationLagEvents,
     addGate,
     addQuarantine,
+    addReconciliation,
     addAcknowledgements,
   ],
 };

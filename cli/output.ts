@@ -34,6 +34,15 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
   }
 }
 
+/** How far long work is, for whoever watches: one line of a terminal that each call overwrites; elsewhere nothing. */
+export const printProgress = (line: string): void => {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${line}`);
+};
+/** Leaves the line empty for what is printed next. */
+export const endProgress = (): void => {
+  printProgress('');
+};
+
 /** Says what went wrong and what to do about it, without a stack: a person reads it. */
 export function fail(error: unknown): never {
   if (error instanceof AbideError) {

@@ -8,6 +8,7 @@ import { addImportFilter } from './import-filter.ts';
 import { addAudit, addKeys, addStores } from './ledger-commands.ts';
 import { addQuarantine } from './quarantine-commands.ts';
 import { addDemo, addServe, addWorker } from './running-commands.ts';
+import { addReconcile } from './reconcile.ts';
 import { addStack } from './stack-commands.ts';
 
 /** Every command, as `abide --help` lists them. */
@@ -45,6 +46,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addGate,
     addQuarantine,
     addStores,
+    addReconcile,
     addGuard,
     addImportFilter,
     addKeys,

@@ -10,7 +10,7 @@ import type { Connector } from '../connectors/contract/connector.ts';
 import { KeyForm, describeKeyForm } from '../connectors/contract/key-form.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { CHANNELS, isScope } from '../suppression/scope.ts';
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { normalise, SUBJECT_KINDS } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
 import { readYaml } from './positioned-yaml.ts';
 import type { ConfigFault, PositionedYaml } from './positioned-yaml.ts';
@@ -85,6 +85,9 @@ export type Configuration = {
   };
   /** Spans by OpenTelemetry's API; what becomes of them is the SDK's, which whoever starts Abide brings. */
   readonly tracing: boolean;
+  /** Undefined: none. */
+  readonly canary:
+    { readonly everySeconds: number; readonly addresses: Readonly<Record<SubjectKind, string>> } | undefined;
   readonly stores: readonly StoreConfiguration[];
 };
 
@@ -109,6 +112,18 @@ const ListenAddress = z.string().transform((text, context): Address => {
   return z.NEVER;
 });
 
+const canaryAddress = (kind: SubjectKind, usual: string) =>
+  z
+    .string()
+    .transform((text, context) => {
+      const normal = normalise(kind, text);
+      if (normal.ok) return normal.value.reveal();
+      context.addIssue({ code: 'custom', message: normal.detail });
+      return z.NEVER;
+    })
+    .prefault(usual)
+    .describe(`The canary's ${kind}: nobody's`);
+
 /** A file's path in the configuration, its text in ours. */
 const PemFile = z.string().transform((path, context) => {
   try {
@@ -123,6 +138,15 @@ const Tls = z.strictObject({
   ca: PemFile.exactOptional(),
   cert: PemFile.exactOptional(),
   key: PemFile.exactOptional(),
+});
+
+/** Nobody's: reserved by RFC 2606, and for fiction by the numbering plan. */
+const Canary = z.strictObject({
+  every_seconds: z.number().min(1).max(86_400).default(60).describe('How often'),
+  email: canaryAddress('email', 'abide-canary@canary.invalid'),
+  phone: canaryAddress('phone', '+12025550142'),
+  push_token: canaryAddress('push_token', 'abide-canary'),
+  person_id: canaryAddress('person_id', 'abide-canary'),
 });
 
 /** What abide.yaml may say, apart from what is in a stanza. */
@@ -152,6 +176,12 @@ export const File = z.strictObject({
     })
     .optional()
     .describe('The country of phone numbers without a country code'),
+  canary: z
+    .union([z.literal(false), Canary], { error: 'must be false, or name every_seconds and addresses' })
+    .prefault({})
+    .describe(
+      'A synthetic opt-out at an interval, which shows that the way to each store works; false: none',
+    ),
   kafka: z
     .strictObject({
       brokers: z
@@ -270,10 +300,16 @@ export async function loadConfiguration({
     opsListen: rest.ops_listen,
     defaultRegion: rest.default_region,
     tracing: rest.tracing,
+    canary: rest.canary === false ? undefined : toCanary(rest.canary),
     kafka: { tls: undefined, sasl: undefined, ...rest.kafka },
     stores,
   };
 }
+
+const toCanary = ({ every_seconds: everySeconds, ...addresses }: z.output<typeof Canary>) => ({
+  everySeconds,
+  addresses,
+});
 
 /** What a worker reads of the file beside its store. */
 const WORKERS: readonly string[] = ['source', 'kafka', 'tracing'];

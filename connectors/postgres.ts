@@ -202,6 +202,15 @@ const READ_VERSIONS = `
   from unnest($2::text[], $3::text[]) as wanted (kind, key)
   left join ${VERSIONS} as held on held.store = $1 and held.kind = wanted.kind and held.key = wanted.key`;
 
+// --- another store in the same place
+
+// The cluster, its timeline (a failover begins a new one) and the table's file, which dropping, truncating and restoring
+// change; so does vacuum full, after which the table is filled up once too often.
+const INCARNATION = `
+  select case when found.oid is not null then concat_ws('/', (select system_identifier from pg_control_system()),
+    (select timeline_id from pg_control_checkpoint()), found.oid, pg_relation_filenode(found.oid)) end as incarnation
+  from (select to_regclass($1)::oid as oid) as found`;
+
 // --- connections
 
 const isRefusal = (error: unknown): error is pg.DatabaseError & { code: string } =>
@@ -691,6 +700,15 @@ export default defineConnector({
         : [VERSIONS, MAKE_VERSIONS];
     const lines = { writing, reading, table: openTable(made, statement) };
     return Promise.resolve({
+      incarnation: (signal: AbortSignal) =>
+        reading.run(signal, async (client) => {
+          const { rows } = await client.query<{ incarnation: string | null }>({
+            name: 'abide_incarnation',
+            text: INCARNATION,
+            values: [made],
+          });
+          return rows[0]?.incarnation;
+        }),
       ...(statements === undefined
         ? ownTable(made, lines)
         : ownStatements(statements, { name, scopes }, lines)),

@@ -207,6 +207,10 @@ export default defineConnector({
 
       readBack: (keys, signal) => read(keys.map(at), signal),
 
+      // Of the server's process: whether it had written everything to disk before it ended, it does not say.
+      incarnation: (signal) =>
+        reading.run(signal, async (client) => /^run_id:(\w+)/m.exec(await client.info('server'))?.[1]),
+
       // SCAN knows no order, so each page is a pass over the key space that keeps the smallest keys after the last one:
       // slow for millions, but the memory is bounded here and in Redis, and no index of ours can drift.
       async scan(after, signal) {

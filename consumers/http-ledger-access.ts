@@ -1,4 +1,4 @@
-// The ledger as a worker elsewhere gets it: five calls over HTTP, with a key bound to the one store.
+// The ledger as a worker elsewhere gets it: eight calls over HTTP, with a key bound to the one store.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
@@ -19,6 +19,16 @@ type WirePage = {
   }[];
   readonly next: string | null;
   readonly paused?: true;
+};
+
+type WireReconciliationPage = {
+  readonly run: number;
+  readonly generation: number;
+  readonly after: string;
+  readonly through: string;
+  readonly last: boolean;
+  readonly decisions: readonly object[];
+  readonly pause_ms: number;
 };
 
 /** Throws AbideError where the API refuses or does not answer; the worker goes on trying. */
@@ -101,7 +111,7 @@ export function createHttpLedgerAccess({
       const { generation, next, paused } = page!;
       return { generation, decisions, unreadable, next: next ?? undefined, paused };
     },
-    acknowledge: async ({ generation, worker, acknowledgements }, signal) => {
+    acknowledge: async ({ generation, worker, observed, acknowledgements }, signal) => {
       const { source, lastError } = worker;
       const answer = await call<AcknowledgementAnswer>('POST', '/v1/acknowledgements', signal, {
         body: {
@@ -121,6 +131,7 @@ export function createHttpLedgerAccess({
                 : { position_age_seconds: source.positionAgeSeconds }),
             },
           },
+          ...(observed === undefined ? {} : { observed }),
           acknowledgements: acknowledgements.map((one) => ({
             seq: one.seq,
             version: one.version,
@@ -155,6 +166,46 @@ export function createHttpLedgerAccess({
     transportKey: async (id, signal) => {
       const answer = await call<{ key: string }>('GET', `/v1/transport-keys/${id}`, signal);
       return Buffer.from(answer!.key, 'base64url');
+    },
+    canary: async (signal) => {
+      const answer = await call<{ canary: object | null }>('GET', `${stem}/canary`, signal);
+      return answer!.canary === null ? undefined : toDecision(answer!.canary);
+    },
+    reconciliationPage: async (signal) => {
+      const query = new URLSearchParams({ worker: workerId });
+      const { page } = (await call<{ page: WireReconciliationPage | null }>(
+        'GET',
+        `${stem}/reconciliation/page?${query.toString()}`,
+        signal,
+      ))!;
+      if (page === null) return undefined;
+      const { run, generation, after, through, last, decisions, pause_ms: pauseMs } = page;
+      return {
+        ...{ run, generation, after, through, isLast: last, pauseMs },
+        // What this worker cannot read it cannot compare either; it is outstanding nowhere, so nothing is claimed of it.
+        decisions: decisions.flatMap((row) => {
+          try {
+            return [toDecision(row)];
+          } catch (error) {
+            if (!(error instanceof UnreadableRow)) throw error;
+            return [];
+          }
+        }),
+      };
+    },
+    compared: async ({ run, generation, after, through, isLast }, comparison, signal) => {
+      await call('POST', `${stem}/reconciliation/page`, signal, {
+        body: {
+          ...{ run, generation, after, through, last: isLast },
+          compared: comparison.compared,
+          own: comparison.own,
+          differences: comparison.differences.map(({ seq, kind, heldVersion }) => ({
+            seq,
+            kind,
+            held_version: heldVersion ?? null,
+          })),
+        },
+      });
     },
     [Symbol.asyncDispose]: () => agent.destroy(),
   };

@@ -1,4 +1,8 @@
-import type { AcknowledgementAnswer, AcknowledgementReport } from '../suppression/acknowledgement.ts';
+import type {
+  AcknowledgementAnswer,
+  AcknowledgementReport,
+  Comparison,
+} from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 
 /** A decision that a store must hold and that is not parked, straight from the ledger. */
@@ -17,6 +21,18 @@ export type OutstandingPage = {
   readonly next: string | undefined;
   /** The store is paused or retired: what the stream brings is not carried either. */
   readonly paused?: true | undefined;
+};
+
+/** What the store has acknowledged of the next subjects, to be read back again. */
+export type ReconciliationPage = {
+  readonly run: number;
+  readonly generation: number;
+  readonly after: string;
+  readonly through: string;
+  readonly isLast: boolean;
+  readonly decisions: readonly Decision[];
+  /** How long to rest after it. */
+  readonly pauseMs: number;
 };
 
 /**
@@ -40,4 +56,9 @@ export type LedgerAccess = {
   ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;
   /** Throws AbideError('not-found') where it is destroyed. */
   transportKey(id: number, signal: AbortSignal): Promise<Buffer>;
+  /** The newest canary that the store has acknowledged; undefined: there is none. */
+  canary(signal: AbortSignal): Promise<Decision | undefined>;
+  /** The next page of the store's reconciliation; undefined: nothing is to be compared now. */
+  reconciliationPage(signal: AbortSignal): Promise<ReconciliationPage | undefined>;
+  compared(page: ReconciliationPage, comparison: Comparison, signal: AbortSignal): Promise<void>;
 };

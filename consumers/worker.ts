@@ -11,9 +11,21 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Tracer } from '@opentelemetry/api';
 import { Item, TryLater } from '../connectors/contract/connector.ts';
 import { untilAborted } from '../connectors/contract/until-aborted.ts';
-import type { ApplyOutcome, Connector, Held, Log, Store } from '../connectors/contract/connector.ts';
-import { compareHeld, isDue, mustClear, mustHold } from '../suppression/acknowledgement.ts';
-import type { Acknowledgement, CarriedBy, SourceReport } from '../suppression/acknowledgement.ts';
+import type {
+  ApplyOutcome,
+  Connector,
+  Held,
+  Log,
+  Store,
+  SubjectKey,
+} from '../connectors/contract/connector.ts';
+import { compareHeld, differenceOf, isDue, mustClear, mustHold } from '../suppression/acknowledgement.ts';
+import type {
+  Acknowledgement,
+  CarriedBy,
+  SourceReport,
+  StoreObservation,
+} from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { heldAs, isScope } from '../suppression/scope.ts';
@@ -21,6 +33,7 @@ import { open as unseal } from '../suppression/seal.ts';
 import { Address } from '../suppression/subject.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 import { failureCode, nextStep, retryDelayMs } from './next-step.ts';
+import { reconcileAlways } from './reconcile.ts';
 import { traced } from './trace.ts';
 
 /** Most decisions in hand: 10,000 of about a kilobyte each. */
@@ -34,6 +47,8 @@ const SCOPES_MAX = 1_000;
 const SIGN_OF_LIFE_MS = 1_000;
 const POLL_MS = 250;
 const SWEEP_MS = 1_000;
+/** How often it is looked whether the store is still the one that it was. */
+const OBSERVE_MS = 2_000;
 /** A live worker that has not seen a decision on the stream by then takes it from the ledger, and that is an alarm. */
 const REDRIVE_AFTER_MS = 5_000;
 const STORE_DOWN_MS_MAX = 5_000;
@@ -374,6 +389,9 @@ export function startWorker({
     if (items.length === 0) return;
     for (const carried of batch) carried.attempts += 1;
     try {
+      // Before the next canary covers up that the last one is gone.
+      if (canarySubject !== undefined && batch.some(({ decision }) => decision.subjectId === canarySubject))
+        await observe(ofGeneration);
       await traced(
         tracer,
         store.name,
@@ -554,28 +572,36 @@ export function startWorker({
     );
   }
 
+  /** The subject's address, or why it cannot be had. Destroyed: its transport key is, and the ledger gives out another copy. */
+  async function addressOf(
+    decision: Decision,
+  ): Promise<
+    { readonly value: string } | { readonly not: 'ADDRESS_ERASED' | 'SEALED_UNREADABLE' | 'destroyed' }
+  > {
+    if (decision.sealed === undefined || decision.transportKeyId === undefined)
+      return { not: 'ADDRESS_ERASED' };
+    const secret = await transportKey(decision.transportKeyId);
+    if (secret === undefined) return { not: 'destroyed' };
+    try {
+      const key = { id: decision.transportKeyId, secret };
+      const sealed = Buffer.from(decision.sealed, 'base64url');
+      return { value: unseal(sealed, key, [decision.subjectId, decision.kind]) };
+    } catch (error) {
+      if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
+      return { not: 'SEALED_UNREADABLE' };
+    }
+  }
+
   /** Undefined where the address cannot be had: that is reported, since nothing can be carried without it. */
   async function toItem(carried: Carried): Promise<Item | undefined> {
     const { decision } = carried;
-    if (decision.sealed === undefined || decision.transportKeyId === undefined) {
-      report(carried, 'failed', NOTHING, 'ADDRESS_ERASED', {});
+    const address = await addressOf(decision);
+    if ('not' in address) {
+      if (address.not === 'destroyed') letGo(carried);
+      else report(carried, 'failed', NOTHING, address.not, {});
       return undefined;
     }
-    let value: string;
-    try {
-      const secret = await transportKey(decision.transportKeyId);
-      if (secret === undefined) {
-        // Destroyed: what is still outstanding the ledger gives out under a living one.
-        letGo(carried);
-        return undefined;
-      }
-      const key = { id: decision.transportKeyId, secret };
-      value = unseal(Buffer.from(decision.sealed, 'base64url'), key, [decision.subjectId, decision.kind]);
-    } catch (error) {
-      if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
-      report(carried, 'failed', NOTHING, 'SEALED_UNREADABLE', {});
-      return undefined;
-    }
+    const { value } = address;
     const suppressed = Object.entries(decision.suppressed).flatMap(([scope, since]) =>
       heldAs(scope, held).map((name) => [name, since] as const),
     );
@@ -760,11 +786,17 @@ export function startWorker({
           {
             generation: of,
             worker: { id, incarnation, lastError, source: source.report() },
+            ...(isSign && observed !== undefined && observed.generation === of
+              ? { observed: observed.store }
+              : {}),
             acknowledgements: batch.map(({ acknowledgement }) => acknowledgement),
           },
           AbortSignal.timeout(REPORT_MS_MAX),
         );
-        if (isSign) signDueAt = performance.now() + SIGN_OF_LIFE_MS;
+        if (isSign) {
+          signDueAt = performance.now() + SIGN_OF_LIFE_MS;
+          observed = undefined;
+        }
         accepted(batch, answer.rejected);
       } catch (error) {
         reports.unshift(...batch);
@@ -806,12 +838,77 @@ export function startWorker({
     }
   }
 
+  // ---- is it still the same store? ---------------------------------------------------------------------------------
+
+  /** Whose decisions the canaries are, as of the last look. */
+  let canarySubject: string | undefined;
+  let observed: { readonly generation: number; readonly store: StoreObservation } | undefined;
+
+  /** The ledger judges, with the next sign of life: what was acknowledged belongs to what the store then was. */
+  async function observeAlways(): Promise<void> {
+    while (!stopping.signal.aborted) {
+      await delay(OBSERVE_MS, undefined, { signal: stopping.signal }).catch(() => undefined);
+      if (generation === undefined || paused || storeFailures > 0 || stopping.signal.aborted) continue;
+      // A store that is away says nothing of what it is; that it is away the others report.
+      await observe(generation).catch(() => undefined);
+    }
+  }
+
+  async function observe(of: number): Promise<void> {
+    const open = await openStore();
+    const incarnation = await call(async (signal) => open.incarnation?.(signal));
+    const canary = await lookAtCanary(open);
+    // What was lost stays said until it was told: the next canary would cover it up.
+    const lost = observed?.generation === of && observed.store.canary === 'lost';
+    observed = { generation: of, store: { incarnation, canary: lost ? 'lost' : canary } };
+  }
+
+  /** Asked of the ledger before the store is read: what comes in between can only be newer. */
+  async function lookAtCanary(open: Store): Promise<StoreObservation['canary']> {
+    if (connector.evidence !== 'read_back') return undefined;
+    const canary = await ledger.canary(stopping.signal);
+    canarySubject = canary?.subjectId;
+    if (canary === undefined) return undefined;
+    const address = await addressOf(canary);
+    if ('not' in address) return undefined;
+    const key = { kind: canary.kind, key: store.makeKey(address.value) };
+    const [answer] = await call((signal) => open.readBack([key], signal));
+    const difference = differenceOf(canary, held, answer && toHeld(answer));
+    return difference === 'missing' || difference === 'older' ? 'lost' : 'held';
+  }
+
   // ---- life ---------------------------------------------------------------------------------------------------------
 
   const feeding = createBell();
   const reporting = createBell();
   const room = createBell();
-  const loops = [feed(), reportAlways()];
+  const loops = [feed(), reportAlways(), observeAlways()];
+  let reconciling = true;
+  if (connector.evidence === 'read_back') {
+    loops.push(
+      reconcileAlways({
+        ledger,
+        held,
+        batchMax: connector.limits.batch,
+        keyOf: async (decision): Promise<SubjectKey | undefined> => {
+          const address = await addressOf(decision);
+          return 'not' in address ? undefined : { kind: decision.kind, key: store.makeKey(address.value) };
+        },
+        readBack: async (subjects) => {
+          const open = await openStore();
+          const answers = await call((signal) => open.readBack(subjects, signal));
+          reconciling = true;
+          return answers.map((answer) => answer && toHeld(answer));
+        },
+        onFailure: (error) => {
+          if (reconciling)
+            log.info({ store: store.name, code: failureCode(error) }, 'reconciliation waits for the store');
+          reconciling = false;
+        },
+        signal: stopping.signal,
+      }),
+    );
+  }
 
   return {
     offer,

@@ -32,7 +32,9 @@ type Decided = {
 const DECIDED = `
   select i.store_id, d.seq, d.version, d.kind, d.subject_id, d.suppressed, d.granted,
     exists (select from acknowledgements a
-            where a.store_id = i.store_id and a.generation = i.generation and a.seq = d.seq offset 0) as settled,
+            where a.store_id = i.store_id and a.generation = i.generation and a.seq = d.seq offset 0)
+      and not exists (select from exceptions e
+            where e.store_id = i.store_id and e.generation = i.generation and e.seq = d.seq offset 0) as settled,
     (select s.version from subjects s where s.id = d.subject_id offset 0) as newest,
     case when d.granted <> '{}' then (
       select o.version from decisions o
@@ -55,10 +57,10 @@ const SETTLE = `
     select clock_timestamp() as now, set_config('synchronous_commit', 'off', true)
   ),
   input as materialized (
-    select x.*, d.subject_id, d.recorded_at
+    select x.*, d.subject_id, d.recorded_at, d.cause
     from json_to_recordset($1) as x (store_id smallint, generation int, worker text, seq bigint, version bigint,
       outcome text, held jsonb, attempts int, carried_by text, evidence jsonb)
-    cross join lateral (select subject_id, recorded_at from decisions d where d.seq = x.seq offset 0) d
+    cross join lateral (select subject_id, recorded_at, cause from decisions d where d.seq = x.seq offset 0) d
     where exists (select from stores s where s.id = x.store_id and s.generation = x.generation)
   ),
   overtaken as (
@@ -108,17 +110,17 @@ const SETTLE = `
   ),
   cleared as (
     delete from exceptions e
-    where e.store_id = any (array(select store_id from settled))
-      and e.generation = any (array(select generation from settled))
-      and e.seq = any (array(select seq from settled))
-      and exists (select from settled s
-                  where s.store_id = e.store_id and s.generation = e.generation and s.seq = e.seq)
+    where e.subject_id = any (array(select subject_id from input))
+      and exists (select from input i
+                  where i.store_id = e.store_id and i.generation = e.generation and i.subject_id = e.subject_id
+                    and i.version >= e.version)
   ),
   measured as (
     insert into latency_buckets as b (store_id, minute, bucket, count, max_ms)
     select store_id, date_trunc('minute', acknowledged_at), bucket, count(*), max(latency_ms)
-    from (select *, round(ln(greatest(latency_ms, 0.1)) * 50)::smallint as bucket from settled
-          where carried_by <> 'backfill') timed
+    from (select *, round(ln(greatest(latency_ms, 0.1)) * 50)::smallint as bucket from settled s
+          where carried_by <> 'backfill'
+            and not exists (select from input i where i.seq = s.seq and i.cause = 'reissue')) timed
     group by 1, 2, 3 order by 1, 2, 3
     on conflict (store_id, minute, bucket)
       do update set count = b.count + excluded.count, max_ms = greatest(b.max_ms, excluded.max_ms)
@@ -139,10 +141,10 @@ const PARK = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                                next_try_at)
   select $2, $3, d.seq, d.subject_id, d.version,
-    (select min(o.seq) from decisions o
+    coalesce((select min(o.seq) from decisions o
      where o.subject_id = d.subject_id and o.version <= d.version
        and not exists (
-         select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = o.seq offset 0)),
+         select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = o.seq offset 0)), d.seq),
     case x.outcome when 'absent' then 'absent' else 'quarantine' end, x.code, x.attempts, clock_timestamp(),
     clock_timestamp() + case x.outcome when 'absent' then interval '1 hour'
       else least(interval '1 hour', interval '5 seconds' * power(2, least(greatest(x.attempts - 4, 1), 12))
@@ -152,8 +154,9 @@ const PARK = `
   where exists (select from stores s where s.id = $2 and s.generation = $3) and (x.outcome in ('absent', 'refused') or x.attempts >= 5
          or d.recorded_at < clock_timestamp() - interval '60 seconds'
          or exists (select from exceptions was where was.store_id = $2 and was.generation = $3 and was.seq = d.seq))
-    and not exists (
-      select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = d.seq offset 0)
+    and (exists (select from exceptions was where was.store_id = $2 and was.generation = $3 and was.seq = d.seq)
+         or not exists (
+           select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = d.seq offset 0))
   order by d.seq
   on conflict (store_id, generation, seq) do update
     set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
@@ -183,7 +186,7 @@ export type Settled = {
  * A store ahead of the ledger is followed, but not to where a subject's own versions, all below 2^53, would be used up: a
  * store that holds nonsense must not keep anybody from opting out.
  */
-const FOLLOWED_TO = 2 ** 52;
+export const FOLLOWED_TO = 2 ** 52;
 
 type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
   readonly duplicate: number;

@@ -2,6 +2,7 @@
 import type {
   AcknowledgementAnswer,
   AcknowledgementReport,
+  Comparison,
   SourceReport,
 } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant, SubjectState } from '../suppression/decision.ts';
@@ -167,6 +168,35 @@ export type OutstandingPage = {
   readonly paused?: true;
 };
 
+/** What a store's worker reads back again: what the store has acknowledged of the next subjects. */
+export type ReconciliationPage = {
+  readonly run: number;
+  readonly generation: number;
+  /** The subjects after this one, through that one; the page is taken once. */
+  readonly after: string;
+  readonly through: string;
+  readonly isLast: boolean;
+  readonly decisions: readonly Decision[];
+  /** How long to rest before the next page: nobody waits for this pass. */
+  readonly pauseMs: number;
+};
+
+/** One pass over a store, and how many subjects it found how. */
+export type Reconciliation = {
+  readonly id: number;
+  readonly asked: boolean;
+  /** How far the store had verified when it began. */
+  readonly through: number;
+  readonly startedAt: Instant;
+  readonly finishedAt: Instant | undefined;
+  readonly compared: number;
+  readonly missing: number;
+  readonly older: number;
+  readonly resurrected: number;
+  readonly ahead: number;
+  readonly own: number;
+};
+
 export type LagStatus = 'ok' | 'paused' | 'backfilling' | 'late' | 'unknown';
 
 export type StoreLag = {
@@ -194,6 +224,12 @@ export type StoreLag = {
   readonly worker: { readonly instances: number; readonly last_seen_at: Instant | null };
   readonly last_error: { readonly code: string; readonly at: string } | null;
   readonly backfill: { readonly remaining: number; readonly started_at: Instant } | null;
+  /** The age of the newest canary that the store has acknowledged; null: there is none. */
+  readonly canary_age_seconds: number | null;
+  /** Decisions that the store had acknowledged, was found not to hold, and holds not yet again; outstanding all the same. */
+  readonly drift: number | null;
+  /** A whole pass over the store found everything up to here held; null: there was none in this generation. */
+  readonly reconciled_through: number | null;
   readonly drain_eta_seconds: number | null;
 };
 
@@ -344,6 +380,20 @@ export type Ledger = {
     subjectId: string,
   ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;
   transportKey(id: number): Promise<Buffer | undefined>;
+  /** The newest canary that the store has acknowledged. */
+  canary(store: string): Promise<Decision | undefined>;
+  /** For the worker that holds the lease; undefined: nothing is to be compared now, or no such store. */
+  reconciliationPage(store: string, worker: string): Promise<ReconciliationPage | undefined>;
+  /** False: the page was counted already, or its pass is over. */
+  compared(
+    store: string,
+    page: Pick<ReconciliationPage, 'run' | 'generation' | 'after' | 'through' | 'isLast'>,
+    comparison: Comparison,
+  ): Promise<boolean>;
+  /** Begins a pass at full speed, and gives its id. Undefined: no such store in service, or it cannot be read. */
+  reconcile(store: string, caller: Caller): Promise<number | undefined>;
+  /** The latest passes, newest first. Undefined: no such store. */
+  reconciliations(store: string, limit: number): Promise<readonly Reconciliation[] | undefined>;
 
   authenticate(token: string): Promise<ApiKey | undefined>;
   createKey(fields: {

@@ -5,6 +5,8 @@ import pg from 'pg';
 import { AbideError } from '../suppression/errors.ts';
 import { isUnavailable } from './database.ts';
 import * as ledger from './migrations/0001-ledger.ts';
+import * as reconciliation from './migrations/0002-reconciliation.ts';
+import * as canaries from './migrations/0003-canaries.ts';
 import { grantPrivileges } from './roles.ts';
 
 type Migration = Knex.Migration & { readonly name: string };
@@ -12,6 +14,8 @@ type Migration = Knex.Migration & { readonly name: string };
 /** In order, and never changed once released: their names stand in the database. */
 const MIGRATIONS: readonly Migration[] = [
   { name: '0001-ledger', up: (db) => ledger.up(plainSql(db)), down: ledger.down },
+  { name: '0002-reconciliation', up: (db) => reconciliation.up(plainSql(db)), down: ledger.down },
+  { name: '0003-canaries', up: (db) => canaries.up(plainSql(db)), down: ledger.down },
 ];
 
 /** A migration is SQL as PostgreSQL reads it. Knex would take the question mark of jsonb's operators for a parameter. */

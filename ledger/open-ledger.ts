@@ -6,6 +6,8 @@ import { createAcknowledge } from './acknowledge.ts';
 import type { Settled } from './acknowledge.ts';
 import { createAuthenticator, createKey, listKeys, revokeKey } from './api-keys.ts';
 import { readAudit } from './audit.ts';
+import { canaryOf, forgetCanaries, issueCanaries } from './canary.ts';
+import type { Canaries } from './canary.ts';
 import { checkSendable } from './check-sendable.ts';
 import { asLedgerError } from './database.ts';
 import type { Pool } from './database.ts';
@@ -17,9 +19,15 @@ import { newestOf, outstandingPage } from './outstanding.ts';
 import { propagationOf } from './propagation.ts';
 import { readLag } from './propagation-lag.ts';
 import { findParked, listParked, retryParked } from './quarantine.ts';
+import {
+  askReconciliation,
+  listReconciliations,
+  nextReconciliationPage,
+  takeComparison,
+} from './reconcile.ts';
 import { createRecorder } from './record.ts';
 import { reissue } from './reissue.ts';
-import { findStore, listStores } from './stores.ts';
+import { findStore, listStores, observeStore } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 import {
   currentTransportKey,
@@ -37,6 +45,8 @@ const READING_MS_MAX = 2_000;
 /** How soon another process' commit is noticed; this process' own at once. */
 const POLL_MS = 100;
 const HOUSEKEEPING_MS = 60_000;
+/** How often within an interval it is looked whether a canary's time has come: several processes share them. */
+const CANARY_LOOKS = 4;
 
 export type OpenLedger = Ledger &
   AsyncDisposable & {
@@ -95,11 +105,14 @@ export async function openLedger({
   ring,
   log,
   onSettled = () => undefined,
+  canaries,
 }: {
   pool: Pool;
   ring: KeyRing;
   log: LedgerLog;
   onSettled?: (store: RegisteredStore, settled: readonly Settled[]) => void;
+  /** Undefined: none are issued, and none is missed. */
+  canaries?: Canaries | undefined;
 }): Promise<OpenLedger> {
   const closing = new AbortController();
   const recorded = new Bell();
@@ -119,15 +132,26 @@ export async function openLedger({
       "delete from idempotency_keys where created_at < clock_timestamp() - interval '30 days'",
     );
     await pool.query("delete from latency_buckets where minute < clock_timestamp() - interval '1 day'");
+    await pool.query(
+      "delete from reconciliations where finished_at < clock_timestamp() - interval '90 days'",
+    );
     await pool.query("delete from workers where last_seen_at < clock_timestamp() - interval '1 day'");
   };
   await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
 
+  if (canaries === undefined) await forgetCanaries(pool);
+
+  const issue = async (of: Canaries): Promise<void> => {
+    if (await issueCanaries(pool, { ring, transport }, stores, of)) recorded.ring();
+  };
   const watermark = createWatermarkJob(pool);
   const jobs = [
     every(REGISTRY_MS, 'registry', refresh),
     every(WATERMARK_MS, 'watermark', () => watermark.advance()),
     every(HOUSEKEEPING_MS, 'housekeeping', housekeeping),
+    ...(canaries === undefined
+      ? []
+      : [every((canaries.everySeconds * 1000) / CANARY_LOOKS, 'canaries', () => issue(canaries))]),
   ];
 
   /** Repeats a job with a pause between its end and its next begin; a failure is said once and tried again. */
@@ -160,12 +184,14 @@ export async function openLedger({
   };
 
   const context = () => ({ ring, stores });
+  const seals = () => ({ ring, transport, livingKeys });
   const authenticate = createAuthenticator(pool);
-  const acknowledge = createAcknowledge(pool, async (subjectId, above) => {
+  const raise = async (subjectId: string, above: number): Promise<void> => {
     await reissue(pool, { ring, transport }, subjectId, above);
     log.warn({ subjectId }, 'a store is ahead of the ledger: its subject is decided again');
     recorded.ring();
-  });
+  };
+  const acknowledge = createAcknowledge(pool, raise);
   const recorder = createRecorder({
     pool,
     ring,
@@ -235,6 +261,13 @@ export async function openLedger({
           };
         }
         const { settled, ...answer } = await acknowledge(store, report);
+        if (report.observed !== undefined && report.generation === store.generation) {
+          const why = await observeStore(pool, store, report.worker.id, report.observed);
+          if (why !== undefined) {
+            log.warn({ store: name, why }, 'a store is not what it was: a new generation begins');
+            await refresh();
+          }
+        }
         if (settled.length > 0) {
           watch.settled(
             store.name,
@@ -248,7 +281,7 @@ export async function openLedger({
       asked(async () => {
         const until = performance.now() + waitMs;
         for (;;) {
-          const page = await outstandingPage(pool, { ring, transport, livingKeys }, store, ask);
+          const page = await outstandingPage(pool, seals(), store, ask);
           const left = until - performance.now();
           if (
             page === undefined ||
@@ -264,6 +297,37 @@ export async function openLedger({
       }),
     newest: (subjectId) => asked(() => newestOf(pool, subjectId)),
     transportKey: (id) => asked(() => findTransportKey(pool, ring, id)),
+    canary: (name) =>
+      asked(async () => {
+        const store = stores.find((one) => one.name === name) ?? (await findStore(pool, name));
+        return store && (await canaryOf(pool, seals(), store));
+      }),
+    reconciliationPage: (name, worker) =>
+      asked(async () => {
+        const store = await findStore(pool, name);
+        return store && (await nextReconciliationPage(pool, seals(), store, worker));
+      }),
+    compared: (name, page, comparison) =>
+      asked(async () => {
+        const store = await findStore(pool, name);
+        if (store === undefined) return false;
+        const { taken, ahead } = await takeComparison(pool, store, page, comparison);
+        for (const [subjectId, above] of ahead) await raise(subjectId, above);
+        if (comparison.differences.length > 0) recorded.ring();
+        return taken;
+      }),
+    reconcile: (name, caller) =>
+      asked(async () => {
+        const store = await findStore(pool, name);
+        if (store === undefined || store.retiredAt !== undefined || store.evidence !== 'read_back')
+          return undefined;
+        return await askReconciliation(pool, store, caller);
+      }),
+    reconciliations: (name, limit) =>
+      asked(async () => {
+        const store = await findStore(pool, name);
+        return store && (await listReconciliations(pool, store, limit));
+      }),
     authenticate: (token) => asked(() => authenticate(token)),
     createKey: (fields) => asked(() => createKey(pool, fields)),
     listKeys: () => asked(() => listKeys(pool)),

@@ -10,7 +10,7 @@ import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Outstanding, OutstandingPage } from './ledger.ts';
 
-type Row = {
+export type DecisionRow = {
   seq: number;
   opt_out_id: string | null;
   subject_id: string;
@@ -23,10 +23,10 @@ type Row = {
   sealed: Buffer | null;
   transport_key_id: number | null;
   traceparent: string | null;
-  attempts: number | null;
 };
+type Row = DecisionRow & { attempts: number | null };
 
-const DECISION = `d.seq, d.opt_out_id, d.subject_id, d.kind, d.version, d.suppressed, d.granted, d.effective_at,
+export const DECISION = `d.seq, d.opt_out_id, d.subject_id, d.kind, d.version, d.suppressed, d.granted, d.effective_at,
   d.recorded_at, d.sealed, d.transport_key_id, d.traceparent`;
 
 // What belongs to the store comes as parameters, not by a join: only so do store, generation and sequence together bound
@@ -92,12 +92,17 @@ async function headOf(
   return rows[0];
 }
 
+export type Seals = {
+  readonly ring: KeyRing;
+  readonly transport: SealingKey;
+  readonly livingKeys: ReadonlySet<number>;
+};
+
 /** Re-seals from the subject what travels no more: the copy's transport key was destroyed, or there never was a copy. */
 async function sealAnew(
   db: Queryable,
-  ring: KeyRing,
-  transport: SealingKey,
-  rows: readonly Row[],
+  { ring, transport }: Seals,
+  rows: readonly DecisionRow[],
 ): Promise<Map<string, Buffer>> {
   const { rows: subjects } = await db.query<{ id: string; kind: string; sealed: Buffer }>(
     'select id, kind, sealed from subjects where id = any ($1::uuid[]) and sealed is not null',
@@ -111,7 +116,11 @@ async function sealAnew(
   );
 }
 
-const toDecision = (row: Row, sealed: Buffer | undefined, transportKeyId: number | undefined): Decision => ({
+const toDecision = (
+  row: DecisionRow,
+  sealed: Buffer | undefined,
+  transportKeyId: number | undefined,
+): Decision => ({
   seq: row.seq,
   optOutId: row.opt_out_id ?? undefined,
   subjectId: row.subject_id,
@@ -125,6 +134,24 @@ const toDecision = (row: Row, sealed: Buffer | undefined, transportKeyId: number
   transportKeyId,
   traceparent: row.traceparent ?? undefined,
 });
+
+/** Rows as workers get them: every address under a transport key that still lives. */
+export async function toDecisions(
+  db: Queryable,
+  seals: Seals,
+  rows: readonly DecisionRow[],
+): Promise<readonly Decision[]> {
+  const stale = rows.filter(
+    (row) => row.sealed === null || !seals.livingKeys.has(row.transport_key_id ?? -1),
+  );
+  const anew = stale.length === 0 ? undefined : await sealAnew(db, seals, stale);
+  return rows.map((row) => {
+    const resealed = anew?.get(row.subject_id);
+    return resealed === undefined
+      ? toDecision(row, row.sealed ?? undefined, row.transport_key_id ?? undefined)
+      : toDecision(row, resealed, seals.transport.id);
+  });
+}
 
 /** Pages go `live:<seq>`, then `backfill:<subject id>`; the first page begins with retries whose time has come. */
 function readCursor(after: string | undefined): {
@@ -150,7 +177,7 @@ export type OutstandingAsk = {
 /** One page of what is deliverable to a store; undefined where there is no such store. */
 export async function outstandingPage(
   db: Queryable,
-  { ring, transport, livingKeys }: { ring: KeyRing; transport: SealingKey; livingKeys: ReadonlySet<number> },
+  seals: Seals,
   store: string,
   { after, limit, worker }: OutstandingAsk,
 ): Promise<OutstandingPage | undefined> {
@@ -177,16 +204,9 @@ export async function outstandingPage(
       ? await page('backfill', BACKFILL, from, head.backfill_fence, head.backfill_after_xid, left)
       : [];
   const rows = [...retries, ...live, ...backfill];
-  const stale = rows.filter((row) => row.sealed === null || !livingKeys.has(row.transport_key_id ?? -1));
-  const anew = stale.length === 0 ? undefined : await sealAnew(db, ring, transport, stale);
-  const decisions = rows.map((row, n): Outstanding => {
-    const resealed = anew?.get(row.subject_id);
-    const decision =
-      resealed === undefined
-        ? toDecision(row, row.sealed ?? undefined, row.transport_key_id ?? undefined)
-        : toDecision(row, resealed, transport.id);
+  const decisions = (await toDecisions(db, seals, rows)).map((decision, n): Outstanding => {
     const lane = n >= retries.length + live.length ? 'backfill' : 'live';
-    return { ...decision, attempts: row.attempts ?? 0, lane };
+    return { ...decision, attempts: rows[n]!.attempts ?? 0, lane };
   });
   return { generation: head.generation, decisions, next: nextCursor(rows, retries, live, backfill, limit) };
 }

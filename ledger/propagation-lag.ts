@@ -3,6 +3,7 @@
 import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import { bucketMs } from './acknowledge.ts';
+import { NEWEST_CANARY } from './canary.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import type { LagReport, LagStatus, SourceLag, StoreLag } from './ledger.ts';
@@ -28,6 +29,7 @@ type Head = {
   late_after_seconds: number;
   paused: boolean;
   scanned_through: number;
+  reconciled_through: number | null;
   backfill_started_at: string | null;
   remaining: number | null;
 };
@@ -38,6 +40,9 @@ type Row = Head & {
   parked: number;
   quarantined: number;
   absent: number;
+  drift: number;
+  canary_age: number | null;
+  canary_every: number | null;
   oldest_parked: number | null;
   speaks_from: number | null;
   last_acknowledged_at: string | null;
@@ -57,10 +62,11 @@ const AGE = (expression: string): string => `extract(epoch from clock_timestamp(
 // $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels, $6 the mark that live decisions lie above.
 export const LAG_OF_STORE = `
   select live.count as live, ${AGE('live.oldest')} as oldest_live,
-    parked.count as parked, parked.quarantined, parked.absent, parked.speaks_from, ${AGE('parked.oldest')} as oldest_parked,
+    parked.count as parked, parked.quarantined, parked.absent, parked.drift, parked.speaks_from, ${AGE('parked.oldest')} as oldest_parked,
     (select a.acknowledged_at from acknowledgements a
      where a.store_id = $1 and a.generation = $2 order by a.seq desc limit 1) as last_acknowledged_at,
     latency.count as settled_in_window, latency.buckets,
+    canary.every_seconds as canary_every, ${AGE('canary.recorded_at')} as canary_age,
     heard.instances, heard.last_seen_at, heard.instances > 0 as heard, heard.last_report, heard.last_error,
     coalesce((select c.count from carried c where c.store_id = $1 and c.carried_by = 'redrive'), 0) as redriven
   from (
@@ -77,6 +83,7 @@ export const LAG_OF_STORE = `
     select count(*) filter (where e.kind <> 'absent') as count,
            count(*) filter (where e.kind = 'quarantine') as quarantined,
            count(*) filter (where e.kind = 'absent') as absent,
+           count(*) filter (where e.code like 'DRIFT\\_%') as drift,
            min(e.speaks_from) filter (where e.kind <> 'absent') as speaks_from,
            min(d.recorded_at) filter (where e.kind <> 'absent') as oldest
     from exceptions e
@@ -97,11 +104,12 @@ export const LAG_OF_STORE = `
            (array_agg(w.report -> 'lastError' order by w.report -> 'lastError' ->> 'at' desc)
               filter (where w.report -> 'lastError' is not null))[1] as last_error
     from workers w where w.store_id = $1
-  ) heard`;
+  ) heard
+  left join lateral (${NEWEST_CANARY}) canary on true`;
 
 const HEADS = `
   select id, generation, accepts, due_exact, due_channels, coalesce(backfill_live_through, scanned_through) as mark,
-    name, connector, required, evidence, late_after_seconds, paused_at is not null as paused, scanned_through,
+    name, connector, required, evidence, late_after_seconds, paused_at is not null as paused, scanned_through, reconciled_through,
     backfill_started_at,
     case when backfill_fence is not null then (
       select count(*) from (select from subjects j where j.id > backfill_cursor limit ${COUNTED}) more) end as remaining,
@@ -131,11 +139,18 @@ function percentiles(row: Row): StoreLag['latency_ms'] {
 
 const round = (value: number): number => Math.round(value * 10) / 10;
 
+/** So many canaries in a row may fail to come before their silence means something. */
+const CANARIES_MISSED = 3;
+
 function statusOf(row: Row, oldest: number | null): LagStatus {
   if (!row.heard) return 'unknown';
   if (oldest !== null && oldest > row.late_after_seconds) return 'late';
   if (row.backfill_started_at !== null) return 'backfilling';
-  return row.paused ? 'paused' : 'ok';
+  if (row.paused) return 'paused';
+  // Nothing is outstanding, and yet the canaries stopped: that nobody opts out does not show that the way works.
+  const { canary_age: age, canary_every: every } = row;
+  const isStale = age !== null && every !== null && age > CANARIES_MISSED * every + row.late_after_seconds;
+  return isStale ? 'unknown' : 'ok';
 }
 
 function toStoreLag(row: Row): StoreLag {
@@ -170,6 +185,9 @@ function toStoreLag(row: Row): StoreLag {
       row.backfill_started_at === null
         ? null
         : { remaining: row.remaining ?? 0, started_at: toMilliseconds(row.backfill_started_at) },
+    canary_age_seconds: row.canary_age === null ? null : Math.round(row.canary_age * 1000) / 1000,
+    drift: row.drift,
+    reconciled_through: row.reconciled_through,
     drain_eta_seconds: outstanding === 0 ? 0 : perSecond === 0 ? null : Math.ceil(outstanding / perSecond),
   };
 }

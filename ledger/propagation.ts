@@ -71,15 +71,16 @@ const SQL = `
     select * from acknowledgements a
     where a.store_id = s.id and a.generation = s.generation and a.seq = d.seq offset 0) a on true
   left join lateral (
-    select x.kind, x.code, x.attempts, x.since from exceptions x
+    select x.seq, x.kind, x.code, x.attempts, x.since from exceptions x
     where x.subject_id = d.subject_id and x.store_id = s.id and x.generation = s.generation
       and d.seq between x.speaks_from and x.seq
-    order by x.seq limit 1) e on a.seq is null
+    order by x.seq limit 1) e on a.seq is null or e.seq = d.seq
   where o.id = any ($1::uuid[])
   order by s.name`;
 
 function storeState(row: Row): StorePropagation['state'] {
-  if (row.outcome !== null) return row.outcome;
+  // An exception beside an acknowledgement is drift: the store no longer holds what it acknowledged.
+  if (row.outcome !== null && row.exception === null) return row.outcome;
   // At or below the mark and no exception is confirmation without a row: old partitions may be detached.
   if (row.exception === null && row.below_mark) return row.read_back ? 'verified' : 'applied';
   if (row.retired) return 'retired';

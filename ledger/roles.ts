@@ -20,6 +20,8 @@ const API_TABLES: Readonly<Record<string, string>> = {
   transport_keys: 'update',
   carried: 'update',
   exceptions: 'update, delete',
+  reconciliations: 'update, delete',
+  canaries: 'update, delete',
   workers: 'update, delete',
   latency_buckets: 'update, delete',
   idempotency_keys: 'delete',

@@ -1,5 +1,6 @@
 // Which stores must abide. Synced from the configuration by the API's process, under a lock, every change audited. A
 // store that disappears from the file stays due until it is retired: forgetting a store must not look like success.
+import type { StoreObservation } from '../suppression/acknowledgement.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
 import { channelOfTopic, isChannel } from '../suppression/scope.ts';
 import { audit } from './audit.ts';
@@ -38,6 +39,8 @@ export type RegisteredStore = {
   readonly lateAfterSeconds: number;
   /** Everything due at or below this seq is the back-fill's; undefined while there is none. */
   readonly backfillFence: number | undefined;
+  /** What the store last said that it is; undefined: it has not, or there was nothing in its place. */
+  readonly incarnation: string | undefined;
   /** Live decisions are those above: scanned_through, or while it is back-filled the mark above the fence. */
   readonly liveAfter: number;
   readonly pausedAt: string | undefined;
@@ -46,7 +49,7 @@ export type RegisteredStore = {
 
 const COLUMNS = `
   id, name, generation, connector, accepts, scopes, topics, required, evidence,
-  late_after_seconds as "lateAfterSeconds", backfill_fence as "backfillFence",
+  late_after_seconds as "lateAfterSeconds", incarnation, backfill_fence as "backfillFence",
   coalesce(backfill_live_through, scanned_through) as "liveAfter", paused_at as "pausedAt", retired_at as "retiredAt"`;
 
 type Row = { [K in keyof RegisteredStore]: RegisteredStore[K] | null };
@@ -84,7 +87,7 @@ const dueArguments = ({ scopes, topics }: Pick<StoreRegistration, 'scopes' | 'to
  */
 async function startBackfill(client: Client, storeId: number, fence: Fence | undefined): Promise<void> {
   await client.query(
-    `update stores set scanned_through = 0, backfill_fence = $2, backfill_after_xid = $3, backfill_live_through = $2,
+    `update stores set scanned_through = 0, reconciled_through = null, backfill_fence = $2, backfill_after_xid = $3, backfill_live_through = $2,
        backfill_cursor = case when $2::bigint is not null then '00000000-0000-0000-0000-000000000000'::uuid end,
        backfill_started_at = case when $2::bigint is not null then clock_timestamp() end
      where id = $1`,
@@ -187,7 +190,10 @@ async function syncStore(
   if (changed.rowCount === 1) {
     await audit(client, caller, 'store.changed', now.name, { scopes: now.scopes, required: now.required });
   }
-  if (refill !== undefined) await newGeneration(client, now.name, fence, refill, caller);
+  if (refill !== undefined) {
+    await client.query('update stores set incarnation = null where name = $1', [now.name]);
+    await newGeneration(client, now.name, fence, refill, caller);
+  }
 }
 
 async function newGeneration(
@@ -219,6 +225,47 @@ export async function refillStore(
   return await inTransaction(pool, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
     return await newGeneration(client, name, fence, reason, caller);
+  });
+}
+
+/** Pure: why what a worker saw means that another store stands in this one's place; undefined: nothing says so. */
+export function whyAnother(
+  before: string | undefined,
+  { incarnation, canary }: StoreObservation,
+): string | undefined {
+  if (before !== undefined && incarnation === null) return 'the store is empty';
+  if (before !== undefined && incarnation !== undefined && incarnation !== before)
+    return 'another store is in its place';
+  return canary === 'lost' ? 'the store lost what it had acknowledged' : undefined;
+}
+
+/**
+ * Takes what the worker that holds the lease saw of its store. A store that was wiped, restored or replaced begins a new
+ * generation: what the old one acknowledged says nothing of this one. Gives the reason where it did.
+ */
+export async function observeStore(
+  pool: Pool,
+  store: RegisteredStore,
+  worker: string,
+  observed: StoreObservation,
+): Promise<string | undefined> {
+  const { incarnation } = observed;
+  const isNews = incarnation !== undefined && (incarnation ?? undefined) !== store.incarnation;
+  if (!isNews && observed.canary !== 'lost') return undefined;
+  const fence = await takeFence(pool);
+  return await inTransaction(pool, async (client) => {
+    await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
+    const { rows } = await client.query<{ incarnation: string | null }>(
+      `select incarnation from stores
+       where id = $1 and generation = $2 and lease_holder = $3 and retired_at is null for update`,
+      [store.id, store.generation, worker],
+    );
+    if (rows[0] === undefined) return undefined;
+    const why = whyAnother(rows[0].incarnation ?? undefined, observed);
+    if (incarnation !== undefined)
+      await client.query('update stores set incarnation = $2 where id = $1', [store.id, incarnation]);
+    if (why !== undefined) await newGeneration(client, store.name, fence, why, undefined);
+    return why;
   });
 }
 

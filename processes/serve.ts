@@ -108,6 +108,7 @@ export async function serve({
     pool,
     ring,
     log,
+    canaries: configuration.canary,
     onSettled: (store, settled) => {
       lines.settled(store.name, settled);
       api.metrics.settled(store.name, store.scopes.filter(isChannel), settled);
@@ -282,7 +283,7 @@ const toRegistration = (store: StoreConfiguration): StoreRegistration => ({
   formerly: store.formerly,
 });
 
-/** The ledger as a worker in this process gets it; over HTTP it is the same five questions. */
+/** The ledger as a worker in this process gets it; over HTTP it is the same eight questions. */
 function accessTo(ledger: OpenLedger, store: string, worker: string): LedgerAccess {
   return {
     outstanding: async ({ after, limit, waitMs = 0, signal }) => {
@@ -296,6 +297,11 @@ function accessTo(ledger: OpenLedger, store: string, worker: string): LedgerAcce
       const key = await ledger.transportKey(id);
       if (key === undefined) throw new AbideError('not-found', `Transport key ${id} is destroyed.`);
       return key;
+    },
+    canary: () => ledger.canary(store),
+    reconciliationPage: () => ledger.reconciliationPage(store, worker),
+    compared: async (page, comparison) => {
+      await ledger.compared(store, page, comparison);
     },
   };
 }

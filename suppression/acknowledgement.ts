@@ -62,10 +62,20 @@ export type WorkerReport = {
   readonly source: SourceReport;
 };
 
+/** Whether it is still the store that it was. */
+export type StoreObservation = {
+  /** Null: there is nothing in its place; undefined: it cannot be told. */
+  readonly incarnation: string | null | undefined;
+  /** Whether it holds the canary in the version that it acknowledged last; undefined: there is none. */
+  readonly canary: 'held' | 'lost' | undefined;
+};
+
 /** What a worker posts at least every 2 s: sign of life, lease renewal, acknowledgements (at most 1,000). */
 export type AcknowledgementReport = {
   readonly generation: number;
   readonly worker: WorkerReport;
+  /** What the worker saw of the store since its last sign of life. */
+  readonly observed?: StoreObservation | undefined;
   readonly acknowledgements: readonly Acknowledgement[];
 };
 
@@ -118,3 +128,51 @@ export function compareHeld(
   const has = new Set(held.suppressed);
   return mustHold(decision, store).every((scope) => has.has(scope)) ? 'held' : 'missing';
 }
+
+export const DIFFERENCES = ['missing', 'older', 'resurrected', 'ahead'] as const;
+/** How a store differs from what it acknowledged. */
+export type Difference = {
+  readonly seq: number;
+  readonly kind: (typeof DIFFERENCES)[number];
+  readonly heldVersion: number | undefined;
+};
+
+/** What reading one page of a store's subjects back again showed. */
+export type Comparison = {
+  readonly compared: number;
+  readonly differences: readonly Difference[];
+  /** Subjects of which the store suppresses more than was decided: its own doing. */
+  readonly own: number;
+};
+
+/**
+ * What became of a decision that the store acknowledged, by what it holds now; undefined: it stands. `older`: it holds an
+ * older version, as one does that went back in time. `resurrected`: it holds this version and not what that says, as after
+ * an import that brought somebody back. `ahead` is the ledger's to judge: it may have decided anew meanwhile.
+ */
+export function differenceOf(
+  decision: Pick<Decision, 'version' | 'suppressed'>,
+  store: StoreScopes,
+  held: Held | undefined,
+): Difference['kind'] | undefined {
+  const version = held?.version;
+  if (held === undefined) return mustHold(decision, store).length === 0 ? undefined : 'missing';
+  switch (compareHeld(decision, store, held)) {
+    case 'newer':
+      return 'ahead';
+    case 'held':
+      return version !== undefined && version < decision.version ? 'older' : undefined;
+    case 'missing':
+      return version === undefined ? 'missing' : version < decision.version ? 'older' : 'resurrected';
+  }
+}
+
+/** Whether the store suppresses something of its own: what no decision told it to hold. */
+export const holdsMore = (
+  decision: Pick<Decision, 'suppressed'>,
+  store: StoreScopes,
+  held: Held | undefined,
+): boolean => {
+  const told = new Set(mustHold(decision, store));
+  return (held?.suppressed ?? []).some((scope) => !told.has(scope));
+};

@@ -3,6 +3,7 @@ import type Router from '@koa/router';
 import { z } from 'zod';
 import type { Outstanding } from '../../ledger/ledger.ts';
 import { CARRIED_BY, OUTCOMES } from '../../suppression/acknowledgement.ts';
+import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { isScope } from '../../suppression/scope.ts';
 import { requireSomeStore, requireStore } from '../guard/authorize.ts';
@@ -35,6 +36,12 @@ const Report = z.strictObject({
       parked: z.int().min(0),
     }),
   }),
+  observed: z
+    .strictObject({
+      incarnation: z.string().min(1).max(200).nullable().optional(),
+      canary: z.enum(['held', 'lost']).optional(),
+    })
+    .optional(),
   acknowledgements: z
     .array(
       z
@@ -74,7 +81,8 @@ const OutstandingQuery = z.strictObject({
   worker: Name.optional(),
 });
 
-const render = (decision: Outstanding) => ({
+/** A decision as workers read it. */
+export const renderDecision = (decision: Decision) => ({
   seq: decision.seq,
   opt_out_id: decision.optOutId ?? null,
   version: decision.version,
@@ -86,6 +94,9 @@ const render = (decision: Outstanding) => ({
   recorded_at: decision.recordedAt,
   sealed: decision.sealed ?? null,
   transport_key_id: decision.transportKeyId ?? null,
+});
+const render = (decision: Outstanding) => ({
+  ...renderDecision(decision),
   attempts: decision.attempts,
   lane: decision.lane,
 });
@@ -108,6 +119,10 @@ export function addAcknowledgements(router: Router, { ledger, authorize, closing
           positionAgeSeconds: worker.source.position_age_seconds,
           parked: worker.source.parked,
         },
+      },
+      observed: report.observed && {
+        incarnation: report.observed.incarnation,
+        canary: report.observed.canary,
       },
       acknowledgements: report.acknowledgements.map((one) => ({
         seq: one.seq,
@@ -146,6 +161,12 @@ export function addAcknowledgements(router: Router, { ledger, authorize, closing
       next: page.next ?? null,
       ...(page.paused === undefined ? {} : { paused: page.paused }),
     };
+  });
+
+  router.get('/v1/stores/:name/canary', authorize('acknowledgements:write'), async (ctx) => {
+    requireStore(ctx, ctx.params.name!);
+    const canary = await ledger.canary(ctx.params.name!);
+    ctx.body = { canary: canary === undefined ? null : renderDecision(canary) };
   });
 
   router.get('/v1/stores/:name/subjects/:subject_id', authorize('acknowledgements:write'), async (ctx) => {

@@ -82,6 +82,11 @@ export type Store = AsyncDisposable & {
   /** What the store holds now, in the order of the keys; undefined: nobody there. */
   readBack(keys: readonly SubjectKey[], signal: AbortSignal): Promise<readonly (Held | undefined)[]>;
   /**
+   * What tells this store from one that was wiped or put in its place: another answer than before is another store, and is
+   * filled up anew. Null: there is nothing yet, such as no table. Undefined: it cannot be told. At most 200 characters.
+   */
+  incarnation?(signal: AbortSignal): Promise<string | null | undefined>;
+  /**
    * For `abide config check`: tries apply and readBack with items that are nobody's and leaves nothing of them. Throws what
    * is wrong, in words that carry no value from the store. Absent: the check reads, and that is all.
    */

@@ -122,6 +122,17 @@ export class FakeLedger implements LedgerAccess {
     return { accepted: acknowledgements.length - rejected.length, duplicate: 0, rejected };
   }
 
+  /** It never asks for anything to be compared: that is told with the real ledger. */
+  canary(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+  reconciliationPage(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+  compared(): Promise<void> {
+    return Promise.resolve();
+  }
+
   async newest(subjectId: string): ReturnType<LedgerAccess['newest']> {
     await this.#answer();
     return this.#bySubject.get(subjectId)?.toSorted((a, b) => b.version - a.version)[0];

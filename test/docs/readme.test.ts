@@ -129,6 +129,7 @@ describe('README.md', () => {
       owner_database: 'database, with a warning',
       replication_database: 'database, with a warning',
       default_region: 'none',
+      canary: 'a minute',
       'kafka.tls': 'none',
       'kafka.sasl': 'none',
     };

@@ -53,7 +53,7 @@ test('three processes that start at once on an empty database all succeed', asyn
   const { rows } = await withClient(db.urls.owner, (client) =>
     client.query('select name from knex_migrations'),
   );
-  expect(rows).toEqual([{ name: '0001-ledger' }]);
+  expect(rows).toEqual([{ name: '0001-ledger' }, { name: '0002-reconciliation' }, { name: '0003-canaries' }]);
 });
 
 test('a migration that was killed does not lock the next one out', async () => {

@@ -48,7 +48,7 @@ export async function joinStack(): Promise<Deployment & { readonly stack: Runnin
       if (status !== 'ok') throw new Error(`the stack is ${status}`);
     }, 30_000);
   });
-  await rewrite(stringify({ ...rest, stores: stanzas }));
+  await rewrite(stringify({ ...rest, canary: false, stores: stanzas }));
   for (const name of added) {
     const worker = await startWorkerProcess({ url: stack.url, dataFolder: stack.folder, config }, name);
     place.defer(() => worker.kill());

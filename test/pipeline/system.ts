@@ -31,6 +31,8 @@ export type StoreEye = {
   setFault(fault: Fault): void;
   /** As an import, a restored backup or a careless hand would, past Abide. */
   tamper(email: string, how: 'forget' | 'resurrect' | 'older' | 'ahead'): Promise<void>;
+  /** All that it holds, at once. */
+  wipe(how: 'truncate' | 'delete'): Promise<void>;
   /** The store can be read and takes nothing. */
   refuseWrites(refuses: boolean): Promise<void>;
   /** As the store's own page would, past Abide. */
@@ -105,6 +107,9 @@ async function crmStore(stack: AsyncDisposableStack): Promise<StoreEye> {
       const { rowCount } = await pool.query(`${change} where kind = 'email' and key = $1`, [email]);
       if (rowCount !== 1) throw new Error('nobody there to tamper with');
     },
+    wipe: async (how) => {
+      await pool.query(how === 'truncate' ? 'truncate suppressions' : 'delete from suppressions');
+    },
     refuseWrites: async (refuses) => {
       await pool.query(
         refuses
@@ -155,6 +160,9 @@ async function sessionsStore(stack: AsyncDisposableStack): Promise<StoreEye> {
         await client.hSet(name, { email: 'granted', sms: 'granted', push: 'granted' });
       else await client.hIncrBy(name, 'version', how === 'ahead' ? 7 : -1);
     },
+    wipe: async () => {
+      await client.unlink(await all());
+    },
     refuseWrites: () => Promise.reject(new Error('not here')),
     suppressByItself: async (email, scope) => {
       await client.hSet(`${prefix}email:${email}`, scope, 'suppressed');
@@ -192,6 +200,7 @@ async function mailStore(stack: AsyncDisposableStack): Promise<StoreEye> {
     count: async () => Object.keys(await rows()).length,
     setFault: (fault) => proxy.setFault(fault),
     tamper: () => Promise.reject(new Error('the example store lets nobody past it')),
+    wipe: () => Promise.reject(new Error('not here')),
     refuseWrites: () => Promise.reject(new Error('not here')),
     suppressByItself: () => Promise.reject(new Error('the example store has no page of its own')),
   };
@@ -247,10 +256,18 @@ export function speakWith(
 export async function startSystem({
   workersApart = false,
   first = STORES,
-}: { workersApart?: boolean; first?: readonly StoreName[] } = {}): Promise<System> {
+  canarySeconds,
+}: {
+  workersApart?: boolean;
+  first?: readonly StoreName[];
+  /** Undefined: no canaries, so that the stores hold what the test put there and nothing else. */
+  canarySeconds?: number;
+} = {}): Promise<System> {
   await using stack = new AsyncDisposableStack();
   const stores = await openStores(stack);
-  const config = (...stanzas: string[]): string => `stores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
+  const canary = canarySeconds === undefined ? 'false' : `{ every_seconds: ${canarySeconds} }`;
+  const config = (...stanzas: string[]): string =>
+    `canary: ${canary}\nstores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
   const text = config(...first.map((name) => stores[name].stanza));
   const abide = stack.use(await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [] }));
   const spoken = speakWith(abide, stack);

@@ -1,6 +1,13 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { compareHeld, isDue, mustClear, mustHold } from '../../suppression/acknowledgement.ts';
+import {
+  compareHeld,
+  differenceOf,
+  holdsMore,
+  isDue,
+  mustClear,
+  mustHold,
+} from '../../suppression/acknowledgement.ts';
 import { heldAs } from '../../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject.ts';
 import { anyDecided, anyScope, anyStoreScopes } from './arbitrary-scopes.ts';
@@ -116,4 +123,36 @@ test('a decision is due exactly where something must be held, or may have to be 
       expect(isDue({ ...state, kind: 'phone' }, accepting)).toBe(false);
     }),
   );
+});
+
+describe('what a store that had acknowledged holds now', () => {
+  const store = { scopes: ['email', 'sms'], topics: false };
+  const decision = {
+    version: 4,
+    suppressed: { email: '2026-01-01T00:00:00.000Z', push: '2026-01-01T00:00:00.000Z' },
+  };
+  const held = (version: number | undefined, ...suppressed: string[]) => ({ version, suppressed });
+
+  test.each([
+    ['all of it', held(4, 'email'), undefined],
+    ['all of it, without a version', held(undefined, 'email'), undefined],
+    ['more than was decided', held(4, 'email', 'sms'), undefined],
+    ['nobody', undefined, 'missing'],
+    ['nothing, without a version', held(undefined), 'missing'],
+    ['an older version that lacks it', held(3), 'older'],
+    ['an older version that happens to hold it', held(3, 'email'), 'older'],
+    ['this version, lifted', held(4), 'resurrected'],
+    ['a newer version', held(5), 'ahead'],
+  ])('%s', (_, answer, kind) => {
+    expect(differenceOf(decision, store, answer)).toBe(kind);
+  });
+
+  test('a decision of which the store must hold nothing is missing nothing', () => {
+    expect(differenceOf({ version: 1, suppressed: {} }, store, undefined)).toBeUndefined();
+  });
+  test('what no decision told it is its own', () => {
+    expect(holdsMore(decision, store, held(4, 'email', 'sms'))).toBe(true);
+    expect(holdsMore(decision, store, held(4, 'email'))).toBe(false);
+    expect(holdsMore(decision, store, undefined)).toBe(false);
+  });
 });

@@ -1,0 +1,71 @@
+// Reads back, page by page, what a store acknowledged long ago, and tells the ledger what differs. It repairs nothing: the
+// ledger makes what differs outstanding again, and the worker carries it like anything else.
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Held, SubjectKey } from '../connectors/contract/connector.ts';
+import { differenceOf, holdsMore } from '../suppression/acknowledgement.ts';
+import type { Comparison, Difference } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
+import type { StoreScopes } from '../suppression/scope.ts';
+import type { LedgerAccess } from './ledger-access.ts';
+
+/** How often the ledger is asked whether something is to be compared. */
+const ASK_MS = 2_000;
+
+/**
+ * Until `signal` aborts. `keyOf` gives a decision's key in the store, undefined where the address cannot be had; `readBack`
+ * asks the store. What fails is said once and tried again: a store that is away is the worker's to report.
+ */
+export async function reconcileAlways({
+  ledger,
+  held,
+  batchMax,
+  keyOf,
+  readBack,
+  onFailure,
+  signal,
+}: {
+  ledger: Pick<LedgerAccess, 'reconciliationPage' | 'compared'>;
+  held: StoreScopes;
+  batchMax: number;
+  keyOf: (decision: Decision) => Promise<SubjectKey | undefined>;
+  readBack: (keys: readonly SubjectKey[]) => Promise<readonly (Held | undefined)[]>;
+  onFailure: (error: unknown) => void;
+  signal: AbortSignal;
+}): Promise<void> {
+  while (!signal.aborted) {
+    let restMs = ASK_MS;
+    try {
+      const page = await ledger.reconciliationPage(signal);
+      if (page !== undefined) {
+        restMs = page.pauseMs;
+        await ledger.compared(page, await compare(page.decisions), signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) onFailure(error);
+      restMs = ASK_MS;
+    }
+    await delay(restMs, undefined, { signal }).catch(() => undefined);
+  }
+
+  async function compare(decisions: readonly Decision[]): Promise<Comparison> {
+    const differences: Difference[] = [];
+    let compared = 0;
+    let own = 0;
+    for (let from = 0; from < decisions.length; from += batchMax) {
+      const pairs: { decision: Decision; key: SubjectKey }[] = [];
+      for (const decision of decisions.slice(from, from + batchMax)) {
+        const key = await keyOf(decision);
+        if (key !== undefined) pairs.push({ decision, key });
+      }
+      const answers = pairs.length === 0 ? [] : await readBack(pairs.map(({ key }) => key));
+      for (const [n, { decision }] of pairs.entries()) {
+        const answer = answers[n];
+        const kind = differenceOf(decision, held, answer);
+        if (kind !== undefined) differences.push({ seq: decision.seq, kind, heldVersion: answer?.version });
+        else if (holdsMore(decision, held, answer)) own += 1;
+      }
+      compared += pairs.length;
+    }
+    return { compared, differences, own };
+  }
+}

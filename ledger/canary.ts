@@ -1,0 +1,167 @@
+// Synthetic subjects that nobody can reach: the same state decided anew at an interval, carried and read back like any
+// other. They show that the way to a store works while nobody opts out, and a store that no longer holds the last one that
+// it acknowledged has forgotten more than that. HTTP reaches none of this.
+import { randomUUIDv7 } from 'node:crypto';
+import type { Decision } from '../suppression/decision.ts';
+import { seal } from '../suppression/seal.ts';
+import type { SealingKey } from '../suppression/seal.ts';
+import { Address, NORMAL_FORM } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject.ts';
+import { inTransaction } from './database.ts';
+import type { Client, Pool, Queryable } from './database.ts';
+import type { KeyRing } from './key-ring.ts';
+import { DECISION, toDecisions } from './outstanding.ts';
+import type { DecisionRow, Seals } from './outstanding.ts';
+import { decideAgain } from './reissue.ts';
+import type { RegisteredStore } from './stores.ts';
+
+export type Canaries = {
+  readonly everySeconds: number;
+  /** Whose they are, in normal form. */
+  readonly addresses: Readonly<Record<SubjectKind, string>>;
+};
+
+/** One kind a store is enough: the first that it accepts. */
+const PREFERRED: readonly SubjectKind[] = ['email', 'phone', 'push_token', 'person_id'];
+
+const kindOf = (store: Pick<RegisteredStore, 'accepts'>): SubjectKind | undefined =>
+  PREFERRED.find((kind) => store.accepts.includes(kind));
+
+/** Decides every canary anew whose time has come; of several processes one does. Gives whether any was decided. */
+export async function issueCanaries(
+  pool: Pool,
+  keys: { readonly ring: KeyRing; readonly transport: SealingKey },
+  stores: readonly RegisteredStore[],
+  canaries: Canaries,
+): Promise<boolean> {
+  const inService = stores.filter(({ retiredAt }) => retiredAt === undefined);
+  const scopes = [...new Set(inService.flatMap((store) => store.scopes))].sort();
+  let issued = false;
+  for (const kind of new Set(inService.flatMap((store) => kindOf(store) ?? []))) {
+    if (await issueCanary(pool, keys, kind, scopes, canaries)) issued = true;
+  }
+  return issued;
+}
+
+async function issueCanary(
+  pool: Pool,
+  keys: { readonly ring: KeyRing; readonly transport: SealingKey },
+  kind: SubjectKind,
+  scopes: readonly string[],
+  { everySeconds, addresses }: Canaries,
+): Promise<boolean> {
+  return await inTransaction(pool, async (client) => {
+    await client.query("select pg_advisory_xact_lock(hashtext('abide.canaries'))");
+    const subject = { kind, value: new Address(addresses[kind]) };
+    const matchKey = keys.ring.matchKey(subject);
+    const { rows } = await client.query<{ id: string; due: boolean; held: string[] }>(
+      `select s.id, coalesce(c.issued_at <= clock_timestamp() - make_interval(secs => $4), true) as due,
+         array(select jsonb_object_keys(s.state)) as held
+       from subjects s left join canaries c on c.kind = s.kind and c.subject_id = s.id
+       where s.match_key = $1 and s.pepper_id = $2 and s.kind = $3 for update of s`,
+      [matchKey, keys.ring.pepperId, kind, everySeconds],
+    );
+    const known = rows[0];
+    if (known?.due === false) return false;
+    const id = known?.id ?? randomUUIDv7();
+    if (known === undefined)
+      await makeSubject(client, keys, { id, kind, matchKey, address: addresses[kind] }, scopes);
+    else
+      await decideAgain(client, keys, id, {
+        suppress: scopes.filter((scope) => !known.held.includes(scope)),
+      });
+    await client.query(
+      `insert into canaries (kind, subject_id, every_seconds, issued_at) values ($1, $2, $3, clock_timestamp())
+       on conflict (kind) do update set subject_id = excluded.subject_id, every_seconds = excluded.every_seconds,
+         issued_at = excluded.issued_at`,
+      [kind, id, everySeconds],
+    );
+    return true;
+  });
+}
+
+async function makeSubject(
+  client: Client,
+  { ring, transport }: { readonly ring: KeyRing; readonly transport: SealingKey },
+  { id, kind, matchKey, address }: { id: string; kind: SubjectKind; matchKey: Buffer; address: string },
+  scopes: readonly string[],
+): Promise<void> {
+  const decision = randomUUIDv7();
+  const { rows } = await client.query<{ now: string; xid: string }>(
+    'select clock_timestamp() as now, pg_current_xact_id()::text as xid',
+  );
+  const { now } = rows[0]!;
+  const since = `${now.slice(0, 23)}Z`;
+  await client.query(
+    `insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at,
+                            recorded_at, sealed, transport_key_id)
+     values ($1, 'reissue', null, $2, $3, 1, $4, '{}', $5, $5, $6, $7)`,
+    [
+      decision,
+      id,
+      kind,
+      JSON.stringify(Object.fromEntries(scopes.map((scope) => [scope, since]))),
+      now,
+      seal(address, transport, [id, kind]),
+      transport.id,
+    ],
+  );
+  await client.query(
+    `insert into subjects (id, kind, pepper_id, match_key, normal_form, version, state, granted, sealed, updated_at)
+     values ($1, $2, $3, $4, ${NORMAL_FORM}, 1, $5, '{}', $6, $7)`,
+    [
+      id,
+      kind,
+      ring.pepperId,
+      matchKey,
+      JSON.stringify(
+        Object.fromEntries(
+          scopes.map((scope) => [
+            scope,
+            { first_effective_at: since, last_effective_at: since, opt_out_id: decision },
+          ]),
+        ),
+      ),
+      ring.seal(address, [id, kind]),
+      now,
+    ],
+  );
+}
+
+/** Without canaries none is missed. */
+export async function forgetCanaries(db: Queryable): Promise<void> {
+  await db.query('delete from canaries');
+}
+
+/** So many versions back a canary is looked for: one that is older than that is none. */
+const LOOKED_BACK = 100;
+
+/**
+ * SQL: the newest canary that a store has acknowledged in its generation. $1 store, $2 generation, $3 accepts.
+ * A store's canary is the one of the kind that it accepts first, by PREFERRED.
+ */
+export const NEWEST_CANARY = `
+  select d.*, c.every_seconds from canaries c
+  cross join lateral (
+    select d.* from decisions d
+    where d.subject_id = c.subject_id
+      and d.version > (select version from subjects j where j.id = c.subject_id offset 0) - ${LOOKED_BACK}
+      and exists (select from acknowledgements a
+                  where a.store_id = $1 and a.generation = $2 and a.seq = d.seq offset 0)
+    order by d.version desc limit 1) d
+  where c.kind = any ($3)
+  order by array_position('{${PREFERRED.join(',')}}'::text[], c.kind) limit 1`;
+
+/** The newest canary that a store has acknowledged; undefined where there is none. */
+export async function canaryOf(
+  db: Queryable,
+  seals: Seals,
+  store: RegisteredStore,
+): Promise<Decision | undefined> {
+  const { rows } = await db.query<DecisionRow>({
+    name: 'canary-of',
+    text: `select ${DECISION} from (${NEWEST_CANARY}) d`,
+    values: [store.id, store.generation, store.accepts],
+  });
+  return (await toDecisions(db, seals, rows))[0];
+}

@@ -1,0 +1,117 @@
+// Stores are watched while nobody opts out: a canary comes by at an interval, and a store that is not what it was is filled
+// up anew within seconds.
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { eventually } from '../harness/eventually.ts';
+import { STORES, startSystem } from './system.ts';
+import type { StoreName, System } from './system.ts';
+
+let system: System;
+const HISTORY = 50;
+const email = (n: number): string => `w${n}@example.com`;
+
+beforeAll(async () => {
+  system = await startSystem({ canarySeconds: 1 });
+  await Promise.all(Array.from({ length: HISTORY }, (_, n) => system.optOut(email(n))));
+}, 90_000);
+afterAll(async () => {
+  await system[Symbol.asyncDispose]();
+}, 30_000);
+
+const canaryAge = async (store: StoreName): Promise<number> =>
+  (await system.lagOf(store)).canary_age_seconds ?? Infinity;
+
+/** Nothing is outstanding but, for a moment, a canary. */
+const isFilled = (store: StoreName): Promise<void> =>
+  eventually(async () => {
+    expect(await system.lagOf(store)).toMatchObject({ status: 'ok', backfill: null, outstanding: 0 });
+    for (const n of [0, HISTORY - 1]) expect(await system.stores[store].held(email(n))).toHaveLength(3);
+  }, 30_000);
+
+async function refillsOf(store: StoreName): Promise<readonly string[]> {
+  const db = await system.abide.connect();
+  try {
+    const { rows } = await db.query<{ reason: string }>(
+      `select details ->> 'reason' as reason from audit_log where action = 'store.refilled' and resource = $1 order by seq`,
+      [store],
+    );
+    return rows.map(({ reason }) => reason);
+  } finally {
+    await db.end();
+  }
+}
+
+test('while nobody opts out a canary comes to every store, again and again, apart from real latency', async () => {
+  for (const store of STORES) await isFilled(store);
+  const before = (await system.lag()).stores.map((store) => store.latency_ms.count);
+  const versions = async (): Promise<number> => {
+    const db = await system.abide.connect();
+    const { rows } = await db.query<{ version: string }>(
+      `select max(version) as version from decisions where cause = 'reissue'`,
+    );
+    await db.end();
+    return Number(rows[0]!.version);
+  };
+  const first = await versions();
+  await eventually(async () => expect(await versions()).toBeGreaterThan(first + 2));
+  for (const store of STORES) await eventually(async () => expect(await canaryAge(store)).toBeLessThan(3));
+  expect((await system.lag()).stores.map((store) => store.latency_ms.count)).toEqual(before);
+  // It is nobody's opt-out.
+  const { text } = await system.ask('GET', '/v1/opt-outs?limit=100');
+  expect((JSON.parse(text) as { opt_outs: object[] }).opt_outs).toHaveLength(HISTORY);
+}, 60_000);
+
+test('a store whose canaries stopped is not ok, though nothing is outstanding', async () => {
+  const db = await system.abide.connect();
+  try {
+    // Nobody issues one any more; what was issued was due long ago.
+    await db.query(`update canaries set every_seconds = 0.001, issued_at = 'infinity'`);
+    await eventually(async () =>
+      expect(await system.lagOf('crm')).toMatchObject({ status: 'unknown', outstanding: 0 }),
+    );
+    await db.query(`update canaries set every_seconds = 1, issued_at = '-infinity'`);
+    await eventually(async () => expect(await system.lagOf('crm')).toMatchObject({ status: 'ok' }));
+  } finally {
+    await db.end();
+  }
+}, 30_000);
+
+test('a table that was truncated is another one: it is filled up again within seconds, by itself', async () => {
+  await isFilled('crm');
+  await system.stores.crm.wipe('truncate');
+  await eventually(
+    async () => expect(await refillsOf('crm')).toEqual(['another store is in its place']),
+    15_000,
+  );
+  await isFilled('crm');
+  expect(await system.stores.crm.count()).toBeGreaterThanOrEqual(HISTORY);
+}, 60_000);
+
+test.each(['crm', 'sessions'] as const)(
+  '%s loses everything and looks the same: the canary is missed, and it is filled up again',
+  async (store) => {
+    // A pass of reconciliation would find it as well, and has just been here.
+    await eventually(async () => {
+      expect((await system.lagOf(store)).reconciled_through).not.toBeNull();
+      expect(await canaryAge(store)).toBeLessThan(3);
+    }, 15_000);
+    const before = await refillsOf(store);
+    await system.stores[store].wipe('delete');
+    await eventually(
+      async () =>
+        expect(await refillsOf(store)).toEqual([...before, 'the store lost what it had acknowledged']),
+      15_000,
+    );
+    await isFilled(store);
+    expect(await system.stores[store].count()).toBeGreaterThanOrEqual(HISTORY);
+  },
+  60_000,
+);
+
+test('a store that stays what it is keeps its generation', async () => {
+  expect(await refillsOf('mail')).toEqual([]);
+  const seen = await refillsOf('sessions');
+  await system.abide.stop();
+  await system.abide.start();
+  await eventually(async () => expect(await canaryAge('sessions')).toBeLessThan(3), 15_000);
+  expect(await refillsOf('sessions')).toEqual(seen);
+}, 60_000);
