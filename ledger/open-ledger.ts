@@ -240,12 +240,7 @@ export async function openLedger({
       }),
     listParked: (name, filter) => asked(() => listParked(pool, name, filter)),
     findParked: (name, seq) => asked(() => findParked(pool, name, seq)),
-    retryParked: (name, which, caller) =>
-      asked(async () => {
-        const retried = await retryParked(pool, name, which, caller);
-        recorded.ring();
-        return retried;
-      }),
+    retryParked: (name, which, caller) => asked(() => retryParked(pool, name, which, caller)),
     acknowledge: (name, report) =>
       asked(async (): Promise<AcknowledgementAnswer> => {
         // The generation must be of now: an acknowledgement of the one before speaks of another store. Where it ended within
