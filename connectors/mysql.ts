@@ -200,13 +200,28 @@ const LOOK = `
   from information_schema.columns as columns
   where columns.table_schema = coalesce(?, database()) and columns.table_name = ? and columns.column_name = 'key'`;
 
+// --- another store in the same place
+
+// One row that is nobody's, beside the others: emptying the table takes it away, which nothing else tells. What it is of is
+// beside it: the server (another one after a failover) and when the table was made (again, by the restoring of a dump).
+const markIn = (table: string): string => `
+  insert into ${table} (kind, \`key\`, scopes) values ('abide', 'marker', json_object('marker', uuid()))
+  on duplicate key update version = version`;
+const markerIn = (table: string): string =>
+  `select json_unquote(json_extract(scopes, '$.marker')) as marker from ${table} where kind = 'abide' and \`key\` = 'marker'`;
+const SERVER = `show global variables where variable_name in ('server_uuid', 'server_uid')`;
+const MADE = `
+  select cast(create_time as char) as made from information_schema.tables
+  where table_schema = coalesce(?, database()) and table_name = ?`;
+
 // --- connections
 
 // What either server only knows stands in a comment that only it reads. A statement must neither depend on what the
 // server was set to (modes, time zone) nor wait for its defaults (a day, for a table's own lock).
 const settings = (timeoutMs: number): string => {
   const seconds = Math.ceil(timeoutMs / 1_000);
-  return `set session /*M! max_statement_time = ${timeoutMs / 1_000}, */ /*!80000 max_execution_time = ${timeoutMs}, */
+  return `set session /*M! max_statement_time = ${timeoutMs / 1_000}, */ /*!80000 max_execution_time = ${timeoutMs},
+      information_schema_stats_expiry = 0, */
     innodb_lock_wait_timeout = ${seconds}, lock_wait_timeout = ${seconds},
     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1`;
 };
@@ -396,7 +411,7 @@ function refuseReadOnly(readOnly: number | string | undefined): void {
 const rowsOf = async <Row>(
   connection: Connection,
   sql: string,
-  values: readonly string[],
+  values: readonly (string | null)[],
 ): Promise<Row[]> => {
   const [rows] = await connection.execute<RowDataPacket[]>(sql, [...values]);
   return rows as Row[];
@@ -458,6 +473,7 @@ export default defineConnector({
     const read = readFrom(table);
     const [ownName, database] = name.split('.').reverse() as [string, string?];
 
+    let isMarked = false;
     let seen = false;
     /** Whether the table is there, as it must be. It is looked for first: who may not create one is welcome to a made one. */
     async function isThere(connection: Connection): Promise<boolean> {
@@ -491,6 +507,8 @@ export default defineConnector({
         }
         await writing.run(signal, async (connection) => {
           if (!(await isThere(connection))) await connection.query(makeTable(table));
+          if (!isMarked) await connection.query(markIn(table));
+          isMarked = true;
           for (const items of partsOf(batch.filter((item) => !outcomes.has(item)))) {
             await write(connection, items);
             const rows = await rowsOf<ReadRow>(connection, read, [toJson(items)]);
@@ -509,6 +527,21 @@ export default defineConnector({
           const rows = await rowsOf<ReadRow>(connection, read, [toJson(keys)]);
           refuseReadOnly(rows[0]?.read_only);
           return rows.map((row) => (row.is_there === 1 ? toHeld(row) : undefined));
+        }),
+
+      incarnation: (signal) =>
+        reading.run(signal, async (connection) => {
+          // Looked for anew: where it was dropped, the next write makes it again.
+          seen = isMarked = false;
+          if (!(await isThere(connection))) return null;
+          const [row] = await rowsOf<{ marker: string | null }>(connection, markerIn(table), []);
+          isMarked = row !== undefined;
+          if (row === undefined) return null;
+          const [[server], [found]] = [
+            (await connection.query<RowDataPacket[]>(SERVER))[0] as { Value: string }[],
+            await rowsOf<{ made: string }>(connection, MADE, [database ?? null, ownName]),
+          ];
+          return [server?.Value, found?.made, row.marker].join('/');
         }),
 
       // What makes a table cannot be taken back here. Where there is none, every right is tried by a statement that can
