@@ -59,3 +59,13 @@ export type Guard = AsyncDisposable & {
 };
 
 export const refuse = (detail: string): AbideError => new AbideError('STORE_FAILED', detail);
+
+/**
+ * A number with its national zero after the country's code (+44 020 …) has another normal form than its digits, and which
+ * countries drop the zero SQL cannot know: these do, as far as their codes can be told, and such a number is not read.
+ * As an expression that both databases understand.
+ */
+export const NATIONAL_ZERO =
+  '^[+](1|7|20|27|3[0-46]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|(2[1-689]|3[578]|42|5[09]|6[789]|8[0578]|9[679])[0-9])0';
+/** What begins so and keeps its zero. */
+export const OWN_ZERO = '^[+](225|229|241|242|378)0';

@@ -6,7 +6,7 @@ import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { GuardedTable } from '../../config/configuration.ts';
 import { connectionTo, quoted } from '../../connectors/mysql.ts';
 import type { SubjectKind } from '../../suppression/subject.ts';
-import { columnsOf, LOG_TABLE, nameOf, prefixOf, refuse } from './guarded-store.ts';
+import { columnsOf, LOG_TABLE, nameOf, NATIONAL_ZERO, OWN_ZERO, prefixOf, refuse } from './guarded-store.ts';
 import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
 
 const EVENTS = ['insert', 'update'] as const;
@@ -26,8 +26,11 @@ function normalForm(kind: SubjectKind, value: string): string {
       const domain = `substring_index(${trimmed}, '@', -1)`;
       return `case when length(${domain}) = char_length(${domain}) then lower(${trimmed}) end`;
     }
-    case 'phone':
-      return `case when ${trimmed} regexp '^[+][0-9 ()./-]+$' and ${trimmed} not like '%(0)%' then concat('+', regexp_replace(${trimmed}, '[^0-9]', '')) end`;
+    case 'phone': {
+      const digits = `concat('+', regexp_replace(${trimmed}, '[^0-9]', ''))`;
+      const isNational = `${digits} regexp '${NATIONAL_ZERO}' and not ${digits} regexp '${OWN_ZERO}'`;
+      return `case when ${trimmed} regexp '^[+][0-9 ()./-]+$' and ${trimmed} not like '%(0)%' and not (${isNational}) then ${digits} end`;
+    }
     case 'push_token':
     case 'person_id':
       return trimmed;

@@ -3,7 +3,7 @@
 import pg from 'pg';
 import type { GuardedTable } from '../../config/configuration.ts';
 import type { SubjectKind } from '../../suppression/subject.ts';
-import { columnsOf, LOG_TABLE, nameOf, prefixOf, refuse } from './guarded-store.ts';
+import { columnsOf, LOG_TABLE, nameOf, NATIONAL_ZERO, OWN_ZERO, prefixOf, refuse } from './guarded-store.ts';
 import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -25,8 +25,11 @@ function normalForm(kind: SubjectKind, value: string): string {
       const domain = `substring(${trimmed} from '[^@]*$')`;
       return `case when octet_length(${domain}) = length(${domain}) then normalize(lower(normalize(${trimmed}))) end`;
     }
-    case 'phone':
-      return `case when ${trimmed} ~ '^[+][0-9 ()./-]+$' and ${trimmed} !~ '[(]0[)]' then '+' || regexp_replace(${trimmed}, '[^0-9]', '', 'g') end`;
+    case 'phone': {
+      const digits = `'+' || regexp_replace(${trimmed}, '[^0-9]', '', 'g')`;
+      const isNational = `(${digits}) ~ '${NATIONAL_ZERO}' and (${digits}) !~ '${OWN_ZERO}'`;
+      return `case when ${trimmed} ~ '^[+][0-9 ()./-]+$' and ${trimmed} !~ '[(]0[)]' and not (${isNational}) then ${digits} end`;
+    }
     case 'push_token':
     case 'person_id':
       return trimmed;

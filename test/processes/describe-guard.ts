@@ -275,10 +275,11 @@ export function describeGuard(
       await t.tell('ada@xn--bcher-kva.example');
       await t.install();
       await t.place.query(`insert into contacts (id, email, phone, may_mail) values
-        (1, 'ada@bücher.example', '020 7183 8750', true), (2, 'grace@example.com', '+44 (0)20 71838750', true)`);
+        (1, 'ada@bücher.example', '020 7183 8750', true), (2, 'grace@example.com', '+44 (0)20 71838750', true),
+        (3, 'joan@example.com', '+44 020 71838750', true), (4, null, '+39 06 6982', true), (5, null, '+225 01 23456789', true)`);
       expect(await t.states()).toEqual([
         ['may_mail', 'installed', 0, 1],
-        ['no_texts', 'installed', 0, 2],
+        ['no_texts', 'installed', 0, 3],
       ]);
     });
 
