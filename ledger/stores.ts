@@ -111,6 +111,19 @@ function whyRefill(before: Full, now: StoreRegistration): string | undefined {
   return undefined;
 }
 
+/** What is not due any more needs no row: nobody would try it again, and it would be late for ever. Widened, all is filled anew. */
+const FORGET_NOT_DUE = `
+  delete from exceptions e using stores s
+  where s.name = $1 and e.store_id = s.id
+    and not exists (
+      select from decisions d
+      where d.seq = e.seq and due(d.kind, d.suppressed, d.granted, s.accepts, s.due_exact, s.due_channels))`;
+
+const isNarrower = (before: Full, now: StoreRegistration): boolean =>
+  before.accepts!.some((kind) => !now.accepts.includes(kind)) ||
+  before.scopes!.some((scope) => !now.scopes.includes(scope)) ||
+  (before.topics! && !now.topics);
+
 /**
  * Brings the registry to what the configuration says. A change that could leave old opt-outs out starts a new
  * generation. Returns the stores that are registered and in nobody's file, for the log.
@@ -189,6 +202,7 @@ async function syncStore(
   );
   if (changed.rowCount === 1) {
     await audit(client, caller, 'store.changed', now.name, { scopes: now.scopes, required: now.required });
+    if (isNarrower(before, now)) await client.query(FORGET_NOT_DUE, [now.name]);
   }
   if (refill !== undefined) {
     await client.query('update stores set incarnation = null where name = $1', [now.name]);

@@ -244,3 +244,21 @@ test('who waits for something to be due hears of a retry at once', async () => {
   expect((await waiting)?.decisions).toMatchObject([{ seq: 1 }]);
   expect(performance.now() - began).toBeLessThan(1_000);
 });
+
+test('what is parked and not due any more is forgotten: it would be late for ever, and nobody would try it again', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', scopes: ['email', 'sms'] }, { name: 'mail', scopes: ['email'] });
+  await record(t, 'ada', ['email']);
+  await record(t, 'bob', ['sms']);
+  await refuse(t);
+  await t.register({ name: 'crm', scopes: ['sms'] });
+  expect((await listAll(t)).found.map(({ seq }) => seq)).toEqual([2]);
+  expect(await t.ledger.retryParked('crm', { all: true }, caller)).toBe(1);
+  const [bob] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(bob!, { attempts: 2 })]));
+  expect((await t.ledger.gate('crm', 0))?.reason).toBeUndefined();
+
+  // Widened again it is due again, and carried.
+  await t.register({ name: 'crm', scopes: ['email', 'sms'] });
+  expect((await outstandingOf(t.ledger, 'crm')).map(({ seq }) => seq)).toContain(1);
+});
