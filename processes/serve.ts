@@ -15,6 +15,7 @@ import type { LedgerAccess } from '../consumers/ledger-access.ts';
 import { startWorker } from '../consumers/worker.ts';
 import { ADMINISTRATOR_SCOPES } from '../ledger/api-keys.ts';
 import { openLedger } from '../ledger/open-ledger.ts';
+import type { ApiKey } from '../ledger/ledger.ts';
 import type { OpenLedger } from '../ledger/open-ledger.ts';
 import { syncStores } from '../ledger/stores.ts';
 import type { StoreRegistration } from '../ledger/stores.ts';
@@ -151,6 +152,7 @@ export async function serve({
     dataFolder,
     given: env.ABIDE_ADMIN_KEY || undefined,
     mayMake: onLoopback,
+    log,
   });
 
   if (workers && overKafka)
@@ -229,12 +231,22 @@ async function administratorKey({
   dataFolder,
   given,
   mayMake,
+  log,
 }: {
   ledger: OpenLedger;
   dataFolder: string;
   given: string | undefined;
   mayMake: boolean;
+  log: Log;
 }): Promise<AdministratorKey | undefined> {
+  const warnOfScopes = (key: ApiKey): void => {
+    const scopes = ADMINISTRATOR_SCOPES.filter((scope) => !key.scopes.includes(scope));
+    if (scopes.length === 0) return;
+    log.warn(
+      { keyId: key.id, scopes },
+      "the administrator's key is older than these scopes and stays without them: `abide keys create` makes one that has them",
+    );
+  };
   const fields = {
     client: 'administrator',
     scopes: ADMINISTRATOR_SCOPES,
@@ -244,7 +256,9 @@ async function administratorKey({
   };
   if (given !== undefined) {
     try {
-      return { token: (await ledger.createKey({ ...fields, token: given })).token, madeIn: undefined };
+      const { key, token } = await ledger.createKey({ ...fields, token: given });
+      warnOfScopes(key);
+      return { token, madeIn: undefined };
     } catch (cause) {
       if (!(cause instanceof AbideError && cause.code === 'invalid-request')) throw cause;
       throw new Error(
@@ -256,7 +270,10 @@ async function administratorKey({
   const file = join(dataFolder, 'admin.key');
   if (existsSync(file)) {
     const token = readFileSync(file, 'utf8').trim();
-    return (await ledger.authenticate(token)) === undefined ? undefined : { token, madeIn: undefined };
+    const key = await ledger.authenticate(token);
+    if (key === undefined) return undefined;
+    warnOfScopes(key);
+    return { token, madeIn: undefined };
   }
   if ((await ledger.listKeys()).some((key) => key.store === undefined)) return undefined;
   if (!mayMake) {

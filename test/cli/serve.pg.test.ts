@@ -151,6 +151,33 @@ test('beyond loopback nothing is made up: it starts only with a ring and a key t
   expect(await readdir(data)).not.toEqual(expect.arrayContaining(['admin.key']));
 });
 
+test("an administrator's key that is older than a scope stays without it, and every start says so", async () => {
+  await using old = await startAbide();
+  expect(old.output).not.toContain('older than these scopes');
+  const client = await old.connect();
+  await client.query("update api_keys set scopes = array_remove(scopes, 'stores:write')");
+  await client.end();
+  await old.stop();
+  await old.start();
+  expect(old.output).toMatch(
+    /"scopes":\["stores:write"\].*"the administrator's key is older than these scopes/,
+  );
+  const retry = await createSend(old.url)('POST', '/v1/stores/crm/quarantine/retry', {
+    key: old.key,
+    body: { all: true },
+  });
+  expect([retry.status, retry.json.detail]).toEqual([403, 'The key lacks the scope stores:write.']);
+
+  const made = await runAbide(['keys', 'create', '--client', 'ops', '--scope', 'stores:write'], {
+    ABIDE_DATA: old.dataFolder,
+  });
+  const allowed = await createSend(old.url)('POST', '/v1/stores/crm/quarantine/retry', {
+    key: made.stdout.trim(),
+    body: { all: true },
+  });
+  expect([allowed.status, allowed.json]).toEqual([200, { retried: 0 }]);
+});
+
 test('whoever reads what it prints may leave: it goes on', async () => {
   const data = join(folder, 'piped');
   const port = await freePort();
