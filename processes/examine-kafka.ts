@@ -44,9 +44,7 @@ export async function examineKafka(
 }
 
 async function examineBrokers(kafka: Configuration['kafka']): Promise<KafkaFinding[]> {
-  const admin = createKafka({ address: kafka, clientId: 'abide-doctor', log: quietLog }).admin({
-    retry: { retries: 1 },
-  });
+  const admin = createKafka({ address: kafka, clientId: 'abide-doctor', log: quietLog, retries: 1 }).admin();
   const brokers = kafka.brokers.join(', ');
   try {
     const topics = await within(admin.connect().then(() => admin.listTopics()));

@@ -25,11 +25,14 @@ export function createKafka({
   address: { brokers, tls, sasl },
   clientId,
   log,
+  retries = 20,
   socketFactory,
 }: {
   address: KafkaAddress;
   clientId: string;
   log: KafkaLog;
+  /** How often a broker that does not answer, or is not who it should be, is asked again. */
+  retries?: number;
   /** For a way of one's own to the brokers. */
   socketFactory?: ISocketFactory;
 }): Kafka {
@@ -42,7 +45,7 @@ export function createKafka({
     connectionTimeout: 3_000,
     authenticationTimeout: 5_000,
     requestTimeout: 10_000,
-    retry: { initialRetryTime: 200, maxRetryTime: 1_000, retries: 20 },
+    retry: { initialRetryTime: 200, maxRetryTime: 1_000, retries },
     logLevel: logLevel.INFO,
     logCreator:
       () =>

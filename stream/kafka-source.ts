@@ -206,8 +206,13 @@ export function createKafkaSource({
             break;
           }
           // The registry is away: the record waits, its decision does not, since the ledger is polled while we are down.
-          if (!registryAway)
-            log.warn({ partition, error }, 'the schema registry does not answer, the ledger is polled');
+          if (!registryAway) {
+            const status = error instanceof Error && 'status' in error ? error.status : undefined;
+            log.warn(
+              { partition, status, error },
+              'the schema registry does not give a schema, the ledger is polled',
+            );
+          }
           registryAway = true;
           look(listener);
           const until = performance.now() + Math.min(RETRY_MS_MAX, 250 * 2 ** failures);
@@ -349,9 +354,14 @@ export function createKafkaSource({
   }
 
   async function feelPulseAlways(listener: ChangeListener, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
+    for (let failures = 0; !signal.aborted; failures += 1) {
       await feelPulse(listener, signal).catch((error: unknown) => {
-        if (!signal.aborted) log.debug({ error }, 'the heartbeat could not be looked at, goes on trying');
+        if (signal.aborted) return;
+        // Once: while the brokers are away, much else says so.
+        log[failures === 0 ? 'warn' : 'debug'](
+          { topic: pulseTopic, error },
+          'the heartbeat cannot be looked at, goes on trying',
+        );
       });
       await delay(PULSE_MS, undefined, { signal }).catch(() => undefined);
     }
@@ -384,8 +394,13 @@ export function createKafkaSource({
       isMember = false;
       look(listener);
       if (restart || stopping.signal.aborted) return;
+      // The library loses the reason of this one alone.
+      const hint =
+        error.name === 'KafkaJSGroupCoordinatorNotFound'
+          ? `: the brokers went away, or it may not read the group ${groupOf(store)}`
+          : '';
       onCrash(
-        new AbideError('KAFKA_FAILED', `The Kafka client of ${store} gave up: ${error.message}`, {
+        new AbideError('KAFKA_FAILED', `The Kafka client of ${store} gave up: ${error.message}${hint}`, {
           cause: error,
         }),
       );

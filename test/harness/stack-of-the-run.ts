@@ -7,7 +7,9 @@ import { Kafka, logLevel } from 'kafkajs';
 import type { Admin } from 'kafkajs';
 import pg from 'pg';
 import { request } from 'undici';
+import { openPool } from '../../ledger/database.ts';
 import type { LagReport } from '../../ledger/ledger.ts';
+import { changeStore } from '../../ledger/stores.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { stackStatus } from '../../processes/stack/running-stack.ts';
 import { freePort, spawnAbide } from './abide.ts';
@@ -55,6 +57,10 @@ export type RunningStack = {
   query<T extends pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<T[]>;
   /** Of a program of the stack, by the name of its log. */
   pidOf(program: string): Promise<number>;
+  /** Tells programs to end; returns when the stack has started them again, by the files that are there then. */
+  restart(programs: readonly string[], signal?: NodeJS.Signals): Promise<void>;
+  /** Takes back the store of a suite; returns when the lag is as it was without it. */
+  retire(stores: readonly string[]): Promise<void>;
   workerEnvironment(store: string): Promise<Readonly<Record<string, string>>>;
 };
 
@@ -73,6 +79,18 @@ export async function findStackOfTheRun(): Promise<RunningStack> {
     logLevel: logLevel.NOTHING,
     retry: { initialRetryTime: 100, maxRetryTime: 500, retries: 60 },
   });
+  const lag = async (): Promise<LagReport> => {
+    const { body } = await request(`${url}/v1/propagation-lag`, { headers: { authorization } });
+    return (await body.json()) as LagReport;
+  };
+  const pidOf = async (program: string): Promise<number> => {
+    if (program === 'postgres') return Number((await read('postgres/postmaster.pid')).split('\n')[0]);
+    return await eventually(async () => {
+      const running = (await stackStatus(folder)).programs.find(({ name }) => name === program);
+      if (running === undefined) throw new Error(`${program} does not run`);
+      return running.pid;
+    }, 30_000);
+  };
   return {
     url,
     folder,
@@ -89,10 +107,7 @@ export async function findStackOfTheRun(): Promise<RunningStack> {
       const answer = (await body.json()) as { id?: string };
       return statusCode >= 200 && statusCode < 300 ? answer.id : undefined;
     },
-    lag: async () => {
-      const { body } = await request(`${url}/v1/propagation-lag`, { headers: { authorization } });
-      return (await body.json()) as LagReport;
-    },
+    lag,
     query: async <T extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []) => {
       const { superuserUrl } = (await findEmbeddedPostgres(folder))!;
       const client = new pg.Client(Object.assign(new URL(superuserUrl), { pathname: '/abide' }).href);
@@ -104,13 +119,28 @@ export async function findStackOfTheRun(): Promise<RunningStack> {
         await client.end();
       }
     },
-    pidOf: async (program) => {
-      if (program === 'postgres') return Number((await read('postgres/postmaster.pid')).split('\n')[0]);
-      return await eventually(async () => {
-        const running = (await stackStatus(folder)).programs.find(({ name }) => name === program);
-        if (running === undefined) throw new Error(`${program} does not run`);
-        return running.pid;
-      }, 30_000);
+    pidOf,
+    restart: async (programs, signal = 'SIGTERM') => {
+      const pids = await Promise.all(programs.map(pidOf));
+      for (const pid of pids) process.kill(pid, signal);
+      await eventually(async () => {
+        const again = await Promise.all(programs.map(pidOf));
+        if (again.some((pid) => pids.includes(pid))) throw new Error('a program has not ended');
+      }, 60_000);
+    },
+    retire: async (stores) => {
+      const { urls } = (await findEmbeddedPostgres(folder))!;
+      const pool = openPool(urls.api, { max: 1, onError: () => undefined });
+      try {
+        for (const name of stores)
+          await changeStore(pool, name, 'retired', { reason: 'the suite is over' }, undefined);
+      } finally {
+        await pool.end();
+      }
+      await eventually(async () => {
+        const { status, sources } = await lag();
+        if (status !== 'ok' || sources[0]?.status !== 'ok') throw new Error(`the stack is ${status}`);
+      }, 60_000);
     },
     workerEnvironment: async (store) => ({
       ABIDE_CONFIG: join(folder, 'stack/abide.yaml'),

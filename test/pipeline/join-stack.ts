@@ -3,9 +3,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parse, stringify } from 'yaml';
-import { openPool } from '../../ledger/database.ts';
-import { changeStore } from '../../ledger/stores.ts';
-import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { eventually } from '../harness/eventually.ts';
 import { findStackOfTheRun } from '../harness/stack-of-the-run.ts';
 import type { RunningStack } from '../harness/stack-of-the-run.ts';
@@ -27,26 +24,14 @@ export async function joinStack(): Promise<Deployment & { readonly stack: Runnin
   /** Whoever runs by the file ends, and the stack starts it again. */
   const rewrite = async (text: string): Promise<void> => {
     await writeFile(config, text);
-    const programs = ['api', ...Object.keys(storesBefore).map((name) => `worker-${name}`)];
-    const pids = await Promise.all(programs.map((program) => stack.pidOf(program)));
-    for (const pid of pids) process.kill(pid, 'SIGTERM');
+    await stack.restart(['api', ...Object.keys(storesBefore).map((name) => `worker-${name}`)]);
     await eventually(async () => {
-      const again = await Promise.all(programs.map((program) => stack.pidOf(program)));
-      if (again.some((pid) => pids.includes(pid))) throw new Error('a program has not ended');
       if ((await spoken.ask('GET', '/readyz')).status !== 200) throw new Error('the API is not ready');
     }, 60_000);
   };
   place.defer(async () => {
-    const { urls } = (await findEmbeddedPostgres(stack.folder))!;
-    const pool = openPool(urls.api, { max: 1, onError: () => undefined });
     await rewrite(before);
-    for (const name of added)
-      await changeStore(pool, name, 'retired', { reason: 'the suite is over' }, undefined);
-    await pool.end();
-    await eventually(async () => {
-      const { status } = await stack.lag();
-      if (status !== 'ok') throw new Error(`the stack is ${status}`);
-    }, 30_000);
+    await stack.retire(added);
   });
   await rewrite(stringify({ ...rest, canary: false, stores: stanzas }));
   for (const name of added) {
