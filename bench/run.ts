@@ -1,11 +1,12 @@
 // `npm run bench` runs (a) to (e); `npm run bench -- growth` (f), which makes ten million decisions first; `npm run bench --
-// stack` (g), which needs a JDK and Maven; or name some.
+// stack` (g), which needs a JDK and Maven; `npm run bench -- reconcile` (h), with a million subjects; or name some.
 import { EXIT, print } from '../cli/output.ts';
 import { benchCatchUp } from './catch-up.ts';
 import { benchChecks } from './checks.ts';
 import { benchGrowth } from './growth.ts';
 import { benchPropagate } from './propagate.ts';
 import { benchRecord } from './record.ts';
+import { benchReconcile } from './reconcile.ts';
 import { benchStack } from './stack.ts';
 import { benchStart } from './start.ts';
 
@@ -16,9 +17,13 @@ const BENCHES = {
   checks: benchChecks,
   start: benchStart,
   growth: benchGrowth,
+  reconcile: benchReconcile,
   stack: benchStack,
 } as const;
 const NAMES = Object.keys(BENCHES) as (keyof typeof BENCHES)[];
+
+/** What takes minutes, or needs more than is here, runs when it is named. */
+const LARGE: readonly string[] = ['growth', 'reconcile', 'stack'];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !(NAMES as string[]).includes(name));
@@ -28,6 +33,6 @@ if (unknown.length > 0) {
 }
 for (const name of asked.length > 0
   ? NAMES.filter((one) => asked.includes(one))
-  : NAMES.filter((one) => one !== 'growth' && one !== 'stack')) {
+  : NAMES.filter((one) => !LARGE.includes(one))) {
   await BENCHES[name]();
 }

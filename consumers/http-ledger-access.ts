@@ -199,6 +199,7 @@ export function createHttpLedgerAccess({
           ...{ run, generation, after, through, last: isLast },
           compared: comparison.compared,
           own: comparison.own,
+          unread: comparison.unread,
           differences: comparison.differences.map(({ seq, kind, heldVersion }) => ({
             seq,
             kind,

@@ -12,7 +12,7 @@ import type { LedgerAccess } from './ledger-access.ts';
 const ASK_MS = 2_000;
 
 /**
- * Until `signal` aborts. `keyOf` gives a decision's key in the store, undefined where the address cannot be had; `readBack`
+ * Until `signal` aborts. `keyOf` gives a decision's key in the store, undefined where the address was erased; `readBack`
  * asks the store. What fails is said once and tried again: a store that is away is the worker's to report.
  */
 export async function reconcileAlways({
@@ -51,11 +51,13 @@ export async function reconcileAlways({
     const differences: Difference[] = [];
     let compared = 0;
     let own = 0;
+    let unread = 0;
     for (let from = 0; from < decisions.length; from += batchMax) {
       const pairs: { decision: Decision; key: SubjectKey }[] = [];
       for (const decision of decisions.slice(from, from + batchMax)) {
         const key = await keyOf(decision);
-        if (key !== undefined) pairs.push({ decision, key });
+        if (key === undefined) unread += 1;
+        else pairs.push({ decision, key });
       }
       const answers = pairs.length === 0 ? [] : await readBack(pairs.map(({ key }) => key));
       for (const [n, { decision }] of pairs.entries()) {
@@ -66,6 +68,6 @@ export async function reconcileAlways({
       }
       compared += pairs.length;
     }
-    return { compared, differences, own };
+    return { compared, differences, own, unread };
   }
 }

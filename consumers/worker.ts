@@ -892,7 +892,10 @@ export function startWorker({
         batchMax: connector.limits.batch,
         keyOf: async (decision): Promise<SubjectKey | undefined> => {
           const address = await addressOf(decision);
-          return 'not' in address ? undefined : { kind: decision.kind, key: store.makeKey(address.value) };
+          if ('value' in address) return { kind: decision.kind, key: store.makeKey(address.value) };
+          if (address.not === 'ADDRESS_ERASED') return undefined;
+          // Nothing was proven of it: the page is asked for again.
+          throw new AbideError('SEALED_UNREADABLE');
         },
         readBack: async (subjects) => {
           const open = await openStore();

@@ -195,6 +195,8 @@ export type Reconciliation = {
   readonly resurrected: number;
   readonly ahead: number;
   readonly own: number;
+  /** Whose address was erased: they cannot be compared. */
+  readonly unread: number;
 };
 
 export type LagStatus = 'ok' | 'paused' | 'backfilling' | 'late' | 'unknown';

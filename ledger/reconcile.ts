@@ -160,8 +160,8 @@ const DRIVE_AGAIN = `
 
 const MOVE = `
   update reconciliations set cursor = $2, compared = compared + $3, missing = missing + $4, older = older + $5,
-    resurrected = resurrected + $6, ahead = ahead + $7, own = own + $8,
-    finished_at = case when $9 then clock_timestamp() end
+    resurrected = resurrected + $6, ahead = ahead + $7, own = own + $8, unread = unread + $9,
+    finished_at = case when $10 then clock_timestamp() end
   where id = $1
   returning asked, through, finished_at is not null as finished, missing + older + resurrected + ahead as differences`;
 
@@ -173,7 +173,7 @@ export async function takeComparison(
   pool: Pool,
   store: RegisteredStore,
   page: Pick<ReconciliationPage, 'run' | 'generation' | 'after' | 'through' | 'isLast'>,
-  { compared, differences, own }: Comparison,
+  { compared, differences, own, unread }: Comparison,
 ): Promise<{ readonly taken: boolean; readonly ahead: ReadonlyMap<string, number> }> {
   const nothing = { taken: false, ahead: new Map<string, number>() };
   if (page.generation !== store.generation) return nothing;
@@ -223,6 +223,7 @@ export async function takeComparison(
         ...Object.values(COUNTED).map(count),
         beyond.length,
         own,
+        unread,
         page.isLast,
       ],
     });
@@ -289,6 +290,7 @@ type ReconciliationRow = {
   resurrected: number;
   ahead: number;
   own: number;
+  unread: number;
 };
 
 /** The latest passes of a store, newest first. */
@@ -298,7 +300,7 @@ export async function listReconciliations(
   limit: number,
 ): Promise<readonly Reconciliation[]> {
   const { rows } = await db.query<ReconciliationRow>(
-    `select id, asked, through, started_at, finished_at, compared, missing, older, resurrected, ahead, own
+    `select id, asked, through, started_at, finished_at, compared, missing, older, resurrected, ahead, own, unread
      from reconciliations where store_id = $1 order by id desc limit $2`,
     [store.id, limit],
   );
@@ -314,5 +316,6 @@ export async function listReconciliations(
     resurrected: row.resurrected,
     ahead: row.ahead,
     own: row.own,
+    unread: row.unread,
   }));
 }

@@ -143,6 +143,8 @@ export type Comparison = {
   readonly differences: readonly Difference[];
   /** Subjects of which the store suppresses more than was decided: its own doing. */
   readonly own: number;
+  /** Subjects whose address was erased: where a store keeps them cannot be known any more. */
+  readonly unread: number;
 };
 
 /**

@@ -23,6 +23,7 @@ const Compared = z.strictObject({
   last: z.boolean(),
   compared: z.int().min(0).max(10_000),
   own: z.int().min(0).max(10_000),
+  unread: z.int().min(0).max(10_000),
   differences: z
     .array(z.strictObject({ seq: Seq, kind: z.enum(DIFFERENCES), held_version: z.int().min(0).nullable() }))
     .max(1_000),
@@ -40,6 +41,7 @@ const render = (pass: Reconciliation) => ({
   resurrected: pass.resurrected,
   ahead: pass.ahead,
   own: pass.own,
+  unread: pass.unread,
 });
 
 export function addReconciliation(router: Router, { ledger, authorize }: Deps): void {
@@ -80,7 +82,7 @@ export function addReconciliation(router: Router, { ledger, authorize }: Deps): 
 
   router.post('/v1/stores/:name/reconciliation/page', authorize('acknowledgements:write'), async (ctx) => {
     requireStore(ctx, ctx.params.name!);
-    const { run, generation, after, through, last, compared, own, differences } = parse(
+    const { run, generation, after, through, last, compared, own, unread, differences } = parse(
       Compared,
       await readJson(ctx, BYTES_MAX),
     );
@@ -90,6 +92,7 @@ export function addReconciliation(router: Router, { ledger, authorize }: Deps): 
       {
         compared,
         own,
+        unread,
         differences: differences.map((one) => ({
           seq: one.seq,
           kind: one.kind,

@@ -63,12 +63,13 @@ test('while nobody opts out a canary comes to every store, again and again, apar
 test('a store whose canaries stopped is not ok, though nothing is outstanding', async () => {
   const db = await system.abide.connect();
   try {
-    // Nobody issues one any more; what was issued was due long ago.
-    await db.query(`update canaries set every_seconds = 0.001, issued_at = 'infinity'`);
+    // Nobody issues one while the lock is ours; what was issued was due long ago.
+    await db.query(`select pg_advisory_lock(hashtext('abide.canaries'))`);
+    await db.query('update canaries set every_seconds = 0.001');
     await eventually(async () =>
       expect(await system.lagOf('crm')).toMatchObject({ status: 'unknown', outstanding: 0 }),
     );
-    await db.query(`update canaries set every_seconds = 1, issued_at = '-infinity'`);
+    await db.query(`select pg_advisory_unlock(hashtext('abide.canaries'))`);
     await eventually(async () => expect(await system.lagOf('crm')).toMatchObject({ status: 'ok' }));
   } finally {
     await db.end();
