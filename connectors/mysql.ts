@@ -60,6 +60,11 @@ function* faultsOf(url: string): Generator<string> {
     } else if (name !== 'ssl-mode') yield 'may have the parameters ssl-mode and ssl-ca only';
     else if (!SSL_MODES.some((mode) => mode === value)) yield `ssl-mode is one of ${SSL_MODES.join(', ')}`;
   }
+  try {
+    placeOf(url);
+  } catch {
+    yield 'has a % that begins no escape: write %25';
+  }
   // Of a number the client library asks for no name, and Node then compares with that of localhost.
   if (searchParams.get('ssl-mode') === 'VERIFY_IDENTITY' && isIP(hostname.replace(/^\[|\]$/g, '')) !== 0) {
     yield 'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number';

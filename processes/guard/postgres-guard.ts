@@ -126,21 +126,24 @@ end `;
 
   const present = async () =>
     (
-      await client.query<{ table: string; trigger: string; function: string; body: string }>(
-        `select tgrelid::regclass::text as table, tgname as trigger, tgfoid::regprocedure::text as function, prosrc as body
+      await client.query<{ table: string; trigger: string; body: string }>(
+        `select tgrelid::regclass::text as table, tgname as trigger, prosrc as body
          from pg_trigger join pg_proc on pg_proc.oid = tgfoid
          where starts_with(tgname, $1) and not tgisinternal and tgparentid = 0`,
         [triggerOf(prefixOf(store.name))],
       )
     ).rows;
-  const dropOf = ({
-    table,
-    trigger,
-    function: made,
-  }: Awaited<ReturnType<typeof present>>[number]): string[] => [
-    `drop trigger ${id(trigger)} on ${table}`,
-    `drop function ${made}`,
-  ];
+  /** All that is there of this store; a function outlives the table whose trigger it was. */
+  async function dropping(): Promise<string[]> {
+    const { rows } = await client.query<{ function: string }>(
+      'select oid::regprocedure::text as function from pg_proc where starts_with(proname, $1)',
+      [prefixOf(store.name)],
+    );
+    return [
+      ...(await present()).map(({ table, trigger }) => `drop trigger ${id(trigger)} on ${table}`),
+      ...rows.map((row) => `drop function ${row.function}`),
+    ];
+  }
 
   return {
     async installing() {
@@ -158,7 +161,7 @@ end `;
         const name = nameOf(store.name, table);
         const made = `${id(at.schema)}.${id(name)}`;
         making.push(
-          `create or replace function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at)}$abide$`,
+          `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at)}$abide$`,
           `create trigger ${id(triggerOf(name))} before insert or update on ${full} for each row execute function ${made}()`,
         );
         const enabled = columnsOf(table).map(
@@ -172,21 +175,21 @@ end `;
         `create table if not exists ${log} (
   at timestamptz not null default clock_timestamp(), table_name text not null, kind text not null,
   channel text not null, key text collate "C" not null)`,
-        ...(await present()).flatMap(dropOf),
+        ...(await dropping()),
         ...making,
         ...sweeping,
       ];
     },
 
     async removing({ keepLog }) {
-      const mine = await present();
+      const mine = await dropping();
       const { rows: logs } = await client.query<{ log: string | null }>(
         `select pg_class.oid::regclass::text as log from pg_class
          where relname = $1 and relnamespace = (select relnamespace from pg_class where oid = to_regclass($2))
          and not exists (select from pg_trigger where starts_with(tgname, $3) and not starts_with(tgname, $4))`,
         [LOG_TABLE, named(store.suppressions), triggerOf('abide_guard_'), triggerOf(prefixOf(store.name))],
       );
-      return [...mine.flatMap(dropOf), ...(keepLog ? [] : logs.map(({ log }) => `drop table ${log}`))];
+      return [...mine, ...(keepLog ? [] : logs.map(({ log }) => `drop table ${log}`))];
     },
 
     async run(statements) {

@@ -93,6 +93,7 @@ describe('options', () => {
   test.each([
     ['postgres://localhost/crm', 'must be a mysql:// or mariadb:// URL'],
     ['mysql://localhost', 'must name the database as its path'],
+    ['mysql://crm:100%@localhost/crm', 'has a % that begins no escape: write %25'],
     ['mysql://localhost/crm?sslmode=REQUIRED', 'may have the parameters ssl-mode and ssl-ca only'],
     [
       'mysql://localhost/crm?ssl-mode=require',

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import postgres from '../../connectors/postgres.ts';
+import type { Guard } from '../../processes/guard/guarded-store.ts';
 import { openGuard } from '../../processes/guard/open-guard.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
 import { describeGuard } from './describe-guard.ts';
@@ -56,37 +57,62 @@ describeGuard('postgres', postgres, async () => {
   };
 });
 
-test('a trigger of theirs that enables everybody comes before the guard', async () => {
-  await using database = await emptyDatabase();
+/** A guarded table. */
+async function given() {
+  const stack = new AsyncDisposableStack();
+  const database = stack.use(await emptyDatabase());
   const folder = await mkdtemp(join(tmpdir(), 'abide-guard-'));
-  try {
-    const file = join(folder, 'abide.yaml');
-    await writeFile(
-      file,
-      `stores: { crm: { connector: postgres, url: '${database.urls.owner}', scopes: [email], guard: [{ table: contacts, key: email, may_send: { email: may_mail } }] } }`,
-    );
-    await withClient(database.urls.owner, async (client) => {
-      await client.query(`
-        create table contacts (email text, may_mail boolean);
-        create table suppressions (kind text, key text collate "C", email boolean, primary key (kind, key));
-        insert into suppressions values ('email', 'ada@example.com', true);
-        create function enable() returns trigger language plpgsql as $$ begin new.may_mail := true; return new; end $$;
-        create trigger welcome before insert on contacts for each row execute function enable()`);
-      await using guard = await openGuard({ ABIDE_CONFIG: file }, 'crm');
-      await guard.run(await guard.installing());
-      const insert = "insert into contacts values ('ada@example.com', false) returning may_mail";
-      expect((await client.query(insert)).rows).toEqual([{ may_mail: false }]);
-      // An upsert is an insert first, and is logged once.
-      await client.query('create unique index on contacts (email)');
-      await client.query('truncate abide_guard_log');
-      await client.query(
-        "insert into contacts values ('ada@example.com', true) on conflict (email) do update set may_mail = excluded.may_mail",
-      );
-      expect((await client.query('select channel, key from abide_guard_log')).rows).toEqual([
-        { channel: 'email', key: 'ada@example.com' },
-      ]);
-    });
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  stack.defer(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'abide.yaml');
+  await writeFile(
+    file,
+    `stores: { crm: { connector: postgres, url: '${database.urls.owner}', scopes: [email], guard: [{ table: contacts, key: email, may_send: { email: may_mail } }] } }`,
+  );
+  const query = async (sql: string) =>
+    (await withClient(database.urls.owner, (client) => client.query<Record<string, unknown>>(sql))).rows;
+  const guard = async (statementsOf: (guard: Guard) => Promise<readonly string[]>): Promise<void> => {
+    await using opened = await openGuard({ ABIDE_CONFIG: file }, 'crm');
+    await opened.run(await statementsOf(opened));
+  };
+  await query(`
+    create table contacts (email text, may_mail boolean);
+    create table suppressions (kind text, key text collate "C", email boolean, primary key (kind, key));
+    insert into suppressions values ('email', 'ada@example.com', true);`);
+  await guard((opened) => opened.installing());
+  return { query, guard, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+test('a trigger of theirs that enables everybody comes before the guard', async () => {
+  await using t = await given();
+  await t.query(`
+    create function enable() returns trigger language plpgsql as $$ begin new.may_mail := true; return new; end $$;
+    create trigger welcome before insert on contacts for each row execute function enable()`);
+  expect(await t.query("insert into contacts values ('ada@example.com', false) returning may_mail")).toEqual([
+    { may_mail: false },
+  ]);
+});
+
+test('an upsert is an insert first, and is logged once', async () => {
+  await using t = await given();
+  await t.query(
+    "create unique index on contacts (email); insert into contacts values ('ada@example.com', false)",
+  );
+  await t.query(
+    "insert into contacts values ('ada@example.com', true) on conflict (email) do update set may_mail = excluded.may_mail",
+  );
+  expect(await t.query('select may_mail from contacts')).toEqual([{ may_mail: false }]);
+  expect(await t.query('select channel, key from abide_guard_log')).toEqual([
+    { channel: 'email', key: 'ada@example.com' },
+  ]);
+});
+
+test('what it left of a table that was dropped is removed as well', async () => {
+  await using t = await given();
+  await t.query('drop table contacts');
+  await t.guard((guard) => guard.removing({ keepLog: false }));
+  expect(
+    await t.query(
+      "select proname from pg_proc where proname like 'abide%' union select relname from pg_class where relname like 'abide%'",
+    ),
+  ).toEqual([]);
 });
