@@ -28,8 +28,8 @@ Environment:
   ABIDE_DATA       the data folder (default .abide)
   ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
   ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
-  ABIDE_URL        where the API is, for lag, check, gate, quarantine and worker (default http://127.0.0.1:8080)
-  ABIDE_KEY        the API key for lag, check, gate, quarantine and worker
+  ABIDE_URL        where the API is, for the commands that ask it (default http://127.0.0.1:8080)
+  ABIDE_KEY        the API key for the commands that ask it
   ABIDE_LOG        fatal, error, warn (default), info, debug, silent
   PORT             the port to listen on (default 8080)
 
