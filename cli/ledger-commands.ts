@@ -34,9 +34,13 @@ function userName(): string {
   }
 }
 
-async function onLedger<T>(options: Installation, work: (pool: Pool) => Promise<T>): Promise<T> {
+async function onLedger<T>(
+  options: Installation,
+  work: (pool: Pool) => Promise<T>,
+  role?: 'api' | 'owner',
+): Promise<T> {
   const { withLedgerDatabase } = await import('../processes/running-database.ts');
-  return await withLedgerDatabase(environmentOf(options), work);
+  return await withLedgerDatabase(environmentOf(options), work, role);
 }
 
 const toExpiry = (text: string): string => {
@@ -244,6 +248,20 @@ export function addStores(program: Command): void {
           return print(`refilling ${name}: watch \`abide lag --watch\``);
         await sayWhyNot(pool, name, 'is retired');
       });
+    });
+}
+
+export function addLedger(program: Command): void {
+  const ledger = program.command('ledger').description('The ledger itself');
+  ofInstallation(ledger.command('restored'))
+    .description(
+      'Say that the database was restored from a backup: nothing that it gave out since is taken for something new, and every store is filled again. Once, before clients are let in.',
+    )
+    .action(async (options: Installation) => {
+      const { ledgerRestored } = await import('../ledger/restored.ts');
+      const { from, stores } = await onLedger(options, (pool) => ledgerRestored(pool, operator()), 'owner');
+      print(`decisions go on above ${from}; refilling ${stores.join(', ') || 'no store'}`);
+      print('next, for each store that can list: abide reconcile --after-restore --store NAME');
     });
 }
 

@@ -5,7 +5,7 @@ import { addConfig } from './config-commands.ts';
 import { addDoctor } from './doctor.ts';
 import { addGuard } from './guard-commands.ts';
 import { addImportFilter } from './import-filter.ts';
-import { addAudit, addKeys, addStores } from './ledger-commands.ts';
+import { addAudit, addKeys, addLedger, addStores } from './ledger-commands.ts';
 import { addQuarantine } from './quarantine-commands.ts';
 import { addDemo, addServe, addWorker } from './running-commands.ts';
 import { addReconcile } from './reconcile.ts';
@@ -50,6 +50,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addGuard,
     addImportFilter,
     addKeys,
+    addLedger,
     addAudit,
     addDoctor,
     addConfig,

@@ -3,6 +3,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { LagReport } from '../ledger/ledger.ts';
 import { createApiClient, expectOk, withApi } from './api-client.ts';
+import type { ApiClient } from './api-client.ts';
+import { environmentOf, ofInstallation } from './installation.ts';
+import type { Installation } from './installation.ts';
 import { endProgress, EXIT, print, printJson, printProgress } from './output.ts';
 
 type Pass = {
@@ -18,7 +21,20 @@ type Pass = {
   readonly own: number;
 };
 
+type Options = Installation & {
+  readonly url?: string;
+  readonly key?: string;
+  readonly store: string;
+  readonly wait: boolean;
+  readonly json?: boolean;
+  readonly afterRestore?: boolean;
+  readonly dryRun?: boolean;
+};
+
 const LOOK_MS = 250;
+/** As many items as one call of checks takes. */
+const CHECKED_MAX = 1_000;
+const AT_ONCE = 16;
 
 const differences = (pass: Pass): number => pass.missing + pass.older + pass.resurrected + pass.ahead;
 
@@ -36,12 +52,17 @@ function printPass(pass: Pass): void {
 }
 
 export function addReconcile(program: Command): void {
-  withApi(program.command('reconcile'))
+  ofInstallation(withApi(program.command('reconcile')))
     .description(
       'Reads back everything that a store acknowledged; what it no longer holds is carried to it again. Exit code 3: something differed.',
     )
     .requiredOption('--store <name>', 'the store')
     .option('--no-wait', 'ask for it and do not wait')
+    .option(
+      '--after-restore',
+      'the other way round: what the store suppresses and the ledger does not know is recorded as opt-outs',
+    )
+    .option('--dry-run', 'with --after-restore: count, and record nothing')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -49,8 +70,9 @@ export function addReconcile(program: Command): void {
 It also runs by itself, a minute after the last pass, at most 500 subjects a second. Where it found something this command
 waits until that is held again; interrupted, the pass goes on.`,
     )
-    .action(async (options: { url?: string; key?: string; store: string; wait: boolean; json?: boolean }) => {
+    .action(async (options: Options) => {
       const api = createApiClient(options);
+      if (options.afterRestore === true) return await adopt(api, options);
       const path = `/v1/stores/${encodeURIComponent(options.store)}/reconciliation`;
       const { id } = expectOk<{ id: number }>(await api.call('POST', path, {}));
       if (!options.wait) {
@@ -100,4 +122,43 @@ async function untilHeld(
     await delay(LOOK_MS);
   }
   return false;
+}
+
+/** Records what only the store holds: the opt-outs that a restored ledger lost, or that the store took by itself. */
+async function adopt(api: ApiClient, options: Options): Promise<void> {
+  const { listSuppressed } = await import('../processes/find-unknown.ts');
+  const counts = { held: 0, known: 0, recorded: 0, others: 0 };
+  for await (const page of listSuppressed(environmentOf(options), options.store)) {
+    const items = page.flatMap(({ kind, value, channels, others }) => {
+      counts.others += others;
+      return channels.map((channel) => ({ subject: { [kind]: value }, channel }));
+    });
+    for (let from = 0; from < items.length; from += CHECKED_MAX) {
+      const asked = items.slice(from, from + CHECKED_MAX);
+      counts.held += asked.length;
+      const answer = expectOk<{ items: { can_send: boolean; reason: string | null }[] }>(
+        await api.call('POST', '/v1/checks', { items: asked }),
+      );
+      const unknown = asked.filter((_, n) => answer.items[n]!.can_send);
+      counts.known += asked.length - unknown.length;
+      while (unknown.length > 0) {
+        const now = unknown.splice(0, AT_ONCE);
+        counts.recorded += now.length;
+        if (options.dryRun === true) continue;
+        await Promise.all(
+          now.map(async ({ subject, channel }) => {
+            const scope = { [channel]: true };
+            const note = `found in store ${options.store} after a restore`;
+            expectOk(await api.call('POST', '/v1/opt-outs', { subject, scope, reason: 'other', note }));
+          }),
+        );
+      }
+      printProgress(`${counts.held} suppressions of ${options.store} compared, ${counts.recorded} recorded`);
+    }
+  }
+  endProgress();
+  if (options.json === true) return printJson(counts);
+  print(`${counts.held} suppressions of ${options.store}: ${counts.known} known to the ledger`);
+  print(`${counts.recorded} ${options.dryRun === true ? 'would be recorded' : 'recorded as opt-outs'}`);
+  if (counts.others > 0) print(`${counts.others} of topics and purposes left out: v1 records channels`);
 }

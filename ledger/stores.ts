@@ -210,7 +210,8 @@ async function syncStore(
   }
 }
 
-async function newGeneration(
+/** In the caller's transaction, under the lock of the stores. False where there is no such store in service. */
+export async function newGeneration(
   client: Client,
   name: string,
   fence: Fence | undefined,

@@ -43,14 +43,18 @@ async function findServer(env: Env): Promise<{ readonly urls: DatabaseUrls }> {
 export const findDatabase = async (configuration: Configuration, env: Env): Promise<DatabaseUrls> =>
   urlsOf(configuration, quietLog) ?? (await findServer(env)).urls;
 
-/** Runs work on the ledger as the API's role. Throws DATABASE_UNREACHABLE where nothing answers. */
-export async function withLedgerDatabase<T>(env: Env, work: (pool: Pool) => Promise<T>): Promise<T> {
-  const urls = await findDatabase(await readConfiguration(env), env);
-  const pool = openPool(urls.api, { max: 2, onError: () => undefined, name: 'abide cli' });
+/** Runs work on the ledger, as the API's role unless told otherwise. Throws DATABASE_UNREACHABLE where nothing answers. */
+export async function withLedgerDatabase<T>(
+  env: Env,
+  work: (pool: Pool) => Promise<T>,
+  role: 'api' | 'owner' = 'api',
+): Promise<T> {
+  const { [role]: url } = await findDatabase(await readConfiguration(env), env);
+  const pool = openPool(url, { max: 2, onError: () => undefined, name: 'abide cli' });
   try {
     return await work(pool);
   } catch (error) {
-    throw isUnavailable(error) ? notRunning(new URL(urls.api).host, error) : error;
+    throw isUnavailable(error) ? notRunning(new URL(url).host, error) : error;
   } finally {
     await pool.end();
   }

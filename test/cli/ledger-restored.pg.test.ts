@@ -1,0 +1,118 @@
+// A database that came back from a backup, beside a store that did not.
+import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { request } from 'undici';
+import { runAbide, startAbide } from '../harness/abide.ts';
+import type { AbideProcess } from '../harness/abide.ts';
+import { emptyDatabase, withClient } from '../harness/database.ts';
+import type { TestDatabase } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
+
+let abide: AbideProcess;
+let store: TestDatabase;
+
+beforeAll(async () => {
+  store = await emptyDatabase();
+  abide = await startAbide({
+    config: `canary: false\nstores:\n  crm: { connector: postgres, url: '${store.urls.owner}', scopes: [email, sms, push] }\n`,
+  });
+}, 60_000);
+afterAll(async () => {
+  await abide[Symbol.asyncDispose]();
+  await store[Symbol.asyncDispose]();
+}, 30_000);
+
+async function post(path: string, body: object, headers = {}): Promise<{ status: number; text: string }> {
+  const answer = await request(abide.url + path, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${abide.key}`, 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  });
+  return { status: answer.statusCode, text: await answer.body.text() };
+}
+const optOut = async (email: string, ...channels: string[]): Promise<void> => {
+  const scope = Object.fromEntries(channels.map((channel) => [channel, true]));
+  const { status, text } = await post('/v1/opt-outs', { subject: { email }, scope }, { prefer: 'wait=10' });
+  expect([status, text]).toEqual([201, expect.stringContaining('"state":"complete"')]);
+};
+const canSend = async (email: string, channel: string): Promise<boolean> => {
+  const { text } = await post('/v1/checks', { items: [{ subject: { email }, channel }] });
+  return (JSON.parse(text) as { items: { can_send: boolean }[] }).items[0]!.can_send;
+};
+const command = (...args: string[]) =>
+  runAbide(args, {
+    ABIDE_DATA: abide.dataFolder,
+    ABIDE_CONFIG: join(abide.dataFolder, 'abide.yaml'),
+    ABIDE_URL: abide.url,
+  });
+
+test('what came after the backup is recorded anew from the store, and no number is given out twice', async () => {
+  const backup = `${abide.dataFolder}-backup`;
+  const cluster = join(abide.dataFolder, 'postgres');
+  try {
+    await optOut('before@example.com', 'email');
+    await abide.stop();
+    await cp(cluster, backup, { recursive: true });
+    await abide.start();
+    await optOut('after@example.com', 'email', 'sms');
+    await optOut('before@example.com', 'push');
+    await abide.stop();
+    await rm(cluster, { recursive: true });
+    await cp(backup, cluster, { recursive: true });
+    if (process.getuid?.() === 0) await keepOwner(backup, cluster);
+    await abide.start();
+  } finally {
+    await rm(backup, { recursive: true, force: true });
+  }
+  expect(await canSend('after@example.com', 'email')).toBe(true);
+
+  const restored = await command('ledger', 'restored');
+  expect(restored.output).toContain('refilling crm');
+  expect(restored.code).toBe(0);
+  const counted = await command('reconcile', '--after-restore', '--dry-run', '--store', 'crm');
+  expect([counted.code, counted.output]).toEqual([0, expect.stringContaining('3 would be recorded')]);
+  expect(await canSend('after@example.com', 'email')).toBe(true);
+  const adopted = await command('reconcile', '--after-restore', '--store', 'crm', '--json');
+  expect(JSON.parse(adopted.stdout)).toEqual({ held: 4, known: 1, recorded: 3, others: 0 });
+
+  for (const [email, ...channels] of [
+    ['after@example.com', 'email', 'sms'],
+    ['before@example.com', 'email', 'push'],
+  ] as const)
+    for (const channel of channels)
+      expect([email, channel, await canSend(email, channel)]).toEqual([email, channel, false]);
+  expect(await canSend('after@example.com', 'push')).toBe(true);
+
+  // Everything is held, and read back, in the new generation.
+  await eventually(async () => {
+    const answer = await request(`${abide.url}/v1/propagation-lag`, {
+      headers: { authorization: `Bearer ${abide.key}` },
+    });
+    expect(await answer.body.json()).toMatchObject({
+      status: 'ok',
+      stores: [{ outstanding: 0, backfill: null }],
+    });
+  }, 20_000);
+  await withClient(abide.databaseUrl('abide'), async (client) => {
+    const { rows } = await client.query<{ least: string }>(
+      `select min(seq) as least from decisions where recorded_at > (select at from audit_log where action = 'ledger.restored')`,
+    );
+    expect(Number(rows[0]!.least)).toBeGreaterThan(10_000_000);
+  });
+  const again = await command('reconcile', '--after-restore', '--store', 'crm', '--json');
+  expect(JSON.parse(again.stdout)).toMatchObject({ held: 4, known: 4, recorded: 0 });
+}, 120_000);
+
+test('a store that cannot tell whom it means says so', async () => {
+  const none = await command('reconcile', '--after-restore', '--store', 'nowhere');
+  expect([none.code, none.output]).toEqual([1, expect.stringContaining('no store nowhere')]);
+});
+
+/** As root the copy belongs to us, and the server's user must have it. */
+async function keepOwner(_from: string, cluster: string): Promise<void> {
+  const { execFile } = await import('node:child_process');
+  const { promisify } = await import('node:util');
+  await promisify(execFile)('chown', ['-R', 'postgres', cluster]);
+  await promisify(execFile)('chmod', ['700', cluster]);
+}
