@@ -7,6 +7,7 @@ import { connect } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { findJava, findMaven } from '../processes/stack/find-java.ts';
+import { MARIADB, withMariaDb } from './harness/mariadb.ts';
 import { FOLDER, startPostgresOfTheRun } from './harness/postgres-of-the-run.ts';
 import { STACK, startStackOfTheRun } from './harness/stack-of-the-run.ts';
 
@@ -41,7 +42,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   mariadb: {
     name: 'mariadb',
     needs: 'MariaDB at 127.0.0.1:3306 (root, no password)',
-    isHere: () => listens(3306),
+    isHere: () => withMariaDb(MARIADB, () => Promise.resolve(true)).catch(() => false),
   },
   curl: { name: 'curl', needs: 'curl', isHere: () => runs('curl') },
   stack: {

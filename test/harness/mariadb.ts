@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import mysql from 'mysql2/promise';
 
-const SERVER = process.env['ABIDE_TEST_MARIADB'] ?? 'mysql://root@127.0.0.1:3306';
+export const MARIADB = process.env['ABIDE_TEST_MARIADB'] ?? 'mysql://root@127.0.0.1:3306';
 
 export type MariaDbDatabase = AsyncDisposable & {
   readonly name: string;
@@ -14,7 +14,7 @@ export type MariaDbDatabase = AsyncDisposable & {
 };
 
 export const mariaDbLine = (): { host: string; port: number } => {
-  const { hostname, port } = new URL(SERVER);
+  const { hostname, port } = new URL(MARIADB);
   return { host: hostname, port: Number(port === '' ? 3306 : port) };
 };
 
@@ -35,10 +35,10 @@ export async function withMariaDb<T>(
 /** `await using db = await mariaDbDatabase()`: empty, dropped on disposal. */
 export async function mariaDbDatabase(): Promise<MariaDbDatabase> {
   const name = `abide_test_${randomBytes(6).toString('hex')}`;
-  const url = Object.assign(new URL(SERVER), { pathname: name }).href;
+  const url = Object.assign(new URL(MARIADB), { pathname: name }).href;
   const users: string[] = [];
   // Another collation than ours, as a data team's database may have.
-  const asAdministrator = (sql: string) => withMariaDb(SERVER, (connection) => connection.query(sql));
+  const asAdministrator = (sql: string) => withMariaDb(MARIADB, (connection) => connection.query(sql));
   await asAdministrator(`create database ${name} character set latin1`);
   return {
     name,
