@@ -1,0 +1,99 @@
+// The README's tour, walked: every command of it is typed into a shell, in order, and answers what the page shows.
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { freePort } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+
+const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url));
+
+type Block = { readonly language: string; readonly text: string };
+
+/** The code blocks of a section, in order. */
+const blocksOf = (page: string, title: string): Block[] => {
+  const section = page.split(/^## /m).find((one) => one.startsWith(`${title}\n`))!;
+  return [...section.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language, text]) => ({
+    language: language!,
+    text: text!,
+  }));
+};
+
+let folder: string;
+let port: number;
+let stop: () => Promise<void>;
+let printed: () => string;
+
+/** A shell as the second terminal is: in the checkout, with the data folder and the port of this run. */
+function shell(command: string): { said: Promise<string>; pid: number; output(): string } {
+  const child = spawn('sh', ['-c', command], {
+    cwd: CHECKOUT,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_OPTIONS: '', ABIDE_CONFIG: '', ABIDE_DATA: folder, PORT: String(port) },
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text: string) => (output += text));
+  return {
+    said: new Promise((resolve) => child.once('close', () => resolve(output))),
+    pid: child.pid!,
+    output: () => output,
+  };
+}
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'abide-tour-'));
+  port = await freePort();
+}, 30_000);
+afterAll(async () => {
+  await stop();
+  await rm(folder, { recursive: true, force: true });
+}, 30_000);
+
+/** What differs from run to run is named; columns may be wider. */
+const plain = (text: string): string =>
+  text
+    .replaceAll(/abide_live_\w+/g, 'KEY')
+    .replaceAll('/home/you/abide/.abide', 'DATA')
+    .replaceAll(folder, 'DATA')
+    .replaceAll(String(port), '8080')
+    .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}/g, 'ID')
+    .replaceAll(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z/g, 'TIME')
+    .replaceAll(/\d+(\.\d+)? (ms|s)\b/g, 'N $2')
+    .replaceAll(/^\d+(?= {2}TIME)/gm, 'N')
+    .replaceAll(/ {2,}/g, '  ')
+    .trim();
+
+test('every command of the tour answers what the page shows', async () => {
+  const [start, shown, ...rest] = blocksOf(await readFile(join(CHECKOUT, 'README.md'), 'utf8'), 'The tour');
+  expect(start).toEqual({ language: 'sh', text: 'npm start\n' });
+  const serving = shell(start!.text);
+  printed = serving.output;
+  stop = async () => {
+    process.kill(-serving.pid, 'SIGINT');
+    await serving.said;
+  };
+  await eventually(() => expect(printed()).toContain('abide: ready after'), 60_000);
+  const ownLines = printed()
+    .split('\n')
+    .filter((line) => !/^> |^$/.test(line));
+  expect(plain(ownLines.join('\n'))).toBe(plain(shown!.text.replaceAll(/^\n/gm, '')));
+
+  // The lines share a shell on the page: the key that the first one reads serves those after it.
+  const commands = rest.flatMap((block, n) =>
+    block.language === 'sh' ? [{ ...block, answer: rest[n + 1]! }] : [],
+  );
+  expect(commands.length).toBeGreaterThan(4);
+  for (const { text, answer } of commands) {
+    const typed = text.replaceAll('.abide/', `${folder}/`).replaceAll('8080', String(port));
+    const said = await shell(typed).said;
+    if (answer.language === 'json') expect(JSON.parse(plain(said))).toEqual(JSON.parse(plain(answer.text)));
+    else expect(plain(said)).toBe(plain(answer.text));
+  }
+  // What the page says of the first terminal.
+  const line = rest.find(({ text }) => text.includes(' recorded, crm verified'))!;
+  await eventually(() => expect(plain(printed())).toContain(plain(line.text)));
+}, 120_000);
