@@ -161,8 +161,7 @@ const applyTo = (table: string, lifted: number): string => {
   return `
   insert into ${table} (kind, \`key\`, version, email, sms, push, scopes, effective_at, updated_at)
   select item.kind, item.name, item.at_version, item.email, item.sms, item.push,
-    json_merge_patch('{}', item.scopes_told), item.since,
-    utc_timestamp(3)
+    json_merge_patch('{}', item.scopes_told), item.since, utc_timestamp(3)
   from json_table(?, '$[*]' columns (${KEY_COLUMNS},
     at_version bigint path '$.version',
     since datetime(3) path '$.since',
@@ -201,9 +200,8 @@ const listFrom = (table: string, isFirst: boolean): string => `
   where kind = ? ${isFirst ? '' : 'and `key` > ?'} order by \`key\` limit ${SCAN_PAGE}`;
 
 const LOOK = `
-  select columns.collation_name as made_with
-  from information_schema.columns as columns
-  where columns.table_schema = coalesce(?, database()) and columns.table_name = ? and columns.column_name = 'key'`;
+  select collation_name as made_with from information_schema.columns
+  where table_schema = coalesce(?, database()) and table_name = ? and column_name = 'key'`;
 
 // --- another store in the same place
 
