@@ -1,0 +1,235 @@
+// A store that lies, hangs or forgets, as a real server that misbehaves: it is never believed, the lag says so, the honest
+// store beside it notices nothing, and once it behaves it holds everybody.
+import { createServer } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
+import { request } from 'undici';
+import type { LagReport, StoreLag } from '../../ledger/ledger.ts';
+import { startAbide } from '../harness/abide.ts';
+import type { AbideProcess } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+
+type Row = { version: number; scopes: Record<string, boolean> };
+type Posted = { kind: string; key: string; version: number; suppressed: Record<string, string> };
+/** Answers by itself (true), or leaves it to the honest store. */
+type Misbehaviour = (request: IncomingMessage, response: ServerResponse, items: Posted[]) => boolean;
+
+/** The contract of docs/http-connector.md in memory, with a fault where the test puts one. */
+class Store {
+  rows = new Map<string, Row>();
+  misbehave: Misbehaviour | undefined;
+  readonly #open = new Set<ServerResponse>();
+  readonly server = createServer((incoming, response) => {
+    this.#open.add(response);
+    response.once('close', () => this.#open.delete(response));
+    void this.#answer(incoming, response);
+  });
+
+  async #answer(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+    let body = '';
+    for await (const chunk of incoming) body += String(chunk);
+    const items = body === '' ? [] : (JSON.parse(body) as { items: Posted[] }).items;
+    if (this.misbehave?.(incoming, response, items) === true) return;
+    this.send(response, incoming.method === 'POST' ? this.apply(items) : this.show(incoming));
+  }
+  send(response: ServerResponse, answer: object): void {
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
+  }
+  apply(items: readonly Posted[]): object {
+    for (const { kind, key, version, suppressed } of items) {
+      const row = this.rows.get(`${kind}:${key}`) ?? { version: 0, scopes: {} };
+      if (version < row.version) continue;
+      for (const scope of Object.keys(suppressed)) row.scopes[scope] = true;
+      this.rows.set(`${kind}:${key}`, { ...row, version });
+    }
+    return { outcomes: items.map(() => ({ kind: 'applied' })) };
+  }
+  show(incoming: IncomingMessage): object {
+    const keys = JSON.parse(
+      Buffer.from(String(incoming.headers['abide-keys']), 'base64url').toString(),
+    ) as Posted[];
+    return {
+      held: keys.map(({ kind, key }) => {
+        const row = this.rows.get(`${kind}:${key}`);
+        return row === undefined
+          ? null
+          : {
+              version: row.version,
+              suppressed: Object.keys(row.scopes).filter((scope) => row.scopes[scope]),
+            };
+      }),
+    };
+  }
+  /** Whoever hangs lets go. */
+  release(): void {
+    for (const response of this.#open) response.destroy();
+  }
+}
+
+const store = new Store();
+let abide: AbideProcess;
+let made = 0;
+
+beforeAll(async () => {
+  await new Promise<void>((resolve) => store.server.listen(0, '127.0.0.1', resolve));
+  const { port } = store.server.address() as AddressInfo;
+  const first = await startAbide();
+  await first.stop();
+  abide = await startAbide({
+    dataFolder: first.dataFolder,
+    config: `canary: { every_seconds: 1 }
+stores:
+  crm: { connector: postgres, url: '${first.databaseUrl('crm')}', scopes: [email], late_after_seconds: 2 }
+  mail: { connector: http, url: 'http://127.0.0.1:${port}/', secret: 'sixteen characters or more', allow_private: true, scopes: [email], late_after_seconds: 2 }
+`,
+  });
+}, 60_000);
+afterEach(async () => {
+  store.misbehave = undefined;
+  store.release();
+  await isWell();
+}, 60_000);
+afterAll(async () => {
+  await abide[Symbol.asyncDispose]();
+  store.release();
+  store.server.close();
+}, 30_000);
+
+async function ask<T>(method: 'GET' | 'POST', path: string, body?: object, headers = {}): Promise<T> {
+  const answer = await request(abide.url + path, {
+    method,
+    headers: { authorization: `Bearer ${abide.key}`, 'content-type': 'application/json', ...headers },
+    body: body === undefined ? null : JSON.stringify(body),
+  });
+  return (await answer.body.json()) as T;
+}
+const lagOf = async (name: string): Promise<StoreLag> =>
+  (await ask<LagReport>('GET', '/v1/propagation-lag')).stores.find((one) => one.store === name)!;
+const isWell = (): Promise<void> =>
+  eventually(async () => {
+    for (const name of ['crm', 'mail'])
+      expect(await lagOf(name)).toMatchObject({ status: 'ok', quarantined: 0, drift: 0, backfill: null });
+  }, 60_000);
+
+type OptOut = { id: string; propagation: { state: string; confirmed: number } };
+const optOut = async (): Promise<OptOut & { email: string }> => {
+  const email = `liar${(made += 1)}@example.com`;
+  return {
+    email,
+    ...(await ask<OptOut>('POST', '/v1/opt-outs', { subject: { email }, scope: { email: true } })),
+  };
+};
+const stateAt = async (id: string, name: string): Promise<string | undefined> =>
+  (
+    await ask<{ stores: { store: string; state: string }[] }>('GET', `/v1/opt-outs/${id}/propagation`)
+  ).stores.find((one) => one.store === name)?.state;
+const holds = (email: string): boolean => store.rows.get(`email:${email}`)?.scopes.email === true;
+
+/** The bad store is late and says why, the honest one has it, and nothing is claimed; then it behaves, and holds it. */
+async function isCaught({ id, email }: { id: string; email: string }, code: string): Promise<void> {
+  await eventually(async () => {
+    expect(await lagOf('mail')).toMatchObject({ status: 'late', last_error: { code } });
+  }, 30_000);
+  expect(['pending', 'quarantined']).toContain(await stateAt(id, 'mail'));
+  expect(await stateAt(id, 'crm')).toBe('verified');
+  expect(await lagOf('crm')).toMatchObject({ status: 'ok' });
+  store.misbehave = undefined;
+  store.release();
+  await ask('POST', '/v1/stores/mail/quarantine/retry', { all: true });
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'), 60_000);
+  expect(holds(email)).toBe(true);
+}
+
+test('it says yes and does nothing: never verified', async () => {
+  store.misbehave = (incoming, response, items) => {
+    if (incoming.method !== 'POST') return false;
+    store.send(response, { outcomes: items.map(() => ({ kind: 'applied' })) });
+    return true;
+  };
+  await isCaught(await optOut(), 'NOT_HELD');
+}, 90_000);
+
+test('it applies, and its answer is lost: told again, held once, verified', async () => {
+  let lost = 0;
+  store.misbehave = (incoming, response, items) => {
+    if (incoming.method !== 'POST' || lost > 0) return false;
+    lost += 1;
+    store.apply(items);
+    response.destroy();
+    return true;
+  };
+  const { id, email } = await optOut();
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'), 20_000);
+  expect([lost, store.rows.get(`email:${email}`)]).toEqual([1, { version: 1, scopes: { email: true } }]);
+}, 60_000);
+
+test('it hangs: every call ends at its deadline', async () => {
+  store.misbehave = () => true;
+  await isCaught(await optOut(), 'STORE_TIMEOUT');
+}, 90_000);
+
+test('it answers a byte at a time, for ever: ended at the deadline as well', async () => {
+  const drips = new Set<NodeJS.Timeout>();
+  store.misbehave = (_, response) => {
+    response.writeHead(200, { 'content-type': 'application/json' });
+    const drip = setInterval(() => response.write(' '), 200);
+    drips.add(drip);
+    response.once('close', () => clearInterval(drip));
+    return true;
+  };
+  try {
+    await isCaught(await optOut(), 'STORE_TIMEOUT');
+  } finally {
+    for (const drip of drips) clearInterval(drip);
+  }
+}, 90_000);
+
+test('it loses all of its data: filled up again by itself', async () => {
+  const { id, email } = await optOut();
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
+  await eventually(async () => expect((await lagOf('mail')).canary_age_seconds).toBeLessThan(3));
+  store.rows.clear();
+  await eventually(() => expect(holds(email)).toBe(true), 30_000);
+}, 60_000);
+
+test('it goes back in time: what it forgot meanwhile is there again', async () => {
+  const before = structuredClone(store.rows);
+  const { id, email } = await optOut();
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
+  const seen = [...store.rows].find(([name]) => name.includes('canary'))![1].version;
+  await eventually(() =>
+    expect([...store.rows].find(([name]) => name.includes('canary'))![1].version).toBeGreaterThan(seen),
+  );
+  store.rows = before;
+  await eventually(() => expect(holds(email)).toBe(true), 30_000);
+}, 60_000);
+
+test('an import writes over a suppression: found by the next pass, and held again', async () => {
+  const { id, email } = await optOut();
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
+  store.rows.get(`email:${email}`)!.scopes.email = false;
+  await ask('POST', '/v1/stores/mail/reconciliation', {});
+  await eventually(() => expect(holds(email)).toBe(true), 30_000);
+}, 60_000);
+
+test('it asks to be left alone: neither a failure nor an attempt, and late all the same', async () => {
+  let asked = 0;
+  const began = performance.now();
+  store.misbehave = (incoming, response) => {
+    if (incoming.method !== 'POST') return false;
+    asked += 1;
+    response.writeHead(429, { 'retry-after': '1' }).end();
+    return true;
+  };
+  const { id, email } = await optOut();
+  await eventually(
+    async () => expect(await lagOf('mail')).toMatchObject({ status: 'late', quarantined: 0 }),
+    20_000,
+  );
+  // As often as it allows, not as fast as it can: two canaries and the opt-out may go in calls of their own.
+  expect(asked).toBeLessThanOrEqual(4 + ((performance.now() - began) / 1000) * 2);
+  store.misbehave = undefined;
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'), 20_000);
+  expect(holds(email)).toBe(true);
+}, 60_000);
