@@ -107,6 +107,33 @@ test('the command runs, and says nothing that nobody asked for', async () => {
   expect([code, output]).toEqual([0, expect.stringMatching(/^Usage: abide /)]);
 });
 
+test('the stack finds what it is configured by, and its commands run', async () => {
+  // Of debezium/ all but what containers alone need.
+  const used = (await readdir(join(ROOT, 'debezium'))).filter((name) =>
+    /\.(json|properties|xml)$/.test(name),
+  );
+  expect(used.length).toBeGreaterThan(4);
+  expect(files).toEqual(expect.arrayContaining(used.map((name) => `dist/debezium/${name}`)));
+  const read = [
+    `const { fillProperties, readTopics } = await import('./node_modules/abide/dist/debezium/files.js');`,
+    `const { readConnector } = await import('./node_modules/abide/dist/debezium/connect-api.js');`,
+    `fillProperties('connect.properties', { brokers: '', listener: '', advertised_host: '', plugins: '' });`,
+    `console.log(readTopics().size, readConnector()['slot.name']);`,
+  ];
+  const eaten = await node('--input-type=module', '--eval', read.join('\n'));
+  expect(eaten).toEqual({ code: 0, output: '4 abide_kafka\n' });
+
+  const help = await node('node_modules/.bin/abide', 'stack', '--help');
+  expect([help.code, help.output]).toEqual([0, expect.stringMatching(/^Usage: abide stack /)]);
+  const status = await node('node_modules/.bin/abide', 'stack', 'status', '--data', 'nothing-here');
+  expect([status.code, status.output]).toEqual([3, 'no stack runs on this data folder\n']);
+  const doctor = await node('node_modules/.bin/abide', 'doctor', '--data', 'nothing-here');
+  expect([doctor.code, doctor.output]).toEqual([
+    3,
+    expect.stringMatching(/^FAIL {2}database: No Abide runs here/),
+  ]);
+});
+
 test("every connector is found by its name, and a data team's own by its path", async () => {
   await writeFile(
     join(theirs, 'abide.yaml'),
