@@ -39,6 +39,8 @@ import { traced } from './trace.ts';
 /** Most decisions in hand: 10,000 of about a kilobyte each. */
 const HELD_MAX = 10_000;
 const PAGE = 2_000;
+/** Tried again at a time, where the store does not say how many it takes in a second: a live decision waits for no more. */
+const RETRIES_MAX = 200;
 const REPORT_MAX = 1_000;
 /** Reports waiting beyond this stop new batches: a ledger that does not answer must not fill our memory. */
 const REPORTS_WAITING_MAX = 5_000;
@@ -135,6 +137,7 @@ export function startWorker({
   const incarnation = `${id}-${Date.now().toString(36)}`;
   const { perSecond } = connector.limits;
   const batchMax = Math.min(connector.limits.batch, Math.max(1, Math.floor(perSecond ?? Infinity)));
+  const retriesMax = Math.max(batchMax, perSecond === undefined ? RETRIES_MAX : Math.floor(perSecond));
 
   let generation: number | undefined;
   /** Which standing of the stream this is; undefined while there is none. */
@@ -150,6 +153,9 @@ export function startWorker({
   /** Before then another batch would exceed what the store takes in a second. */
   let pacedUntil = 0;
   let ledgerAway = false;
+  /** In hand of what the ledger had parked. Thousands may be due at once: the rest is listed again once these are done. */
+  let retrying = 0;
+  let moreToRetry = false;
   const carrying = new Set<Promise<void>>();
   let opening: Promise<Store> | undefined;
 
@@ -186,6 +192,7 @@ export function startWorker({
       answered: false,
     };
     inHand.set(decision.seq, carried);
+    if (carriedBy === 'retry') retrying += 1;
     if (known.size >= REMEMBERED) known.delete(known.values().next().value!);
     known.add(decision.seq);
     (lane === 'live' ? live : backfill).push(carried);
@@ -194,7 +201,11 @@ export function startWorker({
 
   function letGo(carried: Carried): void {
     carried.answered = true;
-    inHand.delete(carried.decision.seq);
+    if (inHand.delete(carried.decision.seq) && carried.carriedBy === 'retry') retrying -= 1;
+    if (moreToRetry && retrying === 0) {
+      moreToRetry = false;
+      feeding.wake();
+    }
     carried.settled.resolve();
     if (inHand.size <= HELD_MAX - PAGE) room.wake();
   }
@@ -281,8 +292,10 @@ export function startWorker({
   function consider(decision: OutstandingDecision, sweeping: boolean): void {
     if (inHand.has(decision.seq)) return;
     if (decision.lane === 'backfill') take(decision, 'backfill', 'backfill', decision.attempts);
-    else if (decision.attempts > 0) take(decision, 'live', 'retry', decision.attempts);
-    else if (!sweeping) take(decision, 'live', 'catch_up', 0);
+    else if (decision.attempts > 0) {
+      if (retrying < retriesMax) take(decision, 'live', 'retry', decision.attempts);
+      else moreToRetry = true;
+    } else if (!sweeping) take(decision, 'live', 'catch_up', 0);
     else notice(decision);
   }
 

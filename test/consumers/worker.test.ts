@@ -254,6 +254,27 @@ test('a decision under a transport key that was destroyed is left to the ledger,
   expect(t.ledger.acknowledgements).toHaveLength(1);
 });
 
+test('however many have their next try at once, a live decision waits for about a second of them', async () => {
+  const ledger = new FakeLedger();
+  for (let n = 0; n < 160; n += 1) ledger.add(decided(`parked${n}`), { attempts: 3 });
+  await using t = carry({ ledger, declared: { limits: { batch: 10, perSecond: 40, concurrent: 1 } } });
+  await eventually(() => expect(t.store.applied.length).toBeGreaterThan(0));
+  await t.commit(decided('live'));
+  expect(t.store.applied.flat().length).toBeLessThan(100);
+  // They are all tried, in the end.
+  await eventually(() => expect(ledger.settled.size).toBe(161));
+}, 15_000);
+
+test('a store that is fast is not slowed down: as soon as some were tried again, the next are', async () => {
+  const ledger = new FakeLedger();
+  for (let n = 0; n < 3_000; n += 1) ledger.add(decided(`parked${n}`), { attempts: 3 });
+  const began = performance.now();
+  await using _t = carry({ ledger });
+  await eventually(() => expect(ledger.settled.size).toBe(3_000));
+  // A look a second, or even four, would take four seconds and more.
+  expect(performance.now() - began).toBeLessThan(3_000);
+});
+
 test('a store that takes so many a second is given no more, however many calls it takes at once', async () => {
   await using t = carry({ declared: { limits: { batch: 100, perSecond: 50, concurrent: 4 } } });
   const began = performance.now();
