@@ -314,6 +314,8 @@ function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
       ABIDE_REPLICATION_PASSWORD: decodeURIComponent(url.password),
       ABIDE_REPLICATION_SSLMODE: url.searchParams.get('sslmode') ?? 'prefer',
       ABIDE_REGISTRY: `http://127.0.0.1:${ports.registry}/apis/registry/v2`,
+      ABIDE_REGISTRY_USER: '',
+      ABIDE_REGISTRY_PASSWORD: '',
     },
   );
 }

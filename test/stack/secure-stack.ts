@@ -11,6 +11,7 @@ import { AclOperationTypes, AclPermissionTypes, AclResourceTypes, ResourcePatter
 import type { AclEntry } from 'kafkajs';
 import { request } from 'undici';
 import { parse, stringify } from 'yaml';
+import { readConnector } from '../../debezium/connect-api.ts';
 import { findJava } from '../../processes/stack/find-java.ts';
 import { resolveStack } from '../../processes/stack/resolve-stack.ts';
 import { readPage, tableOf } from '../docs/markdown.ts';
@@ -102,6 +103,16 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
 
   const registry = await authenticate(stack.ports.registry, passwordOf('registry'));
   place.defer(() => registry.close());
+  const connector = `http://127.0.0.1:${stack.ports.connect}/connectors/abide/config`;
+  const configure = async (settings: object): Promise<void> => {
+    const { statusCode, body } = await request(connector, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ ...readConnector(), ...settings }),
+    });
+    await body.dump();
+    if (statusCode >= 300) throw new Error(`Connect answers ${statusCode}`);
+  };
   const registryUrl = (password: string): string =>
     `http://abide:${password}@127.0.0.1:${registry.port}/apis/ccompat/v7`;
   const kafkaOf = (principal: string): object => ({
@@ -136,6 +147,21 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
     const { statusCode, body } = await request(`${stack.url}/readyz`);
     await body.dump();
     if (statusCode !== 200) throw new Error('the API is not ready');
+  }, 60_000);
+  // As ABIDE_REGISTRY and its two companions would say it.
+  const asked = registry.granted();
+  await eventually(
+    () =>
+      configure({
+        'value.converter.apicurio.registry.url': `http://127.0.0.1:${registry.port}/apis/registry/v2`,
+        'value.converter.apicurio.auth.username': 'abide',
+        'value.converter.apicurio.auth.password': passwordOf('registry'),
+      }),
+    60_000,
+  );
+  place.defer(() => eventually(() => configure({}), 60_000));
+  await eventually(() => {
+    if (registry.granted() === asked) throw new Error('Connect did not enter the registry');
   }, 60_000);
   // What the stack's own worker finds when it is started again.
   await writeFile(config, before.get(config)!);
@@ -256,13 +282,15 @@ async function makeUsers(stack: RunningStack): Promise<void> {
 async function authenticate(
   port: number,
   password: string,
-): Promise<{ readonly port: number; close(): Promise<void> }> {
+): Promise<{ readonly port: number; granted(): number; close(): Promise<void> }> {
   const expected = `Basic ${Buffer.from(`abide:${password}`).toString('base64')}`;
+  let granted = 0;
   const server = createServer((incoming, answer) => {
     if (incoming.headers.authorization !== expected) {
       answer.writeHead(401).end('{"error_code":401,"message":"who are you?"}');
       return;
     }
+    granted += 1;
     const { method = 'GET', url = '/', headers } = incoming;
     const passed = ask({ host: '127.0.0.1', port, method, path: url, headers }, (reply) => {
       answer.writeHead(reply.statusCode ?? 502, reply.headers);
@@ -274,6 +302,7 @@ async function authenticate(
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     port: (server.address() as AddressInfo).port,
+    granted: () => granted,
     close: () =>
       new Promise((resolve) => {
         server.closeAllConnections();
