@@ -88,6 +88,15 @@ export type Configuration = {
   /** Undefined: none. */
   readonly canary:
     { readonly everySeconds: number; readonly addresses: Readonly<Record<SubjectKind, string>> } | undefined;
+  /** Whose access tokens are taken beside API keys. */
+  readonly oauth: readonly {
+    readonly name: string;
+    readonly issuer: string;
+    readonly audience: string;
+    readonly jwks: string;
+    readonly algorithms: readonly (typeof TOKEN_ALGORITHMS)[number][];
+    readonly scopes: Readonly<Record<string, readonly string[]>> | undefined;
+  }[];
   readonly stores: readonly StoreConfiguration[];
 };
 
@@ -149,6 +158,26 @@ const Canary = z.strictObject({
   person_id: canaryAddress('person_id', 'abide-canary'),
 });
 
+/** Asymmetric ones only: with a shared secret whoever can check a token could make one. */
+const TOKEN_ALGORITHMS = ['ES256', 'ES384', 'EdDSA', 'PS256', 'RS256'] as const;
+
+const isSecure = (url: string): boolean =>
+  /^https:/.test(url) || /^http:\/\/(?:127\.0\.0\.1|localhost|\[::1\])[:/]/.test(url);
+
+const Issuer = z.strictObject({
+  issuer: z.url().describe('As the claim `iss` has it'),
+  audience: z.string().min(1).describe('What the claim `aud` must have'),
+  jwks: z
+    .url()
+    .refine(isSecure, 'must be https, since whoever answers there decides who may do what')
+    .describe('Where its public keys are'),
+  algorithms: z.array(z.enum(TOKEN_ALGORITHMS)).min(1).default(['ES256']),
+  scopes: z
+    .record(z.string(), z.array(z.string()).min(1))
+    .optional()
+    .describe("The token's scope → scopes of Abide; absent: they have the same names"),
+});
+
 /** What abide.yaml may say, apart from what is in a stanza. */
 export const File = z.strictObject({
   source: z.enum(['pgoutput', 'kafka']).default('pgoutput').describe('How decisions travel'),
@@ -182,6 +211,10 @@ export const File = z.strictObject({
     .describe(
       'A synthetic opt-out at an interval, which shows that the way to each store works; false: none',
     ),
+  oauth: z
+    .record(StoreName, Issuer)
+    .default({})
+    .describe('Issuers of access tokens (RFC 9068), by a name of yours: taken beside API keys'),
   kafka: z
     .strictObject({
       brokers: z
@@ -300,6 +333,7 @@ export async function loadConfiguration({
     opsListen: rest.ops_listen,
     defaultRegion: rest.default_region,
     tracing: rest.tracing,
+    oauth: Object.entries(rest.oauth).map(([name, issuer]) => ({ name, scopes: undefined, ...issuer })),
     canary: rest.canary === false ? undefined : toCanary(rest.canary),
     kafka: { tls: undefined, sasl: undefined, ...rest.kafka },
     stores,

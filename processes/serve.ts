@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { trace } from '@opentelemetry/api';
 import { createApp } from '../api/app.ts';
 import type { Handler } from '../api/app.ts';
+import { createTokenAuthenticator } from '../api/guard/access-token.ts';
 import { listen } from '../api/server.ts';
 import type { Listening } from '../api/server.ts';
 import { loadConfiguration } from '../config/configuration.ts';
@@ -119,10 +120,12 @@ export async function serve({
   const path = overKafka ? tendKafkaPath({ kafka: configuration.kafka, log }) : undefined;
   if (path !== undefined) started.use(path);
   let ready = false;
+  const tokenOf = createTokenAuthenticator(configuration.oauth);
   const tracer = configuration.tracing ? trace.getTracer('abide') : undefined;
   const api = createApp({
     ledger: {
       ...ledger,
+      authenticate: async (token) => (await ledger.authenticate(token)) ?? (await tokenOf(token)),
       record: async (intent, render) => {
         const answer = await ledger.record(intent, render);
         if (answer.decision !== undefined) lines.recorded(answer.decision);

@@ -54,6 +54,12 @@ export const ERRORS = {
   'too-many-requests': entry(429, 'Too many requests', true, 'Repeat after `Retry-After`.'),
   'headers-too-large': entry(431, 'The headers are too large', false, 'Send at most 16 KiB of headers.'),
   'internal-error': entry(500, 'Something broke on our side', true, 'Quote `request_id` when you report it.'),
+  'issuer-unavailable': entry(
+    503,
+    'The token cannot be checked',
+    true,
+    'Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.',
+  ),
   'ledger-unavailable': entry(
     503,
     'The ledger cannot be reached',

@@ -19,7 +19,7 @@ export type Authorized = {
   readonly isStillValid: () => Promise<boolean>;
 };
 
-const BEARER = /^Bearer ([\x21-\x7e]{1,512})$/i;
+const BEARER = /^Bearer ([\x21-\x7e]{1,8192})$/i;
 
 /** One scope, or one of several. */
 export type Authorize = (...anyOf: readonly [KeyScope, ...KeyScope[]]) => Middleware;

@@ -130,6 +130,7 @@ describe('README.md', () => {
       replication_database: 'database, with a warning',
       default_region: 'none',
       canary: 'a minute',
+      oauth: 'none',
       'kafka.tls': 'none',
       'kafka.sasl': 'none',
     };

@@ -1,0 +1,102 @@
+// OAuth 2 access tokens beside API keys: JWTs of RFC 9068, by issuers that the configuration names. What is accepted (issuer,
+// audience, algorithms) is never read from the token.
+import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
+import type { JWTPayload } from 'jose';
+import { KEY_SCOPES } from '../../ledger/api-keys.ts';
+import type { ApiKey } from '../../ledger/ledger.ts';
+import { AbideError } from '../../suppression/errors.ts';
+
+export type TokenIssuer = {
+  /** In the names of its clients, `name:client_id`, so that no token passes for an API key's client. */
+  readonly name: string;
+  readonly issuer: string;
+  readonly audience: string;
+  readonly jwks: string;
+  /** Asymmetric ones only: the configuration takes no other. */
+  readonly algorithms: readonly string[];
+  /** The token's scope → ours; undefined: they have our names. */
+  readonly scopes: Readonly<Record<string, readonly string[]>> | undefined;
+};
+
+const CLOCK_SKEW_SECONDS = 30;
+const JWKS_MS_MAX = 5_000;
+/** An unknown key id asks the issuer for its keys at most so often, however many tokens name one. */
+const JWKS_COOLDOWN_MS = 30_000;
+const JWKS_AGE_MS = 600_000;
+/** A token that was good a moment ago is not verified again; one that is over is. */
+const KEPT_MS = 30_000;
+const KEPT_MAX = 5_000;
+
+/** Whether a credential is a token at all, and not one of our keys. */
+const FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+
+export type TokenAuthenticator = (token: string) => Promise<ApiKey | undefined>;
+
+/**
+ * Undefined for whatever is not a valid token of one of the issuers, for whichever reason. Throws issuer-unavailable where
+ * that cannot be told, because an issuer does not give out its keys.
+ */
+export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): TokenAuthenticator {
+  const known = issuers.map((issuer) => ({
+    issuer,
+    keys: createRemoteJWKSet(new URL(issuer.jwks), {
+      timeoutDuration: JWKS_MS_MAX,
+      cooldownDuration: JWKS_COOLDOWN_MS,
+      cacheMaxAge: JWKS_AGE_MS,
+    }),
+  }));
+  const kept = new Map<string, { readonly key: ApiKey; readonly until: number }>();
+
+  return async (token) => {
+    if (!FORM.test(token)) return undefined;
+    const before = kept.get(token);
+    if (before !== undefined && Date.now() < before.until) return before.key;
+    kept.delete(token);
+    let away: unknown;
+    for (const { issuer, keys } of known) {
+      try {
+        const { payload } = await jwtVerify(token, keys, {
+          issuer: issuer.issuer,
+          audience: issuer.audience,
+          algorithms: [...issuer.algorithms],
+          typ: 'at+jwt',
+          clockTolerance: CLOCK_SKEW_SECONDS,
+          requiredClaims: ['exp', 'iat', 'client_id'],
+        });
+        const key = toKey(issuer, payload);
+        if (key === undefined) return undefined;
+        if (kept.size >= KEPT_MAX) kept.clear();
+        kept.set(token, { key, until: Math.min(Date.now() + KEPT_MS, payload.exp! * 1000) });
+        return key;
+      } catch (error) {
+        if (isOfTheIssuer(error)) away = error;
+      }
+    }
+    if (away !== undefined) throw new AbideError('issuer-unavailable', undefined, { cause: away });
+    return undefined;
+  };
+}
+
+/** Nothing is wrong with the token: the issuer did not answer (fetch's own error), or not with keys. */
+const isOfTheIssuer = (error: unknown): boolean =>
+  !(error instanceof errors.JOSEError) ||
+  error instanceof errors.JWKSTimeout ||
+  error instanceof errors.JWKSInvalid ||
+  error.code === 'ERR_JOSE_GENERIC';
+
+function toKey(issuer: TokenIssuer, payload: JWTPayload): ApiKey | undefined {
+  const { client_id: client, scope, store } = payload;
+  if (typeof client !== 'string' || !/^[\x21-\x7e]{1,128}$/.test(client)) return undefined;
+  const asked = typeof scope === 'string' ? scope.split(' ') : [];
+  const scopes = asked.flatMap((one) => (issuer.scopes === undefined ? [one] : (issuer.scopes[one] ?? [])));
+  return {
+    id: `token:${issuer.name}`,
+    client: `${issuer.name}:${client}`,
+    scopes: scopes.filter((one) => (KEY_SCOPES as readonly string[]).includes(one)),
+    store: typeof store === 'string' ? store : undefined,
+    createdAt: new Date(payload.iat! * 1000).toISOString(),
+    expiresAt: new Date(payload.exp! * 1000).toISOString(),
+    revokedAt: undefined,
+    lastUsedAt: undefined,
+  };
+}
