@@ -869,7 +869,8 @@ export function startWorker({
 
   async function observe(of: number): Promise<void> {
     const open = await openStore();
-    const incarnation = await call(async (signal) => open.incarnation?.(signal));
+    // A store that does not tell us (a role that may not ask, say) still has the canary.
+    const incarnation = await call(async (signal) => open.incarnation?.(signal)).catch(() => undefined);
     const canary = await lookAtCanary(open);
     // What was lost stays said until it was told: the next canary would cover it up.
     const lost = observed?.generation === of && observed.store.canary === 'lost';
