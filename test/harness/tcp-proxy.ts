@@ -1,6 +1,7 @@
 // A line between a client and a server that can be bad. Faults take hold of what flows next, not of what flowed.
 import { connect, createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 
 export type Fault =
   /** Everything flows. */
@@ -11,8 +12,12 @@ export type Fault =
   | 'cut_request'
   /** The next request arrives; when its answer comes back, or after `spared` more of them, the line is cut instead. */
   | 'lose_answer'
+  /** What flows arrives, a while later. */
+  | 'slow'
   /** Every line is cut, and so is every new one. */
   | 'refuse';
+
+const SLOW_MS = 300;
 
 export type TcpProxy = AsyncDisposable & {
   readonly port: number;
@@ -23,6 +28,23 @@ export type TcpProxy = AsyncDisposable & {
   /** `none` after `hang` cuts the lines that hung, since what they swallowed is gone. */
   setFault(fault: Fault, spared?: number): void;
 };
+
+/** One direction of a line: what comes after something slow does not overtake it. */
+function pass(to: Socket): (chunk: Buffer, fault: Fault) => void {
+  let under = 0;
+  let before = Promise.resolve();
+  return (chunk, fault) => {
+    if (fault !== 'slow' && under === 0) {
+      to.write(chunk);
+      return;
+    }
+    under += 1;
+    before = Promise.all([before, fault === 'slow' ? delay(SLOW_MS) : undefined]).then(() => {
+      under -= 1;
+      if (to.writable) to.write(chunk);
+    });
+  };
+}
 
 export async function startTcpProxy(to: { readonly host: string; readonly port: number }): Promise<TcpProxy> {
   let fault: Fault = 'none';
@@ -44,6 +66,8 @@ export async function startTcpProxy(to: { readonly host: string; readonly port: 
     const upstream = connect(to);
     lines.set(client, upstream);
     let isAsked = false;
+    const towardsUpstream = pass(upstream);
+    const towardsClient = pass(client);
     client.on('data', (chunk) => {
       if (fault === 'hang') {
         hung.add(client);
@@ -51,13 +75,13 @@ export async function startTcpProxy(to: { readonly host: string; readonly port: 
         upstream.write((chunk as Buffer).subarray(0, chunk.length / 2), () => cut(client));
       } else {
         isAsked ||= fault === 'lose_answer';
-        upstream.write(chunk);
+        towardsUpstream(chunk as Buffer, fault);
       }
     });
     upstream.on('data', (chunk) => {
       if (fault === 'hang') hung.add(client);
       else if (fault === 'lose_answer' && isAsked && (spared -= 1) < 0) cut(client);
-      else client.write(chunk);
+      else towardsClient(chunk as Buffer, fault);
     });
     for (const socket of [client, upstream]) {
       socket.on('error', () => cut(client));

@@ -20,6 +20,11 @@ import type { Fault } from '../harness/tcp-proxy.ts';
 export const STORES = ['crm', 'sessions', 'mail'] as const;
 export type StoreName = (typeof STORES)[number];
 
+export type Contents = ReadonlyMap<
+  string,
+  { readonly version: number | undefined; readonly suppressed: readonly string[] }
+>;
+
 /** How a store looks from outside of Abide. */
 export type StoreEye = {
   /** The stanza of abide.yaml, through the line that can be bad. */
@@ -28,6 +33,10 @@ export type StoreEye = {
   held(email: string): Promise<readonly string[] | undefined>;
   /** How many subjects it holds. */
   count(): Promise<number>;
+  /** All that it holds of email addresses, by address. */
+  contents(): Promise<Contents>;
+  /** Keeps a copy of all that it holds now, and gives what puts that back in its place. */
+  backUp(): Promise<() => Promise<void>>;
   setFault(fault: Fault): void;
   /** As an import, a restored backup or a careless hand would, past Abide. */
   tamper(email: string, how: 'forget' | 'resurrect' | 'older' | 'ahead'): Promise<void>;
@@ -96,6 +105,27 @@ async function crmStore(stack: AsyncDisposableStack): Promise<StoreEye> {
       (await isThere())
         ? (await pool.query<{ n: number }>('select count(*)::int as n from suppressions')).rows[0]!.n
         : 0,
+    contents: async () => {
+      if (!(await isThere())) return new Map();
+      const { rows } = await pool.query<
+        { key: string; version: string | null } & Record<string, boolean | string | null>
+      >(`select key, version, email, sms, push from suppressions where kind = 'email'`);
+      return new Map(
+        rows.map(({ key, version, ...scopes }) => [
+          key,
+          {
+            version: version === null ? undefined : Number(version),
+            suppressed: Object.keys(scopes).filter((scope) => scopes[scope] === true),
+          },
+        ]),
+      );
+    },
+    backUp: async () => {
+      await pool.query('drop table if exists kept; create table kept as table suppressions');
+      return async () => {
+        await pool.query('begin; truncate suppressions; insert into suppressions table kept; commit');
+      };
+    },
     setFault: (fault) => proxy.setFault(fault),
     tamper: async (email, how) => {
       const change = {
@@ -152,6 +182,21 @@ async function sessionsStore(stack: AsyncDisposableStack): Promise<StoreEye> {
       return names.length === 0 ? undefined : names.filter((name) => fields[name] === 'suppressed');
     },
     count: async () => (await all()).length,
+    contents: async () => {
+      const start = `${prefix}email:`;
+      const names = (await all()).filter((name) => name.startsWith(start));
+      const found = await Promise.all(names.map((name) => client.hGetAll(name)));
+      return new Map(
+        names.map((name, n) => [
+          name.slice(start.length),
+          {
+            version: found[n]!['version'] === undefined ? undefined : Number(found[n]!['version']),
+            suppressed: Object.keys(found[n]!).filter((field) => found[n]![field] === 'suppressed'),
+          },
+        ]),
+      );
+    },
+    backUp: () => Promise.reject(new Error('not here')),
     setFault: (fault) => proxy.setFault(fault),
     tamper: async (email, how) => {
       const name = `${prefix}email:${email}`;
@@ -198,6 +243,19 @@ async function mailStore(stack: AsyncDisposableStack): Promise<StoreEye> {
       return row && Object.keys(row.scopes).filter((scope) => row.scopes[scope] === true);
     },
     count: async () => Object.keys(await rows()).length,
+    contents: async () =>
+      new Map(
+        Object.entries(await rows())
+          .filter(([name]) => name.startsWith('email:'))
+          .map(([name, { version, scopes }]) => [
+            name.slice('email:'.length),
+            {
+              version: version ?? undefined,
+              suppressed: Object.keys(scopes).filter((scope) => scopes[scope] === true),
+            },
+          ]),
+      ),
+    backUp: () => Promise.reject(new Error('not here')),
     setFault: (fault) => proxy.setFault(fault),
     tamper: () => Promise.reject(new Error('the example store lets nobody past it')),
     wipe: () => Promise.reject(new Error('not here')),
@@ -257,14 +315,17 @@ export async function startSystem({
   workersApart = false,
   first = STORES,
   canarySeconds,
+  instead = {},
 }: {
   workersApart?: boolean;
   first?: readonly StoreName[];
   /** Undefined: no canaries, so that the stores hold what the test put there and nothing else. */
   canarySeconds?: number;
+  /** Stores of the test's own under these names. */
+  instead?: Partial<Record<StoreName, StoreEye>>;
 } = {}): Promise<System> {
   await using stack = new AsyncDisposableStack();
-  const stores = await openStores(stack);
+  const stores = { ...(await openStores(stack)), ...instead };
   const canary = canarySeconds === undefined ? 'false' : `{ every_seconds: ${canarySeconds} }`;
   const config = (...stanzas: string[]): string =>
     `canary: ${canary}\nstores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;

@@ -7,7 +7,12 @@ const ROUNDING_MS = 2;
 
 export type Truth = {
   /** An opt-out that was answered 2xx, just now. */
-  answered(email: string): void;
+  answered(email: string, scopes?: readonly string[], recordedAt?: number): void;
+  /**
+   * Somebody changed this store past Abide, just now. Of what was recorded before nothing can be said any more: until it
+   * has looked, Abide cannot know. (An answer may come late: what it tells may have been in the store and gone by then.)
+   */
+  tampered(store: StoreName): void;
   /** Stops looking; gives every lie that was told, and how many samples were taken and how many could have shown one. */
   stop(): Promise<{ readonly lies: readonly string[]; readonly samples: number; readonly telling: number }>;
 };
@@ -18,36 +23,54 @@ export type Truth = {
  * answered claims nothing.
  */
 export function watchTruth(system: Deployment): Truth {
-  const open = new Map<StoreName, Map<string, number>>(STORES.map((name) => [name, new Map()]));
+  type Entry = { readonly email: string; readonly scopes: readonly string[]; readonly answeredAt: number };
+  const open = new Map<StoreName, Set<Entry>>(STORES.map((name) => [name, new Set()]));
+  const tamperedAt = new Map<StoreName, number>();
   const lies: string[] = [];
   let samples = 0;
   let telling = 0;
   let stopping = false;
 
+  /** The oldest of these that the store does not hold, looking now; what it holds is watched no longer. */
+  async function oldestMissing(name: StoreName, entries: readonly Entry[]): Promise<Entry | undefined> {
+    const [first] = entries;
+    if (first === undefined) return undefined;
+    const isMissing = ({ scopes }: Entry, held: readonly string[] | undefined): boolean =>
+      !scopes.every((scope) => held?.includes(scope) === true);
+    // Mostly the first one tells already; where it came, they are looked for all at once.
+    let missing: Entry | undefined;
+    if (isMissing(first, await system.stores[name].held(first.email))) {
+      missing = first;
+    } else {
+      const contents = await system.stores[name].contents();
+      const wanting = entries.filter((entry) => isMissing(entry, contents.get(entry.email)?.suppressed));
+      for (const entry of entries) if (!wanting.includes(entry)) open.get(name)!.delete(entry);
+      missing = wanting[0];
+    }
+    // The store may have been tampered with while it was looked into.
+    return missing !== undefined && open.get(name)!.has(missing) ? missing : undefined;
+  }
+
   async function sample(): Promise<void> {
-    const oldest = new Map(STORES.map((name) => [name, [...open.get(name)!.entries()][0]]));
+    const asked = new Map(STORES.map((name) => [name, [...open.get(name)!]]));
     const lag = await system.lag().catch(() => undefined);
-    for (const [name, entry] of oldest) {
-      if (entry === undefined) continue;
-      const [email, answeredAt] = entry;
-      const held = await system.stores[name].held(email);
-      if (held?.includes('email') === true) {
-        open.get(name)!.delete(email);
-        continue;
-      }
-      if (lag === undefined) continue;
+    for (const [name, entries] of asked) {
+      const entry = await oldestMissing(name, entries);
+      if (entry === undefined || lag === undefined) continue;
       samples += 1;
       const claimed = lag.stores.find(({ store }) => store === name)!;
-      const ageMs = Date.parse(lag.as_of) - ROUNDING_MS - answeredAt;
+      const ageMs = Date.parse(lag.as_of) - ROUNDING_MS - entry.answeredAt;
       if (ageMs <= 0) continue;
       telling += 1;
       const claimedMs = (claimed.oldest_outstanding_seconds ?? Infinity) * 1_000;
-      if (claimedMs < ageMs || claimed.outstanding === 0) {
+      // What a store that is filled up anew still lacks is told by that, not counted one by one.
+      if (claimed.backfill === null && (claimedMs < ageMs || claimed.outstanding === 0)) {
         lies.push(
-          `${name}: claims ${claimedMs} ms, ${claimed.outstanding} outstanding; one is ${ageMs} ms old`,
+          `${name}: claims ${claimedMs} ms, ${claimed.outstanding} outstanding; ${entry.email} is ${ageMs} ms old`,
         );
       }
-      if (claimed.status === 'ok' && ageMs > 1_000) lies.push(`${name}: ok, and one is ${ageMs} ms old`);
+      if (claimed.status === 'ok' && ageMs > 1_000)
+        lies.push(`${name}: ok, and ${entry.email} is ${ageMs} ms old`);
     }
   }
 
@@ -60,8 +83,14 @@ export function watchTruth(system: Deployment): Truth {
   // A store that cannot be looked into fails the test at stop(), not the process before.
   looking.catch(() => undefined);
   return {
-    answered: (email) => {
-      for (const name of STORES) open.get(name)!.set(email, Date.now());
+    answered: (email, scopes = ['email'], recordedAt = Date.now()) => {
+      const entry = { email, scopes, answeredAt: Date.now() };
+      for (const [name, entries] of open)
+        if (recordedAt - ROUNDING_MS > (tamperedAt.get(name) ?? 0)) entries.add(entry);
+    },
+    tampered: (name) => {
+      tamperedAt.set(name, Date.now());
+      open.get(name)!.clear();
     },
     stop: async () => {
       stopping = true;

@@ -1,0 +1,161 @@
+// Carries out what a scenario says will break. What one moment does not allow (nobody there to forget, no backup yet) is
+// left out and said in the run's log.
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { runAbide } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+import type { TcpProxy } from '../harness/tcp-proxy.ts';
+import { STORES } from '../pipeline/system.ts';
+import type { StoreName, System } from '../pipeline/system.ts';
+import { LINES } from './scenario.ts';
+import type { Fault, Line } from './scenario.ts';
+
+export type Faults = {
+  /** Begins it; what lasts, and what waits for a process to be back, goes on by itself. */
+  begin(fault: Fault): void;
+  /** Every line is good again, every process runs, nobody is paused, no transaction is open. */
+  end(): Promise<void>;
+};
+
+const RESTART_MS = 60_000;
+
+export function createFaults({
+  system,
+  apiLine,
+  tampered,
+  say,
+}: {
+  system: System;
+  /** The line that the clients go by. */
+  apiLine: Pick<TcpProxy, 'setFault'>;
+  /** A store was changed past Abide. */
+  tampered: (store: StoreName) => void;
+  say: (what: string) => void;
+}): Faults {
+  const ending = new AbortController();
+  const underWay = new Set<Promise<void>>();
+  /** One process is killed at a time, and is back before the next. */
+  let processes = Promise.resolve();
+  let restore: (() => Promise<void>) | undefined;
+  const lineFaults = new Map<Line, object>();
+
+  const setLine = (line: Line, how: Parameters<TcpProxy['setFault']>[0]): void =>
+    line === 'api' ? apiLine.setFault(how) : system.stores[line].setFault(how);
+
+  /** Whoever waits for the end of a fault waits no longer once the run ends. */
+  const last = (forMs: number): Promise<void> =>
+    delay(forMs, undefined, { signal: ending.signal }).catch(() => undefined);
+
+  async function changeStore(store: StoreName, change: () => Promise<void>): Promise<void> {
+    tampered(store);
+    await change();
+    tampered(store);
+  }
+
+  async function killDatabase(): Promise<void> {
+    const file = join(system.abide.dataFolder, 'postgres/postmaster.pid');
+    await eventually(async () => {
+      const lines = (await readFile(file, 'utf8')).split('\n');
+      // Abide writes into the file as well before the new server does, which says so when it is ready. One that was killed
+      // just now still stands there, and is nobody.
+      if (lines[7]?.trim() !== 'ready') throw new Error('the database is not ready');
+      process.kill(Number(lines[0]), 'SIGKILL');
+    }, RESTART_MS);
+  }
+
+  async function kill(what: 'abide' | 'database' | 'both'): Promise<void> {
+    if (what !== 'abide') await killDatabase();
+    if (what !== 'database') {
+      await system.abide.kill();
+      await system.abide.start();
+    }
+  }
+
+  /** A command of operations; while the ledger is away it fails, and operations would try again. */
+  async function changeByCommand(verb: 'pause' | 'resume', store: StoreName): Promise<void> {
+    const { dataFolder } = system.abide;
+    const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: join(dataFolder, 'abide.yaml'), ABIDE_LOG: 'silent' };
+    await eventually(async () => {
+      const { code, output } = await runAbide(['stores', verb, store], env);
+      // 3: it is so already.
+      if (code !== 0 && code !== 3) throw new Error(output);
+    }, RESTART_MS);
+  }
+
+  async function carryOut(fault: Fault): Promise<void> {
+    switch (fault.kind) {
+      case 'kill':
+        processes = processes.then(() => kill(fault.what));
+        return await processes;
+      case 'line': {
+        const { line } = fault;
+        lineFaults.set(line, fault);
+        setLine(line, 'none');
+        setLine(line, fault.how);
+        await last(fault.forMs);
+        if (lineFaults.get(line) === fault) setLine(line, 'none');
+        return;
+      }
+      case 'wipe':
+        if ((await system.stores[fault.store].count()) === 0) return say('left out: nothing to wipe');
+        return await changeStore(fault.store, () => system.stores[fault.store].wipe(fault.how));
+      case 'tamper': {
+        const eye = system.stores[fault.store];
+        const people = [...(await eye.contents()).keys()].sort();
+        const email = people[Math.floor(fault.at * people.length)];
+        if (email === undefined) return say('left out: nobody there to tamper with');
+        return await changeStore(fault.store, () => eye.tamper(email, fault.how));
+      }
+      case 'back_up':
+        restore = await system.stores.crm.backUp();
+        return;
+      case 'restore':
+        if (restore === undefined) return say('left out: there is no backup yet');
+        return await changeStore('crm', restore);
+      case 'pause':
+        await changeByCommand('pause', fault.store);
+        await last(fault.forMs);
+        return await changeByCommand('resume', fault.store);
+      case 'long_transaction': {
+        // While the server is away nobody can have one open.
+        const client = await system.abide.connect('postgres').catch(() => undefined);
+        if (client === undefined) return say('left out: the database is away');
+        await client
+          .query('begin; select pg_current_xact_id()')
+          .then(() => last(fault.forMs))
+          .then(() => client.query('commit'))
+          .catch(() => say('the long transaction ended with the database'));
+        return await client.end().catch(() => undefined);
+      }
+      case 'drop_slots': {
+        const client = await system.abide.connect().catch(() => undefined);
+        if (client === undefined) return say('left out: the database is away');
+        // A temporary slot goes with the session that reads it.
+        await client
+          .query(
+            'select pg_terminate_backend(active_pid) from pg_replication_slots where active_pid is not null',
+          )
+          .catch(() => say('left out: the database went away'));
+        return await client.end().catch(() => undefined);
+      }
+    }
+  }
+
+  return {
+    begin(fault) {
+      say(`fault ${JSON.stringify(fault)}`);
+      const done = carryOut(fault);
+      // A fault that cannot be carried out fails the run at end(), not the process before.
+      done.catch(() => undefined);
+      underWay.add(done);
+    },
+    async end() {
+      ending.abort();
+      lineFaults.clear();
+      for (const line of LINES) setLine(line, 'none');
+      await Promise.all(underWay);
+      for (const store of STORES) system.stores[store].setFault('none');
+    },
+  };
+}

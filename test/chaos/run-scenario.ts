@@ -1,0 +1,180 @@
+// One run: an Abide of its own, a scenario carried out on it, and the check of what is left when everything is well again.
+import { setTimeout as delay } from 'node:timers/promises';
+import { startTcpProxy } from '../harness/tcp-proxy.ts';
+import { STORES, speakWith, startSystem } from '../pipeline/system.ts';
+import type { System } from '../pipeline/system.ts';
+import { watchTruth } from '../pipeline/truth.ts';
+import { check, dumpLedger } from './checker.ts';
+import type { Evidence, Finding } from './checker.ts';
+import { createClients } from './clients.ts';
+import { createFaults } from './faults.ts';
+import type { Scenario } from './scenario.ts';
+
+export type RunResult = {
+  readonly scenario: Scenario;
+  readonly findings: readonly Finding[];
+  /** Requests that were answered 2xx. */
+  readonly confirmed: number;
+  readonly people: number;
+  readonly samples: number;
+  readonly telling: number;
+  /** From the end of the last fault until the lag was ok and nothing outstanding; undefined: not within its time. */
+  readonly recoveryMs: number | undefined;
+  /** What passes over the stores then found and put right: what stores had lost without a sign of it. */
+  readonly drift: number;
+  readonly evidence: Evidence;
+  /** What happened when, and what Abide printed. */
+  readonly log: readonly string[];
+  readonly output: string;
+};
+
+const ANSWER_MS = 60_000;
+export const RECOVERY_MS = 90_000;
+const CANARY_SECONDS = 5;
+
+/** Waits for a condition; false where it did not come in time. */
+async function within(ms: number, signal: AbortSignal, holds: () => Promise<boolean>): Promise<boolean> {
+  for (const end = performance.now() + ms; performance.now() < end;) {
+    signal.throwIfAborted();
+    if (await holds().catch(() => false)) return true;
+    await delay(20);
+  }
+  return false;
+}
+
+/** Whether every store is ok, nothing is outstanding, and none of them is known to have drifted. */
+export const isWell = async ({ lag }: Pick<System, 'lag'>): Promise<boolean> =>
+  (await lag()).stores.every(
+    ({ status, outstanding, drift, backfill }) =>
+      status === 'ok' && outstanding === 0 && drift === 0 && backfill === null,
+  );
+
+/** A whole pass over every store, begun now; how many differences they found, undefined where one did not end in time. */
+export async function reconcileAll(
+  { ask }: Pick<System, 'ask'>,
+  ms: number,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  type Pass = Record<'id' | 'missing' | 'older' | 'resurrected' | 'ahead', number> & {
+    finished_at: string | null;
+  };
+  const found = await Promise.all(
+    STORES.map(async (store) => {
+      const path = `/v1/stores/${store}/reconciliation`;
+      let id: number | undefined;
+      let differences: number | undefined;
+      const done = await within(ms, signal, async () => {
+        if (id === undefined) {
+          const { status, text } = await ask('POST', path, {});
+          if (status === 202) ({ id } = JSON.parse(text) as Pass);
+          return false;
+        }
+        const { passes } = JSON.parse((await ask('GET', `${path}?limit=100`)).text) as { passes: Pass[] };
+        const pass = passes.find((one) => one.id === id);
+        // A store that became another one meanwhile is filled up, and then compared anew.
+        if (pass === undefined) id = undefined;
+        if (pass === undefined || pass.finished_at === null) return false;
+        differences = pass.missing + pass.older + pass.resurrected + pass.ahead;
+        return true;
+      });
+      return done ? differences : undefined;
+    }),
+  );
+  return found.reduce<number | undefined>(
+    (sum, one) => (sum === undefined || one === undefined ? undefined : sum + one),
+    0,
+  );
+}
+
+/** What the stores and the ledger hold, read past Abide, after asking it once more what it claims. */
+export async function gatherEvidence(
+  system: System,
+  told: Pick<Evidence, 'answered' | 'unanswered' | 'lies'>,
+): Promise<Evidence> {
+  const lag = await system.lag().catch(() => undefined);
+  const calledOk = (lag?.stores ?? [])
+    .filter(({ status, outstanding, backfill }) => status === 'ok' && outstanding === 0 && backfill === null)
+    .map(({ store }) => store);
+  const stores = await Promise.all(
+    STORES.map(async (store) => [store, await system.stores[store].contents()] as const),
+  );
+  const client = await system.abide.connect();
+  try {
+    return { ...told, calledOk, stores: Object.fromEntries(stores), ledger: await dumpLedger(client) };
+  } finally {
+    await client.end();
+  }
+}
+
+export async function runScenario(scenario: Scenario, signal: AbortSignal): Promise<RunResult> {
+  await using stack = new AsyncDisposableStack();
+  const system = stack.use(await startSystem({ canarySeconds: CANARY_SECONDS }));
+  const apiLine = stack.use(
+    await startTcpProxy({ host: '127.0.0.1', port: Number(new URL(system.abide.url).port) }),
+  );
+  const { ask: post } = speakWith({ url: `http://127.0.0.1:${apiLine.port}`, key: system.abide.key }, stack);
+  // Every store has been opened, and has its first canary.
+  const isOpen = async (): Promise<boolean> =>
+    (await isWell(system)) &&
+    (await Promise.all(STORES.map((store) => system.stores[store].count()))).every((count) => count > 0);
+  if (!(await within(RECOVERY_MS, signal, isOpen))) throw new Error('The stores were not opened.');
+
+  const beganAt = performance.now();
+  const log: string[] = [];
+  const say = (what: string): void => {
+    log.push(`${((performance.now() - beganAt) / 1_000).toFixed(3).padStart(7)} ${what}`);
+  };
+  const truth = watchTruth(system);
+  // However the run ends: what looks into a system that is gone would look for ever.
+  stack.defer(async () => {
+    await truth.stop().catch(() => undefined);
+  });
+  const clients = createClients({
+    post: (body, headers) => post('POST', '/v1/opt-outs', body, headers),
+    emailOf: (who) => `c${scenario.seed}-${who}@example.com`,
+    onAnswer: (...told) => truth.answered(...told),
+    say,
+  });
+  const faults = createFaults({ system, apiLine, tampered: (store) => truth.tampered(store), say });
+
+  for (const step of scenario.steps) {
+    const waitMs = beganAt + step.atMs - performance.now();
+    if (waitMs > 0) await delay(waitMs);
+    signal.throwIfAborted();
+    if (step.kind === 'load') clients.send(step.optOuts);
+    else faults.begin(step.fault);
+  }
+  await faults.end();
+  say('every fault is over');
+  const wellFrom = performance.now();
+  const unanswered = await clients.finish(ANSWER_MS);
+  const recovered = await within(RECOVERY_MS, signal, () => isWell(system));
+  const recoveryMs = recovered ? performance.now() - wellFrom : undefined;
+  say(recovered ? 'every store is ok, nothing is outstanding' : 'it did not become well');
+  const drift = await reconcileAll(system, RECOVERY_MS, signal);
+  say(`a pass over every store found ${drift ?? 'no end'}`);
+  const settled = await within(RECOVERY_MS, signal, () => isWell(system));
+  const { lies, samples, telling } = await truth.stop();
+  const evidence = await gatherEvidence(system, { answered: clients.answered, unanswered, lies });
+
+  const late: Finding[] = [];
+  const notRecovered = (what: string): number => late.push({ category: 'not_recovered', what });
+  if (unanswered.length > 0)
+    notRecovered(`${unanswered.length} requests were not answered within ${ANSWER_MS} ms`);
+  if (!recovered) notRecovered(`the lag was not ok with nothing outstanding within ${RECOVERY_MS} ms`);
+  if (drift === undefined) notRecovered(`a pass over the stores did not end within ${RECOVERY_MS} ms`);
+  if (!settled) notRecovered(`what the passes found was not put right within ${RECOVERY_MS} ms`);
+  return {
+    scenario,
+    findings: [...check(evidence), ...late],
+    confirmed: clients.answered.length,
+    people: new Set(clients.answered.map(({ email }) => email)).size,
+    samples,
+    telling,
+    recoveryMs,
+    drift: drift ?? 0,
+    evidence,
+    log,
+    output: system.abide.output,
+  };
+}

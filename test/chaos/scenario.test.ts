@@ -1,0 +1,60 @@
+import { expect, test } from '@jest/globals';
+import { CHANNELS, makeScenario } from './scenario.ts';
+
+const SEEDS = Array.from({ length: 200 }, (_, n) => n + 1);
+
+test('the same seed is the same scenario, and another seed another', () => {
+  const made = (): readonly string[] => SEEDS.map((seed) => JSON.stringify(makeScenario(seed).steps));
+  expect(made()).toEqual(made());
+  expect(new Set(made()).size).toBe(SEEDS.length);
+});
+
+test('steps come in order and within the length, and everybody asks for something', () => {
+  for (const seed of SEEDS) {
+    const { steps } = makeScenario(seed, 3_000);
+    const times = steps.map(({ atMs }) => atMs);
+    expect(times).toEqual(times.toSorted((a, b) => a - b));
+    expect(steps.at(-1)!.atMs).toBeLessThanOrEqual(3_000);
+    const optOuts = steps.flatMap((step) => (step.kind === 'load' ? step.optOuts : []));
+    expect(optOuts.filter(({ scopes, clients }) => scopes.length === 0 || clients < 1)).toEqual([]);
+    expect(new Set(optOuts.flatMap(({ scopes }) => scopes))).toEqual(new Set(CHANNELS));
+  }
+});
+
+test('200 seeds hold every kind of fault, every way of a line to be bad, and every kind of load', () => {
+  const seen = new Set<string>();
+  for (const seed of SEEDS) {
+    for (const step of makeScenario(seed).steps) {
+      if (step.kind === 'fault') {
+        const { fault } = step;
+        seen.add(fault.kind);
+        if (fault.kind === 'line') seen.add(`${fault.line} ${fault.how}`);
+        if (fault.kind === 'kill') seen.add(`kill ${fault.what}`);
+        if (fault.kind === 'wipe' || fault.kind === 'tamper') seen.add(`${fault.store} ${fault.how}`);
+      } else {
+        const { optOuts } = step;
+        if (optOuts.length >= 40) seen.add('bulk');
+        if (optOuts.some(({ keyed, clients }) => keyed && clients > 1)) seen.add('one key, several clients');
+        if (optOuts.some(({ keyed, clients }) => !keyed && clients > 1)) seen.add('no key, several clients');
+        if (optOuts.length > 2 && new Set(optOuts.map(({ who }) => who)).size === 1) seen.add('race');
+      }
+    }
+  }
+  const lines = ['api', 'crm', 'sessions', 'mail'].flatMap((line) =>
+    ['refuse', 'hang', 'cut_request', 'lose_answer', 'slow'].map((how) => `${line} ${how}`),
+  );
+  const changes = ['forget', 'resurrect', 'older', 'delete'].flatMap((how) => [
+    `crm ${how}`,
+    `sessions ${how}`,
+  ]);
+  expect([...seen].sort()).toEqual(
+    [
+      ...lines,
+      ...changes,
+      'crm truncate',
+      ...['kill', 'kill abide', 'kill database', 'kill both'],
+      ...['line', 'wipe', 'tamper', 'back_up', 'restore', 'pause', 'long_transaction', 'drop_slots'],
+      ...['bulk', 'race', 'one key, several clients', 'no key, several clients'],
+    ].sort(),
+  );
+});
