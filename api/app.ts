@@ -9,10 +9,13 @@ import type { Ledger } from '../ledger/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { createAuthorize } from './guard/authorize.ts';
 import { createTrace } from './guard/trace.ts';
+import { createRoutes } from './operation.ts';
+import type { Operation } from './operation.ts';
 import { addHealth } from './ops/health.ts';
 import { createMetrics } from './ops/metrics.ts';
 import type { Metrics } from './ops/metrics.ts';
 import { answerProblem, asAbideError } from './problem.ts';
+import { addReference } from './public/reference.ts';
 import type { ApiLog } from './v1/deps.ts';
 import { VERSIONS } from './versions.ts';
 
@@ -51,9 +54,11 @@ export function createApp({
   const api = new Router({ sensitive: true });
   const ops = opsOnSameListener ? api : new Router({ sensitive: true });
   addHealth(ops, { ledger, metrics, isReady });
-  const authorize = createAuthorize(ledger);
-  const deps = { ledger, authorize, defaultRegion, log, closing: closing.signal };
-  for (const resources of Object.values(VERSIONS)) for (const add of resources) add(api, deps);
+  const operations: Operation[] = [];
+  const routes = createRoutes(api, createAuthorize(ledger), operations);
+  const deps = { ledger, defaultRegion, log, closing: closing.signal };
+  for (const resources of Object.values(VERSIONS)) for (const add of resources) add(routes, deps);
+  addReference(api, operations);
   return {
     handler: Object.assign(toHandler(api, log, metrics, tracer), { endWaits }),
     opsHandler: opsOnSameListener

@@ -42,7 +42,7 @@ export function answerProblem(ctx: Context, error: AbideError, requestId: string
 }
 
 /** Statuses that promise a better answer later say when. */
-const RETRIED_LATER: readonly number[] = [409, 429, 503];
+export const RETRIED_LATER: readonly number[] = [409, 429, 503];
 
 /**
  * What an error means to the client: ours as it is; where the framework blames the request, that; anything else is our

@@ -1,5 +1,5 @@
 // One line a version. A new version is a folder beside v1/ and a line here.
-import type Router from '@koa/router';
+import type { Operation, Routes } from './operation.ts';
 import { addAcknowledgements } from './v1/acknowledgements.ts';
 import { addChecks } from './v1/checks.ts';
 import type { Deps } from './v1/deps.ts';
@@ -12,7 +12,7 @@ import { addQuarantine } from './v1/quarantine.ts';
 import { addReconciliation } from './v1/reconciliation.ts';
 import { addSubjects } from './v1/subjects.ts';
 
-type AddResource = (router: Router, deps: Deps) => void;
+type AddResource = (routes: Routes, deps: Deps) => void;
 
 export const VERSIONS: Readonly<Record<string, readonly AddResource[]>> = {
   v1: [
@@ -28,3 +28,11 @@ export const VERSIONS: Readonly<Record<string, readonly AddResource[]>> = {
     addAcknowledgements,
   ],
 };
+
+/** What a version's resources say of themselves, where nothing is to be served: the handlers are made and never called. */
+export function operationsOf(version: string): Operation[] {
+  const operations: Operation[] = [];
+  const routes: Routes = { add: (operation) => operations.push(operation) };
+  for (const add of VERSIONS[version] ?? []) add(routes, {} as Deps);
+  return operations;
+}

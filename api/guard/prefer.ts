@@ -1,7 +1,22 @@
 import type { Context } from 'koa';
+import { z } from 'zod';
+import type { HeaderField } from '../operation.ts';
 
 const WAIT_SECONDS_MAX = 30;
 const WAIT = /^\s*wait\s*=\s*("?)(\d+)\1\s*(?:;|$)/i;
+
+export const PREFER: Readonly<Record<string, HeaderField>> = {
+  Prefer: {
+    description: `\`wait=N\` holds the answer for up to N seconds, at most ${WAIT_SECONDS_MAX} (RFC 7240). Absent: it is answered at once.`,
+    schema: z.string(),
+  },
+};
+export const PREFERENCE_APPLIED: Readonly<Record<string, HeaderField>> = {
+  'Preference-Applied': {
+    description: 'How long the answer might have been held: `wait=N`.',
+    schema: z.string(),
+  },
+};
 
 /**
  * How long the client would wait, in seconds (RFC 7240 `Prefer: wait=N`, at most 30); undefined where it does not ask. Zero

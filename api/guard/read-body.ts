@@ -192,4 +192,5 @@ export const queryInteger = (max: number) =>
     .refine((text) => /^\d{1,9}$/.test(text) && Number(text) >= 1 && Number(text) <= max, {
       message: `must be a whole number from 1 to ${max}`,
     })
-    .transform(Number);
+    .transform(Number)
+    .meta({ type: 'integer', minimum: 1, maximum: max });

@@ -1,16 +1,18 @@
 // What workers say and ask, each for the one store that its key is bound to.
-import type Router from '@koa/router';
 import { z } from 'zod';
 import type { Outstanding } from '../../ledger/ledger.ts';
-import { CARRIED_BY, OUTCOMES } from '../../suppression/acknowledgement.ts';
+import { CARRIED_BY, OUTCOMES, REJECTIONS } from '../../suppression/acknowledgement.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { isScope } from '../../suppression/scope.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject.ts';
 import { requireSomeStore, requireStore } from '../guard/authorize.ts';
-import { goneSignal, preferredWait, waited } from '../guard/prefer.ts';
+import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
+import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
+import type { Operation, Routes } from '../operation.ts';
 import type { Deps } from './deps.ts';
-import { InstantSchema } from './opt-outs.ts';
+import { InstantSchema, OPT_OUT_ID } from './opt-outs.ts';
 
 const BYTES_MAX = 2 * 1024 * 1024;
 
@@ -19,70 +21,140 @@ const TRANSPORT_KEY_ID = /^[1-9]\d{0,9}$/;
 const Seq = z.int().min(1);
 const Name = z.string().regex(/^[\x21-\x7e]{1,128}$/, 'must be 1 to 128 visible ASCII characters');
 const Code = z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'must match ^[A-Z][A-Z0-9_]{0,63}$');
-const ScopeName = z.string().refine(isScope, 'is not a scope');
+const ScopeName = z
+  .string()
+  .refine(isScope, 'is not a scope')
+  .describe('`email`, `email/newsletter`, `analytics`.');
 
-const Report = z.strictObject({
-  store: z.string().max(63),
-  generation: z.int().min(1),
-  worker: z.strictObject({
-    id: Name,
-    incarnation: Name,
-    last_error: z.strictObject({ code: Code, at: InstantSchema }).optional(),
-    source: z.strictObject({
-      kind: z.string().regex(/^[a-z][a-z0-9_]{0,31}$/, 'must be a short lower-case name'),
-      status: z.enum(['ok', 'catching_up', 'polling', 'down', 'unknown']),
-      position: Name.optional(),
-      position_age_seconds: z.number().min(0).optional(),
-      parked: z.int().min(0),
+const Report = z
+  .strictObject({
+    store: z.string().max(63),
+    generation: z.int().min(1),
+    worker: z.strictObject({
+      id: Name,
+      incarnation: Name,
+      last_error: z.strictObject({ code: Code, at: InstantSchema }).optional(),
+      source: z.strictObject({
+        kind: z.string().regex(/^[a-z][a-z0-9_]{0,31}$/, 'must be a short lower-case name'),
+        status: z.enum(['ok', 'catching_up', 'polling', 'down', 'unknown']),
+        position: Name.optional(),
+        position_age_seconds: z.number().min(0).optional(),
+        parked: z.int().min(0),
+      }),
     }),
-  }),
-  observed: z
-    .strictObject({
-      incarnation: z.string().min(1).max(200).nullable().optional(),
-      canary: z.enum(['held', 'lost']).optional(),
-    })
-    .optional(),
-  acknowledgements: z
-    .array(
-      z
-        .strictObject({
-          seq: Seq,
-          version: Seq,
-          outcome: z.enum(OUTCOMES),
-          held: z.strictObject({
-            version: z.int().min(0).nullable(),
-            suppressed: z.array(ScopeName).max(1_000),
-          }),
-          carried_by: z.enum(CARRIED_BY),
-          attempts: z.int().min(1).max(1_000_000),
-          code: Code.optional(),
-          evidence: z
-            .strictObject({
-              consumed_at: InstantSchema.optional(),
-              applied_at: InstantSchema.optional(),
-              verified_at: InstantSchema.optional(),
-            })
-            .default({}),
-        })
-        .refine((one) => (one.outcome !== 'refused' && one.outcome !== 'failed') || one.code !== undefined, {
-          message: 'is missing: refused and failed say why',
-          path: ['code'],
-        }),
-    )
-    .max(1_000, 'must have at most 1,000 acknowledgements'),
-});
+    observed: z
+      .strictObject({
+        incarnation: z.string().min(1).max(200).nullable().optional(),
+        canary: z.enum(['held', 'lost']).optional(),
+      })
+      .optional(),
+    acknowledgements: z
+      .array(
+        z
+          .strictObject({
+            seq: Seq,
+            version: Seq,
+            outcome: z.enum(OUTCOMES),
+            held: z.strictObject({
+              version: z.int().min(0).nullable(),
+              suppressed: z.array(ScopeName).max(1_000),
+            }),
+            carried_by: z.enum(CARRIED_BY),
+            attempts: z.int().min(1).max(1_000_000),
+            code: Code.optional(),
+            evidence: z
+              .strictObject({
+                consumed_at: InstantSchema.optional(),
+                applied_at: InstantSchema.optional(),
+                verified_at: InstantSchema.optional(),
+              })
+              .default({}),
+          })
+          .refine(
+            (one) => (one.outcome !== 'refused' && one.outcome !== 'failed') || one.code !== undefined,
+            {
+              message: 'is missing: refused and failed say why',
+              path: ['code'],
+            },
+          ),
+      )
+      .max(1_000, 'must have at most 1,000 acknowledgements'),
+  })
+  .meta({ title: 'AcknowledgementReport' });
 
 const OutstandingQuery = z.strictObject({
   after: z
     .string()
     .regex(/^(?:live:\d{1,15}|backfill:[0-9a-f-]{36})$/, 'is not a `next` that a page answered')
+    .describe('`next` of the page before.')
     .optional(),
   limit: queryInteger(2_000).default(500),
-  worker: Name.optional(),
+  worker: Name.describe(
+    "Your worker's id: the page is empty until its reports have taken the store's lease.",
+  ).optional(),
 });
 
+const Accepted = z
+  .object({
+    accepted: z.int().min(0),
+    duplicate: z.int().min(0),
+    rejected: z.array(z.object({ seq: Seq, code: z.enum(REJECTIONS) })),
+  })
+  .meta({ title: 'AcknowledgementAnswer' });
+
+const Suppressed = z.record(z.string(), Instant).describe('Scope → since when.');
+const Granted = z
+  .record(z.string(), z.object({ at: Instant, version: Seq }))
+  .describe(
+    "Scopes that the person's consent took away: to be cleared where the store holds an older version.",
+  );
+
+const DECISION = {
+  seq: Seq,
+  opt_out_id: Id.nullable(),
+  version: Seq.describe('For one subject the higher is the newer.'),
+  subject_id: Id,
+  kind: z.enum(SUBJECT_KINDS),
+  suppressed: Suppressed,
+  granted: Granted,
+  effective_at: Instant,
+  recorded_at: Instant,
+  sealed: z
+    .string()
+    .nullable()
+    .describe('The address under a transport key, base64url; null once it was erased.'),
+  transport_key_id: z.int().min(1).nullable(),
+};
+
+export const DecisionAnswer = z
+  .object(DECISION)
+  .meta({ title: 'Decision', description: "The subject's whole resulting state." });
+
+const OutstandingAnswer = z
+  .object({
+    generation: z.int().min(1),
+    decisions: z.array(
+      z
+        .object({ ...DECISION, attempts: z.int().min(0), lane: z.enum(['live', 'backfill']) })
+        .meta({ title: 'OutstandingDecision' }),
+    ),
+    next: z.string().nullable(),
+    paused: z.literal(true).describe('Carry nothing, wherever you learn of it.').optional(),
+  })
+  .meta({ title: 'OutstandingPage' });
+
+const CanaryAnswer = z.object({ canary: DecisionAnswer.nullable() }).meta({ title: 'Canary' });
+
+const NewestAnswer = z
+  .object({ subject_id: Id, seq: Seq, version: Seq, suppressed: Suppressed, granted: Granted })
+  .meta({ title: 'NewestDecision' });
+
+const TransportKeyAnswer = z
+  .object({ id: z.int().min(1), key: z.string().describe('32 bytes for AES-256-GCM, base64url.') })
+  .meta({ title: 'TransportKey' });
+
 /** A decision as workers read it. */
-export const renderDecision = (decision: Decision) => ({
+export const renderDecision = (decision: Decision): z.input<typeof DecisionAnswer> => ({
   seq: decision.seq,
   opt_out_id: decision.optOutId ?? null,
   version: decision.version,
@@ -101,8 +173,203 @@ const render = (decision: Outstanding) => ({
   lane: decision.lane,
 });
 
-export function addAcknowledgements(router: Router, { ledger, authorize, closing }: Deps): void {
-  router.post('/v1/acknowledgements', authorize('acknowledgements:write'), async (ctx) => {
+export const SUBJECT_ID = '01a21107-b4e9-77fd-a4a6-3364d00e3f38';
+export const SEQ = 48211;
+const AT = '2026-11-24T09:00:00.000Z';
+
+export const EXAMPLE_DECISION: z.input<typeof DecisionAnswer> = {
+  seq: SEQ,
+  opt_out_id: OPT_OUT_ID,
+  version: 1,
+  subject_id: SUBJECT_ID,
+  kind: 'email',
+  suppressed: { email: AT },
+  granted: {},
+  effective_at: AT,
+  recorded_at: '2026-11-24T09:00:00.412Z',
+  sealed: 'AQAAAAGyv0bQ5k1Y0m8Qx2vWl3n7c9u1s4t6r8p0a2b4c6d8e0f1',
+  transport_key_id: 1,
+};
+
+const REPORT = {
+  store: 'crm',
+  generation: 1,
+  worker: {
+    id: 'worker-1',
+    incarnation: '6d1f',
+    source: { kind: 'http', status: 'ok', position_age_seconds: 0.1, parked: 0 },
+  },
+  acknowledgements: [],
+} satisfies z.input<typeof Report>;
+
+const acknowledge: Operation = {
+  method: 'post',
+  path: '/v1/acknowledgements',
+  id: 'acknowledge',
+  tag: 'Workers',
+  summary: 'What the store holds, and that its worker lives',
+  description:
+    'At most 1,000, possibly none, and at least every 2 s: it is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing. Repeats are harmless.',
+  scopes: ['acknowledgements:write'],
+  body: Report,
+  answers: { 200: { description: 'What was taken and what was not, and why.', schema: Accepted } },
+  problems: ['not-found'],
+  examples: {
+    alive: {
+      summary: 'A sign of life',
+      body: REPORT,
+      status: 200,
+      answer: { accepted: 0, duplicate: 0, rejected: [] } satisfies z.input<typeof Accepted>,
+    },
+    verified: {
+      summary: 'Applied, read back, and one that nobody knows',
+      body: {
+        ...REPORT,
+        acknowledgements: [
+          {
+            seq: SEQ,
+            version: 1,
+            outcome: 'verified',
+            held: { version: 1, suppressed: ['email'] },
+            carried_by: 'stream',
+            attempts: 1,
+            evidence: { applied_at: '2026-11-24T09:00:00.419Z', verified_at: '2026-11-24T09:00:00.422Z' },
+          },
+          {
+            seq: 9_000_000_000,
+            version: 1,
+            outcome: 'failed',
+            held: { version: null, suppressed: [] },
+            carried_by: 'retry',
+            attempts: 4,
+            code: 'STORE_TIMEOUT',
+          },
+        ],
+      } satisfies z.input<typeof Report>,
+      status: 200,
+      answer: {
+        accepted: 1,
+        duplicate: 0,
+        rejected: [{ seq: 9_000_000_000, code: 'unknown_seq' }],
+      } satisfies z.input<typeof Accepted>,
+    },
+  },
+};
+
+const outstanding: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/outstanding',
+  id: 'listOutstanding',
+  tag: 'Workers',
+  summary: 'What the store must hold and has not confirmed',
+  description:
+    'What can be carried now, live decisions first. `Prefer: wait=30` holds an empty answer until something is due.',
+  scopes: ['acknowledgements:write'],
+  params: { name: StoreName },
+  query: OutstandingQuery,
+  headers: PREFER,
+  answers: { 200: { description: 'A page.', schema: OutstandingAnswer, headers: PREFERENCE_APPLIED } },
+  problems: ['not-found'],
+  examples: {
+    page: {
+      summary: 'One opt-out',
+      path: { name: 'crm' },
+      query: { limit: '500' },
+      status: 200,
+      answer: {
+        generation: 1,
+        decisions: [{ ...EXAMPLE_DECISION, attempts: 0, lane: 'live' }],
+        next: null,
+      } satisfies z.input<typeof OutstandingAnswer>,
+    },
+    foreign: {
+      summary: "Another worker's store",
+      path: { name: 'mail' },
+      status: 404,
+      answer: exampleProblem('not-found', { detail: 'The key is not bound to this store.' }),
+    },
+  },
+};
+
+const canary: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/canary',
+  id: 'getCanary',
+  tag: 'Workers',
+  summary: 'The canary that the store acknowledged last',
+  description:
+    'A synthetic opt-out. A store that does not hold it any more is not the store that it was. Null: there is none.',
+  scopes: ['acknowledgements:write'],
+  params: { name: StoreName },
+  answers: { 200: { description: 'The canary.', schema: CanaryAnswer } },
+  problems: ['not-found'],
+  examples: {
+    none: {
+      summary: 'None yet',
+      path: { name: 'crm' },
+      status: 200,
+      answer: { canary: null } satisfies z.input<typeof CanaryAnswer>,
+    },
+  },
+};
+
+const newest: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/subjects/:subject_id',
+  id: 'getNewestDecision',
+  tag: 'Workers',
+  summary: 'What is decided of one subject now',
+  description:
+    'Asked before and after a store without versions is told to lift something: is it still the newest?',
+  scopes: ['acknowledgements:write'],
+  params: { name: StoreName, subject_id: Id },
+  answers: { 200: { description: 'The newest decision.', schema: NewestAnswer } },
+  problems: ['not-found'],
+  examples: {
+    newest: {
+      summary: 'Suppressed',
+      path: { name: 'crm', subject_id: SUBJECT_ID },
+      status: 200,
+      answer: {
+        subject_id: SUBJECT_ID,
+        seq: SEQ,
+        version: 1,
+        suppressed: { email: AT },
+        granted: {},
+      } satisfies z.input<typeof NewestAnswer>,
+    },
+  },
+};
+
+const transportKey: Operation = {
+  method: 'get',
+  path: '/v1/transport-keys/:id',
+  id: 'getTransportKey',
+  tag: 'Workers',
+  summary: 'The key that opens sealed addresses',
+  description:
+    'Keep it in memory only. A key is destroyed once nothing under it is outstanding and 35 days have passed.',
+  scopes: ['acknowledgements:write'],
+  params: { id: z.int().min(1) },
+  answers: {
+    200: { description: 'The key. Not to be cached by anybody on the way.', schema: TransportKeyAnswer },
+  },
+  problems: ['not-found'],
+  examples: {
+    key: {
+      summary: 'A living key',
+      path: { id: '1' },
+      status: 200,
+      answer: {
+        id: 1,
+        key: 'BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc',
+      } satisfies z.input<typeof TransportKeyAnswer>,
+    },
+  },
+};
+
+export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): void {
+  routes.add(acknowledge, async (ctx) => {
     const report = parse(Report, await readJson(ctx, BYTES_MAX));
     requireStore(ctx, report.store);
     const { worker } = report;
@@ -141,7 +408,7 @@ export function addAcknowledgements(router: Router, { ledger, authorize, closing
     });
   });
 
-  router.get('/v1/stores/:name/outstanding', authorize('acknowledgements:write'), async (ctx) => {
+  routes.add(outstanding, async (ctx) => {
     const query = parse(OutstandingQuery, { ...ctx.query });
     const name = ctx.params.name!;
     requireStore(ctx, name);
@@ -163,21 +430,21 @@ export function addAcknowledgements(router: Router, { ledger, authorize, closing
     };
   });
 
-  router.get('/v1/stores/:name/canary', authorize('acknowledgements:write'), async (ctx) => {
+  routes.add(canary, async (ctx) => {
     requireStore(ctx, ctx.params.name!);
-    const canary = await ledger.canary(ctx.params.name!);
-    ctx.body = { canary: canary === undefined ? null : renderDecision(canary) };
+    const held = await ledger.canary(ctx.params.name!);
+    ctx.body = { canary: held === undefined ? null : renderDecision(held) };
   });
 
-  router.get('/v1/stores/:name/subjects/:subject_id', authorize('acknowledgements:write'), async (ctx) => {
+  routes.add(newest, async (ctx) => {
     requireStore(ctx, ctx.params.name!);
-    const newest = await ledger.newest(ctx.params.subject_id!);
-    if (newest === undefined) throw new AbideError('not-found');
-    const { subjectId, seq, version, suppressed, granted } = newest;
+    const decided = await ledger.newest(ctx.params.subject_id!);
+    if (decided === undefined) throw new AbideError('not-found');
+    const { subjectId, seq, version, suppressed, granted } = decided;
     ctx.body = { subject_id: subjectId, seq, version, suppressed, granted };
   });
 
-  router.get('/v1/transport-keys/:id', authorize('acknowledgements:write'), async (ctx) => {
+  routes.add(transportKey, async (ctx) => {
     requireSomeStore(ctx);
     const text = ctx.params.id!;
     const id = Number(text);

@@ -1,23 +1,50 @@
 // May a message be sent? No answer means do not send.
-import type Router from '@koa/router';
 import { z } from 'zod';
 import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
-import { isChannel } from '../../suppression/scope.ts';
+import { CHANNELS, isChannel } from '../../suppression/scope.ts';
 import type { Subject } from '../../suppression/subject.ts';
 import { parse, readJson } from '../guard/read-body.ts';
+import { Instant } from '../operation.ts';
+import type { Operation, Routes } from '../operation.ts';
 import type { Deps } from './deps.ts';
-import { readSubject } from './subject.ts';
+import { OPT_OUT_ID } from './opt-outs.ts';
+import { createSubjectSchema, readSubject } from './subject.ts';
 
 const ITEMS_MAX = 1_000;
 /** A thousand items with several identifiers each. */
 const BYTES_MAX = 1024 * 1024;
 const SUBJECTS_MAX = 20;
+const REF_CHARACTERS_MAX = 255;
 const MEMBERS = ['ref', 'subject', 'subjects', 'channel', 'topic'];
 const TOPIC = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
 
 const Envelope = z.strictObject({
   items: z.array(z.unknown()).max(ITEMS_MAX, `must have at most ${ITEMS_MAX} items`),
 });
+
+/** What readItem takes, for the document and as the oracle of its test: reading a thousand by a schema is slow. */
+export const createItemSchema = (defaultRegion: string | undefined) => {
+  const subject = createSubjectSchema(defaultRegion);
+  return z
+    .strictObject({
+      ref: z.string().max(REF_CHARACTERS_MAX).describe('Yours, answered as it is.').optional(),
+      subject: subject.optional(),
+      subjects: z
+        .array(subject)
+        .min(1)
+        .max(SUBJECTS_MAX)
+        .describe('Every identifier of the person that you hold: one that is suppressed suppresses the item.')
+        .optional(),
+      channel: z.enum(CHANNELS),
+      topic: z.string().regex(TOPIC).describe('What the message is about, such as `newsletter`.').optional(),
+    })
+    .refine(({ subject, subjects }) => (subject === undefined) !== (subjects === undefined))
+    .meta({
+      title: 'CheckItem',
+      description:
+        'Has one of `subject` and `subjects`. An item that is not so is answered with "do not send".',
+    });
+};
 
 /** One item in one pass; a bad one is undefined, and is answered with "do not send". */
 function readItem(value: unknown, defaultRegion: string | undefined): CheckItem | undefined {
@@ -26,7 +53,7 @@ function readItem(value: unknown, defaultRegion: string | undefined): CheckItem 
   const { ref, subject, subjects, channel, topic } = value as Record<string, unknown>;
   if (typeof channel !== 'string' || !isChannel(channel)) return undefined;
   if (topic !== undefined && (typeof topic !== 'string' || !TOPIC.test(topic))) return undefined;
-  if (ref !== undefined && (typeof ref !== 'string' || ref.length > 255)) return undefined;
+  if (ref !== undefined && (typeof ref !== 'string' || ref.length > REF_CHARACTERS_MAX)) return undefined;
   if ((subject === undefined) === (subjects === undefined)) return undefined;
   const given = subject === undefined ? subjects : [subject];
   if (!Array.isArray(given) || given.length < 1 || given.length > SUBJECTS_MAX) return undefined;
@@ -41,10 +68,29 @@ function readItem(value: unknown, defaultRegion: string | undefined): CheckItem 
 
 const refOf = (value: unknown): { ref?: string } => {
   const ref = typeof value === 'object' && value !== null ? (value as { ref?: unknown }).ref : undefined;
-  return typeof ref === 'string' && ref.length <= 255 ? { ref } : {};
+  return typeof ref === 'string' && ref.length <= REF_CHARACTERS_MAX ? { ref } : {};
 };
 
-const render = (answer: CheckAnswer | undefined) =>
+const CheckedItem = z
+  .object({
+    ref: z.string().optional(),
+    can_send: z.boolean(),
+    reason: z
+      .enum(['opted_out', 'topic_required', 'invalid_item'])
+      .nullable()
+      .describe(
+        '`topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read.',
+      ),
+    opt_out_id: z.uuid().nullable(),
+    effective_at: Instant.nullable().describe('Since when.'),
+  })
+  .meta({ title: 'CheckedItem' });
+
+const ChecksAnswer = z
+  .object({ as_of: Instant, items: z.array(CheckedItem).describe('In the order of the request.') })
+  .meta({ title: 'ChecksAnswer' });
+
+const render = (answer: CheckAnswer | undefined): z.input<typeof CheckedItem> =>
   answer === undefined
     ? { can_send: false, reason: 'invalid_item', opt_out_id: null, effective_at: null }
     : {
@@ -54,19 +100,67 @@ const render = (answer: CheckAnswer | undefined) =>
         effective_at: answer.effectiveAt ?? null,
       };
 
-export function addChecks(router: Router, { ledger, authorize, defaultRegion }: Deps): void {
-  router.post('/v1/checks', authorize('checks:read'), async (ctx) => {
+export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void {
+  const check: Operation = {
+    method: 'post',
+    path: '/v1/checks',
+    id: 'check',
+    tag: 'Checks',
+    summary: 'May these messages be sent?',
+    description:
+      'No answer means do not send.\n\n' +
+      'A problem, a time-out and an item that is missing from the answer are no answer. ' +
+      'Ask with every identifier of the person that you hold, shortly before you send. Nobody whom we do not know is suppressed.',
+    scopes: ['checks:read'],
+    body: z
+      .strictObject({ items: z.array(createItemSchema(defaultRegion)).max(ITEMS_MAX) })
+      .meta({ title: 'ChecksRequest' }),
+    answers: { 200: { description: 'One answer an item.', schema: ChecksAnswer } },
+    examples: {
+      several: {
+        summary: 'Two people, one of whom opted out',
+        body: {
+          items: [
+            { ref: 'a', subject: { email: 'ada@example.com' }, channel: 'email' },
+            {
+              ref: 'b',
+              subjects: [{ email: 'grace@example.com' }, { person_id: 'customer-17' }],
+              channel: 'email',
+              topic: 'newsletter',
+            },
+          ],
+        },
+        status: 200,
+        answer: {
+          as_of: '2026-11-24T09:00:05.000Z',
+          items: [
+            {
+              ref: 'a',
+              can_send: false,
+              reason: 'opted_out',
+              opt_out_id: OPT_OUT_ID,
+              effective_at: '2026-11-24T09:00:00.000Z',
+            },
+            { ref: 'b', can_send: true, reason: null, opt_out_id: null, effective_at: null },
+          ],
+        } satisfies z.input<typeof ChecksAnswer>,
+      },
+    },
+  };
+
+  routes.add(check, async (ctx) => {
     const { items } = parse(Envelope, await readJson(ctx, BYTES_MAX));
     const read = items.map((item) => readItem(item, defaultRegion));
     const good = read.filter((item) => item !== undefined);
     const { asOf, items: answers } = await ledger.checkSendable(good);
     let next = 0;
-    ctx.body = {
+    const answer: z.input<typeof ChecksAnswer> = {
       as_of: asOf,
       items: read.map((item, n) => ({
         ...refOf(items[n]),
         ...render(item === undefined ? undefined : answers[next++]),
       })),
     };
+    ctx.body = answer;
   });
 }

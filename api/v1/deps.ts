@@ -1,12 +1,10 @@
 import type { Ledger } from '../../ledger/ledger.ts';
-import type { Authorize } from '../guard/authorize.ts';
 
 export type ApiLog = Record<'warn' | 'error', (fields: object, message: string) => void>;
 
 /** What every resource of v1 is given. */
 export type Deps = {
   readonly ledger: Ledger;
-  readonly authorize: Authorize;
   /** For phone numbers without a country; ISO 3166. */
   readonly defaultRegion: string | undefined;
   readonly log: ApiLog;

@@ -1,13 +1,13 @@
 // The lag as server-sent events. However many listen, the ledger is asked by one.
 import { PassThrough } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
-import type Router from '@koa/router';
 import { z } from 'zod';
 import type { LagReport, Ledger } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { goneSignal } from '../guard/prefer.ts';
 import { parse } from '../guard/read-body.ts';
+import type { Operation, Routes } from '../operation.ts';
 import { asAbideError, toProblem } from '../problem.ts';
 import type { Deps } from './deps.ts';
 
@@ -133,10 +133,29 @@ export function createLagFeed({
   };
 }
 
-export function addPropagationLagEvents(router: Router, { ledger, authorize, log, closing }: Deps): void {
+const events: Operation = {
+  method: 'get',
+  path: '/v1/propagation-lag/events',
+  id: 'followPropagationLag',
+  tag: 'Operations',
+  summary: 'The lag as server-sent events',
+  description: `An event at every change, and at least one every ${SILENT_MS_MAX / 1000} s. \`lag\` carries what GET /v1/propagation-lag answers; \`unknown\` carries a problem: the ledger does not answer. At most ${LISTENERS_MAX} may listen to one server.`,
+  scopes: ['lag:read'],
+  query: Query,
+  answers: {
+    200: {
+      description: 'For as long as you listen, and the key is valid.',
+      schema: z.string(),
+      type: 'text/event-stream',
+    },
+  },
+  examples: { followed: { summary: 'A stream without end', status: 200 } },
+};
+
+export function addPropagationLagEvents(routes: Routes, { ledger, log, closing }: Deps): void {
   const feed = createLagFeed({ lag: () => ledger.lag(), log });
 
-  router.get('/v1/propagation-lag/events', authorize('lag:read'), (ctx) => {
+  routes.add(events, (ctx) => {
     parse(Query, { ...ctx.query });
     const { caller, isStillValid } = authorizedOf(ctx);
     const stream = new PassThrough();

@@ -1,17 +1,59 @@
-import type Router from '@koa/router';
+import { z } from 'zod';
 import type { Propagation } from '../../ledger/ledger.ts';
-import { goneSignal, preferredWait, waited } from '../guard/prefer.ts';
+import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import { Id, Instant } from '../operation.ts';
+import type { Operation, Routes } from '../operation.ts';
 import type { Deps } from './deps.ts';
-import { findVisible } from './opt-outs.ts';
+import { findVisible, OPT_OUT_ID, PROPAGATION_COUNTS, Uncovered } from './opt-outs.ts';
 
-const render = (id: string, propagation: Propagation) => ({
+const PropagationAnswer = z
+  .object({
+    id: Id.describe("The opt-out's."),
+    ...PROPAGATION_COUNTS,
+    first_completed_at: Instant.nullable().describe('Stays, once it was complete.'),
+    uncovered: Uncovered,
+    stores: z
+      .array(
+        z
+          .object({
+            store: z.string(),
+            required: z.boolean(),
+            state: z
+              .enum([
+                'pending',
+                'verified',
+                'applied',
+                'superseded',
+                'absent',
+                'quarantined',
+                'paused',
+                'retired',
+              ])
+              .describe(
+                '`verified`: it was read back and holds it. `applied`: it took it and cannot be read. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing, and is tried for ever.',
+              ),
+            recorded_at: Instant,
+            applied_at: Instant.nullable(),
+            verified_at: Instant.nullable(),
+            acknowledged_at: Instant.nullable(),
+            latency_ms: z.number().nullable().describe('From recorded to acknowledged.'),
+            attempts: z.int().min(0).nullable(),
+            reason: z.string().nullable().describe('A code, where it is not confirmed.'),
+          })
+          .meta({ title: 'StorePropagation' }),
+      )
+      .describe('Those that must hold it.'),
+  })
+  .meta({ title: 'Propagation' });
+
+const render = (id: string, propagation: Propagation): z.input<typeof PropagationAnswer> => ({
   id,
   state: propagation.state,
   required: propagation.required,
   confirmed: propagation.confirmed,
   verified: propagation.verified,
   first_completed_at: propagation.firstCompletedAt ?? null,
-  uncovered: propagation.uncovered,
+  uncovered: [...propagation.uncovered],
   stores: propagation.stores.map((store) => ({
     store: store.store,
     required: store.required,
@@ -26,13 +68,61 @@ const render = (id: string, propagation: Propagation) => ({
   })),
 });
 
-export function addPropagation(router: Router, { ledger, authorize, closing }: Deps): void {
-  router.get('/v1/opt-outs/:id/propagation', authorize('opt_outs:read'), async (ctx) => {
+export function addPropagation(routes: Routes, { ledger, closing }: Deps): void {
+  const propagation: Operation = {
+    method: 'get',
+    path: '/v1/opt-outs/:id/propagation',
+    id: 'getPropagation',
+    tag: 'Opt-outs',
+    summary: 'How far an opt-out has come, store by store',
+    description:
+      'As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.',
+    scopes: ['opt_outs:read'],
+    params: { id: Id },
+    headers: PREFER,
+    answers: {
+      200: { description: 'The propagation.', schema: PropagationAnswer, headers: PREFERENCE_APPLIED },
+    },
+    problems: ['not-found'],
+    examples: {
+      complete: {
+        summary: 'Every store has confirmed',
+        path: { id: OPT_OUT_ID },
+        headers: { Prefer: 'wait=5' },
+        status: 200,
+        answer: {
+          id: OPT_OUT_ID,
+          state: 'complete',
+          required: 1,
+          confirmed: 1,
+          verified: 1,
+          first_completed_at: '2026-11-24T09:00:00.427Z',
+          uncovered: [],
+          stores: [
+            {
+              store: 'crm',
+              required: true,
+              state: 'verified',
+              recorded_at: '2026-11-24T09:00:00.412Z',
+              applied_at: '2026-11-24T09:00:00.419Z',
+              verified_at: '2026-11-24T09:00:00.422Z',
+              acknowledged_at: '2026-11-24T09:00:00.427Z',
+              latency_ms: 15,
+              attempts: 1,
+              reason: null,
+            },
+          ],
+        } satisfies z.input<typeof PropagationAnswer>,
+      },
+    },
+  };
+
+  routes.add(propagation, async (ctx) => {
     const wait = preferredWait(ctx);
-    const { optOut, propagation } = await findVisible(ctx, ledger, ctx.params.id!);
+    const { optOut, propagation: ofNow } = await findVisible(ctx, ledger, ctx.params.id!);
     const ofThen =
       wait === undefined || wait === 0
-        ? propagation
+        ? ofNow
         : await ledger.waitForPropagation(optOut.id, wait * 1000, goneSignal(ctx, closing));
     waited(ctx, wait);
     ctx.body = render(optOut.id, ofThen);

@@ -1,24 +1,34 @@
 // What a store keeps failing, for operators: seen, and tried again at once. There is no call that takes anything out.
-import type Router from '@koa/router';
 import { z } from 'zod';
 import { PARKED_KINDS } from '../../ledger/ledger.ts';
 import type { Parked, ParkedInFull } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
+import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
+import type { Operation, Routes } from '../operation.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SEQ as EXAMPLE_SEQ, SUBJECT_ID } from './acknowledgements.ts';
 import type { Deps } from './deps.ts';
+import { CURSOR, LINK, OPT_OUT_ID } from './opt-outs.ts';
 
 const Code = z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'must match ^[A-Z][A-Z0-9_]{0,63}$');
 
 const ListQuery = z.strictObject({
   limit: queryInteger(500).default(100),
-  cursor: z.string().max(200).optional(),
-  kind: z.enum(PARKED_KINDS).optional(),
-  code: Code.optional(),
+  cursor: CURSOR,
+  kind: z.enum(PARKED_KINDS).describe('`absent`: the store does not know the person.').optional(),
+  code: Code.describe('Which the store fails with this code.').optional(),
 });
 
 const Retry = z
   .strictObject({ seq: z.int().min(1).optional(), code: Code.optional(), all: z.literal(true).optional() })
+  .meta({
+    title: 'RetryRequest',
+    description: 'Exactly one of these: a number, all with a code, or everything.',
+    minProperties: 1,
+    maxProperties: 1,
+  })
   .transform((given, context) => {
     const { seq, code, all } = given;
     if (Object.values(given).filter((one) => one !== undefined).length === 1) {
@@ -32,7 +42,164 @@ const Retry = z
 
 const SEQ = /^[1-9]\d{0,14}$/;
 
-const render = (parked: Parked) => ({
+const PARKED = {
+  store: z.string(),
+  seq: z.int().min(1),
+  opt_out_id: Id.nullable(),
+  subject_id: Id,
+  subject_kind: z.enum(SUBJECT_KINDS),
+  version: z.int().min(1),
+  kind: z.enum(PARKED_KINDS),
+  code: z.string().nullable(),
+  attempts: z.int().min(0),
+  recorded_at: Instant,
+  age_seconds: z.number().min(0).describe('Of the oldest decision that it speaks for, as the lag counts it.'),
+  since: Instant,
+  next_try_at: Instant,
+};
+const ParkedAnswer = z.object(PARKED).meta({ title: 'Parked' });
+const ParkedList = z
+  .object({
+    object: z.literal('list'),
+    quarantine: z.array(ParkedAnswer).describe('Oldest first.'),
+    next_cursor: z.string().nullable(),
+  })
+  .meta({ title: 'ParkedList' });
+const ParkedInFullAnswer = z
+  .object({
+    ...PARKED,
+    generation: z.int().min(1),
+    speaks_from: z
+      .int()
+      .min(1)
+      .describe('It speaks for every unsettled decision of its subject from this number to its own.'),
+    newest_version: z
+      .int()
+      .min(1)
+      .describe("The subject's version now: one that the store takes settles this as well."),
+    last_evidence: z
+      .object({
+        seq: z.int().min(1),
+        version: z.int().min(1),
+        outcome: z.string(),
+        held: z.object({ version: z.int().min(0).nullable(), suppressed: z.array(z.string()) }),
+        acknowledged_at: Instant,
+        worker: z.string(),
+      })
+      .nullable()
+      .describe('What the store proved last of this subject.'),
+  })
+  .meta({ title: 'ParkedInFull' });
+const Retried = z.object({ retried: z.int().min(0) }).meta({ title: 'RetryAnswer' });
+
+const EXAMPLE: z.input<typeof ParkedAnswer> = {
+  store: 'crm',
+  seq: EXAMPLE_SEQ,
+  opt_out_id: OPT_OUT_ID,
+  subject_id: SUBJECT_ID,
+  subject_kind: 'email',
+  version: 1,
+  kind: 'quarantine',
+  code: 'TOO_LONG',
+  attempts: 6,
+  recorded_at: '2026-11-24T09:00:00.412Z',
+  age_seconds: 31.2,
+  since: '2026-11-24T09:00:30.000Z',
+  next_try_at: '2026-11-24T09:05:30.000Z',
+};
+
+const list: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/quarantine',
+  id: 'listQuarantine',
+  tag: 'Operations',
+  summary: 'What a store keeps failing',
+  description:
+    'Parked, counted in the lag, and tried again for ever: there is no call that takes anything out.',
+  scopes: ['lag:read'],
+  params: { name: StoreName },
+  query: ListQuery,
+  answers: { 200: { description: 'A page.', schema: ParkedList, headers: LINK } },
+  problems: ['not-found'],
+  examples: {
+    page: {
+      summary: 'Everything with one code',
+      path: { name: 'crm' },
+      query: { code: 'TOO_LONG' },
+      status: 200,
+      answer: { object: 'list', quarantine: [EXAMPLE], next_cursor: null } satisfies z.input<
+        typeof ParkedList
+      >,
+    },
+  },
+};
+
+const show: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/quarantine/:seq',
+  id: 'getQuarantined',
+  tag: 'Operations',
+  summary: 'All that is known of one of them',
+  description: 'With what the store proved last of this subject.',
+  scopes: ['lag:read'],
+  params: { name: StoreName, seq: z.int().min(1) },
+  answers: { 200: { description: 'What is parked.', schema: ParkedInFullAnswer } },
+  problems: ['not-found'],
+  examples: {
+    parked: {
+      summary: 'Never held',
+      path: { name: 'crm', seq: String(EXAMPLE_SEQ) },
+      status: 200,
+      answer: {
+        ...EXAMPLE,
+        generation: 1,
+        speaks_from: EXAMPLE_SEQ,
+        newest_version: 1,
+        last_evidence: null,
+      } satisfies z.input<typeof ParkedInFullAnswer>,
+    },
+    none: {
+      summary: 'Nothing there',
+      path: { name: 'crm', seq: '9000000000' },
+      status: 404,
+      answer: exampleProblem('not-found', { detail: 'Nothing is parked there under this number.' }),
+    },
+  },
+};
+
+const retry: Operation = {
+  method: 'post',
+  path: '/v1/stores/:name/quarantine/retry',
+  id: 'retryQuarantined',
+  tag: 'Operations',
+  summary: 'Have it tried again now',
+  description: 'Within about a second, whatever their own next try would be.',
+  scopes: ['stores:write'],
+  params: { name: StoreName },
+  body: Retry,
+  answers: { 200: { description: 'How many are tried again.', schema: Retried } },
+  problems: ['not-found'],
+  examples: {
+    code: {
+      summary: 'All with one code',
+      path: { name: 'crm' },
+      body: { code: 'TOO_LONG' },
+      status: 200,
+      answer: { retried: 1 } satisfies z.input<typeof Retried>,
+    },
+    two: {
+      summary: 'Exactly one of the three',
+      path: { name: 'crm' },
+      body: { code: 'TOO_LONG', all: true },
+      status: 422,
+      answer: exampleProblem('invalid-value', {
+        errors: [{ pointer: '', detail: 'must have exactly one of seq, code, all' }],
+      }),
+    },
+  },
+};
+
+const render = (parked: Parked): z.input<typeof ParkedAnswer> => ({
   store: parked.store,
   seq: parked.seq,
   opt_out_id: parked.optOutId ?? null,
@@ -48,7 +215,7 @@ const render = (parked: Parked) => ({
   next_try_at: parked.nextTryAt,
 });
 
-const renderInFull = (parked: ParkedInFull) => {
+const renderInFull = (parked: ParkedInFull): z.input<typeof ParkedInFullAnswer> => {
   const last = parked.lastEvidence;
   return {
     ...render(parked),
@@ -62,7 +229,7 @@ const renderInFull = (parked: ParkedInFull) => {
             seq: last.seq,
             version: last.version,
             outcome: last.outcome,
-            held: { version: last.held.version ?? null, suppressed: last.held.suppressed },
+            held: { version: last.held.version ?? null, suppressed: [...last.held.suppressed] },
             acknowledged_at: last.acknowledgedAt,
             worker: last.worker,
           },
@@ -71,8 +238,8 @@ const renderInFull = (parked: ParkedInFull) => {
 
 const noStore = (): AbideError => new AbideError('not-found', 'No store of this name is in service.');
 
-export function addQuarantine(router: Router, { ledger, authorize }: Deps): void {
-  router.get('/v1/stores/:name/quarantine', authorize('lag:read'), async (ctx) => {
+export function addQuarantine(routes: Routes, { ledger }: Deps): void {
+  routes.add(list, async (ctx) => {
     const query = parse(ListQuery, { ...ctx.query });
     const page = await ledger.listParked(ctx.params.name!, {
       limit: query.limit,
@@ -93,14 +260,14 @@ export function addQuarantine(router: Router, { ledger, authorize }: Deps): void
     };
   });
 
-  router.get('/v1/stores/:name/quarantine/:seq', authorize('lag:read'), async (ctx) => {
+  routes.add(show, async (ctx) => {
     const seq = ctx.params.seq!;
     const parked = SEQ.test(seq) ? await ledger.findParked(ctx.params.name!, Number(seq)) : undefined;
     if (parked === undefined) throw new AbideError('not-found', 'Nothing is parked there under this number.');
     ctx.body = renderInFull(parked);
   });
 
-  router.post('/v1/stores/:name/quarantine/retry', authorize('stores:write'), async (ctx) => {
+  routes.add(retry, async (ctx) => {
     const which = parse(Retry, await readJson(ctx));
     const retried = await ledger.retryParked(ctx.params.name!, which, authorizedOf(ctx).caller);
     if (retried === undefined) throw noStore();

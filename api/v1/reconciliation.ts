@@ -1,12 +1,13 @@
 // Whether stores still hold what they acknowledged: asked for and watched by operations, carried out by the stores' workers.
-import type Router from '@koa/router';
 import { z } from 'zod';
 import type { Reconciliation } from '../../ledger/ledger.ts';
 import { DIFFERENCES } from '../../suppression/acknowledgement.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf, requireStore } from '../guard/authorize.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
-import { renderDecision } from './acknowledgements.ts';
+import { Id, Instant, StoreName } from '../operation.ts';
+import type { Operation, Routes } from '../operation.ts';
+import { DecisionAnswer, EXAMPLE_DECISION, renderDecision, SEQ, SUBJECT_ID } from './acknowledgements.ts';
 import type { Deps } from './deps.ts';
 
 const BYTES_MAX = 256 * 1024;
@@ -15,21 +16,192 @@ const Query = z.strictObject({ limit: queryInteger(100).default(10) });
 const PageQuery = z.strictObject({ worker: z.string().regex(/^[\x21-\x7e]{1,128}$/) });
 
 const Seq = z.int().min(1);
-const Compared = z.strictObject({
-  run: Seq,
-  generation: Seq,
-  after: z.uuid(),
-  through: z.uuid(),
-  last: z.boolean(),
-  compared: z.int().min(0).max(10_000),
-  own: z.int().min(0).max(10_000),
-  unread: z.int().min(0).max(10_000),
-  differences: z
-    .array(z.strictObject({ seq: Seq, kind: z.enum(DIFFERENCES), held_version: z.int().min(0).nullable() }))
-    .max(1_000),
-});
+const Compared = z
+  .strictObject({
+    run: Seq,
+    generation: Seq,
+    after: z.uuid(),
+    through: z.uuid(),
+    last: z.boolean(),
+    compared: z.int().min(0).max(10_000),
+    own: z.int().min(0).max(10_000),
+    unread: z.int().min(0).max(10_000),
+    differences: z
+      .array(z.strictObject({ seq: Seq, kind: z.enum(DIFFERENCES), held_version: z.int().min(0).nullable() }))
+      .max(1_000),
+  })
+  .meta({ title: 'Comparison' });
 
-const render = (pass: Reconciliation) => ({
+const count = z.int().min(0);
+const Pass = z
+  .object({
+    id: Seq,
+    asked: z.boolean().describe('Somebody asked for it, so it ran at full speed.'),
+    through: count.describe('How far the store had verified when it began.'),
+    started_at: Instant,
+    finished_at: Instant.nullable(),
+    compared: count,
+    missing: count.describe('Not held.'),
+    older: count.describe('Held as it was before: the store went back in time.'),
+    resurrected: count.describe('Held in this version, and not suppressed.'),
+    ahead: count.describe('Held in a version that the ledger never gave.'),
+    own: count.describe('Suppressed beyond what was decided: by the store itself.'),
+    unread: count.describe('Cannot be compared: the address was erased.'),
+  })
+  .meta({ title: 'ReconciliationPass', description: 'How many subjects it found how.' });
+const Passes = z
+  .object({ store: z.string(), passes: z.array(Pass).describe('Newest first.') })
+  .meta({ title: 'ReconciliationPasses' });
+const Begun = z.object({ store: z.string(), id: Seq }).meta({ title: 'ReconciliationBegun' });
+const Page = z
+  .object({
+    page: z
+      .object({
+        run: Seq,
+        generation: Seq,
+        after: Id,
+        through: Id,
+        last: z.boolean(),
+        decisions: z.array(DecisionAnswer),
+        pause_ms: z.int().min(0).describe('Rest so long before the next page.'),
+      })
+      .nullable(),
+  })
+  .meta({ title: 'ReconciliationPage' });
+const Taken = z.object({ taken: z.boolean() }).meta({ title: 'ComparisonAnswer' });
+
+const PASS_ID = 5;
+
+const list: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/reconciliation',
+  id: 'listReconciliations',
+  tag: 'Operations',
+  summary: 'The latest passes over a store',
+  description:
+    'What it had acknowledged was read back again, page by page. What differed is outstanding again.',
+  scopes: ['lag:read'],
+  params: { name: StoreName },
+  query: Query,
+  answers: { 200: { description: 'The passes.', schema: Passes } },
+  problems: ['not-found'],
+  examples: {
+    passes: {
+      summary: 'One that runs',
+      path: { name: 'crm' },
+      query: { limit: '1' },
+      status: 200,
+      answer: {
+        store: 'crm',
+        passes: [
+          {
+            id: PASS_ID,
+            asked: true,
+            through: SEQ,
+            started_at: '2026-11-24T09:00:00.000Z',
+            finished_at: null,
+            compared: 0,
+            missing: 0,
+            older: 0,
+            resurrected: 0,
+            ahead: 0,
+            own: 0,
+            unread: 0,
+          },
+        ],
+      } satisfies z.input<typeof Passes>,
+    },
+  },
+};
+
+const begin: Operation = {
+  method: 'post',
+  path: '/v1/stores/:name/reconciliation',
+  id: 'beginReconciliation',
+  tag: 'Operations',
+  summary: 'Begin a pass now, at full speed',
+  description: "Carried out by the store's worker. Stores that cannot be read back have none.",
+  scopes: ['stores:write'],
+  params: { name: StoreName },
+  answers: { 202: { description: 'It is asked for.', schema: Begun } },
+  problems: ['not-found'],
+  examples: {
+    begun: {
+      summary: 'Asked for',
+      path: { name: 'crm' },
+      status: 202,
+      answer: { store: 'crm', id: PASS_ID } satisfies z.input<typeof Begun>,
+    },
+  },
+};
+
+const next: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/reconciliation/page',
+  id: 'getReconciliationPage',
+  tag: 'Workers',
+  summary: 'What the store acknowledged, to be read back again',
+  description: "For the worker that holds the store's lease. Null: nothing is to be compared now.",
+  scopes: ['acknowledgements:write'],
+  params: { name: StoreName },
+  query: PageQuery,
+  answers: { 200: { description: 'A page, or null.', schema: Page } },
+  problems: ['not-found'],
+  examples: {
+    page: {
+      summary: 'One subject',
+      path: { name: 'crm' },
+      query: { worker: 'worker-1' },
+      status: 200,
+      answer: {
+        page: {
+          run: PASS_ID,
+          generation: 1,
+          after: '00000000-0000-0000-0000-000000000000',
+          through: SUBJECT_ID,
+          last: true,
+          decisions: [EXAMPLE_DECISION],
+          pause_ms: 0,
+        },
+      } satisfies z.input<typeof Page>,
+    },
+  },
+};
+
+const report: Operation = {
+  method: 'post',
+  path: '/v1/stores/:name/reconciliation/page',
+  id: 'reportReconciliationPage',
+  tag: 'Workers',
+  summary: 'What differed',
+  description: 'A page is counted once: `taken` is false where it was before, or its pass is over.',
+  scopes: ['acknowledgements:write'],
+  params: { name: StoreName },
+  body: Compared,
+  answers: { 200: { description: 'Whether it was counted.', schema: Taken } },
+  problems: ['not-found'],
+  examples: {
+    same: {
+      summary: 'Nothing differed, but the pass is over',
+      path: { name: 'crm' },
+      body: {
+        run: 1,
+        generation: 1,
+        after: '00000000-0000-0000-0000-000000000000',
+        through: SUBJECT_ID,
+        last: true,
+        compared: 1,
+        own: 0,
+        unread: 0,
+        differences: [],
+      } satisfies z.input<typeof Compared>,
+      status: 200,
+      answer: { taken: false } satisfies z.input<typeof Taken>,
+    },
+  },
+};
+
+const render = (pass: Reconciliation): z.input<typeof Pass> => ({
   id: pass.id,
   asked: pass.asked,
   through: pass.through,
@@ -44,15 +216,15 @@ const render = (pass: Reconciliation) => ({
   unread: pass.unread,
 });
 
-export function addReconciliation(router: Router, { ledger, authorize }: Deps): void {
-  router.get('/v1/stores/:name/reconciliation', authorize('lag:read'), async (ctx) => {
+export function addReconciliation(routes: Routes, { ledger }: Deps): void {
+  routes.add(list, async (ctx) => {
     const { limit } = parse(Query, { ...ctx.query });
     const passes = await ledger.reconciliations(ctx.params.name!, limit);
     if (passes === undefined) throw new AbideError('not-found', 'The store is not registered.');
     ctx.body = { store: ctx.params.name, passes: passes.map(render) };
   });
 
-  router.post('/v1/stores/:name/reconciliation', authorize('stores:write'), async (ctx) => {
+  routes.add(begin, async (ctx) => {
     const id = await ledger.reconcile(ctx.params.name!, authorizedOf(ctx).caller);
     if (id === undefined)
       throw new AbideError('not-found', 'No store of this name is in service and can be read back.');
@@ -60,7 +232,7 @@ export function addReconciliation(router: Router, { ledger, authorize }: Deps): 
     ctx.body = { store: ctx.params.name, id };
   });
 
-  router.get('/v1/stores/:name/reconciliation/page', authorize('acknowledgements:write'), async (ctx) => {
+  routes.add(next, async (ctx) => {
     requireStore(ctx, ctx.params.name!);
     const { worker } = parse(PageQuery, { ...ctx.query });
     const page = await ledger.reconciliationPage(ctx.params.name!, worker);
@@ -80,7 +252,7 @@ export function addReconciliation(router: Router, { ledger, authorize }: Deps): 
     };
   });
 
-  router.post('/v1/stores/:name/reconciliation/page', authorize('acknowledgements:write'), async (ctx) => {
+  routes.add(report, async (ctx) => {
     requireStore(ctx, ctx.params.name!);
     const { run, generation, after, through, last, compared, own, unread, differences } = parse(
       Compared,

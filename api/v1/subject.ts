@@ -2,27 +2,43 @@ import { z } from 'zod';
 import { normalise, SUBJECT_KINDS } from '../../suppression/subject.ts';
 import type { Subject, SubjectKind } from '../../suppression/subject.ts';
 
+const Given = z
+  .strictObject({
+    email: z.string().optional(),
+    phone: z.string().optional(),
+    push_token: z.string().optional(),
+    person_id: z.string().optional(),
+  })
+  .meta({
+    title: 'Subject',
+    description:
+      'Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id of the person. Values are brought into a normal form and are in no answer, log or error.',
+    minProperties: 1,
+    maxProperties: 1,
+  });
+
 /** Exactly one identifier, brought into its normal form; the value is in no message. */
 export const createSubjectSchema = (defaultRegion: string | undefined) =>
-  z
-    .strictObject({
-      email: z.string().optional(),
-      phone: z.string().optional(),
-      push_token: z.string().optional(),
-      person_id: z.string().optional(),
-    })
-    .transform((given, context): Subject => {
-      const kinds = SUBJECT_KINDS.filter((kind) => given[kind] !== undefined);
-      const [kind] = kinds;
-      if (kinds.length !== 1 || kind === undefined) {
-        context.addIssue({ code: 'custom', message: `must have exactly one of ${SUBJECT_KINDS.join(', ')}` });
-        return z.NEVER;
-      }
-      const normal = normalise(kind, given[kind]!, defaultRegion);
-      if (normal.ok) return { kind, value: normal.value };
-      context.addIssue({ code: 'custom', message: normal.detail, path: [kind] });
+  Given.transform((given, context): Subject => {
+    const kinds = SUBJECT_KINDS.filter((kind) => given[kind] !== undefined);
+    const [kind] = kinds;
+    if (kinds.length !== 1 || kind === undefined) {
+      context.addIssue({ code: 'custom', message: `must have exactly one of ${SUBJECT_KINDS.join(', ')}` });
       return z.NEVER;
-    });
+    }
+    const normal = normalise(kind, given[kind]!, defaultRegion);
+    if (normal.ok) return { kind, value: normal.value };
+    context.addIssue({ code: 'custom', message: normal.detail, path: [kind] });
+    return z.NEVER;
+  });
+
+/** Whom an answer is about: never the identifier itself. */
+export const MaskedSubject = z
+  .object({
+    kind: z.enum(SUBJECT_KINDS),
+    masked: z.string().nullable().describe('`a••@e••.com`; null once the address was erased.'),
+  })
+  .meta({ title: 'MaskedSubject' });
 
 /** The same in one pass and without a schema, for a thousand items a call; undefined where it is not one. */
 export function readSubject(value: unknown, defaultRegion: string | undefined): Subject | undefined {

@@ -49,7 +49,7 @@ export async function serveStub(
     send: createSend(listening.url),
     port: listening.port,
     listening,
-    sendOps: createSend((ops ?? listening).url),
+    sendOps: ops === undefined ? createSend(listening.url) : createSend(ops.url, () => undefined),
     log,
     [Symbol.asyncDispose]: async () => {
       await Promise.all([listening.close(), ops?.close()]);

@@ -5,6 +5,7 @@ import Router from '@koa/router';
 import type { Command } from 'commander';
 import { describe, expect, test } from '@jest/globals';
 import { z } from 'zod';
+import { createRoutes } from '../../api/operation.ts';
 import { addHealth } from '../../api/ops/health.ts';
 import type { Deps } from '../../api/v1/deps.ts';
 import { VERSIONS } from '../../api/versions.ts';
@@ -152,11 +153,9 @@ describe('README.md', () => {
 
   test('has every call with the scope that it asks for', () => {
     const router = new Router();
-    const deps = {
-      authorize: (scope: string) => Object.assign(() => Promise.resolve(), { scope }),
-      closing: new AbortController().signal,
-    } as unknown as Deps;
-    for (const resources of Object.values(VERSIONS)) for (const add of resources) add(router, deps);
+    const authorize = (scope: string) => Object.assign(() => Promise.resolve(), { scope });
+    const served = createRoutes(router, authorize, []);
+    for (const resources of Object.values(VERSIONS)) for (const add of resources) add(served, {} as Deps);
     addHealth(router, {} as Parameters<typeof addHealth>[1]);
     const routes = router.stack.map(({ methods, path, stack }) => {
       const scope = stack.flatMap((one) => ('scope' in one ? [String(one.scope)] : []))[0] ?? 'none';

@@ -5,6 +5,7 @@ import { request } from 'undici';
 import type { Dispatcher } from 'undici';
 import { ERRORS } from '../../suppression/errors.ts';
 import type { ErrorCode } from '../../suppression/errors.ts';
+import { expectDocumented } from './documented.ts';
 
 export type Answer = {
   readonly status: number;
@@ -26,11 +27,13 @@ export type Send = (method: Dispatcher.HttpMethod, path: string, ask?: Ask) => P
 
 const REQUEST_ID = /^[0-9a-f-]{36}$/;
 
+/** `look` is for listeners that are not the API's. */
 export const createSend =
-  (url: string): Send =>
+  (url: string, look = expectDocumented): Send =>
   async (method, path, { key, body, headers = {}, signal } = {}) => {
     const isRaw = typeof body === 'string' || body instanceof Uint8Array;
-    const answer = await request(new URL(path, url), {
+    const to = new URL(path, url);
+    const answer = await request(to, {
       method,
       headers: {
         ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
@@ -40,13 +43,15 @@ export const createSend =
       body: body === undefined ? null : isRaw ? body : JSON.stringify(body),
       ...(signal === undefined ? {} : { signal }),
     });
-    return check({
+    const checked = check({
       status: answer.statusCode,
       headers: Object.fromEntries(
         Object.entries(answer.headers).map(([name, value]) => [name, [value].flat().join(', ')]),
       ),
       text: await answer.body.text(),
     });
+    look(method, to, checked);
+    return checked;
   };
 
 /** Sends bytes as they are, with `ends` also the end of them, and reads until the server ends the connection. */

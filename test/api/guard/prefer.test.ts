@@ -1,9 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
+import { renderFound } from '../../../api/v1/opt-outs.ts';
 import { AbideError } from '../../../suppression/errors.ts';
 import { eventually } from '../../harness/eventually.ts';
 import { problemOf } from '../../harness/http.ts';
 import { serveStub } from '../serving.ts';
-import { COMPLETE, ID, PENDING } from '../stub-ledger.ts';
+import { COMPLETE, FOUND, ID, PENDING } from '../stub-ledger.ts';
 
 const optOut = { subject: { email: 'ada@example.com' } };
 
@@ -63,7 +64,9 @@ describe('Prefer: wait', () => {
   });
 
   test('makes the propagation alone live, in replays too: the rest stays byte for byte', async () => {
-    const first = '{"object":"opt_out","note":"\\"propagation\\":{}","propagation":{"state":"pending"}}';
+    const { in_force: _, propagation, ...rest } = renderFound(FOUND);
+    const head = JSON.stringify({ ...rest, idempotency_key: '"propagation":{}' }).slice(0, -1);
+    const first = `${head},"propagation":${JSON.stringify(propagation)}}`;
     await using api = await serveStub({
       record: () =>
         Promise.resolve({ status: 201, body: first, replayed: true, optOutId: ID, decision: undefined }),
@@ -73,7 +76,7 @@ describe('Prefer: wait', () => {
     const waited = await api.send('POST', '/v1/opt-outs', { ...ask, headers: { Prefer: 'wait=1' } });
     expect(plain.text).toBe(first);
     expect(waited.text).toBe(
-      `{"object":"opt_out","note":"\\"propagation\\":{}","propagation":${JSON.stringify({
+      `${head},"propagation":${JSON.stringify({
         state: 'complete',
         required: 3,
         confirmed: 3,

@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { createItemSchema } from '../../../api/v1/checks.ts';
 import type { CheckItem } from '../../../ledger/ledger.ts';
 import { AbideError } from '../../../suppression/errors.ts';
 import { problemOf } from '../../harness/http.ts';
@@ -179,4 +181,35 @@ test('a ledger that cannot be asked answers nothing: no answer means do not send
     body: { items: [email('a@example.com')] },
   });
   expect(problemOf(answer)).toEqual([503, 'ledger-unavailable']);
+});
+
+test('an item is read exactly where the schema in the document takes it', async () => {
+  const Item = createItemSchema(undefined);
+  const text = fc.constantFrom('a@example.com', '+41791234567', 'no address', '', 'x'.repeat(300));
+  const any = fc.oneof(text, fc.constantFrom(null, 0, true, [], {}));
+  const subject = fc.oneof(
+    { weight: 4, arbitrary: fc.constantFrom({ email: 'a@example.com' }, { person_id: '17' }) },
+    fc.dictionary(fc.constantFrom('email', 'phone', 'push_token', 'person_id', 'other'), any, { maxKeys: 2 }),
+    any,
+  );
+  const item = fc.record(
+    {
+      ref: fc.oneof(text, any),
+      subject,
+      subjects: fc.oneof(
+        fc.array(subject, { maxLength: 3 }),
+        fc.constant(Array(21).fill({ person_id: '1' })),
+        any,
+      ),
+      channel: fc.oneof({ weight: 8, arbitrary: fc.constantFrom('email', 'sms', 'push') }, text),
+      topic: fc.oneof({ weight: 3, arbitrary: fc.constantFrom('newsletter', 'a.b') }, fc.constant('Ä'), any),
+      other: any,
+    },
+    { requiredKeys: ['channel'] },
+  );
+  const items = fc.sample(item, { numRuns: 1_000, seed: 7 });
+  const { json } = await check({ items });
+  const isRead = json.items.map(({ reason }: { reason: string | null }) => reason !== 'invalid_item');
+  expect(isRead).toEqual(items.map((one) => Item.safeParse(one).success));
+  expect(isRead).toContain(true);
 });

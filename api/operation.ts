@@ -1,0 +1,96 @@
+// A route and what the document says of it, in one step: whatever is served is described, and nothing else is.
+import type Router from '@koa/router';
+import type { RouterMiddleware } from '@koa/router';
+import { z } from 'zod';
+import { AbideError } from '../suppression/errors.ts';
+import type { ErrorCode, Fault } from '../suppression/errors.ts';
+import type { Authorize, KeyScope } from './guard/authorize.ts';
+import { toProblem } from './problem.ts';
+import type { Problem } from './problem.ts';
+
+export const TAGS = {
+  'Opt-outs': 'Recording what people refuse, and reading it back.',
+  Checks: 'May a message be sent? Whatever is not answered is not sent.',
+  Operations:
+    'How far every store is behind, what it keeps failing, and whether it still holds what it acknowledged.',
+  Workers:
+    'What a worker that carries decisions to one store asks and reports. Its key is bound to that store; clients need none of this.',
+} as const;
+
+/** An answer's header, or one that the request may have. */
+export type HeaderField = { readonly description: string; readonly schema: z.ZodType };
+
+export type DocumentedAnswer = {
+  readonly description: string;
+  readonly schema: z.ZodType;
+  /** JSON where it is absent. */
+  readonly type?: 'text/event-stream';
+  readonly headers?: Readonly<Record<string, HeaderField>>;
+};
+
+/** One call and its answer, replayed against the server by a test. What is `{…}` in the path is in `path`. */
+export type Example = {
+  readonly summary: string;
+  readonly path?: Readonly<Record<string, string>>;
+  readonly query?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: unknown;
+  readonly status: number;
+  /** Undefined: the answer goes on for as long as somebody listens. */
+  readonly answer?: unknown;
+};
+
+export type Operation = {
+  readonly method: 'get' | 'post';
+  /** As the router has it: `/v1/opt-outs/:id`. */
+  readonly path: `/${string}`;
+  readonly id: string;
+  readonly tag: keyof typeof TAGS;
+  readonly summary: string;
+  readonly description: string;
+  /** One of these is needed. */
+  readonly scopes: readonly [KeyScope, ...KeyScope[]];
+  /** What stands for each `:name` of the path. */
+  readonly params?: Readonly<Record<string, z.ZodType>>;
+  readonly query?: z.ZodObject;
+  readonly headers?: Readonly<Record<string, HeaderField>>;
+  readonly body?: z.ZodType;
+  readonly answers: Readonly<Record<number, DocumentedAnswer>>;
+  /** Beside those that every call may be answered with. */
+  readonly problems?: readonly ErrorCode[];
+  readonly examples: Readonly<Record<string, Example>>;
+};
+
+export type Routes = {
+  /** Lets in whom the operation's scopes let in, then handles. */
+  add(operation: Operation, handler: RouterMiddleware): void;
+};
+
+/** Serves what is added, and keeps what is said of it in `operations`. */
+export const createRoutes = (router: Router, authorize: Authorize, operations: Operation[]): Routes => ({
+  add: (operation, handler) => {
+    operations.push(operation);
+    router[operation.method](operation.path, authorize(...operation.scopes), handler);
+  },
+});
+
+/** An instant as every answer has it: in UTC, with milliseconds. */
+export const Instant = z
+  .string()
+  .regex(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/)
+  .meta({ title: 'Instant', format: 'date-time', description: 'RFC 3339, in UTC, with milliseconds.' });
+
+/** An id as every answer has it. */
+export const Id = z.uuid().meta({ title: 'Id', description: 'UUIDv7.' });
+
+/** A store's name in a path. */
+export const StoreName = z.string().max(63).describe('As in `abide.yaml`.');
+
+export const exampleProblem = (
+  code: ErrorCode,
+  { detail, errors }: { detail?: string; errors?: readonly Fault[] } = {},
+): Problem =>
+  toProblem(
+    new AbideError(code, detail, errors === undefined ? {} : { errors }),
+    '0c7a9a2e-9d8b-4f0e-8d43-2f1d2a3b4c5d',
+  );

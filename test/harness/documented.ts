@@ -1,0 +1,35 @@
+// Whatever a test is about: an answer of the API is one that its document has, with the members that stand there and no
+// other. So neither a handler nor what is written of it changes alone.
+import { expect } from '@jest/globals';
+import { toOpenApi } from '../../api/public/openapi.ts';
+import { operationsOf } from '../../api/versions.ts';
+
+const operations = operationsOf('v1');
+const { paths } = toOpenApi(operations);
+const known = operations.map((operation) => ({
+  operation,
+  method: operation.method.toUpperCase(),
+  form: new RegExp(`^${operation.path.replaceAll(/:\w+/g, '[^/]+')}$`),
+  statuses: Object.keys(paths[operation.path.replaceAll(/:(\w+)/g, '{$1}')]![operation.method]!.responses),
+}));
+
+type Looked = {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | undefined>>;
+  readonly text: string;
+  readonly json: unknown;
+};
+
+/** An answer to something that the document does not have (a probe, another method, another version) is not looked at. */
+export function expectDocumented(method: string, url: URL, { status, headers, text, json }: Looked): void {
+  const found = known.find((one) => one.method === method && one.form.test(url.pathname));
+  if (found === undefined) return;
+  expect(found.statuses).toContain(String(status));
+  const answer = found.operation.answers[status];
+  const type = headers['content-type'] ?? '';
+  if (answer === undefined || type.startsWith('application/problem+json')) return;
+  expect(type.startsWith(answer.type ?? 'application/json')).toBe(true);
+  // Reading drops what the schema does not have.
+  if (json !== undefined) expect(json).toEqual(answer.schema.parse(json));
+  else expect(answer.schema.safeParse(text).success).toBe(true);
+}
