@@ -98,6 +98,9 @@ function outermost(log: ApiLog, metrics: Metrics) {
     const requestId = randomUUID();
     ctx.state.requestId = requestId;
     ctx.set('X-Request-Id', requestId);
+    // What is answered is of the moment, and for nobody but who asked; nothing of it is ever a script.
+    ctx.set('Cache-Control', 'no-store');
+    ctx.set('X-Content-Type-Options', 'nosniff');
     try {
       if (ctx.req.headers.host === undefined && ctx.req.httpVersion !== '1.0')
         throw new AbideError('invalid-request', 'HTTP/1.1 needs a Host header.');

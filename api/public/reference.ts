@@ -14,7 +14,6 @@ export function addReference(router: Router, operations: readonly Operation[]): 
   };
 
   router.get('/openapi.json', (ctx) => {
-    ctx.set('X-Content-Type-Options', 'nosniff');
     // For tools that run in a page of another origin: there is no credential that it could borrow.
     ctx.set('Access-Control-Allow-Origin', '*');
     ctx.type = 'application/json';
@@ -24,7 +23,6 @@ export function addReference(router: Router, operations: readonly Operation[]): 
   router.get('/docs', (ctx) => {
     ctx.set({
       'Content-Security-Policy': REFERENCE_POLICY,
-      'X-Content-Type-Options': 'nosniff',
       'Referrer-Policy': 'no-referrer',
       'Cross-Origin-Opener-Policy': 'same-origin',
     });

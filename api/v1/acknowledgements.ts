@@ -451,7 +451,6 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
     const key = TRANSPORT_KEY_ID.test(text) ? await ledger.transportKey(id) : undefined;
     if (key === undefined)
       throw new AbideError('not-found', 'There is no such transport key, or it is destroyed.');
-    ctx.set('Cache-Control', 'no-store');
     ctx.body = { id, key: key.toString('base64url') };
   });
 }

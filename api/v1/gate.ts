@@ -88,7 +88,6 @@ export function addGate(routes: Routes, { ledger }: Deps): void {
     const judged = await ledger.gate(ctx.params.name!, query.max_age_seconds);
     if (judged === undefined) throw new AbideError('not-found', 'The store is not registered.');
     // An answer that somebody kept on the way would let through what is held by now.
-    ctx.set('Cache-Control', 'no-store');
     ctx.body = render(judged);
   });
 }

@@ -168,7 +168,6 @@ export function addPropagationLagEvents(routes: Routes, { ledger, log, closing }
     });
     if (gone.aborted) stream.end();
     ctx.set('Content-Type', 'text/event-stream; charset=utf-8');
-    ctx.set('Cache-Control', 'no-store');
     // A proxy that gathers (nginx) would tell of a late store when it is not any more.
     ctx.set('X-Accel-Buffering', 'no');
     ctx.body = stream;

@@ -97,6 +97,7 @@ export function parseAnswers(text: string): Answer[] {
 function check(answer: Omit<Answer, 'json'>): Answer {
   const { status, headers, text } = answer;
   expect(headers['x-request-id']).toMatch(REQUEST_ID);
+  expect([headers['cache-control'], headers['x-content-type-options']]).toEqual(['no-store', 'nosniff']);
   const isJson = /^application\/(?:problem\+)?json\b/.test(headers['content-type'] ?? '');
   const json: unknown = isJson && text !== '' ? JSON.parse(text) : undefined;
   // A lag that a pager asked to fail on is an answer of its own kind.
