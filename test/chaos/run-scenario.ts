@@ -106,9 +106,20 @@ export async function gatherEvidence(
   }
 }
 
+/** Between finding a free port and listening there, anybody's outgoing connection may take it. */
+async function start(): Promise<System> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await startSystem({ canarySeconds: CANARY_SECONDS });
+    } catch (error) {
+      if (tries === 3 || !String(error).includes('EADDRINUSE')) throw error;
+    }
+  }
+}
+
 export async function runScenario(scenario: Scenario, signal: AbortSignal): Promise<RunResult> {
   await using stack = new AsyncDisposableStack();
-  const system = stack.use(await startSystem({ canarySeconds: CANARY_SECONDS }));
+  const system = stack.use(await start());
   const apiLine = stack.use(
     await startTcpProxy({ host: '127.0.0.1', port: Number(new URL(system.abide.url).port) }),
   );
