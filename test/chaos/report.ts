@@ -57,7 +57,8 @@ export function tableOf(runs: readonly RunResult[]): string {
   };
   const sum = (of: (run: RunResult) => number): string =>
     runs.reduce((total, run) => total + of(run), 0).toLocaleString('en-US');
-  const faults = (run: RunResult): number => run.scenario.steps.filter(({ kind }) => kind === 'fault').length;
+  const faults = ({ scenario }: RunResult): number =>
+    scenario.steps.filter((step) => step.kind === 'fault' && step.fault.kind !== 'back_up').length;
   const cells: [string, string][] = [
     ['runs', String(runs.length)],
     ['faults', sum(faults)],
