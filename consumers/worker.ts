@@ -60,6 +60,12 @@ const REPORT_MS_MAX = 10_000;
 const PARKED_AFTER = 5;
 /** A store that asks to be left alone for longer is looked at again by then, and left alone again. */
 const PAUSE_MS_MAX = 60_000;
+/**
+ * The stream may be a moment ahead of the ledger: it carries a commit as soon as that is on disk, and other sessions see it
+ * only after that. So often is a report said again that the ledger knows nothing of, the first time after so long.
+ */
+const UNSEEN_MAX = 6;
+const UNSEEN_MS = 10;
 /** What was in hand lately: when the ledger lists it again, the stream did not lose it. */
 const REMEMBERED = 50_000;
 /** After two failures a batch is halved, so that one item that the store chokes on holds up nobody else. */
@@ -94,6 +100,8 @@ type Carried = {
   generation: number;
   /** Times that the store was asked and answered, or failed on this one alone; a mere outage does not count. */
   attempts: number;
+  /** Times that the ledger knew nothing of it yet. */
+  unseen: number;
   /** Times that a call with this one in it threw. */
   throws: number;
   /** What failed together is halved until the one that the store chokes on is alone; undefined: goes with anybody. */
@@ -185,6 +193,7 @@ export function startWorker({
       carriedBy,
       attempts,
       generation: 0,
+      unseen: 0,
       throws: 0,
       piece: undefined,
       consumedAt: new Date().toISOString(),
@@ -829,8 +838,17 @@ export function startWorker({
 
   function accepted(batch: readonly Report[], rejected: readonly { seq: number; code: string }[]): void {
     const codes = new Map(rejected.map(({ seq, code }) => [seq, code]));
-    for (const { carried, acknowledgement } of batch) {
+    for (const one of batch) {
+      const { carried, acknowledgement } = one;
       const code = codes.get(carried.decision.seq);
+      if (code === 'unknown_seq' && carried.unseen < UNSEEN_MAX && !finished) {
+        carried.unseen += 1;
+        later(UNSEEN_MS * 2 ** carried.unseen, () => {
+          reports.push(one);
+          reporting.wake();
+        });
+        continue;
+      }
       if (code !== undefined) {
         if (code === 'old_generation') feeding.wake();
         else {

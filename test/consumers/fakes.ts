@@ -74,6 +74,8 @@ export class FakeLedger implements LedgerAccess {
   readonly #bySeq = new Map<number, OutstandingDecision>();
   /** Sequence numbers of which it does not believe that they are held. */
   readonly disbelieved = new Set<number>();
+  /** How many more reports come before it sees the decision, as its database may for a moment. */
+  readonly unseen = new Map<number, number>();
   readonly reports: AcknowledgementReport[] = [];
   readonly settled = new Map<number, Acknowledgement>();
   readonly parked = new Map<number, Acknowledgement>();
@@ -112,8 +114,14 @@ export class FakeLedger implements LedgerAccess {
       const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));
       return { accepted: 0, duplicate: 0, rejected };
     }
-    const rejected: { seq: number; code: 'not_verifiable' }[] = [];
+    const rejected: { seq: number; code: 'not_verifiable' | 'unknown_seq' }[] = [];
     for (const one of acknowledgements) {
+      const unseen = this.unseen.get(one.seq) ?? 0;
+      if (unseen > 0) {
+        this.unseen.set(one.seq, unseen - 1);
+        rejected.push({ seq: one.seq, code: 'unknown_seq' });
+        continue;
+      }
       if (one.outcome === 'verified' && this.disbelieved.has(one.seq))
         rejected.push({ seq: one.seq, code: 'not_verifiable' });
       else if (one.outcome === 'verified' || one.outcome === 'applied') this.#settle(one);

@@ -104,6 +104,15 @@ test('a store that says yes and holds nothing is never verified, and ends in qua
   expect(t.ledger.settled.size).toBe(0);
 });
 
+test('what the stream brings before the ledger sees it is reported again at once, and carried once', async () => {
+  await using t = carry();
+  const ada = decided('ada');
+  t.ledger.unseen.set(ada.seq, 2);
+  await t.commit(ada);
+  expect(t.ledger.settled.get(ada.seq)).toMatchObject({ carriedBy: 'stream', attempts: 1 });
+  expect(t.ledger.acknowledgements).toHaveLength(3);
+});
+
 test('what the ledger does not believe counts as a failure, and ends in quarantine as well', async () => {
   await using t = carry();
   const ada = decided('ada');
