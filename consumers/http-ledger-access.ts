@@ -182,15 +182,8 @@ export function createHttpLedgerAccess({
       const { run, generation, after, through, last, decisions, pause_ms: pauseMs } = page;
       return {
         ...{ run, generation, after, through, isLast: last, pauseMs },
-        // What this worker cannot read it cannot compare either; it is outstanding nowhere, so nothing is claimed of it.
-        decisions: decisions.flatMap((row) => {
-          try {
-            return [toDecision(row)];
-          } catch (error) {
-            if (!(error instanceof UnreadableRow)) throw error;
-            return [];
-          }
-        }),
+        // Of a page with a row that this worker cannot read nothing is claimed: the pass stands until one can.
+        decisions: decisions.map(toDecision),
       };
     },
     compared: async ({ run, generation, after, through, isLast }, comparison, signal) => {

@@ -2,6 +2,7 @@ import type {
   AcknowledgementAnswer,
   AcknowledgementReport,
   Comparison,
+  ReconciliationPage,
 } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 
@@ -21,18 +22,6 @@ export type OutstandingPage = {
   readonly next: string | undefined;
   /** The store is paused or retired: what the stream brings is not carried either. */
   readonly paused?: true | undefined;
-};
-
-/** What the store has acknowledged of the next subjects, to be read back again. */
-export type ReconciliationPage = {
-  readonly run: number;
-  readonly generation: number;
-  readonly after: string;
-  readonly through: string;
-  readonly isLast: boolean;
-  readonly decisions: readonly Decision[];
-  /** How long to rest after it. */
-  readonly pauseMs: number;
 };
 
 /**

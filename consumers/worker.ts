@@ -803,21 +803,21 @@ export function startWorker({
               countWhile(reports, (one) => one.generation === of),
             ),
           );
+      const told = isSign && observed?.generation === of ? observed : undefined;
       try {
         const answer = await ledger.acknowledge(
           {
             generation: of,
             worker: { id, incarnation, lastError, source: source.report() },
-            ...(isSign && observed !== undefined && observed.generation === of
-              ? { observed: observed.store }
-              : {}),
+            observed: told?.store,
             acknowledgements: batch.map(({ acknowledgement }) => acknowledgement),
           },
           AbortSignal.timeout(REPORT_MS_MAX),
         );
         if (isSign) {
           signDueAt = performance.now() + SIGN_OF_LIFE_MS;
-          observed = undefined;
+          // What was seen meanwhile is for the next one.
+          if (observed === told) observed = undefined;
         }
         accepted(batch, answer.rejected);
       } catch (error) {
@@ -842,11 +842,11 @@ export function startWorker({
       const { carried, acknowledgement } = one;
       const code = codes.get(carried.decision.seq);
       if (code === 'unknown_seq' && carried.unseen < UNSEEN_MAX && !finished) {
-        carried.unseen += 1;
         later(UNSEEN_MS * 2 ** carried.unseen, () => {
           reports.push(one);
           reporting.wake();
         });
+        carried.unseen += 1;
         continue;
       }
       if (code !== undefined) {
@@ -880,19 +880,22 @@ export function startWorker({
     while (!stopping.signal.aborted) {
       await delay(OBSERVE_MS, undefined, { signal: stopping.signal }).catch(() => undefined);
       if (generation === undefined || paused || storeFailures > 0 || stopping.signal.aborted) continue;
-      // A store that is away says nothing of what it is; that it is away the others report.
-      await observe(generation).catch(() => undefined);
+      await observe(generation);
     }
   }
 
   async function observe(of: number): Promise<void> {
-    const open = await openStore();
-    // A store that does not tell us (a role that may not ask, say) still has the canary.
-    const incarnation = await call(async (signal) => open.incarnation?.(signal)).catch(() => undefined);
-    const canary = await lookAtCanary(open);
-    // What was lost stays said until it was told: the next canary would cover it up.
-    const lost = observed?.generation === of && observed.store.canary === 'lost';
-    observed = { generation: of, store: { incarnation, canary: lost ? 'lost' : canary } };
+    try {
+      const open = await openStore();
+      // A store that does not tell us (a role that may not ask, say) still has the canary.
+      const incarnation = await call(async (signal) => open.incarnation?.(signal)).catch(() => undefined);
+      const canary = await lookAtCanary(open);
+      // What was lost stays said until it was told: the next canary would cover it up.
+      const lost = observed?.generation === of && observed.store.canary === 'lost';
+      observed = { generation: of, store: { incarnation, canary: lost ? 'lost' : canary } };
+    } catch {
+      // A store or a ledger that is away says nothing of what the store is; that it is away others report.
+    }
   }
 
   /** Asked of the ledger before the store is read: what comes in between can only be newer. */

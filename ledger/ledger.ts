@@ -3,6 +3,7 @@ import type {
   AcknowledgementAnswer,
   AcknowledgementReport,
   Comparison,
+  ReconciliationPage,
   SourceReport,
 } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant, SubjectState } from '../suppression/decision.ts';
@@ -166,19 +167,6 @@ export type OutstandingPage = {
   readonly next: string | undefined;
   /** The store is paused or retired: whoever learns of decisions elsewhere carries none of them either. */
   readonly paused?: true;
-};
-
-/** What a store's worker reads back again: what the store has acknowledged of the next subjects. */
-export type ReconciliationPage = {
-  readonly run: number;
-  readonly generation: number;
-  /** The subjects after this one, through that one; the page is taken once. */
-  readonly after: string;
-  readonly through: string;
-  readonly isLast: boolean;
-  readonly decisions: readonly Decision[];
-  /** How long to rest before the next page: nobody waits for this pass. */
-  readonly pauseMs: number;
 };
 
 /** One pass over a store, and how many subjects it found how. */

@@ -8,11 +8,11 @@ import { audit } from './audit.ts';
 import { FOLLOWED_TO } from './acknowledge.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
-import type { Caller, Reconciliation, ReconciliationPage } from './ledger.ts';
+import type { Caller, Reconciliation } from './ledger.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
 import type { RegisteredStore } from './stores.ts';
-import type { Comparison } from '../suppression/acknowledgement.ts';
+import type { Comparison, ReconciliationPage } from '../suppression/acknowledgement.ts';
 
 const PAGE = 500;
 /** Between two pages that nobody waits for: at most 500 subjects a second beside the live decisions. */

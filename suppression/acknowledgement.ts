@@ -137,6 +137,19 @@ export type Difference = {
   readonly heldVersion: number | undefined;
 };
 
+/** What a store's worker reads back again: what the store has acknowledged of the next subjects. */
+export type ReconciliationPage = {
+  readonly run: number;
+  readonly generation: number;
+  /** The subjects after this one, through that one; the page is taken once. */
+  readonly after: string;
+  readonly through: string;
+  readonly isLast: boolean;
+  readonly decisions: readonly Decision[];
+  /** How long to rest before the next page: 0 where somebody waits for this pass. */
+  readonly pauseMs: number;
+};
+
 /** What reading one page of a store's subjects back again showed. */
 export type Comparison = {
   readonly compared: number;

@@ -130,10 +130,8 @@ export class FakeLedger implements LedgerAccess {
     return { accepted: acknowledgements.length - rejected.length, duplicate: 0, rejected };
   }
 
+  canary: () => Promise<Decision | undefined> = () => Promise.resolve(undefined);
   /** It never asks for anything to be compared: that is told with the real ledger. */
-  canary(): Promise<undefined> {
-    return Promise.resolve(undefined);
-  }
   reconciliationPage(): Promise<undefined> {
     return Promise.resolve(undefined);
   }

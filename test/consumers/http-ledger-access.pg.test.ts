@@ -1,4 +1,5 @@
 import { expect, test } from '@jest/globals';
+import { UnreadableRow } from '../../stream/decision-row.ts';
 import { createHttpLedgerAccess } from '../../consumers/http-ledger-access.ts';
 import type { LedgerAccess } from '../../consumers/ledger-access.ts';
 import type { Ledger } from '../../ledger/ledger.ts';
@@ -137,6 +138,28 @@ test.each([
   }
   // A body that is not read keeps its connection, and every call would need another. (Two: the first may still be busy.)
   expect(t.line.connections).toBeLessThanOrEqual(2);
+});
+
+test('a page to compare with a row that this worker cannot read is none: nothing is claimed of it', async () => {
+  const decision = {
+    ...{ seq: 1, optOutId: undefined, subjectId: '01a21107-f430-70b1-a43b-3e14ea64dc11', version: 1 },
+    ...{ kind: 'fax' as never, suppressed: {}, granted: {}, sealed: undefined, transportKeyId: undefined },
+    ...{ effectiveAt: '2026-11-24T09:00:00.000Z', recordedAt: '2026-11-24T09:00:00.000Z' },
+    traceparent: undefined,
+  };
+  const nobody = '00000000-0000-0000-0000-000000000000';
+  const page = {
+    run: 1,
+    generation: 1,
+    after: nobody,
+    through: decision.subjectId,
+    isLast: true,
+    pauseMs: 0,
+  };
+  await using t = await apart({
+    reconciliationPage: () => Promise.resolve({ ...page, decisions: [decision] }),
+  });
+  await expect(t.crm.reconciliationPage(signal)).rejects.toBeInstanceOf(UnreadableRow);
 });
 
 test('a store that the ledger does not know is not found', async () => {

@@ -371,6 +371,46 @@ test('what was read back of a generation that is over settles nothing and is car
   expect(generations.map(({ generation }) => generation)).toEqual([1, 2]);
 });
 
+/** A canary that the store holds and that the worker has looked at, and its next version. */
+async function withCanary(t: Carrying): Promise<readonly [Decision, Decision]> {
+  const canary = decided('canary');
+  await t.commit(canary);
+  t.ledger.canary = () => Promise.resolve(canary);
+  await eventually(() => expect(t.ledger.reports.map(({ observed }) => observed?.canary)).toContain('held'));
+  return [canary, decided('canary', { subjectId: canary.subjectId, version: 2 })];
+}
+
+test('a ledger that cannot say which canary it was is no failure of the store', async () => {
+  await using t = carry();
+  const [, next] = await withCanary(t);
+  t.ledger.canary = () => Promise.reject(new AbideError('ledger-unavailable'));
+  await t.commit(next);
+  expect(t.ledger.settled.get(next.seq)).toMatchObject({ outcome: 'verified', attempts: 1 });
+  expect(t.logged).toEqual([]);
+});
+
+test('a canary that is lost while a sign of life is under way is told with the next one', async () => {
+  const ledger = new FakeLedger();
+  await using t = carry({ ledger });
+  const [, next] = await withCanary(t);
+  const { promise: answer, resolve } = Promise.withResolvers<undefined>();
+  const acknowledge = ledger.acknowledge.bind(ledger);
+  let held = false;
+  ledger.acknowledge = async (report) => {
+    if (report.observed !== undefined && !held) {
+      held = true;
+      await answer;
+    }
+    return await acknowledge(report);
+  };
+  await eventually(() => expect(held).toBe(true));
+  t.store.held.clear();
+  void t.commit(next);
+  await eventually(() => expect(t.store.versionsOf('canary')).toEqual([1, 2]));
+  resolve(undefined);
+  await eventually(() => expect(ledger.reports.map(({ observed }) => observed?.canary)).toContain('lost'));
+});
+
 // ---- stream and ledger ------------------------------------------------------------------------------------------------
 
 describe('with a clock of its own', () => {
