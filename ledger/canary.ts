@@ -3,7 +3,6 @@
 // it acknowledged has forgotten more than that. HTTP reaches none of this.
 import { randomUUIDv7 } from 'node:crypto';
 import type { Decision } from '../suppression/decision.ts';
-import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { Address, NORMAL_FORM } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
@@ -12,7 +11,7 @@ import type { Client, Pool, Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
-import { decideAgain } from './reissue.ts';
+import { decideAgain, insertDecision, suppressedFrom } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
 
 export type Canaries = {
@@ -86,45 +85,26 @@ async function makeSubject(
   { id, kind, matchKey, address }: { id: string; kind: SubjectKind; matchKey: Buffer; address: string },
   scopes: readonly string[],
 ): Promise<void> {
-  const decision = randomUUIDv7();
   const { rows } = await client.query<{ now: string; xid: string }>(
     'select clock_timestamp() as now, pg_current_xact_id()::text as xid',
   );
   const { now } = rows[0]!;
-  const since = `${now.slice(0, 23)}Z`;
-  await client.query(
-    `insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at,
-                            recorded_at, sealed, transport_key_id)
-     values ($1, 'reissue', null, $2, $3, 1, $4, '{}', $5, $5, $6, $7)`,
-    [
-      decision,
-      id,
-      kind,
-      JSON.stringify(Object.fromEntries(scopes.map((scope) => [scope, since]))),
-      now,
-      seal(address, transport, [id, kind]),
-      transport.id,
-    ],
-  );
+  const decision = randomUUIDv7();
+  const state = suppressedFrom(now, scopes, decision);
+  const subject = [id, kind] as const;
+  await insertDecision(client, transport, {
+    id: decision,
+    subject,
+    version: 1,
+    state,
+    granted: {},
+    now,
+    address,
+  });
   await client.query(
     `insert into subjects (id, kind, pepper_id, match_key, normal_form, version, state, granted, sealed, updated_at)
      values ($1, $2, $3, $4, ${NORMAL_FORM}, 1, $5, '{}', $6, $7)`,
-    [
-      id,
-      kind,
-      ring.pepperId,
-      matchKey,
-      JSON.stringify(
-        Object.fromEntries(
-          scopes.map((scope) => [
-            scope,
-            { first_effective_at: since, last_effective_at: since, opt_out_id: decision },
-          ]),
-        ),
-      ),
-      ring.seal(address, [id, kind]),
-      now,
-    ],
+    [id, kind, ring.pepperId, matchKey, JSON.stringify(state), ring.seal(address, subject), now],
   );
 }
 

@@ -83,7 +83,7 @@ export const LAG_OF_STORE = `
     select count(*) filter (where e.kind <> 'absent') as count,
            count(*) filter (where e.kind = 'quarantine') as quarantined,
            count(*) filter (where e.kind = 'absent') as absent,
-           count(*) filter (where e.code like 'DRIFT\\_%') as drift,
+           count(*) filter (where e.kind = 'redrive') as drift,
            min(e.speaks_from) filter (where e.kind <> 'absent') as speaks_from,
            min(d.recorded_at) filter (where e.kind <> 'absent') as oldest
     from exceptions e

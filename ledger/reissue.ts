@@ -46,39 +46,16 @@ export async function decideAgain(
   if (subject === undefined || (above !== undefined && subject.version > above)) return undefined;
   const version = (above ?? subject.version) + 1;
   const id = randomUUIDv7();
-  const since = toMilliseconds(subject.now);
-  const state = {
-    ...subject.state,
-    ...Object.fromEntries(
-      suppress.map((scope) => [
-        scope,
-        { first_effective_at: since, last_effective_at: since, opt_out_id: id },
-      ]),
-    ),
-  };
-  const suppressed = Object.fromEntries(
-    Object.entries(state).map(([scope, held]) => [scope, held.first_effective_at]),
-  );
-  const sealed =
-    subject.sealed === null
-      ? null
-      : seal(ring.unseal(subject.sealed, [subjectId, subject.kind]), transport, [subjectId, subject.kind]);
-  await client.query(
-    `insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at,
-                            recorded_at, sealed, transport_key_id)
-     values ($1, 'reissue', null, $2, $3, $4, $5, $6, $7, $7, $8, $9)`,
-    [
-      id,
-      subjectId,
-      subject.kind,
-      version,
-      JSON.stringify(suppressed),
-      JSON.stringify(subject.granted),
-      subject.now,
-      sealed,
-      transport.id,
-    ],
-  );
+  const state = { ...subject.state, ...suppressedFrom(subject.now, suppress, id) };
+  await insertDecision(client, transport, {
+    id,
+    subject: [subjectId, subject.kind],
+    version,
+    state,
+    granted: subject.granted,
+    now: subject.now,
+    address: subject.sealed === null ? undefined : ring.unseal(subject.sealed, [subjectId, subject.kind]),
+  });
   await client.query('update subjects set version = $2, state = $3, updated_at = $4 where id = $1', [
     subjectId,
     version,
@@ -86,4 +63,57 @@ export async function decideAgain(
     subject.now,
   ]);
   return version;
+}
+
+/** Scopes suppressed from now on, with no opt-out of anybody's behind them: `id` is the decision's own. */
+export const suppressedFrom = (
+  now: string,
+  scopes: readonly string[],
+  id: string,
+): SubjectState['suppressed'] => {
+  const since = toMilliseconds(now);
+  const suppressed = { first_effective_at: since, last_effective_at: since, opt_out_id: id };
+  return Object.fromEntries(scopes.map((scope) => [scope, suppressed]));
+};
+
+/** A decision that no opt-out caused; its transaction has drawn its id before (fence.ts). `address` undefined: erased. */
+export async function insertDecision(
+  client: Client,
+  transport: SealingKey,
+  {
+    id,
+    subject,
+    version,
+    state,
+    granted,
+    now,
+    address,
+  }: {
+    readonly id: string;
+    readonly subject: readonly [id: string, kind: string];
+    readonly version: number;
+    readonly state: SubjectState['suppressed'];
+    readonly granted: SubjectState['granted'];
+    readonly now: string;
+    readonly address: string | undefined;
+  },
+): Promise<void> {
+  const suppressed = Object.fromEntries(
+    Object.entries(state).map(([scope, held]) => [scope, held.first_effective_at]),
+  );
+  await client.query(
+    `insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at,
+                            recorded_at, sealed, transport_key_id)
+     values ($1, 'reissue', null, $2, $3, $4, $5, $6, $7, $7, $8, $9)`,
+    [
+      id,
+      ...subject,
+      version,
+      JSON.stringify(suppressed),
+      JSON.stringify(granted),
+      now,
+      address === undefined ? null : seal(address, transport, subject),
+      transport.id,
+    ],
+  );
 }
