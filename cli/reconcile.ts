@@ -1,25 +1,13 @@
 // Does a store still hold what it acknowledged? Asked through the API; the store's worker reads everything back again.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
+import type { ReconciliationPass } from '../api/v1/reconciliation.ts';
 import type { LagReport } from '../ledger/ledger.ts';
 import { createApiClient, expectOk, withApi } from './api-client.ts';
 import type { ApiClient } from './api-client.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { endProgress, EXIT, print, printJson, printProgress } from './output.ts';
-
-type Pass = {
-  readonly id: number;
-  readonly started_at: string;
-  readonly finished_at: string | null;
-  readonly through: number;
-  readonly compared: number;
-  readonly missing: number;
-  readonly older: number;
-  readonly resurrected: number;
-  readonly ahead: number;
-  readonly own: number;
-};
 
 type Options = Installation & {
   readonly url?: string;
@@ -36,9 +24,10 @@ const LOOK_MS = 250;
 const CHECKED_MAX = 1_000;
 const AT_ONCE = 16;
 
-const differences = (pass: Pass): number => pass.missing + pass.older + pass.resurrected + pass.ahead;
+const differences = (pass: ReconciliationPass): number =>
+  pass.missing + pass.older + pass.resurrected + pass.ahead;
 
-function printPass(pass: Pass): void {
+function printPass(pass: ReconciliationPass): void {
   print(`${pass.compared} subjects read back again, ${differences(pass)} differ`);
   const found = [
     [pass.missing, 'not held at all'],
@@ -81,7 +70,9 @@ waits until that is held again; interrupted, the pass goes on.`,
         return;
       }
       const pass = await untilFinished(id, async () => {
-        const { passes } = expectOk<{ passes: Pass[] }>(await api.call('GET', `${path}?limit=10`));
+        const { passes } = expectOk<{ passes: ReconciliationPass[] }>(
+          await api.call('GET', `${path}?limit=10`),
+        );
         return passes;
       });
       const held =
@@ -98,7 +89,10 @@ waits until that is held again; interrupted, the pass goes on.`,
     });
 }
 
-async function untilFinished(id: number, look: () => Promise<readonly Pass[]>): Promise<Pass> {
+async function untilFinished(
+  id: number,
+  look: () => Promise<readonly ReconciliationPass[]>,
+): Promise<ReconciliationPass> {
   for (;;) {
     const passes = await look();
     const pass = passes.find((one) => one.id === id);

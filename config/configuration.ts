@@ -89,14 +89,7 @@ export type Configuration = {
   readonly canary:
     { readonly everySeconds: number; readonly addresses: Readonly<Record<SubjectKind, string>> } | undefined;
   /** Whose access tokens are taken beside API keys. */
-  readonly oauth: readonly {
-    readonly name: string;
-    readonly issuer: string;
-    readonly audience: string;
-    readonly jwks: string;
-    readonly algorithms: readonly (typeof TOKEN_ALGORITHMS)[number][];
-    readonly scopes: Readonly<Record<string, readonly string[]>> | undefined;
-  }[];
+  readonly oauth: readonly TokenIssuer[];
   readonly stores: readonly StoreConfiguration[];
 };
 
@@ -160,6 +153,17 @@ const Canary = z.strictObject({
 
 /** Asymmetric ones only: with a shared secret whoever can check a token could make one. */
 const TOKEN_ALGORITHMS = ['ES256', 'ES384', 'EdDSA', 'PS256', 'RS256'] as const;
+
+export type TokenIssuer = {
+  /** In the names of its clients, `name:client_id`, so that no token passes for an API key's client. */
+  readonly name: string;
+  readonly issuer: string;
+  readonly audience: string;
+  readonly jwks: string;
+  readonly algorithms: readonly (typeof TOKEN_ALGORITHMS)[number][];
+  /** The token's scope → ours; undefined: they have our names. */
+  readonly scopes: Readonly<Record<string, readonly string[]>> | undefined;
+};
 
 const isSecure = (url: string): boolean =>
   /^https:/.test(url) || /^http:\/\/(?:127\.0\.0\.1|localhost|\[::1\])[:/]/.test(url);

@@ -2,21 +2,10 @@
 // audience, algorithms) is never read from the token.
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
 import type { JWTPayload } from 'jose';
+import type { TokenIssuer } from '../../config/configuration.ts';
 import { KEY_SCOPES } from '../../ledger/api-keys.ts';
 import type { ApiKey } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
-
-export type TokenIssuer = {
-  /** In the names of its clients, `name:client_id`, so that no token passes for an API key's client. */
-  readonly name: string;
-  readonly issuer: string;
-  readonly audience: string;
-  readonly jwks: string;
-  /** Asymmetric ones only: the configuration takes no other. */
-  readonly algorithms: readonly string[];
-  /** The token's scope → ours; undefined: they have our names. */
-  readonly scopes: Readonly<Record<string, readonly string[]>> | undefined;
-};
 
 const CLOCK_SKEW_SECONDS = 30;
 const JWKS_MS_MAX = 5_000;

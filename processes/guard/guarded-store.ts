@@ -47,6 +47,22 @@ export type GuardState = {
   readonly unreadable: number;
 };
 
+/** The states of a table's columns; `counted` is a row with `column_0` and so on, and `unreadable`. */
+export const statesOf = (
+  table: GuardedTable,
+  state: GuardState['state'],
+  counted: Readonly<Record<string, number>>,
+): GuardState[] =>
+  columnsOf(table).map(({ channel, column }, n) => ({
+    table: table.table,
+    kind: table.kind,
+    channel,
+    column,
+    state,
+    resurrected: counted[`column_${n}`]!,
+    unreadable: counted['unreadable']!,
+  }));
+
 export type Guard = AsyncDisposable & {
   /** The statements that install it, or bring it up to the configuration; the last ones hold down what is enabled already. */
   installing(): Promise<readonly string[]>;

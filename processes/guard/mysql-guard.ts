@@ -6,7 +6,16 @@ import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { GuardedTable } from '../../config/configuration.ts';
 import { connectionTo, quoted } from '../../connectors/mysql.ts';
 import type { SubjectKind } from '../../suppression/subject.ts';
-import { columnsOf, LOG_TABLE, nameOf, NATIONAL_ZERO, OWN_ZERO, prefixOf, refuse } from './guarded-store.ts';
+import {
+  columnsOf,
+  LOG_TABLE,
+  nameOf,
+  NATIONAL_ZERO,
+  OWN_ZERO,
+  prefixOf,
+  refuse,
+  statesOf,
+} from './guarded-store.ts';
 import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
 
 const EVENTS = ['insert', 'update'] as const;
@@ -210,17 +219,7 @@ end`;
           `select ${counts.join(', ')}, count(case when contact.${id(table.key)} is not null and ${key} is null then 1 end) as unreadable
            from ${place.full} as contact`,
         );
-        columns.forEach(({ channel, column }, n) =>
-          states.push({
-            table: table.table,
-            kind: table.kind,
-            channel,
-            column,
-            state,
-            resurrected: row![`column_${n}`]!,
-            unreadable: row!['unreadable']!,
-          }),
-        );
+        states.push(...statesOf(table, state, row!));
       }
       return states;
     },

@@ -3,7 +3,16 @@
 import pg from 'pg';
 import type { GuardedTable } from '../../config/configuration.ts';
 import type { SubjectKind } from '../../suppression/subject.ts';
-import { columnsOf, LOG_TABLE, nameOf, NATIONAL_ZERO, OWN_ZERO, prefixOf, refuse } from './guarded-store.ts';
+import {
+  columnsOf,
+  LOG_TABLE,
+  nameOf,
+  NATIONAL_ZERO,
+  OWN_ZERO,
+  prefixOf,
+  refuse,
+  statesOf,
+} from './guarded-store.ts';
 import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -224,17 +233,7 @@ end `;
           `select ${counts.join(', ')}, count(*) filter (where contact.${id(table.key)} is not null and ${key} is null)::int as unreadable
            from ${full} as contact`,
         );
-        columns.forEach(({ channel, column }, n) =>
-          states.push({
-            table: table.table,
-            kind: table.kind,
-            channel,
-            column,
-            state,
-            resurrected: rows[0]![`column_${n}`]!,
-            unreadable: rows[0]!['unreadable']!,
-          }),
-        );
+        states.push(...statesOf(table, state, rows[0]!));
       }
       return states;
     },

@@ -19,7 +19,7 @@ beforeAll(async () => {
     `{ connector: postgres, url: '${database.urls.owner}', table: ${table}, scopes: [email, sms, push], ${rest} }`;
   abide = await startAbide({
     // One that came while a store is paused would be counted beside the person.
-    config: `canary: false\nstores:\n  crm: ${stanza('suppressions', 'late_after_seconds: 1')}\n  old: ${stanza('old', 'required: false')}\n`,
+    config: `stores:\n  crm: ${stanza('suppressions', 'late_after_seconds: 1')}\n  old: ${stanza('old', 'required: false')}\n`,
   });
 });
 afterAll(async () => {

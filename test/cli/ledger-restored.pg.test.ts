@@ -15,7 +15,7 @@ let store: TestDatabase;
 beforeAll(async () => {
   store = await emptyDatabase();
   abide = await startAbide({
-    config: `canary: false\nstores:\n  crm: { connector: postgres, url: '${store.urls.owner}', scopes: [email, sms, push] }\n`,
+    config: `stores:\n  crm: { connector: postgres, url: '${store.urls.owner}', scopes: [email, sms, push] }\n`,
   });
 }, 60_000);
 afterAll(async () => {

@@ -25,8 +25,7 @@ const CONTACTS = `
   alter table contacts owner to abide_owner;
   alter table refusals owner to abide_owner;`;
 
-const configOf = (url: string): string => `canary: false
-stores:
+const configOf = (url: string): string => `stores:
   crm:
     connector: postgres
     url: '${url}'

@@ -326,9 +326,9 @@ export async function startSystem({
 } = {}): Promise<System> {
   await using stack = new AsyncDisposableStack();
   const stores = { ...(await openStores(stack)), ...instead };
-  const canary = canarySeconds === undefined ? 'false' : `{ every_seconds: ${canarySeconds} }`;
+  const canary = canarySeconds === undefined ? '' : `canary: { every_seconds: ${canarySeconds} }\n`;
   const config = (...stanzas: string[]): string =>
-    `canary: ${canary}\nstores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
+    `${canary}stores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
   const text = config(...first.map((name) => stores[name].stanza));
   const abide = stack.use(await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [] }));
   const spoken = speakWith(abide, stack);
