@@ -139,16 +139,18 @@ async function toFound(
   });
 }
 
+/** `client` is whose it must be, asked in the statement itself: another's takes no more of it than one that is not there. */
 export async function findOptOut(
   db: Queryable,
   context: Context,
   id: string,
+  client: string | undefined,
 ): Promise<FoundOptOut | undefined> {
   if (!isUuid(id)) return undefined;
   const { rows } = await db.query<FullRow>({
     name: 'find-opt-out',
-    text: `${FULL} where o.id = $1`,
-    values: [id],
+    text: `${FULL} where o.id = $1 and ($2::text is null or o.client = $2)`,
+    values: [id, client ?? null],
   });
   return (await toFound(db, rows, context))[0];
 }

@@ -326,7 +326,8 @@ export type Ledger = {
    * idempotency-key-reused, idempotency-key-in-use, overloaded, ledger-unavailable.
    */
   record(intent: OptOutIntent, render: (recorded: Recorded) => string): Promise<RecordAnswer>;
-  findOptOut(id: string): Promise<FoundOptOut | undefined>;
+  /** `client` undefined: whosever it is (opt_outs:read_all). */
+  findOptOut(id: string, client: string | undefined): Promise<FoundOptOut | undefined>;
   listOptOuts(
     filter: ListFilter,
   ): Promise<{ optOuts: readonly FoundOptOut[]; nextCursor: string | undefined }>;

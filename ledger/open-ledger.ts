@@ -210,7 +210,7 @@ export async function openLedger({
       if (answer.decision !== undefined) watch.expect(answer.optOutId, answer.decision);
       return answer;
     },
-    findOptOut: (id) => asked(() => findOptOut(pool, context(), id)),
+    findOptOut: (id, client) => asked(() => findOptOut(pool, context(), id, client)),
     listOptOuts: (filter) => asked(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => asked(() => lookupSubject(pool, context(), subject)),
     propagationOf: (id) =>

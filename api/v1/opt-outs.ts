@@ -324,10 +324,8 @@ export const visibleClient = (ctx: Context): string | undefined => {
 
 /** One opt-out that the key may see; anything else is not found, and does not tell why. */
 export async function findVisible(ctx: Context, ledger: Ledger, id: string): Promise<FoundOptOut> {
-  const found = await ledger.findOptOut(id);
-  const client = visibleClient(ctx);
-  if (found === undefined || (client !== undefined && found.optOut.client !== client))
-    throw new AbideError('not-found');
+  const found = await ledger.findOptOut(id, visibleClient(ctx));
+  if (found === undefined) throw new AbideError('not-found');
   return found;
 }
 

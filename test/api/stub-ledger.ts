@@ -205,7 +205,8 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
         decision: undefined,
       });
     },
-    findOptOut: (id) => Promise.resolve(id === ID ? FOUND : undefined),
+    findOptOut: (id, client) =>
+      Promise.resolve(id === ID && (client ?? 'shop') === FOUND.optOut.client ? FOUND : undefined),
     listOptOuts: () => Promise.resolve({ optOuts: [FOUND], nextCursor: undefined }),
     lookupSubject: () =>
       Promise.resolve({

@@ -37,7 +37,7 @@ test('what a store verifiably holds is settled once; the same report again is a 
     rejected: [],
   });
   expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
-  const found = await t.ledger.findOptOut(id);
+  const found = await t.ledger.findOptOut(id, undefined);
   expect(found?.propagation).toMatchObject({ state: 'complete', required: 1, confirmed: 1, verified: 1 });
   expect(found?.propagation.firstCompletedAt).toBe(found?.propagation.stores[0]?.acknowledgedAt);
 });
@@ -210,7 +210,7 @@ test('a store added to a running history is back-filled completely, and shows so
   await t.ledger.record(intent('bob@example.com'), render);
   for (const decision of await outstandingOf(t.ledger, 'crm'))
     await t.ledger.acknowledge('crm', report([verified(decision)]));
-  const completed = (await t.ledger.findOptOut(first.id))?.propagation.firstCompletedAt;
+  const completed = (await t.ledger.findOptOut(first.id, undefined))?.propagation.firstCompletedAt;
 
   await t.register({ name: 'crm' }, { name: 'mail' });
   expect((await t.ledger.lag()).stores.find(({ store }) => store === 'mail')?.backfill).toMatchObject({

@@ -159,7 +159,7 @@ test('after a grant, the same dated opt-out is a late retry; any other suppresse
 
   const late = await t.ledger.record(intent('ada@example.com', dated), render);
   expect(read(late)).toMatchObject({ outcome: 'already_recorded', id: first.id, version: 2 });
-  expect((await t.ledger.findOptOut(first.id))?.inForce).toBe(false);
+  expect((await t.ledger.findOptOut(first.id, undefined))?.inForce).toBe(false);
 
   const older = { scopes: ['email'] as const, effectiveAt: '2025-01-01T00:00:00.000Z' };
   expect(read(await t.ledger.record(intent('ada@example.com', older), render))).toMatchObject({
