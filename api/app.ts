@@ -7,6 +7,7 @@ import Koa from 'koa';
 import type { Context, Next } from 'koa';
 import type { Ledger } from '../ledger/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
+import { EVERY_ANSWER } from './every-answer.ts';
 import { createAuthorize } from './guard/authorize.ts';
 import { createTrace } from './guard/trace.ts';
 import { createRoutes } from './operation.ts';
@@ -16,6 +17,8 @@ import { createMetrics } from './ops/metrics.ts';
 import type { Metrics } from './ops/metrics.ts';
 import { answerProblem, asAbideError } from './problem.ts';
 import { addReference } from './public/reference.ts';
+import { addSecurityTxt } from './public/security-txt.ts';
+import type { SecurityContact } from './public/security-txt.ts';
 import type { ApiLog } from './v1/deps.ts';
 import { VERSIONS } from './versions.ts';
 
@@ -39,6 +42,7 @@ export function createApp({
   opsOnSameListener,
   isReady = () => true,
   tracer,
+  security,
 }: {
   ledger: Ledger;
   log: ApiLog;
@@ -47,6 +51,8 @@ export function createApp({
   isReady?: () => boolean;
   /** Undefined: no spans. */
   tracer?: Tracer | undefined;
+  /** Undefined: there is no security.txt. */
+  security?: SecurityContact | undefined;
 }): App {
   const metrics = createMetrics();
   const closing = new AbortController();
@@ -59,6 +65,7 @@ export function createApp({
   const deps = { ledger, defaultRegion, log, closing: closing.signal };
   for (const resources of Object.values(VERSIONS)) for (const add of resources) add(routes, deps);
   addReference(api, operations);
+  if (security !== undefined) addSecurityTxt(api, security);
   return {
     handler: Object.assign(toHandler(api, log, metrics, tracer), { endWaits }),
     opsHandler: opsOnSameListener
@@ -98,9 +105,7 @@ function outermost(log: ApiLog, metrics: Metrics) {
     const requestId = randomUUID();
     ctx.state.requestId = requestId;
     ctx.set('X-Request-Id', requestId);
-    // What is answered is of the moment, and for nobody but who asked; nothing of it is ever a script.
-    ctx.set('Cache-Control', 'no-store');
-    ctx.set('X-Content-Type-Options', 'nosniff');
+    for (const [name, value] of EVERY_ANSWER) ctx.res.setHeader(name, value);
     try {
       if (ctx.req.headers.host === undefined && ctx.req.httpVersion !== '1.0')
         throw new AbideError('invalid-request', 'HTTP/1.1 needs a Host header.');

@@ -7,6 +7,7 @@ import type { Duplex } from 'node:stream';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import type { ErrorCode } from '../suppression/errors.ts';
 import type { Handler } from './app.ts';
+import { EVERY_ANSWER } from './every-answer.ts';
 import { PROBLEM_TYPE, toProblem } from './problem.ts';
 
 const HEADER_BYTES_MAX = 16 * 1024;
@@ -115,8 +116,14 @@ function refuse(socket: Duplex, code: ErrorCode): void {
   const body = JSON.stringify(toProblem(new AbideError(code), requestId));
   const { status } = ERRORS[code];
   socket.on('error', () => undefined);
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\nX-Request-Id: ${requestId}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nContent-Type: ${PROBLEM_TYPE}\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-  );
+  const headers = [
+    ['X-Request-Id', requestId],
+    ...EVERY_ANSWER,
+    ['Content-Type', PROBLEM_TYPE],
+    ['Content-Length', Buffer.byteLength(body)],
+    ['Connection', 'close'],
+  ];
+  const lines = headers.map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${lines.join('')}\r\n${body}`);
   setTimeout(() => socket.destroy(), LINGER_MS).unref();
 }

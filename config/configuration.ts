@@ -90,6 +90,8 @@ export type Configuration = {
     { readonly everySeconds: number; readonly addresses: Readonly<Record<SubjectKind, string>> } | undefined;
   /** Whose access tokens are taken beside API keys. */
   readonly oauth: readonly TokenIssuer[];
+  /** Whom to tell of a weakness of this installation; undefined: nobody is named. */
+  readonly security: { readonly contact: string; readonly policy: string | undefined } | undefined;
   readonly stores: readonly StoreConfiguration[];
 };
 
@@ -182,6 +184,9 @@ const Issuer = z.strictObject({
     .describe("The token's scope → scopes of Abide; absent: they have the same names"),
 });
 
+/** In a file of lines: no space and no line end may be in it. */
+const webUri = (pattern: RegExp, error: string) => z.string().max(1_000).regex(pattern, error);
+
 /** What abide.yaml may say, apart from what is in a stanza. */
 export const File = z.strictObject({
   source: z.enum(['pgoutput', 'kafka']).default('pgoutput').describe('How decisions travel'),
@@ -219,6 +224,15 @@ export const File = z.strictObject({
     .record(StoreName, Issuer)
     .default({})
     .describe('Issuers of access tokens (RFC 9068), by a name of yours: taken beside API keys'),
+  security_contact: webUri(
+    /^(?:mailto:|https:\/\/|tel:)[\x21-\x7e]+$/,
+    'must be a URI beginning with mailto:, https:// or tel:',
+  )
+    .optional()
+    .describe('Whom to tell of a weakness of this installation, in /.well-known/security.txt'),
+  security_policy: webUri(/^https:\/\/[\x21-\x7e]+$/, 'must be a URI beginning with https://')
+    .optional()
+    .describe('Where it says how that is handled'),
   kafka: z
     .strictObject({
       brokers: z
@@ -317,6 +331,10 @@ export async function loadConfiguration({
       faults.push({ path: [name], at: yaml.positionOfName([], name), detail: 'needs database as well' });
     }
   }
+  if (file.data?.security_policy !== undefined && file.data.security_contact === undefined) {
+    const at = yaml.positionOfName([], 'security_policy');
+    faults.push({ path: ['security_policy'], at, detail: 'needs security_contact as well' });
+  }
   const folder = dirname(resolve(path ?? '.'));
   const stores: StoreConfiguration[] = [];
   for (const [name, stanza] of Object.entries(stanzas)) {
@@ -338,6 +356,10 @@ export async function loadConfiguration({
     defaultRegion: rest.default_region,
     tracing: rest.tracing,
     oauth: Object.entries(rest.oauth).map(([name, issuer]) => ({ name, scopes: undefined, ...issuer })),
+    security:
+      rest.security_contact === undefined
+        ? undefined
+        : { contact: rest.security_contact, policy: rest.security_policy },
     canary: rest.canary === false ? undefined : toCanary(rest.canary),
     kafka: { tls: undefined, sasl: undefined, ...rest.kafka },
     stores,

@@ -141,6 +141,7 @@ export async function serve({
     opsOnSameListener: onLoopback,
     isReady: () => ready,
     tracer,
+    security: configuration.security,
   });
   const { missing } = await syncStores(pool, configuration.stores.map(toRegistration), undefined);
   if (missing.length > 0) {

@@ -21,11 +21,7 @@ export function addReference(router: Router, operations: readonly Operation[]): 
   });
 
   router.get('/docs', (ctx) => {
-    ctx.set({
-      'Content-Security-Policy': REFERENCE_POLICY,
-      'Referrer-Policy': 'no-referrer',
-      'Cross-Origin-Opener-Policy': 'same-origin',
-    });
+    ctx.set('Content-Security-Policy', REFERENCE_POLICY);
     ctx.type = 'text/html; charset=utf-8';
     ctx.body = reference().page;
   });

@@ -27,7 +27,9 @@ export async function serveStub(
   {
     limits = {},
     ...options
-  }: Partial<Pick<Parameters<typeof createApp>[0], 'defaultRegion' | 'opsOnSameListener' | 'isReady'>> & {
+  }: Partial<
+    Pick<Parameters<typeof createApp>[0], 'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'security'>
+  > & {
     limits?: Parameters<typeof listen>[2];
   } = {},
 ): Promise<ServedStub> {
@@ -58,7 +60,7 @@ export async function serveStub(
 }
 
 export type ServedToClients = AsyncDisposable &
-  Pick<ServedLedger, 't' | 'workerKey'> & {
+  Pick<ServedLedger, 't' | 'url' | 'port' | 'workerKey'> & {
     readonly send: Send;
     /** Of client `shop`, with every scope of a client. */
     readonly key: string;
@@ -77,7 +79,7 @@ const CLIENT_SCOPES = KEY_SCOPES.filter(
 
 export async function serveToClients(): Promise<ServedToClients> {
   const stack = new AsyncDisposableStack();
-  const { t, url, workerKey } = stack.use(await serveLedger());
+  const { t, url, port, workerKey } = stack.use(await serveLedger());
   const makeKey: ServedToClients['makeKey'] = async ({
     client = 'shop',
     scopes = CLIENT_SCOPES,
@@ -89,6 +91,8 @@ export async function serveToClients(): Promise<ServedToClients> {
   };
   return {
     t,
+    url,
+    port,
     workerKey,
     send: createSend(url),
     key: (await makeKey({})).token,

@@ -300,3 +300,26 @@ test('what a guard watches is read with the store, and must be something that th
     expect.stringMatching(/: stores\.crm\.guard\.0\.suppressed\.push the store does not hold push$/),
   ]);
 });
+
+test('whom to tell of a weakness is a URI of one line, and a policy needs somebody to tell', async () => {
+  const withLines = (lines: string): string => `${lines}\nstores: {}\n`;
+  const { security } = await load(
+    withLines('security_contact: mailto:security@example.com\nsecurity_policy: https://example.com/policy'),
+  );
+  expect(security).toEqual({
+    contact: 'mailto:security@example.com',
+    policy: 'https://example.com/policy',
+  });
+  expect((await load(withLines('source: pgoutput'))).security).toBeUndefined();
+  for (const wrong of [
+    'security@example.com',
+    'http://example.com',
+    '"mailto:a@b.c\\nContact: mailto:x@y.z"',
+  ])
+    expect(await faultsOf(withLines(`security_contact: ${wrong}`))).toEqual([
+      expect.stringMatching(/security_contact must be a URI beginning with mailto:, https:\/\/ or tel:$/),
+    ]);
+  expect(await faultsOf(withLines('security_policy: https://example.com/policy'))).toEqual([
+    expect.stringMatching(/security_policy needs security_contact as well$/),
+  ]);
+});

@@ -132,6 +132,8 @@ describe('README.md', () => {
       default_region: 'none',
       canary: 'a minute',
       oauth: 'none',
+      security_contact: 'none',
+      security_policy: 'none',
       'kafka.tls': 'none',
       'kafka.sasl': 'none',
     };

@@ -25,6 +25,17 @@ export type Ask = {
 
 export type Send = (method: Dispatcher.HttpMethod, path: string, ask?: Ask) => Promise<Answer>;
 
+/** Whoever answers, and whatever: nothing is kept on the way, framed, run, guessed or told to another site. */
+const ON_EVERY_ANSWER = {
+  'cache-control': 'no-store',
+  'content-security-policy': expect.stringMatching(/^default-src 'none'; .*frame-ancestors 'none'$/),
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+};
+
 const REQUEST_ID = /^[0-9a-f-]{36}$/;
 
 /** `look` is for listeners that are not the API's. */
@@ -97,7 +108,7 @@ export function parseAnswers(text: string): Answer[] {
 function check(answer: Omit<Answer, 'json'>): Answer {
   const { status, headers, text } = answer;
   expect(headers['x-request-id']).toMatch(REQUEST_ID);
-  expect([headers['cache-control'], headers['x-content-type-options']]).toEqual(['no-store', 'nosniff']);
+  expect(headers).toMatchObject(ON_EVERY_ANSWER);
   const isJson = /^application\/(?:problem\+)?json\b/.test(headers['content-type'] ?? '');
   const json: unknown = isJson && text !== '' ? JSON.parse(text) : undefined;
   // A lag that a pager asked to fail on is an answer of its own kind.
