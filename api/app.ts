@@ -107,8 +107,11 @@ function outermost(log: ApiLog, metrics: Metrics) {
     ctx.set('X-Request-Id', requestId);
     for (const [name, value] of EVERY_ANSWER) ctx.res.setHeader(name, value);
     try {
-      if (ctx.req.headers.host === undefined && ctx.req.httpVersion !== '1.0')
-        throw new AbideError('invalid-request', 'HTTP/1.1 needs a Host header.');
+      const ambiguity = ambiguityOf(ctx.req);
+      if (ambiguity !== undefined) {
+        ctx.set('Connection', 'close');
+        throw new AbideError('invalid-request', ambiguity);
+      }
       await next();
       if (ctx.status === 404 && ctx.body == null) throw new AbideError('not-found');
     } catch (thrown) {
@@ -127,6 +130,26 @@ function outermost(log: ApiLog, metrics: Metrics) {
       (performance.now() - began) / 1000,
     );
   };
+}
+
+/** Of two of these Node takes the first; what stands before us may take the last. */
+const ONCE: ReadonlyMap<string, number> = new Map([
+  ['host', 1],
+  ['authorization', 2],
+  ['content-type', 4],
+]);
+
+/** Why a request could be read otherwise by a proxy before us: whom it is for, or from. What Node's parser refuses never gets here. */
+function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): string | undefined {
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'Only HTTP/1.1 and HTTP/1.0 are spoken.';
+  if (headers.host === undefined && httpVersion === '1.1') return 'HTTP/1.1 needs a Host header.';
+  let seen = 0;
+  for (let n = 0; n < rawHeaders.length; n += 2) {
+    const bit = ONCE.get(rawHeaders[n]!.toLowerCase()) ?? 0;
+    if ((seen & bit) !== 0) return `The header ${rawHeaders[n]!.toLowerCase()} stands there twice.`;
+    seen |= bit;
+  }
+  return undefined;
 }
 
 const DRAIN_BYTES_MAX = 8 * 1024 * 1024;

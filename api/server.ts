@@ -81,6 +81,8 @@ export async function listen(
     refuse(socket, codeOf(error));
   });
   server.maxConnections = CONNECTIONS_MAX;
+  // Bytes bound them. Node's own bound on their number leaves the rest out and says nothing.
+  server.maxHeadersCount = 0;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(port, host, resolve);

@@ -140,26 +140,6 @@ describe('what Node refuses by itself', () => {
     ['no HTTP at all', 400, 'invalid-request', 'hello\r\n\r\n'],
     ['a TLS hello', 400, 'invalid-request', '\x16\x03\x01\x02\x00\x01'],
     ['an unknown method', 400, 'invalid-request', head('BREW / HTTP/1.1', 'Host: x')],
-    ['a space in a header name', 400, 'invalid-request', head('GET / HTTP/1.1', 'Host : x')],
-    ['a line folded', 400, 'invalid-request', head('GET /livez HTTP/1.1', 'Host: x', 'X: a', ' b')],
-    [
-      'two lengths',
-      400,
-      'invalid-request',
-      head('POST / HTTP/1.1', 'Host: x', 'Content-Length: 1', 'Content-Length: 2'),
-    ],
-    [
-      'a length and chunks',
-      400,
-      'invalid-request',
-      head('POST / HTTP/1.1', 'Host: x', 'Content-Length: 1', 'Transfer-Encoding: chunked'),
-    ],
-    [
-      'no number as length',
-      400,
-      'invalid-request',
-      head('POST / HTTP/1.1', 'Host: x', 'Content-Length: many'),
-    ],
     ['HTTP/2 by surprise', 400, 'invalid-request', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
     ['a tunnel', 400, 'invalid-request', head('CONNECT x:1 HTTP/1.1', 'Host: x')],
   ])('%s is %i %s', async (_what, status, code, text) => {
