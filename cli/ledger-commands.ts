@@ -1,12 +1,8 @@
-// keys, stores and audit work on the ledger itself: whoever administers it has the database, not an API key.
-import { hostname, userInfo } from 'node:os';
+// Stores, ledger and audit work on the ledger itself: whoever administers it has the database, not an API key.
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import { createKey, KEY_SCOPES, listKeys, makeToken, revokeKey } from '../ledger/api-keys.ts';
 import { readAudit } from '../ledger/audit.ts';
-import { makeKeyRing } from '../ledger/key-ring.ts';
 import type { Pool } from '../ledger/database.ts';
-import type { Caller } from '../ledger/ledger.ts';
 import { changeStore, listStores, refillStore } from '../ledger/stores.ts';
 import type { RegisteredStore } from '../ledger/stores.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -15,138 +11,8 @@ import type { SubjectKind } from '../suppression/subject.ts';
 import { identify, SUBJECT_HELP } from './identify.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
+import { expectStore, onLedger, operator, toCount } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
-
-/** Who sits at the terminal, for the audit log. */
-const operator = (): Caller => ({
-  client: `cli:${userName()}`,
-  keyId: 'cli',
-  address: hostname(),
-  requestId: `cli-${process.pid}`,
-});
-
-function userName(): string {
-  try {
-    return userInfo().username;
-  } catch {
-    // A container may run as a number that has no name.
-    return String(process.getuid?.());
-  }
-}
-
-async function onLedger<T>(
-  options: Installation,
-  work: (pool: Pool) => Promise<T>,
-  role?: 'api' | 'owner',
-): Promise<T> {
-  const { withLedgerDatabase } = await import('../processes/running-database.ts');
-  return await withLedgerDatabase(environmentOf(options), work, role);
-}
-
-const toExpiry = (text: string): string => {
-  const days = /^(\d{1,5})d$/.exec(text)?.[1];
-  const at = days === undefined ? Date.parse(text) : Date.now() + Number(days) * 86_400_000;
-  if (Number.isNaN(at)) throw new InvalidArgumentError('Give a date (2027-01-01) or a number of days (90d).');
-  if (at <= Date.now()) throw new InvalidArgumentError('That is over already.');
-  return new Date(at).toISOString();
-};
-
-const toCount =
-  (least: number) =>
-  (text: string): number => {
-    if (/^\d{1,15}$/.test(text) && Number(text) >= least) return Number(text);
-    throw new InvalidArgumentError(`Give a whole number, ${least} or more.`);
-  };
-
-export function addKeys(program: Command): void {
-  const keys = program.command('keys').description('API keys: make, list, revoke; and the key ring');
-  ofInstallation(keys.command('create'))
-    .description('Make a key. It is printed once and kept nowhere.')
-    .requiredOption('--client <name>', 'who it is for; idempotency keys are shared within a client')
-    .addOption(new Option('--scope <scope...>', 'what it may do').choices(KEY_SCOPES))
-    .option('--store <name>', "a worker's key, bound to this store (scope acknowledgements:write)")
-    .option(
-      '--expires <when>',
-      'a date, or days from now such as 90d; without it the key does not expire',
-      toExpiry,
-    )
-    .option('--json', 'print JSON')
-    .action(
-      async (
-        options: Installation & {
-          client: string;
-          scope?: string[];
-          store?: string;
-          expires?: string;
-          json?: boolean;
-        },
-      ) => {
-        const scopes = options.scope ?? (options.store === undefined ? [] : ['acknowledgements:write']);
-        if (scopes.length === 0) throw new InvalidArgumentError('name at least one --scope, or a --store');
-        if (scopes.includes('acknowledgements:write') !== (options.store !== undefined)) {
-          throw new InvalidArgumentError(
-            '--store and the scope acknowledgements:write go together: a worker speaks for one store',
-          );
-        }
-        await onLedger(options, async (pool) => {
-          if (options.store !== undefined) await expectStore(pool, options.store);
-          const { key, token } = await createKey(pool, {
-            client: options.client,
-            scopes,
-            store: options.store,
-            expiresAt: options.expires,
-            caller: operator(),
-          });
-          if (options.json === true) printJson({ ...toJson(key), token });
-          else print(token);
-        });
-      },
-    );
-  ofInstallation(keys.command('list'))
-    .description('List the keys, never their secrets')
-    .option('--json', 'print JSON')
-    .action(async (options: Installation & { json?: boolean }) => {
-      await onLedger(options, async (pool) => {
-        const all = await listKeys(pool);
-        if (options.json === true) return printJson(all.map(toJson));
-        printTable(
-          ['ID', 'CLIENT', 'STORE', 'LAST USED', 'STATE', 'SCOPES'],
-          all.map((key) => [
-            key.id,
-            key.client,
-            key.store ?? '-',
-            key.lastUsedAt?.slice(0, 16) ?? 'never',
-            key.revokedAt !== undefined
-              ? 'revoked'
-              : (key.expiresAt ?? '9') < new Date().toISOString()
-                ? 'expired'
-                : 'valid',
-            key.scopes.join(' '),
-          ]),
-        );
-      });
-    });
-  ofInstallation(keys.command('revoke'))
-    .description('Revoke a key: it is refused within a second')
-    .argument('<id>', 'the 12 characters after abide_live_')
-    .action(async (id: string, options: Installation) => {
-      await onLedger(options, async (pool) => {
-        if (await revokeKey(pool, id, operator())) return print(`revoked ${id}`);
-        print(`no key ${id}, or it is revoked already`);
-        process.exitCode = EXIT.no;
-      });
-    });
-  keys
-    .command('ring')
-    .description(
-      'Print a new key ring for ABIDE_KEYS. Keep it: a database never starts with another ring than its own.',
-    )
-    .action(() => print(makeKeyRing().trim()));
-  keys
-    .command('token')
-    .description('Print a new key for ABIDE_ADMIN_KEY. No Abide knows it until it starts with it.')
-    .action(() => print(makeToken()));
-}
 
 export function addStores(program: Command): void {
   const stores = program.command('stores').description('The stores that must abide');
@@ -274,14 +140,6 @@ const toPrintedStore = ({
   const { id: _id, live_after: _mark, ...rest } = toJson(store);
   return { store: name, ...rest, backfilling: backfillFence !== undefined };
 };
-
-async function expectStore(pool: Pool, name: string): Promise<RegisteredStore> {
-  const stores = await listStores(pool);
-  const found = stores.find((store) => store.name === name);
-  if (found !== undefined) return found;
-  const names = stores.map((store) => store.name).join(', ') || 'none';
-  throw new InvalidArgumentError(`no store is called ${name}; there are: ${names}`);
-}
 
 /** What was asked for was not done: the store is not there, is retired, or it is so already. */
 async function sayWhyNot(pool: Pool, name: string, otherwise: string): Promise<void> {

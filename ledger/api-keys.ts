@@ -47,6 +47,23 @@ export function makeToken(): string {
   return `abide_live_${body}${checksum(body)}`;
 }
 
+const LIMITS = [
+  ['ratePerSecond', 'rate_per_second'],
+  ['optOutsPerDay', 'opt_outs_per_day'],
+  ['grantsPerDay', 'grants_per_day'],
+  ['checksPerDay', 'checks_per_day'],
+] as const;
+const LIMIT_COLUMNS = LIMITS.map(([, column]) => column).join(', ');
+
+/** A key's own limits; null takes one away, what is not named stays. */
+export type KeyLimits = { readonly [Name in (typeof LIMITS)[number][0]]?: number | null | undefined };
+
+/** For the audit log: those that are named. */
+const sayLimits = (limits: KeyLimits): object =>
+  Object.fromEntries(
+    LIMITS.flatMap(([name, column]) => (limits[name] === undefined ? [] : [[column, limits[name]]])),
+  );
+
 type Row = {
   id: string;
   client: string;
@@ -57,16 +74,28 @@ type Row = {
   expires_at: string | null;
   revoked_at: string | null;
   last_used_at: string | null;
+  rate_per_second: number | null;
+  opt_outs_per_day: number | null;
+  grants_per_day: number | null;
+  checks_per_day: number | null;
+  lineage: string | null;
   usable: boolean;
 };
 
-const COLUMNS = 'id, client, secret_sha256, scopes, store, created_at, expires_at, revoked_at, last_used_at';
+const COLUMNS = `id, client, secret_sha256, scopes, store, created_at, expires_at, revoked_at, last_used_at,
+  ${LIMIT_COLUMNS}, lineage`;
+const USABLE = 'revoked_at is null and coalesce(expires_at > clock_timestamp(), true)';
 
 const toKey = (row: Row): ApiKey => ({
   id: row.id,
   client: row.client,
   scopes: row.scopes,
   store: row.store ?? undefined,
+  ratePerSecond: row.rate_per_second ?? undefined,
+  optOutsPerDay: row.opt_outs_per_day ?? undefined,
+  grantsPerDay: row.grants_per_day ?? undefined,
+  checksPerDay: row.checks_per_day ?? undefined,
+  lineage: row.lineage ?? row.id,
   createdAt: row.created_at,
   expiresAt: row.expires_at ?? undefined,
   revokedAt: row.revoked_at ?? undefined,
@@ -84,6 +113,7 @@ export async function createKey(
     scopes: readonly string[];
     store: string | undefined;
     expiresAt: string | undefined;
+    limits?: KeyLimits | undefined;
     token?: string;
     caller: Caller | undefined;
   },
@@ -93,8 +123,9 @@ export async function createKey(
   if (parsed === undefined) throw new AbideError('invalid-request', 'That is not an Abide key.');
   const row = await inTransaction(pool, async (client) => {
     const { rows } = await client.query<Row>(
-      `insert into api_keys (id, client, secret_sha256, scopes, store, created_at, expires_at)
-       values ($1, $2, $3, $4, $5, clock_timestamp(), $6) on conflict (id) do nothing returning ${COLUMNS}`,
+      `insert into api_keys (id, client, secret_sha256, scopes, store, created_at, expires_at, ${LIMIT_COLUMNS})
+       values ($1, $2, $3, $4, $5, clock_timestamp(), $6, $7, $8, $9, $10)
+       on conflict (id) do nothing returning ${COLUMNS}`,
       [
         parsed.id,
         fields.client,
@@ -102,6 +133,7 @@ export async function createKey(
         fields.scopes,
         fields.store ?? null,
         fields.expiresAt ?? null,
+        ...LIMITS.map(([name]) => fields.limits?.[name] ?? null),
       ],
     );
     if (rows[0] !== undefined) {
@@ -109,6 +141,7 @@ export async function createKey(
         client: fields.client,
         scopes: fields.scopes,
         store: fields.store ?? null,
+        ...sayLimits(fields.limits ?? {}),
       });
       return rows[0];
     }
@@ -127,6 +160,56 @@ export async function listKeys(pool: Pool): Promise<readonly ApiKey[]> {
   return rows.map(toKey);
 }
 
+/**
+ * Makes a key that stands in for another one: the same client, scopes, store and limits, and the same span of life where the
+ * other one's has an end. The other one is good for `overlapSeconds` at most. Undefined where no such key is in use.
+ */
+export async function rotateKey(
+  pool: Pool,
+  { id, overlapSeconds, caller }: { id: string; overlapSeconds: number; caller: Caller | undefined },
+): Promise<{ key: ApiKey; token: string; oldExpiresAt: string } | undefined> {
+  const token = makeToken();
+  const parsed = parse(token)!;
+  return await inTransaction(pool, async (client) => {
+    const { rows } = await client.query<Row>(
+      `insert into api_keys (id, client, secret_sha256, scopes, store, created_at, expires_at, ${LIMIT_COLUMNS}, lineage)
+       select $2, client, $3, scopes, store, clock_timestamp(), clock_timestamp() + (expires_at - created_at),
+              ${LIMIT_COLUMNS}, coalesce(lineage, id)
+       from api_keys where id = $1 and ${USABLE} for update
+       returning ${COLUMNS}`,
+      [id, parsed.id, parsed.sha256],
+    );
+    const made = rows[0];
+    if (made === undefined) return undefined;
+    const old = await client.query<{ expires_at: string }>(
+      `update api_keys set expires_at = least(expires_at, clock_timestamp() + make_interval(secs => $2))
+       where id = $1 returning expires_at`,
+      [id, overlapSeconds],
+    );
+    const oldExpiresAt = old.rows[0]!.expires_at;
+    await audit(client, caller, 'key.rotated', id, { to: parsed.id, expires_at: oldExpiresAt });
+    return { key: toKey(made), token, oldExpiresAt };
+  });
+}
+
+/** Changes the limits that are named, null takes one away. Undefined where there is no such key in use. */
+export async function limitKey(
+  pool: Pool,
+  { id, limits, caller }: { id: string; limits: KeyLimits; caller: Caller | undefined },
+): Promise<ApiKey | undefined> {
+  return await inTransaction(pool, async (client) => {
+    const named = LIMITS.filter(([name]) => limits[name] !== undefined);
+    const { rows } = await client.query<Row>(
+      `update api_keys set ${named.map(([, column], n) => `${column} = $${n + 2}`).join(', ')}
+       where id = $1 and ${USABLE} returning ${COLUMNS}`,
+      [id, ...named.map(([name]) => limits[name])],
+    );
+    if (rows[0] === undefined) return undefined;
+    await audit(client, caller, 'key.limited', id, sayLimits(limits));
+    return toKey(rows[0]);
+  });
+}
+
 /** False where there is no such key, or it is revoked already. */
 export async function revokeKey(pool: Pool, id: string, caller: Caller | undefined): Promise<boolean> {
   return await inTransaction(pool, async (client) => {
@@ -141,44 +224,85 @@ export async function revokeKey(pool: Pool, id: string, caller: Caller | undefin
 
 const CACHE_MS = 1_000;
 const CACHE_MAX = 10_000;
+const LOOKED_UP_MAX = 1_000;
+
+/**
+ * Finds keys by id, one query at a time: whoever asks while one is under way shares the next. So a flood of keys that do not
+ * exist costs the database one small query after the other, however wide it is.
+ */
+function createLookUp(pool: Pool): (id: string) => Promise<Row | undefined> {
+  const waiting = new Map<string, PromiseWithResolvers<Row | undefined>>();
+  let running = false;
+
+  async function find(ids: readonly string[]): Promise<ReadonlyMap<string, Row>> {
+    const { rows } = await pool.query<Row>({
+      name: 'find-api-keys',
+      text: `select ${COLUMNS}, ${USABLE} as usable from api_keys where id = any ($1::text[])`,
+      values: [ids],
+    });
+    const used = rows.filter(({ usable }) => usable).map(({ id }) => id);
+    if (used.length > 0) {
+      await pool.query({
+        name: 'touch-api-keys',
+        // In one order everywhere: two processes that touch the same keys would wait for each other for ever.
+        text: `update api_keys set last_used_at = clock_timestamp() where id in (
+                 select id from api_keys where id = any ($1::text[])
+                   and coalesce(last_used_at < clock_timestamp() - interval '1 minute', true)
+                 order by id for update skip locked)`,
+        values: [used],
+      });
+    }
+    return new Map(rows.map((row) => [row.id, row]));
+  }
+
+  async function run(): Promise<void> {
+    running = true;
+    while (waiting.size > 0) {
+      const batch = [...waiting].slice(0, LOOKED_UP_MAX);
+      for (const [id] of batch) waiting.delete(id);
+      try {
+        const found = await find(batch.map(([id]) => id));
+        for (const [id, { resolve }] of batch) resolve(found.get(id));
+      } catch (error) {
+        for (const [, { reject }] of batch) reject(error);
+      }
+    }
+    running = false;
+  }
+
+  return (id) => {
+    let asked = waiting.get(id);
+    if (asked === undefined) {
+      asked = Promise.withResolvers();
+      waiting.set(id, asked);
+      if (!running) void run();
+    }
+    return asked.promise;
+  };
+}
 
 /**
  * Who a token belongs to. Answers are kept for a second, so a revoked key works at most that long; `last_used_at` is
- * written at most once a minute. Unknown, expired and revoked are the same answer: undefined.
+ * written at most once a minute. Unknown, expired and revoked are the same answer: undefined. Only keys that exist are kept:
+ * made-up ones push out nobody.
  */
 export function createAuthenticator(pool: Pool): (token: string) => Promise<ApiKey | undefined> {
-  const cache = new Map<string, { row: Promise<Row | undefined>; until: number }>();
+  const lookUp = createLookUp(pool);
+  const kept = new Map<string, { row: Row; until: number }>();
   const find = async (id: string): Promise<Row | undefined> => {
-    const { rows } = await pool.query<Row>({
-      name: 'find-api-key',
-      text: `select ${COLUMNS},
-               revoked_at is null and coalesce(expires_at > clock_timestamp(), true) as usable
-             from api_keys where id = $1`,
-      values: [id],
-    });
-    const row = rows[0];
-    if (row?.usable === true) {
-      await pool.query({
-        name: 'touch-api-key',
-        text: `update api_keys set last_used_at = clock_timestamp()
-               where id = $1 and coalesce(last_used_at < clock_timestamp() - interval '1 minute', true)`,
-        values: [id],
-      });
-    }
+    const asked = performance.now();
+    const before = kept.get(id);
+    if (before !== undefined && before.until > asked) return before.row;
+    const row = await lookUp(id);
+    if (row === undefined) return undefined;
+    if (kept.size >= CACHE_MAX) kept.clear();
+    kept.set(id, { row, until: asked + CACHE_MS });
     return row;
   };
   return async (token) => {
     const parsed = parse(token);
     if (parsed === undefined) return undefined;
-    const now = performance.now();
-    let entry = cache.get(parsed.id);
-    if (entry === undefined || entry.until < now) {
-      if (cache.size >= CACHE_MAX) cache.clear();
-      entry = { row: find(parsed.id), until: now + CACHE_MS };
-      cache.set(parsed.id, entry);
-      entry.row.catch(() => cache.delete(parsed.id));
-    }
-    const row = await entry.row;
+    const row = await find(parsed.id);
     return row !== undefined && timingSafeEqual(row.secret_sha256, parsed.sha256) && row.usable
       ? toKey(row)
       : undefined;

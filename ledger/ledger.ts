@@ -151,6 +151,13 @@ export type ApiKey = {
   readonly scopes: readonly string[];
   /** A worker's key is bound to one store. */
   readonly store: string | undefined;
+  /** Calls a second of each class; undefined, here and below: what the configuration says. */
+  readonly ratePerSecond: number | undefined;
+  readonly optOutsPerDay: number | undefined;
+  readonly grantsPerDay: number | undefined;
+  readonly checksPerDay: number | undefined;
+  /** The first of the keys that were rotated into this one: they share the budgets of a day. */
+  readonly lineage: string;
   readonly createdAt: Instant;
   readonly expiresAt: Instant | undefined;
   readonly revokedAt: Instant | undefined;

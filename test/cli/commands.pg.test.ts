@@ -194,6 +194,11 @@ test('a key works as soon as it is printed and is refused within a second of its
     client: 'shop',
     scopes: ['lag:read'],
     store: null,
+    rate_per_second: null,
+    opt_outs_per_day: null,
+    grants_per_day: null,
+    checks_per_day: null,
+    lineage: id,
     created_at: expect.any(String),
     expires_at: expect.any(String),
     revoked_at: expect.any(String),
@@ -203,6 +208,62 @@ test('a key works as soon as it is printed and is refused within a second of its
     { ...bySomebodyHere, details: { client: 'shop', scopes: ['lag:read'] } },
   ]);
   expect(await audited('key.revoked', id)).toMatchObject([bySomebodyHere]);
+});
+
+test('a key is rotated without downtime: the new one is the same client, and the old one ends after the overlap', async () => {
+  const make = ['--client', 'shop', '--scope', 'opt_outs:write', '--expires', '90d'];
+  const old = (await run('keys', 'create', ...make)).stdout.trim();
+  const id = old.split('_')[2]!;
+  const post = (key: string) =>
+    createSend(abide.url)('POST', '/v1/opt-outs', {
+      key,
+      body: { subject: { email: 'turned@example.com' }, idempotency_key: 'before-and-after' },
+    });
+  const first = await post(old);
+  expect(first.status).toBe(201);
+
+  const rotated = await run('keys', 'rotate', id);
+
+  expect(rotated.code).toBe(0);
+  const key = rotated.stdout.trim();
+  const newId = key.split('_')[2]!;
+  expect(rotated.output).toMatch(new RegExp(`^${id} is good until 20\\S+Z$`, 'm'));
+  const [byNew, byOld] = await Promise.all([post(key), post(old)]);
+  expect([byNew.status, byNew.text, byNew.headers['idempotency-replayed']]).toEqual([
+    201,
+    first.text,
+    'true',
+  ]);
+  expect([byOld.status, byOld.text]).toEqual([201, first.text]);
+  type Listed = { id: string; created_at: string; expires_at: string; lineage: string };
+  const listed = await runJson<Listed[]>('keys', 'list');
+  const [was, is] = [id, newId].map((one) => listed.find((each) => each.id === one)!);
+  const { id: _id, created_at, expires_at, ...same } = is!;
+  expect(same).toEqual({
+    client: 'shop',
+    scopes: ['opt_outs:write'],
+    store: null,
+    rate_per_second: null,
+    opt_outs_per_day: null,
+    grants_per_day: null,
+    checks_per_day: null,
+    lineage: id,
+    revoked_at: null,
+    last_used_at: expect.any(String),
+  });
+  const days = (Date.parse(expires_at) - Date.parse(created_at)) / 86_400_000;
+  expect(days).toBeCloseTo(90, 2);
+  expect(await audited('key.rotated', id)).toMatchObject([
+    { ...bySomebodyHere, details: { to: newId, expires_at: was!.expires_at } },
+  ]);
+  // A day, less what passed since.
+  expect(Date.parse(was!.expires_at) - Date.now()).toBeGreaterThan(86_300_000);
+
+  expect((await run('keys', 'rotate', id, '--overlap', '0s')).code).toBe(0);
+  await eventually(async () => expect((await post(old)).status).toBe(401), 1_500);
+  expect((await post(key)).status).toBe(201);
+  const again = await run('keys', 'rotate', id);
+  expect(again).toMatchObject({ code: 3, output: `no key ${id} is in use\n` });
 });
 
 test("a worker's key speaks for its store and no other", async () => {
@@ -225,6 +286,7 @@ test("a worker's key speaks for its store and no other", async () => {
 test.each([
   [['keys', 'create'], "required option '--client <name>'"],
   [['keys', 'create', '--client', 'x'], 'name at least one --scope, or a --store'],
+  [['keys', 'rotate', 'nobodysKey00', '--overlap', '1y'], 'Give a time such as 30m, 24h or 7d'],
   [['keys', 'create', '--client', 'x', '--scope', 'opt_outs'], 'Allowed choices are opt_outs:write'],
   [['keys', 'create', '--client', 'x', '--scope', 'acknowledgements:write'], '--store and the scope'],
   [['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--store', 'crm'], '--store and the scope'],
