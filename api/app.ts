@@ -17,9 +17,9 @@ import { createMetrics } from './ops/metrics.ts';
 import type { Metrics } from './ops/metrics.ts';
 import { answerProblem, asAbideError } from './problem.ts';
 import { addReference } from './public/reference.ts';
+import type { ApiLog } from './deps.ts';
 import { addSecurityTxt } from './public/security-txt.ts';
 import type { SecurityContact } from './public/security-txt.ts';
-import type { ApiLog } from './v1/deps.ts';
 import { VERSIONS } from './versions.ts';
 
 export type Handler = ((request: IncomingMessage, response: ServerResponse) => void) & {

@@ -2,7 +2,7 @@
 import type { Operation, Routes } from './operation.ts';
 import { addAcknowledgements } from './v1/acknowledgements.ts';
 import { addChecks } from './v1/checks.ts';
-import type { Deps } from './v1/deps.ts';
+import type { Deps } from './deps.ts';
 import { addGate } from './v1/gate.ts';
 import { addOptOuts } from './v1/opt-outs.ts';
 import { addPropagationLagEvents } from './v1/propagation-lag-events.ts';

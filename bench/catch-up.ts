@@ -26,11 +26,13 @@ export async function recordMany(
   const pool = openPool(abide.databaseUrl('abide'), { max: 4, onError: () => undefined });
   await using ledger = await openLedger({ pool, ring, log: quietLog });
   const intent = (): OptOutIntent => ({
-    subject: { kind: 'email', value: new Address(freshEmail()) },
+    subjects: [{ kind: 'email', value: new Address(freshEmail()) }],
     scopes: ['email', 'sms', 'push'],
     effectiveAt: undefined,
     reason: 'person_request',
     note: undefined,
+    regimes: [],
+    evidence: undefined,
     idempotencyKey: undefined,
     apiVersion: 'v1',
     caller: { client: 'bench', keyId: 'bench', address: '127.0.0.1', requestId: 'bench' },

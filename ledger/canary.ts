@@ -93,6 +93,7 @@ async function makeSubject(
   const state = suppressedFrom(now, scopes, decision);
   const subject = [id, kind] as const;
   await insertDecision(client, transport, {
+    cause: 'reissue',
     id: decision,
     subject,
     version: 1,

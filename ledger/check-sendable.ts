@@ -1,5 +1,6 @@
 // May a sender send? One set-based look at the current states. No answer means do not send.
 import type { Suppressed } from '../suppression/decision.ts';
+import { channelOfTopic, isChannel } from '../suppression/scope.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -19,18 +20,13 @@ const blocked = (reason: 'opted_out' | 'topic_required', held: Suppressed): Chec
   effectiveAt: held.first_effective_at,
 });
 
-/** What one subject's state says of one channel and topic; undefined: nothing speaks against it. */
-function judge(
-  state: Readonly<Record<string, Suppressed>>,
-  { channel, topic }: CheckItem,
-): CheckAnswer | undefined {
-  const whole = state[channel];
-  if (whole !== undefined) return blocked('opted_out', whole);
-  if (topic !== undefined) {
-    const held = state[`${channel}/${topic}`];
-    return held === undefined ? undefined : blocked('opted_out', held);
-  }
-  const someTopic = Object.keys(state).find((scope) => scope.startsWith(`${channel}/`));
+/** What one subject's state says of a scope; undefined: nothing speaks against it. */
+function judge(state: Readonly<Record<string, Suppressed>>, { scope }: CheckItem): CheckAnswer | undefined {
+  const channel = channelOfTopic(scope);
+  const held = (channel === undefined ? undefined : state[channel]) ?? state[scope];
+  if (held !== undefined) return blocked('opted_out', held);
+  if (!isChannel(scope)) return undefined;
+  const someTopic = Object.keys(state).find((one) => channelOfTopic(one) === scope);
   return someTopic === undefined ? undefined : blocked('topic_required', state[someTopic]!);
 }
 

@@ -1,13 +1,25 @@
 // Reading opt-outs back: by id, as pages, by subject.
 import type { Instant, SubjectState, Suppressed } from '../suppression/decision.ts';
+import type { Scope } from '../suppression/scope.ts';
 import { Address, mask } from '../suppression/subject.ts';
 import type { Subject, SubjectKind } from '../suppression/subject.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { FoundOptOut, ListFilter, OptOut, Propagation, Reason } from './ledger.ts';
-import { propagationOf } from './propagation.ts';
+import type {
+  Evidence,
+  FoundGrant,
+  FoundOptOut,
+  FoundSubject,
+  Grant,
+  ListFilter,
+  OptOut,
+  Propagation,
+  Reason,
+  Regime,
+} from './ledger.ts';
+import { propagationOf, propagationOfGrants } from './propagation.ts';
 import type { RegisteredStore } from './stores.ts';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -15,31 +27,38 @@ export const isUuid = (text: string): boolean => UUID.test(text);
 
 type OptOutRow = {
   id: string;
-  requested_scopes: string[];
+  requested_scopes: Scope[];
   effective_at: string;
   received_at: string;
   recorded_at: string;
   reason: Reason;
+  regimes: Regime[];
   client: string;
   idempotency_key: Buffer | null;
   first_completed_at: string | null;
+};
+
+type SubjectRow = {
+  id: string;
+  kind: SubjectKind;
+  sealed: string | null;
+  state: Record<string, Suppressed>;
   version: number;
   recorded_state: Record<string, Suppressed>;
-  subject_id: string;
 };
 
-type FullRow = OptOutRow & {
-  kind: SubjectKind;
-  sealed: Buffer | null;
-  state: Record<string, Suppressed>;
-};
+type FullRow = OptOutRow & { evidence: Buffer | null; subjects: SubjectRow[] };
 
-const OPT_OUT = `o.id, o.requested_scopes, o.effective_at, o.received_at, o.recorded_at, o.reason, o.client,
-  o.idempotency_key, o.first_completed_at, b.version, b.state as recorded_state, b.subject_id`;
-const FULL = `select ${OPT_OUT}, s.kind, s.sealed, s.state
-  from opt_outs o
-  cross join lateral (select * from opt_out_subjects b where b.opt_out_id = o.id offset 0) b
-  cross join lateral (select * from subjects s where s.id = b.subject_id offset 0) s`;
+const OPT_OUT = `o.id, o.requested_scopes, o.effective_at, o.received_at, o.recorded_at, o.reason, o.regimes, o.client,
+  o.idempotency_key, o.first_completed_at`;
+/** The subjects of `o`, an opt-out, in the order of its request. */
+const SUBJECTS = `cross join lateral (
+    select json_agg(json_build_object('id', s.id, 'kind', s.kind, 'sealed', encode(s.sealed, 'base64'), 'state', s.state,
+             'version', b.version, 'recorded_state', b.state) order by b.position) as subjects
+    from opt_out_subjects b
+    cross join lateral (select * from subjects s where s.id = b.subject_id offset 0) s
+    where b.opt_out_id = o.id) b`;
+const FULL = `select ${OPT_OUT}, o.evidence, b.subjects from opt_outs o ${SUBJECTS}`;
 
 const toOptOut = (row: OptOutRow, ring: KeyRing): OptOut => ({
   id: row.id,
@@ -48,6 +67,7 @@ const toOptOut = (row: OptOutRow, ring: KeyRing): OptOut => ({
   receivedAt: toMilliseconds(row.received_at),
   recordedAt: toMilliseconds(row.recorded_at),
   reason: row.reason,
+  regimes: row.regimes,
   client: row.client,
   idempotencyKey:
     row.idempotency_key === null
@@ -56,40 +76,70 @@ const toOptOut = (row: OptOutRow, ring: KeyRing): OptOut => ({
   firstCompletedAt: row.first_completed_at === null ? undefined : toMilliseconds(row.first_completed_at),
 });
 
-/** The opt-outs behind a state, each with the version that it made; for a repeat's answer, inside its transaction. */
-export async function findOptOutRecords(
-  db: Queryable,
-  ring: KeyRing,
-  ids: readonly string[],
-): Promise<{ optOut: OptOut; version: number }[]> {
-  const { rows } = await db.query<OptOutRow>({
-    name: 'find-opt-out-records',
-    text: `select ${OPT_OUT} from opt_outs o
-           cross join lateral (select * from opt_out_subjects b where b.opt_out_id = o.id offset 0) b
-           where o.id = any ($1::uuid[])`,
-    values: [ids],
-  });
-  return rows.map((row) => ({ optOut: toOptOut(row, ring), version: row.version }));
-}
-
-/** The newest opt-out of a subject with the same scopes and the same stated date. */
-export async function findSameOptOut(
+/** The opt-outs behind a subject's state, the newest one by version first; for a repeat's answer, inside its transaction. */
+export async function findOptOutsOf(
   db: Queryable,
   ring: KeyRing,
   subjectId: string,
-  scopes: readonly string[],
-  effectiveAt: Instant,
+  ids: readonly string[],
+): Promise<OptOut[]> {
+  const { rows } = await db.query<OptOutRow>({
+    name: 'find-opt-outs-of',
+    text: `select ${OPT_OUT} from opt_outs o
+           cross join lateral (
+             select * from opt_out_subjects b where b.opt_out_id = o.id and b.subject_id = $2 offset 0) b
+           where o.id = any ($1::uuid[]) order by b.version desc`,
+    values: [ids, subjectId],
+  });
+  return rows.map((row) => toOptOut(row, ring));
+}
+
+/** Of the opt-outs that name all of these subjects, the newest one that meets a condition on `o`. */
+async function findNamingAll(
+  db: Queryable,
+  ring: KeyRing,
+  subjectIds: readonly string[],
+  condition: string,
+  values: readonly unknown[],
 ): Promise<OptOut | undefined> {
+  const [first, ...others] = subjectIds;
   const { rows } = await db.query<OptOutRow>(
     `select ${OPT_OUT} from opt_out_subjects b
      cross join lateral (select * from opt_outs o where o.id = b.opt_out_id offset 0) o
-     where b.subject_id = $1 and o.effective_at = $2 and o.effective_at_stated
-       and o.requested_scopes <@ $3::text[] and o.requested_scopes @> $3::text[]
+     where b.subject_id = $1 and ${condition}
+       and not exists (select from unnest($2::uuid[]) other (id) where not exists (
+         select from opt_out_subjects also where also.subject_id = other.id and also.opt_out_id = o.id offset 0))
      order by b.version desc limit 1`,
-    [subjectId, effectiveAt, scopes],
+    [first, others, ...values],
   );
   return rows[0] === undefined ? undefined : toOptOut(rows[0], ring);
 }
+
+/** The newest opt-out of these subjects together with the same scopes and the same stated date. */
+export const findSameOptOut = (
+  db: Queryable,
+  ring: KeyRing,
+  subjectIds: readonly string[],
+  scopes: readonly string[],
+  effectiveAt: Instant,
+): Promise<OptOut | undefined> =>
+  findNamingAll(
+    db,
+    ring,
+    subjectIds,
+    `o.effective_at = $3 and o.effective_at_stated
+       and o.requested_scopes <@ $4::text[] and o.requested_scopes @> $4::text[]`,
+    [effectiveAt, scopes],
+  );
+
+/** The newest opt-out of these subjects together that asked for all of the scopes, or more. */
+export const findOptOutTogether = (
+  db: Queryable,
+  ring: KeyRing,
+  subjectIds: readonly string[],
+  scopes: readonly string[],
+): Promise<OptOut | undefined> =>
+  findNamingAll(db, ring, subjectIds, 'o.requested_scopes @> $3::text[]', [scopes]);
 
 type Context = { readonly ring: KeyRing; readonly stores: readonly RegisteredStore[] };
 
@@ -122,22 +172,34 @@ async function toFound(
     rows.map((row) => row.id),
   );
   await keepFirstCompletions(db, rows, propagation);
-  return rows.map((row) => {
-    const address =
-      row.sealed === null ? undefined : new Address(ring.unseal(row.sealed, [row.subject_id, row.kind]));
-    const state: SubjectState = { version: row.version, suppressed: row.recorded_state, granted: {} };
-    return {
-      optOut: toOptOut(row, ring),
-      subject: {
-        kind: row.kind,
-        masked: address === undefined ? undefined : mask({ kind: row.kind, value: address }),
-      },
-      state,
-      inForce: row.requested_scopes.every((scope) => row.state[scope] !== undefined),
-      propagation: propagation.get(row.id)!,
-    };
-  });
+  return rows.map((row) => ({
+    optOut: toOptOut(row, ring),
+    subjects: row.subjects.map((subject) => toFoundSubject(subject, ring)),
+    inForce: row.subjects.every(({ state }) =>
+      row.requested_scopes.every((scope) => state[scope] !== undefined),
+    ),
+    evidence: row.evidence === null ? undefined : unsealEvidence(ring, row.evidence, row.id),
+    propagation: propagation.get(row.id)!,
+  }));
 }
+
+function toFoundSubject(row: Omit<SubjectRow, 'state'>, ring: KeyRing): FoundSubject {
+  const address =
+    row.sealed === null
+      ? undefined
+      : new Address(ring.unseal(Buffer.from(row.sealed, 'base64'), [row.id, row.kind]));
+  return {
+    id: row.id,
+    kind: row.kind,
+    masked: address === undefined ? undefined : mask({ kind: row.kind, value: address }),
+    state: { version: row.version, suppressed: row.recorded_state, granted: {} },
+  };
+}
+
+export const sealEvidence = (ring: KeyRing, evidence: Evidence, id: string): Buffer =>
+  ring.seal(JSON.stringify(evidence), [id, 'evidence']);
+const unsealEvidence = (ring: KeyRing, sealed: Buffer, id: string): Evidence =>
+  JSON.parse(ring.unseal(sealed, [id, 'evidence'])) as Evidence;
 
 /** `client` is whose it must be, asked in the statement itself: another's takes no more of it than one that is not there. */
 export async function findOptOut(
@@ -243,11 +305,11 @@ export async function lookupSubject(
     return { state: { version: 0, suppressed: {}, granted: {} }, optOuts: [], propagation: undefined };
   }
   const { rows } = await db.query<FullRow>(
-    `select ${OPT_OUT}, s.kind, s.sealed, s.state
-     from opt_out_subjects b
-     cross join lateral (select * from opt_outs o where o.id = b.opt_out_id offset 0) o
-     cross join lateral (select * from subjects s where s.id = b.subject_id offset 0) s
-     where b.subject_id = $1 order by b.version desc, b.opt_out_id desc limit 100`,
+    `select ${OPT_OUT}, o.evidence, b.subjects
+     from opt_out_subjects named
+     cross join lateral (select * from opt_outs o where o.id = named.opt_out_id offset 0) o
+     ${SUBJECTS}
+     where named.subject_id = $1 order by named.version desc, named.opt_out_id desc limit 100`,
     [row.id],
   );
   const optOuts = await toFound(db, rows, context);
@@ -255,5 +317,71 @@ export async function lookupSubject(
     state: { version: row.version, suppressed: row.state, granted: row.granted },
     optOuts,
     propagation: optOuts[0]?.propagation,
+  };
+}
+
+type GrantRow = {
+  id: string;
+  requested_scopes: Scope[];
+  lifted_scopes: Scope[];
+  granted_at: string;
+  received_at: string;
+  recorded_at: string;
+  client: string;
+  idempotency_key: Buffer | null;
+  evidence: Buffer;
+  subject_id: string;
+  kind: SubjectKind;
+  sealed: string | null;
+  version: number;
+  state: Record<string, Suppressed>;
+};
+
+/** A grant by its id, or the newest one that a subject gave for the same scopes at the same time. */
+export async function findGrant(
+  db: Queryable,
+  { ring, stores }: Context,
+  by:
+    | { readonly id: string; readonly client: string | undefined }
+    | { readonly subjectId: string; readonly scopes: readonly Scope[]; readonly grantedAt: Instant },
+): Promise<FoundGrant | undefined> {
+  const byId = 'id' in by;
+  if (byId && !isUuid(by.id)) return undefined;
+  const { rows } = await db.query<GrantRow>(
+    `select g.id, g.requested_scopes, g.lifted_scopes, g.granted_at, g.received_at, g.recorded_at, g.client,
+            g.idempotency_key, g.evidence, g.subject_id, s.kind, encode(s.sealed, 'base64') as sealed,
+            g.version, s.state
+     from grants g cross join lateral (select * from subjects s where s.id = g.subject_id offset 0) s
+     where ${
+       byId
+         ? 'g.id = $1 and ($2::text is null or g.client = $2)'
+         : `g.subject_id = $1 and g.granted_at = $2
+            and g.requested_scopes <@ $3::text[] and g.requested_scopes @> $3::text[]`
+     } order by g.version desc limit 1`,
+    byId ? [by.id, by.client ?? null] : [by.subjectId, by.grantedAt, by.scopes],
+  );
+  const row = rows[0];
+  if (row === undefined) return undefined;
+  const grant: Grant = {
+    id: row.id,
+    requestedScopes: row.requested_scopes,
+    liftedScopes: row.lifted_scopes,
+    grantedAt: toMilliseconds(row.granted_at),
+    receivedAt: toMilliseconds(row.received_at),
+    recordedAt: toMilliseconds(row.recorded_at),
+    client: row.client,
+    idempotencyKey:
+      row.idempotency_key === null
+        ? `auto_${row.id}`
+        : ring.unseal(row.idempotency_key, [row.id, 'idempotency_key']),
+  };
+  const propagation = await propagationOfGrants(db, stores, [row.id]);
+  return {
+    grant,
+    subject: toFoundSubject({ ...row, id: row.subject_id, recorded_state: {} }, ring),
+    inForce: row.requested_scopes.every((scope) => row.state[scope] === undefined),
+    stillSuppressed: Object.keys(row.state) as Scope[],
+    evidence: unsealEvidence(ring, row.evidence, row.id),
+    propagation: propagation.get(row.id)!,
   };
 }

@@ -13,14 +13,54 @@ import type { Subject, SubjectKind } from '../suppression/subject.ts';
 export const REASONS = ['person_request', 'complaint', 'legal', 'other'] as const;
 export type Reason = (typeof REASONS)[number];
 
+/** The laws that an opt-out is made under, as far as its client says. */
+export const REGIMES = [
+  'gdpr',
+  'uk_gdpr',
+  'eprivacy',
+  'ccpa',
+  'tcpa',
+  'can_spam',
+  'casl',
+  'au_spam',
+  'lgpd',
+] as const;
+export type Regime = (typeof REGIMES)[number];
+
+export const EVIDENCE_METHODS = [
+  'web_form',
+  'preference_center',
+  'unsubscribe_link',
+  'email',
+  'sms',
+  'phone',
+  'letter',
+  'in_person',
+  'app',
+  'browser_signal',
+  'other',
+] as const;
+
+/** How the person said it: kept sealed, and answered to the client that gave it. */
+export type Evidence = {
+  readonly method: (typeof EVIDENCE_METHODS)[number];
+  /** What the person was shown or said. */
+  readonly statement?: string | undefined;
+  /** Where from: a page, a call's number, a campaign. */
+  readonly source?: string | undefined;
+};
+
 /** What a client asks to have recorded. */
 export type OptOutIntent = {
-  readonly subject: Subject;
+  /** Identifiers of one person, at least one, each once. */
+  readonly subjects: readonly Subject[];
   readonly scopes: readonly Scope[];
   /** As stated by the client, brought to milliseconds; undefined: the time of receipt. */
   readonly effectiveAt: Instant | undefined;
   readonly reason: Reason;
   readonly note: string | undefined;
+  readonly regimes: readonly Regime[];
+  readonly evidence: Evidence | undefined;
   readonly idempotencyKey: string | undefined;
   readonly apiVersion: string;
   readonly caller: Caller;
@@ -39,21 +79,22 @@ export type Caller = {
 
 export type OptOut = {
   readonly id: string;
-  readonly requestedScopes: readonly string[];
+  readonly requestedScopes: readonly Scope[];
   readonly effectiveAt: Instant;
   readonly receivedAt: Instant;
   readonly recordedAt: Instant;
   readonly reason: Reason;
+  readonly regimes: readonly Regime[];
   readonly client: string;
   readonly idempotencyKey: string;
   readonly firstCompletedAt: Instant | undefined;
 };
 
-export type StorePropagation = {
-  readonly store: string;
-  readonly required: boolean;
-  readonly state:
-    'pending' | 'verified' | 'applied' | 'superseded' | 'absent' | 'quarantined' | 'paused' | 'retired';
+/** How far one decision has come in one store. */
+export type DecisionPropagation = {
+  readonly seq: number;
+  readonly subjectId: string;
+  readonly state: StorePropagation['state'];
   readonly recordedAt: Instant;
   readonly appliedAt: Instant | undefined;
   readonly verifiedAt: Instant | undefined;
@@ -63,14 +104,23 @@ export type StorePropagation = {
   readonly reason: string | undefined;
 };
 
+/** How far a store is with all that it must hold of an opt-out: what is last of its decisions. */
+export type StorePropagation = Omit<DecisionPropagation, 'seq' | 'subjectId' | 'state'> & {
+  readonly store: string;
+  readonly required: boolean;
+  readonly state:
+    'pending' | 'verified' | 'applied' | 'superseded' | 'absent' | 'quarantined' | 'paused' | 'retired';
+  /** One a subject; none while it is only about to be recorded. */
+  readonly decisions: readonly DecisionPropagation[];
+};
+
 export type Propagation = {
-  /** Of the opt-out's decision; 0 while it is only about to be recorded. */
-  readonly seq: number;
   readonly state: 'pending' | 'complete' | 'uncovered';
   readonly required: number;
   readonly confirmed: number;
   readonly verified: number;
-  readonly uncovered: readonly Channel[];
+  /** Scopes that no required store covers for any of the subjects' kinds. */
+  readonly uncovered: readonly Scope[];
   readonly firstCompletedAt: Instant | undefined;
   readonly stores: readonly StorePropagation[];
 };
@@ -81,12 +131,11 @@ export type RecordedOutcome = 'recorded' | 'already_opted_out' | 'already_record
 export type Recorded = {
   readonly outcome: RecordedOutcome;
   readonly optOut: OptOut;
-  readonly subject: Subject;
+  /** Those of this request, each with its resulting state. */
+  readonly subjects: readonly { readonly subject: Subject; readonly state: SubjectState }[];
   /** What this request asked for (a repeat answers with an older opt-out). */
   readonly asked: readonly Scope[];
   readonly idempotencyKey: string;
-  /** The subject's resulting state. */
-  readonly state: SubjectState;
   /** A date up to an hour ahead was taken as the time of receipt. */
   readonly effectiveAtAdjusted: boolean;
   readonly propagation: Propagation;
@@ -98,26 +147,87 @@ export type RecordAnswer = {
   readonly body: string;
   readonly replayed: boolean;
   readonly optOutId: string;
-  /** Undefined where nothing new was decided. */
-  readonly decision:
-    | {
-        readonly seq: number;
-        readonly subject: Subject;
-        readonly recordedAt: Instant;
-        /** The required stores that must hold it. */
-        readonly awaited: readonly string[];
-      }
-    | undefined;
+  /** Empty where nothing new was decided. */
+  readonly decisions: readonly RecordedDecision[];
+};
+
+export type RecordedDecision = {
+  readonly seq: number;
+  readonly subject: Subject;
+  /** The required stores that must hold it. */
+  readonly awaited: readonly string[];
 };
 
 /** An opt-out as its client reads it back. */
 export type FoundOptOut = {
   readonly optOut: OptOut;
-  /** `value` is undefined once the subject was erased. */
-  readonly subject: { readonly kind: SubjectKind; readonly masked: string | undefined };
-  /** The subject's state as this opt-out left it. */
-  readonly state: SubjectState;
+  /** In the order in which the request named them. */
+  readonly subjects: readonly FoundSubject[];
+  /** Every scope that was asked for is still suppressed, for each subject. */
   readonly inForce: boolean;
+  readonly evidence: Evidence | undefined;
+  readonly propagation: Propagation;
+};
+
+export type FoundSubject = {
+  readonly id: string;
+  readonly kind: SubjectKind;
+  /** Undefined once the subject was erased. */
+  readonly masked: string | undefined;
+  /** As this opt-out or grant left it. */
+  readonly state: SubjectState;
+};
+
+/** A consent that a client asks to have recorded. */
+export type GrantIntent = Omit<
+  OptOutIntent,
+  'subjects' | 'effectiveAt' | 'reason' | 'note' | 'regimes' | 'evidence'
+> & {
+  readonly subject: Subject;
+  /** When the person consented, brought to milliseconds. */
+  readonly grantedAt: Instant;
+  readonly evidence: Evidence;
+};
+
+export type Grant = {
+  readonly id: string;
+  readonly requestedScopes: readonly Scope[];
+  /** Those that were suppressed until then. */
+  readonly liftedScopes: readonly Scope[];
+  readonly grantedAt: Instant;
+  readonly receivedAt: Instant;
+  readonly recordedAt: Instant;
+  readonly client: string;
+  readonly idempotencyKey: string;
+};
+
+/** `not_suppressed`: nothing of it was, so that there is nothing to record. */
+export type RecordedGrant = {
+  readonly subject: Subject;
+  readonly asked: readonly Scope[];
+  /** What stays suppressed for the subject. */
+  readonly stillSuppressed: readonly Scope[];
+} & (
+  | { readonly outcome: 'recorded'; readonly grant: Grant; readonly propagation: Propagation }
+  /** The same consent was recorded before; `inForce`: nothing of it was suppressed since. */
+  | {
+      readonly outcome: 'already_recorded';
+      readonly grant: Grant;
+      readonly inForce: boolean;
+      readonly propagation: Propagation;
+    }
+  | { readonly outcome: 'not_suppressed' }
+);
+
+/** As RecordAnswer; `grantId` is undefined where there was nothing to record. */
+export type GrantAnswer = Omit<RecordAnswer, 'optOutId'> & { readonly grantId: string | undefined };
+
+export type FoundGrant = {
+  readonly grant: Grant;
+  readonly subject: FoundSubject;
+  readonly inForce: boolean;
+  readonly stillSuppressed: readonly Scope[];
+  readonly evidence: Evidence;
   readonly propagation: Propagation;
 };
 
@@ -135,8 +245,8 @@ export type ListFilter = {
 
 export type CheckItem = {
   readonly subjects: readonly Subject[];
-  readonly channel: Channel;
-  readonly topic: string | undefined;
+  /** What would be done: a message on a channel, perhaps of a topic, or a purpose. */
+  readonly scope: Scope;
 };
 export type CheckAnswer = {
   readonly canSend: boolean;
@@ -341,9 +451,15 @@ export type Ledger = {
   lookupSubject(
     subject: Subject,
   ): Promise<{ state: SubjectState; optOuts: readonly FoundOptOut[]; propagation: Propagation | undefined }>;
+  /**
+   * Records the person's own later consent. Throws AbideError: invalid-value (a date ahead), grant-not-later, and what record
+   * throws.
+   */
+  grant(intent: GrantIntent, render: (granted: RecordedGrant) => string): Promise<GrantAnswer>;
+  /** `client` as for findOptOut. */
+  findGrant(id: string, client: string | undefined): Promise<FoundGrant | undefined>;
   /** Holds no connection while it waits; resolves when every required store has confirmed, or after `waitMs`. */
   waitForPropagation(optOutId: string, waitMs: number, signal: AbortSignal): Promise<Propagation>;
-  propagationOf(optOutId: string): Promise<Propagation | undefined>;
   /** Which required propagation a fresh opt-out begins with: no store has confirmed yet. */
   checkSendable(items: readonly CheckItem[]): Promise<{ asOf: Instant; items: readonly CheckAnswer[] }>;
   lag(): Promise<LagReport>;

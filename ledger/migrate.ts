@@ -8,6 +8,7 @@ import * as ledger from './migrations/0001-ledger.ts';
 import * as reconciliation from './migrations/0002-reconciliation.ts';
 import * as canaries from './migrations/0003-canaries.ts';
 import * as limits from './migrations/0005-limits.ts';
+import * as peopleAndGrants from './migrations/0006-people-and-grants.ts';
 import { grantPrivileges } from './roles.ts';
 
 type Migration = Knex.Migration & { readonly name: string };
@@ -18,6 +19,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0002-reconciliation', up: (db) => reconciliation.up(plainSql(db)), down: ledger.down },
   { name: '0003-canaries', up: (db) => canaries.up(plainSql(db)), down: ledger.down },
   { name: '0005-limits', up: (db) => limits.up(plainSql(db)), down: ledger.down },
+  { name: '0006-people-and-grants', up: (db) => peopleAndGrants.up(plainSql(db)), down: ledger.down },
 ];
 
 /** A migration is SQL as PostgreSQL reads it. Knex would take the question mark of jsonb's operators for a parameter. */

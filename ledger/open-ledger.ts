@@ -11,12 +11,13 @@ import type { Canaries } from './canary.ts';
 import { checkSendable } from './check-sendable.ts';
 import { asLedgerError } from './database.ts';
 import type { Pool } from './database.ts';
-import { findOptOut, isUuid, listOptOuts, lookupSubject } from './find.ts';
+import { findGrant, findOptOut, listOptOuts, lookupSubject } from './find.ts';
 import { judgeGate } from './gate.ts';
+import { recordGrant } from './grant.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { LagReport, Ledger } from './ledger.ts';
 import { newestOf, outstandingPage } from './outstanding.ts';
-import { propagationOf } from './propagation.ts';
+import { propagationOf, propagationOfGrants } from './propagation.ts';
 import { readLag } from './propagation-lag.ts';
 import { findParked, listParked, retryParked } from './quarantine.ts';
 import {
@@ -202,19 +203,30 @@ export async function openLedger({
 
   let lag: { report: Promise<LagReport>; until: number } | undefined;
   const freshLag = createFreshReading(() => readLag(pool));
-  const watch = createPropagationWatch((ids) => propagationOf(pool, stores, ids));
+  const watch = createPropagationWatch(async (ids) => {
+    const found = await propagationOf(pool, stores, ids);
+    const others = ids.filter((id) => !found.has(id));
+    if (others.length === 0) return found;
+    return new Map([...found, ...(await propagationOfGrants(pool, stores, others))]);
+  });
 
   return {
     record: async (intent, render) => {
       const answer = await recorder.record(intent, render);
-      if (answer.decision !== undefined) watch.expect(answer.optOutId, answer.decision);
+      watch.expect(answer.optOutId, answer.decisions);
       return answer;
     },
     findOptOut: (id, client) => asked(() => findOptOut(pool, context(), id, client)),
     listOptOuts: (filter) => asked(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => asked(() => lookupSubject(pool, context(), subject)),
-    propagationOf: (id) =>
-      asked(async () => (isUuid(id) ? (await propagationOf(pool, stores, [id])).get(id) : undefined)),
+    grant: (intent, render) =>
+      asked(async () => {
+        const answer = await recordGrant(pool, { ring, transport, stores }, intent, render);
+        if (answer.grantId !== undefined) watch.expect(answer.grantId, answer.decisions);
+        if (answer.decisions.length > 0) recorded.ring();
+        return answer;
+      }),
+    findGrant: (id, client) => asked(() => findGrant(pool, context(), { id, client })),
     waitForPropagation: (id, waitMs, signal) =>
       asked(() => watch.wait(id, waitMs, AbortSignal.any([signal, closing.signal]))),
     checkSendable: (items) => asked(() => checkSendable(pool, ring, items)),

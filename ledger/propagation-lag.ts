@@ -7,7 +7,7 @@ import { NEWEST_CANARY } from './canary.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import type { LagReport, LagStatus, SourceLag, StoreLag } from './ledger.ts';
-import { uncoveredChannels } from './propagation.ts';
+import { uncoveredScopes } from './propagation.ts';
 import { listStores } from './stores.ts';
 
 /** Counted exactly up to here. */
@@ -250,7 +250,7 @@ export async function readLag(db: Queryable): Promise<LagReport> {
   return {
     as_of: toMilliseconds(clock.rows[0]!.now),
     status: required.length === 0 ? 'unknown' : worst(required.map((lag) => lag.status)),
-    uncovered: uncoveredChannels(stores, CHANNELS),
+    uncovered: uncoveredScopes(stores, CHANNELS),
     sources: toSources(rows, slots.rows),
     stores: lags,
   };

@@ -1,38 +1,38 @@
 // Where an opt-out has arrived: computed from acknowledgements and exceptions at the moment of asking, never stored.
 import type { Instant } from '../suppression/decision.ts';
-import { CHANNELS, isChannel, meets } from '../suppression/scope.ts';
-import type { Channel } from '../suppression/scope.ts';
+import { meets } from '../suppression/scope.ts';
+import type { Scope } from '../suppression/scope.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
-import type { Propagation, StorePropagation } from './ledger.ts';
+import type { DecisionPropagation, Propagation, StorePropagation } from './ledger.ts';
 import type { RegisteredStore } from './stores.ts';
 
 type Coverage = Pick<RegisteredStore, 'accepts' | 'scopes' | 'topics' | 'required' | 'retiredAt'>;
 
-/** The asked channels that no required store in service covers for this kind of subject. */
-export const uncoveredChannels = (
+/** The asked scopes that no required store in service covers for any of these kinds of subject (undefined: for any at all). */
+export const uncoveredScopes = <S extends Scope>(
   stores: readonly Coverage[],
-  asked: readonly string[],
-  kind?: SubjectKind,
-): Channel[] =>
-  CHANNELS.filter(
-    (channel) =>
-      asked.some((scope) => isChannel(scope) && scope === channel) &&
+  asked: readonly S[],
+  kinds?: readonly SubjectKind[],
+): S[] =>
+  asked.filter(
+    (scope) =>
       !stores.some(
         (store) =>
           store.required &&
           store.retiredAt === undefined &&
-          (kind === undefined || store.accepts.includes(kind)) &&
-          store.scopes.some((stored) => meets(channel, stored, store.topics)),
+          (kinds === undefined || kinds.some((kind) => store.accepts.includes(kind))) &&
+          store.scopes.some((stored) => meets(scope, stored, store.topics)),
       ),
   );
 
 type Row = {
-  opt_out_id: string;
+  id: string;
   seq: number;
+  subject_id: string;
   kind: SubjectKind;
-  requested_scopes: string[];
+  requested_scopes: Scope[];
   first_completed_at: string | null;
   recorded_at: string;
   store: string | null;
@@ -54,8 +54,9 @@ type Row = {
   below_mark: boolean;
 };
 
-const SQL = `
-  select o.id as opt_out_id, d.seq, d.kind, o.requested_scopes, o.first_completed_at, d.recorded_at,
+/** `decided`: the decisions of what is asked for, `o`. */
+const createSql = (table: string, decided: string, firstCompleted: string): string => `
+  select o.id, d.seq, d.subject_id, d.kind, o.requested_scopes, ${firstCompleted} as first_completed_at, d.recorded_at,
          s.name as store, s.required, s.added_at, s.retired_at is not null as retired,
          s.paused_at is not null as paused, s.evidence = 'read_back' as read_back,
          a.outcome, a.acknowledged_at, a.latency_ms, a.attempts, a.evidence,
@@ -64,8 +65,8 @@ const SQL = `
          ) as first_acknowledged_at,
          e.kind as exception, e.code as exception_code, e.attempts as exception_attempts, e.since as exception_since,
          s.backfill_fence is null and d.seq <= s.scanned_through as below_mark
-  from opt_outs o
-  cross join lateral (select * from decisions d where d.opt_out_id = o.id offset 0) d
+  from ${table} o
+  cross join lateral (select * from decisions d where ${decided} offset 0) d
   left join stores s on due(d.kind, d.suppressed, d.granted, s.accepts, s.due_exact, s.due_channels)
   left join lateral (
     select * from acknowledgements a
@@ -76,9 +77,28 @@ const SQL = `
       and d.seq between x.speaks_from and x.seq
     order by x.seq limit 1) e on a.seq is null or e.seq = d.seq
   where o.id = any ($1::uuid[])
-  order by s.name`;
+  order by s.name, d.seq`;
 
-function storeState(row: Row): StorePropagation['state'] {
+const OF_OPT_OUTS = createSql('opt_outs', 'd.opt_out_id = o.id', 'o.first_completed_at');
+const OF_GRANTS = createSql(
+  'grants',
+  'd.subject_id = o.subject_id and d.version = o.version',
+  'null::timestamptz',
+);
+
+/** Of several decisions of one opt-out a store shows the state that is last to end: the first of these. */
+const LAST_FIRST = [
+  'retired',
+  'quarantined',
+  'paused',
+  'pending',
+  'absent',
+  'applied',
+  'superseded',
+  'verified',
+] as const;
+
+function stateOf(row: Row): DecisionPropagation['state'] {
   // An exception beside an acknowledgement is drift: the store no longer holds what it acknowledged.
   if (row.outcome !== null && row.exception === null) return row.outcome;
   // At or below the mark and no exception is confirmation without a row: old partitions may be detached.
@@ -119,30 +139,75 @@ function firstCompleted(rows: readonly Row[]): string | undefined {
   return at;
 }
 
+const toDecision = (row: Row): DecisionPropagation => ({
+  seq: row.seq,
+  subjectId: row.subject_id,
+  state: stateOf(row),
+  recordedAt: toMilliseconds(row.recorded_at),
+  appliedAt: within(row, row.evidence?.appliedAt),
+  verifiedAt: within(row, row.evidence?.verifiedAt),
+  acknowledgedAt: millis(row.acknowledged_at),
+  latencyMs: row.latency_ms ?? undefined,
+  attempts: row.attempts ?? row.exception_attempts ?? undefined,
+  reason: row.exception_code ?? undefined,
+});
+
+/** The greatest, where every one is known. */
+const last = <T extends string | number>(values: readonly (T | undefined)[]): T | undefined =>
+  values.reduce((a, b) => (a === undefined || b === undefined ? undefined : a > b ? a : b));
+
+function toStore(store: string, rows: readonly Row[]): StorePropagation {
+  const decisions = rows.map(toDecision);
+  const state = LAST_FIRST.find((one) => decisions.some((decision) => decision.state === one))!;
+  const ofAll = <T extends string | number>(value: (decision: DecisionPropagation) => T | undefined) =>
+    last(decisions.map(value));
+  return {
+    store,
+    required: rows[0]!.required,
+    state,
+    recordedAt: decisions[0]!.recordedAt,
+    appliedAt: ofAll((one) => one.appliedAt),
+    verifiedAt: ofAll((one) => one.verifiedAt),
+    acknowledgedAt: ofAll((one) => one.acknowledgedAt),
+    latencyMs: ofAll((one) => one.latencyMs),
+    attempts: ofAll((one) => one.attempts),
+    reason: decisions.find((one) => one.state === state)?.reason,
+    decisions,
+  };
+}
+
 /** The propagation of each opt-out, of now; an id without a decision is left out. */
-export async function propagationOf(
+export const propagationOf = async (
   db: Queryable,
   stores: readonly Coverage[],
   optOutIds: readonly string[],
-): Promise<Map<string, Propagation>> {
-  const { rows } = await db.query<Row>({ name: 'propagation-of', text: SQL, values: [optOutIds] });
+): Promise<Map<string, Propagation>> => {
+  const { rows } = await db.query<Row>({ name: 'propagation-of', text: OF_OPT_OUTS, values: [optOutIds] });
+  return toPropagations(rows, stores);
+};
+
+/** The same of grants. */
+export const propagationOfGrants = async (
+  db: Queryable,
+  stores: readonly Coverage[],
+  grantIds: readonly string[],
+): Promise<Map<string, Propagation>> => {
+  const { rows } = await db.query<Row>({
+    name: 'propagation-of-grants',
+    text: OF_GRANTS,
+    values: [grantIds],
+  });
+  return toPropagations(rows, stores);
+};
+
+function toPropagations(rows: readonly Row[], stores: readonly Coverage[]): Map<string, Propagation> {
   const answers = new Map<string, Propagation>();
-  for (const [id, group] of Map.groupBy(rows, (row) => row.opt_out_id)) {
+  for (const [id, group] of Map.groupBy(rows, (row) => row.id)) {
     const head = group[0]!;
     const due = group.filter((row) => row.store !== null);
-    const listed = due.map((row): StorePropagation => ({
-      store: row.store!,
-      required: row.required,
-      state: storeState(row),
-      recordedAt: toMilliseconds(row.recorded_at),
-      appliedAt: within(row, row.evidence?.appliedAt),
-      verifiedAt: within(row, row.evidence?.verifiedAt),
-      acknowledgedAt: millis(row.acknowledged_at),
-      latencyMs: row.latency_ms ?? undefined,
-      attempts: row.attempts ?? row.exception_attempts ?? undefined,
-      reason: row.exception_code ?? undefined,
-    }));
-    const counted = listed.filter((store, n) => store.required && !due[n]!.retired);
+    const byStore = [...Map.groupBy(due, (row) => row.store!)];
+    const listed = byStore.map(([store, ofStore]) => toStore(store, ofStore));
+    const counted = listed.filter((store, n) => store.required && !byStore[n]![1][0]!.retired);
     const confirmed = counted.filter(({ state }) =>
       ['verified', 'applied', 'superseded'].includes(state),
     ).length;
@@ -150,12 +215,15 @@ export async function propagationOf(
     const state =
       counted.length === 0 ? 'uncovered' : confirmed + absent === counted.length ? 'complete' : 'pending';
     answers.set(id, {
-      seq: head.seq,
       state,
       required: counted.length,
       confirmed,
       verified: counted.filter((store) => store.state === 'verified').length,
-      uncovered: uncoveredChannels(stores, head.requested_scopes, head.kind),
+      uncovered: uncoveredScopes(
+        stores,
+        head.requested_scopes,
+        group.map((row) => row.kind),
+      ),
       firstCompletedAt: millis(
         head.first_completed_at ?? (counted.length > 0 ? firstCompleted(due) : undefined),
       ),
@@ -165,36 +233,31 @@ export async function propagationOf(
   return answers;
 }
 
-/** A fresh opt-out's propagation: no required store has confirmed yet. `isDueTo`: whether its decision is due to a store. */
+/** A fresh opt-out's propagation: none of these stores has confirmed yet. */
 export const begunPropagation = (
   stores: readonly RegisteredStore[],
-  asked: readonly string[],
-  kind: SubjectKind,
-  isDueTo: (store: RegisteredStore) => boolean,
+  awaited: readonly string[],
+  asked: readonly Scope[],
+  kinds: readonly SubjectKind[],
   recordedAt: Instant,
-): Propagation => {
-  const required = stores.filter(
-    (store) => store.required && store.retiredAt === undefined && isDueTo(store),
-  );
-  return {
-    seq: 0,
-    state: required.length === 0 ? 'uncovered' : 'pending',
-    required: required.length,
-    confirmed: 0,
-    verified: 0,
-    uncovered: uncoveredChannels(stores, asked, kind),
-    firstCompletedAt: undefined,
-    stores: required.map(({ name }) => ({
-      store: name,
-      required: true,
-      state: 'pending',
-      recordedAt,
-      appliedAt: undefined,
-      verifiedAt: undefined,
-      acknowledgedAt: undefined,
-      latencyMs: undefined,
-      attempts: undefined,
-      reason: undefined,
-    })),
-  };
-};
+): Propagation => ({
+  state: awaited.length === 0 ? 'uncovered' : 'pending',
+  required: awaited.length,
+  confirmed: 0,
+  verified: 0,
+  uncovered: uncoveredScopes(stores, asked, kinds),
+  firstCompletedAt: undefined,
+  stores: awaited.map((store) => ({
+    store,
+    required: true,
+    state: 'pending',
+    recordedAt,
+    appliedAt: undefined,
+    verifiedAt: undefined,
+    acknowledgedAt: undefined,
+    latencyMs: undefined,
+    attempts: undefined,
+    reason: undefined,
+    decisions: [],
+  })),
+});

@@ -15,7 +15,9 @@ import { isDue } from '../suppression/acknowledgement.ts';
 import { applyOptOut } from '../suppression/precedence.ts';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
+import type { Scope } from '../suppression/scope.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
+import type { Subject, SubjectKind } from '../suppression/subject.ts';
 import {
   asLedgerError,
   isLockTimeout,
@@ -26,10 +28,19 @@ import {
   toMilliseconds,
 } from './database.ts';
 import type { Client, Pool } from './database.ts';
-import { findOptOutRecords, findSameOptOut } from './find.ts';
+import { findOptOut, findOptOutsOf, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { OptOut, OptOutIntent, Propagation, RecordAnswer, Recorded } from './ledger.ts';
+import type {
+  OptOut,
+  OptOutIntent,
+  Propagation,
+  RecordAnswer,
+  Recorded,
+  RecordedDecision,
+  RecordedOutcome,
+} from './ledger.ts';
 import { begunPropagation, propagationOf } from './propagation.ts';
+import { sinceOf } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
 
 type Render = (recorded: Recorded) => string;
@@ -37,8 +48,8 @@ type Render = (recorded: Recorded) => string;
 type Pending = {
   readonly intent: OptOutIntent;
   readonly render: Render;
-  readonly matchKey: Buffer;
-  readonly matchHex: string;
+  /** One a subject, in the intent's order. */
+  readonly keys: readonly { readonly match: Buffer; readonly hex: string }[];
   /** Namespaced by client; undefined where the request names no key. */
   readonly keyHex: string | undefined;
   readonly intentHex: string;
@@ -67,7 +78,7 @@ const LOCK = `
   select (select json_agg(locked) from locked) as subjects,
          (select json_agg(json_build_object('client', k.client, 'key', encode(k.key_hmac, 'hex'),
             'intent', encode(k.intent_hmac, 'hex'), 'status', k.status, 'answer', encode(k.answer, 'base64'),
-            'id', k.opt_out_id))
+            'version', k.api_version, 'id', k.opt_out_id))
           from idempotency_keys k where k.key_hmac = any ($3::bytea[]) and k.pepper_id = $2) as keys,
          pg_current_xact_id()::text as xid,
          clock_timestamp() as now`;
@@ -76,22 +87,24 @@ const LOCK = `
 const CUT = (name: string): string => `substring($6::bytea from x.${name}_at for x.${name}_size)`;
 const PLACE = (name: string): string => `${name}_at int, ${name}_size int`;
 
-// One row of `item` an intent: each has an audit row, one with a key its answer, one that decided something its decision.
+// One row of `item` an intent: each has an audit row, one with a key its answer, one that decided something its opt-out and
+// the decision of its first subject. The decisions of its other subjects are rows of their own, with nothing else.
 const ITEMS = `
   with item as materialized (
     select * from json_to_recordset($1) as x (opt_out_id uuid, client text, key_id text, api_version text,
       caller_address text, action text, request_id text, details jsonb,
       key_hmac bytea, intent_hmac bytea, status smallint, ${PLACE('answer')},
       decision_id uuid, subject_id uuid, kind text, version bigint, suppressed jsonb, granted jsonb, state jsonb,
-      effective_at timestamptz, effective_at_stated boolean, received_at timestamptz, requested_scopes text[],
-      reason text, ${PLACE('sealed')}, ${PLACE('note')}, ${PLACE('key')}, traceparent text)
+      position smallint, effective_at timestamptz, effective_at_stated boolean, received_at timestamptz,
+      requested_scopes text[], reason text, regimes text[], ${PLACE('sealed')}, ${PLACE('note')},
+      ${PLACE('evidence')}, ${PLACE('key')}, traceparent text)
   ), decided as (
     insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at,
                            recorded_at, sealed, transport_key_id, traceparent)
     select decision_id, 'opt_out', opt_out_id, subject_id, kind, version, suppressed, granted, effective_at, $2,
            ${CUT('sealed')}, $3, traceparent
     from item x where decision_id is not null
-    returning seq, opt_out_id
+    returning seq, id
   ), made as (
     insert into subjects (id, kind, pepper_id, match_key, normal_form, version, state, granted, sealed, updated_at)
     select id, kind, $5, match_key, ${NORMAL_FORM}, version, state, granted, ${CUT('sealed')}, $2
@@ -100,25 +113,27 @@ const ITEMS = `
     order by match_key
   ), opted as (
     insert into opt_outs (id, requested_scopes, effective_at, effective_at_stated, received_at, recorded_at, reason,
-                          note, client, key_id, api_version, idempotency_key)
-    select opt_out_id, requested_scopes, effective_at, effective_at_stated, received_at, $2, reason, ${CUT('note')},
-           client, key_id, api_version, ${CUT('key')}
-    from item x where decision_id is not null
+                          regimes, note, evidence, client, key_id, api_version, idempotency_key)
+    select opt_out_id, requested_scopes, effective_at, effective_at_stated, received_at, $2, reason, regimes,
+           ${CUT('note')}, ${CUT('evidence')}, client, key_id, api_version, ${CUT('key')}
+    from item x where requested_scopes is not null
   ), bound as (
-    insert into opt_out_subjects (opt_out_id, subject_id, version, state)
-    select opt_out_id, subject_id, version, state from item where decision_id is not null
+    insert into opt_out_subjects (opt_out_id, subject_id, version, state, position)
+    select opt_out_id, subject_id, version, state, position from item where decision_id is not null
   ), remembered as (
-    insert into idempotency_keys (client, pepper_id, key_hmac, intent_hmac, opt_out_id, status, answer, created_at)
-    select client, $5, key_hmac, intent_hmac, opt_out_id, status, ${CUT('answer')}, $2
+    insert into idempotency_keys (client, pepper_id, key_hmac, intent_hmac, opt_out_id, status, api_version, answer,
+                                  created_at)
+    select client, $5, key_hmac, intent_hmac, opt_out_id, status, api_version, ${CUT('answer')}, $2
     from item x where key_hmac is not null
     order by key_hmac
   ), audited as (
     insert into audit_log (at, client, key_id, caller_address, action, resource, request_id, details)
-    select $2, client, key_id, caller_address, action, opt_out_id::text, request_id, details from item
+    select $2, client, key_id, caller_address, action, opt_out_id::text, request_id, details
+    from item where action is not null
   )`;
 
 const WRITE = `${ITEMS}
-  select seq, opt_out_id from decided`;
+  select seq, id from decided`;
 
 // Apart, since the trigger that checks an update costs as much as a third of the rest even where nothing is updated.
 const WRITE_AND_MOVE = `${ITEMS}, moved as (
@@ -127,7 +142,7 @@ const WRITE_AND_MOVE = `${ITEMS}, moved as (
     from json_to_recordset($7) as x (id uuid, version bigint, state jsonb, granted jsonb, ${PLACE('sealed')})
     where s.id = any ($8::uuid[]) and s.id = x.id
   )
-  select seq, opt_out_id from decided`;
+  select seq, id from decided`;
 
 /** Collects the bytes of a batch; each place is the members that PLACE reads, or none where there is nothing. */
 class Bytes {
@@ -145,19 +160,53 @@ class Bytes {
   }
 }
 
-type Subject = { id: string; state: SubjectState; isNew: boolean; changed: boolean; erased: boolean };
-type Remembered = { status: number; body: string; optOutId: string; intentHex: string };
+type Locked = { id: string; state: SubjectState; isNew: boolean; changed: boolean; erased: boolean };
+type Remembered = {
+  status: number;
+  body: string;
+  apiVersion: string;
+  optOutId: string;
+  intentHex: string;
+  /** What the body says, where it was made in this very batch. */
+  recorded?: Recorded;
+};
 
-/** The text that two requests share when they ask for the same thing, whatever their spelling or API version. */
-const intentText = (intent: OptOutIntent): string =>
-  JSON.stringify([
-    intent.subject.kind,
-    intent.subject.value.reveal(),
+/**
+ * The text that two requests share when they ask for the same thing, whatever their spelling or API version. What only some
+ * requests say stands at the end, so that those without it have the text that they always had.
+ */
+function intentText(intent: OptOutIntent): string {
+  const [first, ...others] = intent.subjects
+    .map(({ kind, value }) => [kind, value.reveal()] as const)
+    .sort((a, b) => (`${a[0]}\0${a[1]}` < `${b[0]}\0${b[1]}` ? -1 : 1));
+  const { regimes, evidence } = intent;
+  const more = [
+    others,
+    [...regimes].sort(),
+    evidence === undefined ? null : [evidence.method, evidence.statement ?? null, evidence.source ?? null],
+  ];
+  return JSON.stringify([
+    ...first!,
     [...intent.scopes].sort(),
     intent.effectiveAt ?? null,
     intent.reason,
     intent.note ?? null,
+    ...(others.length === 0 && regimes.length === 0 && evidence === undefined ? [] : more),
   ]);
+}
+
+/** What this very batch made, oldest first. */
+type Made = {
+  readonly optOut: OptOut;
+  readonly subjectIds: readonly string[];
+  readonly propagation: Propagation;
+};
+
+/** One decision a subject, and the columns of the opt-out with those of its first decision. */
+type Decided = {
+  readonly decisions: readonly (Omit<RecordedDecision, 'seq'> & { readonly id: string })[];
+  readonly columns: object;
+};
 
 export type Recorder = {
   record(intent: OptOutIntent, render: Render): Promise<RecordAnswer>;
@@ -255,7 +304,7 @@ export function createRecorder({
   }
 
   async function lockAndRead(client: Client, batch: readonly Pending[]) {
-    const bySubject = new Map(batch.map((item) => [item.matchHex, item]));
+    const bySubject = new Map(batch.flatMap(({ keys }) => keys).map(({ hex, match }) => [hex, match]));
     const byKey = new Map(
       batch.filter((item) => item.keyHex !== undefined).map((item) => [item.keyHex!, item]),
     );
@@ -271,19 +320,28 @@ export function createRecorder({
           }[]
         | null;
       keys:
-        { client: string; key: string; intent: string; status: number; answer: string; id: string }[] | null;
+        | {
+            client: string;
+            key: string;
+            intent: string;
+            status: number;
+            answer: string;
+            version: string;
+            id: string;
+          }[]
+        | null;
       now: string;
     }>({
       name: 'record-lock',
       text: LOCK,
       values: [
-        [...bySubject.values()].map((item) => item.matchKey),
+        [...bySubject.values()],
         ring.pepperId,
         [...byKey.keys()].map((key) => Buffer.from(key.slice(0, 64), 'hex')),
       ],
     });
     const row = rows[0]!;
-    const subjects = new Map<string, Subject>();
+    const subjects = new Map<string, Locked>();
     for (const { id, match, version, state, granted, erased } of row.subjects ?? []) {
       subjects.set(match, {
         id,
@@ -294,9 +352,9 @@ export function createRecorder({
       });
     }
     const remembered = new Map<string, Remembered>();
-    for (const { client: owner, key, intent, status, answer, id } of row.keys ?? []) {
+    for (const { client: owner, key, intent, status, answer, version: apiVersion, id } of row.keys ?? []) {
       const body = ring.unseal(Buffer.from(answer, 'base64'), [id, 'answer']);
-      remembered.set(keyName(key, owner), { status, body, optOutId: id, intentHex: intent });
+      remembered.set(keyName(key, owner), { status, body, apiVersion, optOutId: id, intentHex: intent });
     }
     return { subjects, remembered, now: row.now };
   }
@@ -312,15 +370,15 @@ export function createRecorder({
     const nowMs = Date.parse(now);
     const bytes = new Bytes();
     const rows: object[] = [];
-    /** Opt-outs made in this very batch, with the version each one made. */
-    const made = new Map<string, { optOut: OptOut; version: number }>();
-    const addresses = new Map<string, { id: string; item: Pending }>();
+    const made: Made[] = [];
+    /** Whose address is given by whom: for subjects that are new, or were erased. */
+    const addresses = new Map<string, Subject>();
     const answers: {
       item: Pending;
       recorded: Omit<Recorded, 'propagation'>;
       propagation: Propagation | undefined;
-      /** The columns of its decision and opt-out; undefined where nothing was decided. */
-      decided: object | undefined;
+      /** Undefined where nothing was decided. */
+      decided: Decided | undefined;
     }[] = [];
     const replays: { item: Pending; of: string }[] = [];
     const claimed = new Map<string, string>();
@@ -345,19 +403,22 @@ export function createRecorder({
       }
       const adjusted = ahead > 0;
       const effectiveAt = intent.effectiveAt === undefined || adjusted ? receivedAt : intent.effectiveAt;
-      const subject = subjects.get(item.matchHex) ?? {
-        id: randomUUIDv7(),
-        state: UNKNOWN_SUBJECT,
-        isNew: true,
-        changed: false,
-        erased: false,
-      };
+      const named = item.keys.map(
+        ({ hex }): Locked =>
+          subjects.get(hex) ?? {
+            id: randomUUIDv7(),
+            state: UNKNOWN_SUBJECT,
+            isNew: true,
+            changed: false,
+            erased: false,
+          },
+      );
       if (item.keyHex !== undefined) claimed.set(item.keyHex, item.intentHex);
       const answer = (
         optOut: OptOut,
-        outcome: Recorded['outcome'],
+        outcome: RecordedOutcome,
         propagation: Propagation | undefined,
-        decided?: object,
+        decided?: Decided,
       ): void => {
         answers.push({
           item,
@@ -366,10 +427,9 @@ export function createRecorder({
           recorded: {
             outcome,
             optOut,
-            subject: intent.subject,
+            subjects: intent.subjects.map((subject, n) => ({ subject, state: named[n]!.state })),
             asked: intent.scopes,
             idempotencyKey: intent.idempotencyKey ?? `auto_${optOut.id}`,
-            state: subject.state,
             effectiveAtAdjusted: adjusted,
           },
         });
@@ -378,33 +438,36 @@ export function createRecorder({
       // After a grant, the same dated opt-out once more is a late retry, not a change of mind.
       if (
         intent.effectiveAt !== undefined &&
-        intent.scopes.some((scope) => subject.state.granted[scope] !== undefined)
+        named.some(({ state }) => intent.scopes.some((scope) => state.granted[scope] !== undefined))
       ) {
-        const same = await findSameOptOut(client, ring, subject.id, intent.scopes, effectiveAt);
+        const ids = named.map(({ id }) => id);
+        const same = await findSameOptOut(client, ring, ids, intent.scopes, effectiveAt);
         if (same !== undefined) {
           answer(same, 'already_recorded', undefined);
           continue;
         }
       }
       const id = randomUUIDv7();
-      const effect = applyOptOut(subject.state, { id, scopes: intent.scopes, effectiveAt });
-      if (effect.kind === 'already_opted_out') {
-        if (effect.widened) {
-          subject.state = effect.state;
-          subject.changed = true;
+      const effects = named.map(({ state }) =>
+        applyOptOut(state, { id, scopes: intent.scopes, effectiveAt }),
+      );
+      if (effects.every(({ kind }) => kind === 'already_opted_out')) {
+        // Where each was opted out apart, that they are one person is news: they get an opt-out together.
+        const before =
+          named.length === 1
+            ? await newestCovering(client, named[0]!, intent.scopes, made)
+            : await newestTogether(client, named, intent.scopes, made);
+        if (before !== undefined) {
+          for (const [n, effect] of effects.entries()) {
+            if (effect.kind !== 'already_opted_out' || !effect.widened) continue;
+            named[n]!.state = effect.state;
+            named[n]!.changed = true;
+          }
+          const here = made.find(({ optOut }) => optOut.id === before.id);
+          answer(before, 'already_opted_out', here?.propagation);
+          continue;
         }
-        const optOut = await newestCovering(client, effect.state, intent.scopes, made);
-        answer(
-          optOut,
-          'already_opted_out',
-          made.has(optOut.id) ? begun(optOut, item, effect.state) : undefined,
-        );
-        continue;
       }
-      subject.state = effect.state;
-      subject.changed = true;
-      subjects.set(item.matchHex, subject);
-      addresses.set(item.matchHex, { id: subject.id, item });
       const optOut: OptOut = {
         id,
         requestedScopes: intent.scopes,
@@ -412,48 +475,77 @@ export function createRecorder({
         receivedAt,
         recordedAt: toMilliseconds(now),
         reason: intent.reason,
+        regimes: intent.regimes,
         client: intent.caller.client,
         idempotencyKey: intent.idempotencyKey ?? `auto_${id}`,
         firstCompletedAt: undefined,
       };
-      made.set(id, { optOut, version: subject.state.version });
-      answer(optOut, 'recorded', begun(optOut, item, subject.state), {
-        decision_id: randomUUIDv7(),
-        subject_id: subject.id,
-        kind: intent.subject.kind,
-        version: subject.state.version,
-        suppressed: since(subject.state),
-        granted: subject.state.granted,
-        state: subject.state.suppressed,
-        effective_at: effectiveAt,
-        effective_at_stated: intent.effectiveAt !== undefined && !adjusted,
-        received_at: receivedAt,
-        requested_scopes: intent.scopes,
-        reason: intent.reason,
-        traceparent: intent.traceparent,
-        ...bytes.add(
-          'sealed',
-          seal(intent.subject.value.reveal(), transport, [subject.id, intent.subject.kind]),
-        ),
-        ...bytes.add('note', intent.note === undefined ? undefined : ring.seal(intent.note, [id, 'note'])),
-        ...bytes.add(
-          'key',
-          intent.idempotencyKey === undefined
-            ? undefined
-            : ring.seal(intent.idempotencyKey, [id, 'idempotency_key']),
-        ),
+      const decisions = named.map((locked, n) => {
+        const subject = intent.subjects[n]!;
+        // One that is suppressed already is decided again, so that the opt-out has evidence of each of its subjects.
+        const { state } = effects[n]!;
+        locked.state = { ...state, version: locked.state.version + 1 };
+        locked.changed = true;
+        const { hex } = item.keys[n]!;
+        subjects.set(hex, locked);
+        addresses.set(hex, subject);
+        return { id: randomUUIDv7(), subject, awaited: awaitedBy(subject.kind, locked.state) };
+      });
+      const propagation = begunPropagation(
+        registered,
+        [...new Set(decisions.flatMap(({ awaited }) => awaited))],
+        intent.scopes,
+        intent.subjects.map(({ kind }) => kind),
+        optOut.recordedAt,
+      );
+      made.push({ optOut, subjectIds: named.map((locked) => locked.id), propagation });
+      const rowsOf = named.map((locked, n) => {
+        const { kind, value } = intent.subjects[n]!;
+        return {
+          decision_id: decisions[n]!.id,
+          opt_out_id: id,
+          subject_id: locked.id,
+          kind,
+          version: locked.state.version,
+          suppressed: since(locked.state),
+          granted: locked.state.granted,
+          state: locked.state.suppressed,
+          position: n,
+          effective_at: effectiveAt,
+          traceparent: intent.traceparent,
+          ...bytes.add('sealed', seal(value.reveal(), transport, [locked.id, kind])),
+        };
+      });
+      rows.push(...rowsOf.slice(1));
+      answer(optOut, 'recorded', propagation, {
+        decisions,
+        columns: {
+          ...rowsOf[0],
+          effective_at_stated: intent.effectiveAt !== undefined && !adjusted,
+          received_at: receivedAt,
+          requested_scopes: intent.scopes,
+          reason: intent.reason,
+          regimes: intent.regimes,
+          ...bytes.add('note', intent.note === undefined ? undefined : ring.seal(intent.note, [id, 'note'])),
+          ...bytes.add(
+            'evidence',
+            intent.evidence === undefined ? undefined : sealEvidence(ring, intent.evidence, id),
+          ),
+          ...bytes.add(
+            'key',
+            intent.idempotencyKey === undefined
+              ? undefined
+              : ring.seal(intent.idempotencyKey, [id, 'idempotency_key']),
+          ),
+        },
       });
     }
 
-    function begun(optOut: OptOut, item: Pending, state: SubjectState): Propagation {
-      const { kind } = item.intent.subject;
-      return begunPropagation(
-        registered,
-        optOut.requestedScopes,
-        kind,
-        (store) => isDue({ kind, suppressed: since(state), granted: state.granted }, store),
-        optOut.recordedAt,
-      );
+    function awaitedBy(kind: SubjectKind, state: SubjectState): string[] {
+      const decision = { kind, suppressed: since(state), granted: state.granted };
+      return registered
+        .filter((store) => store.required && store.retiredAt === undefined && isDue(decision, store))
+        .map(({ name }) => name);
     }
 
     const olderIds = [
@@ -463,24 +555,27 @@ export function createRecorder({
       olderIds.length === 0
         ? new Map<string, Propagation>()
         : await propagationOf(client, registered, olderIds);
+    const seqs = new Map<string, number>();
     for (const { item, recorded, propagation, decided } of answers) {
       const optOutId = recorded.optOut.id;
       const status = recorded.outcome === 'recorded' ? 201 : 200;
-      const full = { ...recorded, propagation: propagation ?? older.get(optOutId) };
-      if (full.propagation === undefined) throw new Error('an opt-out without a decision');
-      const awaited = full.propagation.stores.map(({ store }) => store);
-      const body = item.render(full as Recorded);
+      const its = propagation ?? older.get(optOutId);
+      if (its === undefined) throw new Error('an opt-out without a decision');
+      const full: Recorded = { ...recorded, propagation: its };
+      const body = item.render(full);
       const row = {
         ...audited(item, recorded.outcome === 'recorded' ? 'opt_out.recorded' : 'opt_out.repeated', optOutId),
-        ...decided,
+        ...decided?.columns,
       };
       if (item.keyHex === undefined) rows.push(row);
       else {
-        remembered.set(item.keyHex, { status, body, optOutId, intentHex: item.intentHex });
+        const { intentHex, intent } = item;
+        const { apiVersion } = intent;
+        remembered.set(item.keyHex, { status, body, apiVersion, optOutId, intentHex, recorded: full });
         rows.push({
           ...row,
           key_hmac: `\\x${item.keyHex.slice(0, 64)}`,
-          intent_hmac: `\\x${item.intentHex}`,
+          intent_hmac: `\\x${intentHex}`,
           status,
           ...bytes.add('answer', ring.seal(body, [optOutId, 'answer'])),
         });
@@ -491,24 +586,21 @@ export function createRecorder({
           body,
           replayed: false,
           optOutId,
-          decision:
-            seqs.has(optOutId) && recorded.outcome === 'recorded'
-              ? {
-                  seq: seqs.get(optOutId)!,
-                  subject: item.intent.subject,
-                  recordedAt: recorded.optOut.recordedAt,
-                  awaited,
-                }
-              : undefined,
+          decisions: (decided?.decisions ?? []).map(({ id, ...decision }): RecordedDecision => ({
+            seq: seqs.get(id)!,
+            ...decision,
+          })),
         }),
       );
     }
     for (const { item, of } of replays) {
       const first = remembered.get(of);
       if (first === undefined) throw new Error('a replay of nothing');
-      const { status, body, optOutId } = first;
+      const { status, optOutId } = first;
+      const body =
+        first.apiVersion === item.intent.apiVersion ? first.body : await inOtherWords(client, item, first);
       rows.push(audited(item, 'opt_out.replayed', optOutId));
-      settle.push(() => item.resolve({ status, body, replayed: true, optOutId, decision: undefined }));
+      settle.push(() => item.resolve({ status, body, replayed: true, optOutId, decisions: [] }));
     }
 
     function audited(item: Pending, action: string, optOutId: string): object {
@@ -525,28 +617,26 @@ export function createRecorder({
       };
     }
 
-    const seqs = new Map<string, number>();
     if (rows.length === 0) {
       await client.query('commit');
       return 0;
     }
     const changed = [...subjects.entries()].filter(([, subject]) => subject.changed);
-    const subjectRow = ([matchHex, subject]: [string, Subject]): object => {
-      const address = addresses.get(matchHex);
-      const { kind, value } = (address ?? { item: batch.find((one) => one.matchHex === matchHex)! }).item
-        .intent.subject;
+    const subjectRow = ([hex, locked]: [string, Locked]): object => {
+      const given = addresses.get(hex);
+      const { id, state, isNew, erased } = locked;
       return {
-        id: subject.id,
-        kind,
-        match_key: `\\x${matchHex}`,
-        version: subject.state.version,
-        state: subject.state.suppressed,
-        granted: subject.state.granted,
+        id,
+        kind: given?.kind,
+        match_key: `\\x${hex}`,
+        version: state.version,
+        state: state.suppressed,
+        granted: state.granted,
         // An erased subject who asks again has given the address again.
         ...bytes.add(
           'sealed',
-          subject.isNew || (subject.erased && address !== undefined)
-            ? ring.seal(value.reveal(), [subject.id, kind])
+          given !== undefined && (isNew || erased)
+            ? ring.seal(given.value.reveal(), [id, given.kind])
             : undefined,
         ),
       };
@@ -565,29 +655,65 @@ export function createRecorder({
           };
     // Where the first fails, the second rolls back.
     const [{ rows: written }, { command }] = await together(client, () => [
-      client.query<{ seq: number; opt_out_id: string }>(write),
+      client.query<{ seq: number; id: string }>(write),
       client.query('commit'),
     ]);
     if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
-    for (const row of written) seqs.set(row.opt_out_id, row.seq);
+    for (const row of written) seqs.set(row.id, row.seq);
     return written.length;
+  }
+
+  /** The first answer to a key in the words of another API version: the same opt-out, propagated as far as it is now. */
+  async function inOtherWords(client: Client, item: Pending, first: Remembered): Promise<string> {
+    if (first.recorded !== undefined) return item.render(first.recorded);
+    const found = await findOptOut(client, { ring, stores: stores() }, first.optOutId, undefined);
+    if (found === undefined) throw new Error('an answer without its opt-out');
+    const { intent } = item;
+    const { outcome } = JSON.parse(first.body) as { outcome: RecordedOutcome };
+    return item.render({
+      outcome,
+      optOut: found.optOut,
+      subjects: intent.subjects.map((subject, n) => ({
+        subject,
+        state: found.subjects[n]?.state ?? found.subjects[0]!.state,
+      })),
+      asked: intent.scopes,
+      idempotencyKey: intent.idempotencyKey!,
+      effectiveAtAdjusted: false,
+      propagation: found.propagation,
+    });
   }
 
   /** The newest opt-out, by version, whose resulting state first covered all that was asked. */
   async function newestCovering(
     client: Client,
-    state: SubjectState,
+    { id, state }: Locked,
     scopes: readonly string[],
-    made: ReadonlyMap<string, { optOut: OptOut; version: number }>,
+    made: readonly Made[],
   ): Promise<OptOut> {
-    const ids = [...new Set(scopes.map((scope) => state.suppressed[scope]!.opt_out_id))];
-    const recent = ids.flatMap((id) => made.get(id) ?? []).sort((a, b) => b.version - a.version)[0];
+    const ids = new Set(scopes.map((scope) => state.suppressed[scope]!.opt_out_id));
     // Whatever this batch made is newer than anything that was there before.
+    const recent = made.findLast(({ optOut }) => ids.has(optOut.id));
     if (recent !== undefined) return recent.optOut;
-    const found = await findOptOutRecords(client, ring, ids);
-    const newest = found.sort((a, b) => b.version - a.version)[0];
+    const [newest] = await findOptOutsOf(client, ring, id, [...ids]);
     if (newest === undefined) throw new Error('a state without its opt-out');
-    return newest.optOut;
+    return newest;
+  }
+
+  async function newestTogether(
+    client: Client,
+    named: readonly Locked[],
+    scopes: readonly Scope[],
+    made: readonly Made[],
+  ): Promise<OptOut | undefined> {
+    const recent = made.findLast(
+      ({ optOut, subjectIds }) =>
+        named.every(({ id }) => subjectIds.includes(id)) &&
+        scopes.every((scope) => optOut.requestedScopes.includes(scope)),
+    );
+    if (recent !== undefined) return recent.optOut;
+    const ids = named.map(({ id }) => id);
+    return await findOptOutTogether(client, ring, ids, scopes);
   }
 
   return {
@@ -595,21 +721,17 @@ export function createRecorder({
       if (queue.length >= QUEUE) {
         return Promise.reject(new AbideError('overloaded', undefined, { retryAfterSeconds: 1 }));
       }
-      const { caller, idempotencyKey } = intent;
-      const matchKey = ring.matchKey(intent.subject);
+      const { caller } = intent;
+      const key = fingerprintOfKey(ring, caller.client, intent.idempotencyKey);
       return new Promise((resolve, reject) => {
         queue.push({
           intent,
           render,
-          matchKey,
-          matchHex: matchKey.toString('hex'),
-          keyHex:
-            idempotencyKey === undefined
-              ? undefined
-              : keyName(
-                  ring.fingerprint('idempotency-key', `${caller.client}\0${idempotencyKey}`).toString('hex'),
-                  caller.client,
-                ),
+          keys: intent.subjects.map((subject) => {
+            const match = ring.matchKey(subject);
+            return { match, hex: match.toString('hex') };
+          }),
+          keyHex: key && keyName(key.toString('hex'), caller.client),
           intentHex: ring.fingerprint('intent', intentText(intent)).toString('hex'),
           resolve,
           reject,
@@ -620,15 +742,25 @@ export function createRecorder({
   };
 }
 
-const namesOf = ({ matchHex, keyHex }: Pending): string[] =>
-  keyHex === undefined ? [matchHex] : [matchHex, keyHex];
+function namesOf({ keys, keyHex }: Pending): string[] {
+  const names = keys.map(({ hex }) => hex);
+  if (keyHex !== undefined) names.push(keyHex);
+  return names;
+}
+
+/** What a caller's key is known by: the key itself may be somebody's address. */
+export const fingerprintOfKey = (
+  ring: KeyRing,
+  client: string,
+  idempotencyKey: string | undefined,
+): Buffer | undefined =>
+  idempotencyKey === undefined
+    ? undefined
+    : ring.fingerprint('idempotency-key', `${client}\0${idempotencyKey}`);
 
 const keyName = (keyHex: string, client: string): string => `${keyHex}${client}`;
 
-const since = (state: SubjectState): Record<string, Instant> =>
-  Object.fromEntries(
-    Object.entries(state.suppressed).map(([scope, held]) => [scope, held.first_effective_at]),
-  );
+const since = (state: SubjectState): Record<string, Instant> => sinceOf(state.suppressed);
 
 function whatItMeans(error: unknown, item: Pending): unknown {
   if (isLockTimeout(error) || isRace(error)) {

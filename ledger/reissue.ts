@@ -2,7 +2,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
-import type { SubjectState } from '../suppression/decision.ts';
+import type { Cause, Instant, SubjectState } from '../suppression/decision.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -49,6 +49,7 @@ export async function decideAgain(
   const state = { ...subject.state, ...suppressedFrom(subject.now, suppress, id) };
   await insertDecision(client, transport, {
     id,
+    cause: 'reissue',
     subject: [subjectId, subject.kind],
     version,
     state,
@@ -76,44 +77,59 @@ export const suppressedFrom = (
   return Object.fromEntries(scopes.map((scope) => [scope, suppressed]));
 };
 
-/** A decision that no opt-out caused; its transaction has drawn its id before (fence.ts). `address` undefined: erased. */
+/** Scope → since when, as a decision says it. */
+export const sinceOf = (state: SubjectState['suppressed']): Record<string, Instant> =>
+  Object.fromEntries(Object.entries(state).map(([scope, held]) => [scope, held.first_effective_at]));
+
+/**
+ * A decision that no opt-out caused; its transaction has drawn its id before (fence.ts). `address` undefined: erased. Gives
+ * its sequence number.
+ */
 export async function insertDecision(
   client: Client,
   transport: SealingKey,
   {
     id,
+    cause,
     subject,
     version,
     state,
     granted,
     now,
+    effectiveAt = now,
     address,
+    traceparent,
   }: {
     readonly id: string;
+    readonly cause: Exclude<Cause, 'opt_out'>;
     readonly subject: readonly [id: string, kind: string];
     readonly version: number;
     readonly state: SubjectState['suppressed'];
     readonly granted: SubjectState['granted'];
     readonly now: string;
+    /** Undefined: now. */
+    readonly effectiveAt?: Instant;
     readonly address: string | undefined;
+    readonly traceparent?: string | undefined;
   },
-): Promise<void> {
-  const suppressed = Object.fromEntries(
-    Object.entries(state).map(([scope, held]) => [scope, held.first_effective_at]),
-  );
-  await client.query(
+): Promise<number> {
+  const { rows } = await client.query<{ seq: number }>(
     `insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at,
-                            recorded_at, sealed, transport_key_id)
-     values ($1, 'reissue', null, $2, $3, $4, $5, $6, $7, $7, $8, $9)`,
+                            recorded_at, sealed, transport_key_id, traceparent)
+     values ($1, $2, null, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) returning seq`,
     [
       id,
+      cause,
       ...subject,
       version,
-      JSON.stringify(suppressed),
+      JSON.stringify(sinceOf(state)),
       JSON.stringify(granted),
+      effectiveAt,
       now,
       address === undefined ? null : seal(address, transport, subject),
       transport.id,
+      traceparent ?? null,
     ],
   );
+  return rows[0]!.seq;
 }

@@ -12,6 +12,7 @@ const API_TABLES: Readonly<Record<string, string>> = {
   opt_outs: 'update (first_completed_at)',
   opt_out_subjects: '',
   decisions: '',
+  grants: '',
   acknowledgements: '',
   audit_log: '',
   key_checks: '',

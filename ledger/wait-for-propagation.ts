@@ -1,16 +1,19 @@
 // Waiting until every required store has confirmed an opt-out, without a connection held. What this process itself settles
 // is noticed at once; what another one does, at the next look. Looks gather: while one is under way the next ones wait for
 // it together.
-import type { Propagation, StorePropagation } from './ledger.ts';
+import type { Propagation } from './ledger.ts';
 
 /** How soon another process' acknowledgement is noticed. */
 const POLL_MS = 100;
 /** At least so many are remembered of what was recorded and settled last. */
 const REMEMBERED = 5_000;
 
+/** A decision, and the stores that must settle it. */
+type Awaited = { readonly seq: number; readonly awaited: readonly string[] };
+
 export type PropagationWatch = {
-  /** An opt-out was recorded here: whoever waits for it need not look before these stores have settled it. */
-  expect(optOutId: string, decision: { readonly seq: number; readonly awaited: readonly string[] }): void;
+  /** An opt-out was recorded here: whoever waits for it need not look before these stores have settled its decisions. */
+  expect(optOutId: string, decisions: readonly Awaited[]): void;
   /** Stores settled these decisions just now. */
   settled(store: string, seqs: readonly number[]): void;
   /** The propagation once it is no longer pending, or of when the time is over or nobody waits any more. */
@@ -22,40 +25,47 @@ export function createPropagationWatch(
 ): PropagationWatch {
   // What was settled last, so that a decision settled between a look and the wait after it is not missed.
   const settledBy = rememberLast<number, ReadonlySet<string>>();
-  const expected = rememberLast<string, { seq: number; awaited: readonly string[] }>();
+  const expected = rememberLast<string, readonly Awaited[]>();
   const waiting = new Map<number, Set<() => void>>();
   const lookAt = gather(look);
 
-  /** Until each of these stores has settled the decision since `known` was so, or the time is over. */
+  /** Until each of these stores has settled each decision since `known` was so, or the time is over. */
   function untilSettled(
-    { seq, stores, known }: { seq: number; stores: readonly string[]; known: ReadonlySet<string> },
+    { decisions, known }: { decisions: readonly Awaited[]; known: ReadonlyMap<number, ReadonlySet<string>> },
     ms: number,
     signal: AbortSignal,
   ): Promise<void> {
     const all = (): boolean =>
-      stores.every((store) => settledBy.get(seq)?.has(store) === true && !known.has(store));
+      decisions.every(({ seq, awaited }) =>
+        awaited.every(
+          (store) => settledBy.get(seq)?.has(store) === true && known.get(seq)?.has(store) !== true,
+        ),
+      );
     if (all() || signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
-      const woken = waiting.get(seq) ?? new Set();
       const wake = (): void => {
         if (all()) end();
       };
       const end = (): void => {
         clearTimeout(timer);
         signal.removeEventListener('abort', end);
-        woken.delete(wake);
-        if (woken.size === 0) waiting.delete(seq);
+        for (const { seq } of decisions) {
+          const woken = waiting.get(seq);
+          woken?.delete(wake);
+          if (woken?.size === 0) waiting.delete(seq);
+        }
         resolve();
       };
       const timer = setTimeout(end, ms);
       signal.addEventListener('abort', end, { once: true });
-      waiting.set(seq, woken.add(wake));
+      for (const { seq } of decisions) waiting.set(seq, (waiting.get(seq) ?? new Set()).add(wake));
     });
   }
 
   return {
-    expect: (optOutId, { seq, awaited }) => {
-      if (awaited.length > 0) expected.set(optOutId, { seq, awaited });
+    expect: (optOutId, decisions) => {
+      const due = decisions.filter(({ awaited }) => awaited.length > 0);
+      if (due.length > 0) expected.set(optOutId, due);
     },
     settled: (store, seqs) => {
       for (const seq of seqs) {
@@ -67,20 +77,18 @@ export function createPropagationWatch(
       const until = performance.now() + waitMs;
       const fresh = expected.get(id);
       if (fresh !== undefined && waitMs > 0) {
-        const { seq, awaited: stores } = fresh;
-        await untilSettled({ seq, stores, known: new Set() }, Math.min(waitMs, POLL_MS), signal);
+        await untilSettled({ decisions: fresh, known: new Map() }, Math.min(waitMs, POLL_MS), signal);
       }
       // Settled before the last look, which shows whether it counted: another generation's does not.
-      let known: ReadonlySet<string> = new Set();
+      let known: ReadonlyMap<number, ReadonlySet<string>> = new Map();
       for (;;) {
         const propagation = await lookAt(id);
         if (propagation === undefined) throw new Error('an opt-out without a decision');
         const left = until - performance.now();
         if (propagation.state !== 'pending' || left <= 0 || signal.aborted) return propagation;
-        const { seq } = propagation;
-        const stores = propagation.stores.filter(isAwaited).map(({ store }) => store);
-        await untilSettled({ seq, stores, known }, Math.min(left, POLL_MS), signal);
-        known = new Set(settledBy.get(seq));
+        const decisions = awaitedOf(propagation);
+        await untilSettled({ decisions, known }, Math.min(left, POLL_MS), signal);
+        known = new Map(decisions.map(({ seq }) => [seq, new Set(settledBy.get(seq))]));
       }
     },
   };
@@ -101,9 +109,20 @@ function rememberLast<Key, Value>() {
   };
 }
 
-/** Whether an opt-out is not complete because of this store. */
-const isAwaited = ({ required, state }: StorePropagation): boolean =>
-  required && ['pending', 'quarantined', 'paused'].includes(state);
+/** The decisions because of which an opt-out is not complete, each with the stores that still owe it. */
+function awaitedOf({ stores }: Propagation): Awaited[] {
+  const owed = stores
+    .filter(({ required }) => required)
+    .flatMap(({ store, decisions }) =>
+      decisions
+        .filter(({ state }) => ['pending', 'quarantined', 'paused'].includes(state))
+        .map(({ seq }) => ({ seq, store })),
+    );
+  return [...Map.groupBy(owed, ({ seq }) => seq)].map(([seq, group]) => ({
+    seq,
+    awaited: group.map(({ store }) => store),
+  }));
+}
 
 function gather(
   look: (ids: readonly string[]) => Promise<ReadonlyMap<string, Propagation>>,

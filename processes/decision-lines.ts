@@ -2,13 +2,13 @@
 // about what a terminal could not show anyway: beyond 20 lines a second it counts.
 import { mask } from '../suppression/subject.ts';
 import type { Settled } from '../ledger/acknowledge.ts';
-import type { RecordAnswer } from '../ledger/ledger.ts';
+import type { RecordedDecision } from '../ledger/ledger.ts';
 
 const LINES_PER_SECOND = 20;
 const REMEMBERED = 1_000;
 
 export type DecisionLines = {
-  recorded(decision: NonNullable<RecordAnswer['decision']>): void;
+  recorded(decision: RecordedDecision): void;
   settled(store: string, settled: readonly Settled[]): void;
 };
 

@@ -128,7 +128,7 @@ export async function serve({
       authenticate: async (token) => (await ledger.authenticate(token)) ?? (await tokenOf(token)),
       record: async (intent, render) => {
         const answer = await ledger.record(intent, render);
-        if (answer.decision !== undefined) lines.recorded(answer.decision);
+        for (const decision of answer.decisions) lines.recorded(decision);
         return answer;
       },
       lag: async () => {

@@ -42,6 +42,12 @@ export const ERRORS = {
   ),
   'request-timeout': entry(408, 'The request took too long to arrive', true, 'Send it again.'),
   'idempotency-key-in-use': entry(409, 'The same key is still running', true, 'Repeat after `Retry-After`.'),
+  'grant-not-later': entry(
+    409,
+    'The opt-out is the later one',
+    false,
+    'A consent lifts only what was opted out before it: each scope that is in the way is named in `errors`.',
+  ),
   'too-large': entry(413, 'The body is too large', false, 'Send at most the size named in `detail`.'),
   'unsupported-media-type': entry(415, 'Only JSON is read', false, 'Send Content-Type: application/json.'),
   'invalid-value': entry(422, 'The request has invalid values', false, 'Each fault is named in `errors`.'),

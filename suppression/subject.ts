@@ -2,6 +2,7 @@ import { domainToASCII } from 'node:url';
 import { inspect } from 'node:util';
 import { parsePhoneNumberFromString } from 'libphonenumber-js/max';
 import type { CountryCode } from 'libphonenumber-js/max';
+import { CHANNELS } from './scope.ts';
 import type { Channel } from './scope.ts';
 
 /** A subject is one identifier of a person. */
@@ -39,6 +40,16 @@ export class Address {
 }
 
 export type Subject = { readonly kind: SubjectKind; readonly value: Address };
+
+/**
+ * The channels among these scopes that none of these identifiers reaches: an address opted out of SMS says nothing of the
+ * person's phone.
+ */
+export const unreachedChannels = (kinds: readonly SubjectKind[], scopes: readonly string[]): Channel[] =>
+  CHANNELS.filter(
+    (channel) =>
+      scopes.includes(channel) && !kinds.includes('person_id') && !kinds.includes(KIND_OF_CHANNEL[channel]),
+  );
 
 /** The outcome of bringing an identifier into its normal form; the detail never repeats the value. */
 export type Normalised =

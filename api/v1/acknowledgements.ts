@@ -11,8 +11,9 @@ import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '.
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import type { Deps } from './deps.ts';
-import { InstantSchema, OPT_OUT_ID } from './opt-outs.ts';
+import type { Deps } from '../deps.ts';
+import { InstantSchema } from '../instant.ts';
+import { OPT_OUT_ID } from './opt-outs.ts';
 
 const BYTES_MAX = 2 * 1024 * 1024;
 

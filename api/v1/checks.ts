@@ -6,9 +6,9 @@ import type { Subject } from '../../suppression/subject.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import type { Deps } from './deps.ts';
+import type { Deps } from '../deps.ts';
 import { OPT_OUT_ID } from './opt-outs.ts';
-import { createSubjectSchema, readSubject } from './subject.ts';
+import { createSubjectSchema, readSubject } from '../subject.ts';
 
 const ITEMS_MAX = 1_000;
 /** A thousand items with several identifiers each. */
@@ -63,7 +63,7 @@ function readItem(value: unknown, defaultRegion: string | undefined): CheckItem 
     if (each === undefined) return undefined;
     read.push(each);
   }
-  return { subjects: read, channel, topic };
+  return { subjects: read, scope: topic === undefined ? channel : `${channel}/${topic}` };
 }
 
 const refOf = (value: unknown): { ref?: string } => {

@@ -5,7 +5,7 @@ import { AbideError } from '../../suppression/errors.ts';
 import { parse } from '../guard/read-body.ts';
 import { exampleProblem, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import type { Deps } from './deps.ts';
+import type { Deps } from '../deps.ts';
 
 const Query = z.strictObject({
   max_age_seconds: z

@@ -1,63 +1,29 @@
 import { performance } from 'node:perf_hooks';
-import type { Context } from 'koa';
 import { z } from 'zod';
 import { REASONS } from '../../ledger/ledger.ts';
-import type { FoundOptOut, Ledger, Propagation, Recorded } from '../../ledger/ledger.ts';
-import { AbideError } from '../../suppression/errors.ts';
-import type { Fault } from '../../suppression/errors.ts';
-import { CHANNELS } from '../../suppression/scope.ts';
-import type { Channel } from '../../suppression/scope.ts';
+import type { FoundOptOut, Propagation, Recorded } from '../../ledger/ledger.ts';
 import type { Instant, SubjectState } from '../../suppression/decision.ts';
-import { KIND_OF_CHANNEL, mask } from '../../suppression/subject.ts';
+import { CHANNELS, isChannel } from '../../suppression/scope.ts';
+import type { Channel, Scope } from '../../suppression/scope.ts';
+import { mask, unreachedChannels } from '../../suppression/subject.ts';
 import type { SubjectKind } from '../../suppression/subject.ts';
+import { answerRecorded, RECORDED_HEADERS } from '../answer-recorded.ts';
+import { boundedText } from '../bounded-text.ts';
+import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
-import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
-import { parse, queryInteger, readJson } from '../guard/read-body.ts';
+import { IDEMPOTENCY_HEADER, IDEMPOTENCY_KEY, keyInHeader } from '../guard/idempotency.ts';
+import { PREFER, preferredWait } from '../guard/prefer.ts';
+import { parse, readJson } from '../guard/read-body.ts';
 import { traceparentOf } from '../guard/trace.ts';
+import { findVisible, visibleClient } from '../guard/visible.ts';
+import { InstantSchema } from '../instant.ts';
+import { LINK, linkNext, OptOutListQuery } from '../list.ts';
 import { exampleProblem, Id, Instant as InstantAnswered } from '../operation.ts';
-import type { HeaderField, Operation, Routes } from '../operation.ts';
-import type { Deps } from './deps.ts';
-import { createSubjectSchema, MaskedSubject } from './subject.ts';
-
-// RFC 3339 with an offset; what Date.parse accepts beyond it (months by name, a missing zone, 24:00) is refused.
-const RFC3339 =
-  /^\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/;
-/** From 1970 to the year 9999: beyond it an offset would make an instant that neither sorts as text nor is a date in SQL. */
-const INSTANT_MS_MAX = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
-const DAYS = (year: number, month: number): number => new Date(Date.UTC(year, month, 0)).getUTCDate();
-
-export const toInstant = (text: string): Instant | undefined => {
-  if (!RFC3339.test(text)) return undefined;
-  const ms = Date.parse(text.replace(' ', 'T').toUpperCase());
-  // Date.parse lets the 31st of February run over into March.
-  const day = Number(text.slice(8, 10));
-  const isThere = day <= DAYS(Number(text.slice(0, 4)), Number(text.slice(5, 7)));
-  if (!isThere || !(ms >= 0 && ms <= INSTANT_MS_MAX)) return undefined;
-  return new Date(ms).toISOString();
-};
-
-export const InstantSchema = z
-  .string()
-  .meta({ format: 'date-time' })
-  .transform((text, context): Instant => {
-    const instant = toInstant(text);
-    if (instant !== undefined) return instant;
-    context.addIssue({
-      code: 'custom',
-      message: 'must be an RFC 3339 time with an offset, such as 2026-11-24T09:00:00Z',
-    });
-    return z.NEVER;
-  });
-
-const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
-/** Lines and tabs are text; no other control character is. */
-const NOTE = /^(?:[^\p{Cc}\p{Cs}]|[\t\n\r])*$/u;
+import type { Operation, Routes } from '../operation.ts';
+import { PROPAGATION_COUNTS } from '../propagation-shape.ts';
+import { createSubjectSchema, MaskedSubject } from '../subject.ts';
 
 const NOTE_CHARACTERS_MAX = 500;
-/** Characters as people count them, not UTF-16 units; no text that is too long is taken apart. */
-const isShortNote = (text: string): boolean =>
-  text.length <= NOTE_CHARACTERS_MAX ||
-  (text.length <= 2 * NOTE_CHARACTERS_MAX && Array.from(text).length <= NOTE_CHARACTERS_MAX);
 
 const createSchema = (defaultRegion: string | undefined) =>
   z.strictObject({
@@ -77,40 +43,16 @@ const createSchema = (defaultRegion: string | undefined) =>
       'Since when, RFC 3339 with an offset; absent: the time of receipt. May lie in the past. Up to an hour ahead it is taken as the time of receipt, and `adjustments` says so; further ahead is refused.',
     ).optional(),
     reason: z.enum(REASONS).default('person_request'),
-    note: z
-      .string()
-      .refine(isShortNote, `must have at most ${NOTE_CHARACTERS_MAX} characters`)
-      .regex(NOTE, 'must not have control characters')
-      // Classes of Unicode characters are read differently by what reads schemas: said in words.
-      .meta({
-        description: 'Kept sealed, in no answer. No control characters but tabs and line ends.',
-        maxLength: NOTE_CHARACTERS_MAX,
-        pattern: undefined,
-      })
-      .optional(),
+    note: boundedText(
+      NOTE_CHARACTERS_MAX,
+      'Kept sealed, in no answer. No control characters but tabs and line ends.',
+    ).optional(),
     idempotency_key: z
       .string()
       .regex(IDEMPOTENCY_KEY, 'must be 1 to 255 visible ASCII characters')
       .describe('For clients that cannot set the header Idempotency-Key. Both, and different, is refused.')
       .optional(),
   });
-
-/** The header's key; a malformed one, or one that differs from the body's, is a fault beside the body's own. */
-function keyInHeader(ctx: Context, body: unknown): { key: string | undefined; faults: readonly Fault[] } {
-  const header = ctx.req.headers['idempotency-key'];
-  if (header === undefined) return { key: undefined, faults: [] };
-  const key = Array.isArray(header) ? header.join(',') : header;
-  const inBody =
-    typeof body === 'object' && body !== null
-      ? (body as { idempotency_key?: unknown }).idempotency_key
-      : undefined;
-  const detail = !IDEMPOTENCY_KEY.test(key)
-    ? 'the Idempotency-Key header must be 1 to 255 visible ASCII characters'
-    : typeof inBody === 'string' && inBody !== key
-      ? 'differs from the Idempotency-Key header'
-      : undefined;
-  return { key, faults: detail === undefined ? [] : [{ pointer: '/idempotency_key', detail }] };
-}
 
 const perChannel = <T extends z.ZodType>(value: T) => z.object({ email: value, sms: value, push: value });
 
@@ -135,22 +77,14 @@ const Warning = z
     description: 'A channel that this identifier does not reach: opt the other identifier out as well.',
   });
 
-export const PROPAGATION_STATES = ['pending', 'complete', 'uncovered'] as const;
-
-/** What every form of a propagation begins with. */
-export const PROPAGATION_COUNTS = {
-  state: z
-    .enum(PROPAGATION_STATES)
-    .describe(
-      '`complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.',
-    ),
-  required: z.int().min(0).describe('How many stores must confirm.'),
-  confirmed: z.int().min(0).describe('How many have.'),
-  verified: z.int().min(0).describe('How many of these were read back and seen to hold it.'),
-};
 export const Uncovered = z
   .array(z.enum(CHANNELS))
   .describe('Channels that no required store covers for this kind of subject.');
+
+const NotWhole = z.object({ code: z.literal('not_whole_in_v1'), detail: z.string() }).meta({
+  title: 'NotWholeInV1',
+  description: 'A later version recorded more than this one has words for.',
+});
 
 export const PropagationSummary = z
   .object({
@@ -207,7 +141,7 @@ export const FoundOptOutAnswer = z
     outcome: z.literal('recorded'),
     in_force: z.boolean().describe('Whether every scope that was asked for is still suppressed.'),
     ...REST,
-    warnings: z.array(Warning),
+    warnings: z.array(z.union([Warning, NotWhole])),
     propagation: PropagationSummary,
   })
   .meta({ title: 'OptOut' });
@@ -239,7 +173,7 @@ const propagationMember = (
   required,
   confirmed,
   verified,
-  uncovered: [...uncovered],
+  uncovered: uncovered.filter(isChannel),
   url: `/v1/opt-outs/${id}/propagation`,
 });
 
@@ -249,18 +183,17 @@ const IDENTIFIER: Readonly<Record<Channel, string>> = {
   push: 'a push token',
 };
 
-/** A channel that this identifier does not reach: an address opted out of SMS says nothing of the person's phone. */
-const warningsOf = (kind: SubjectKind, asked: readonly string[]): z.input<typeof Warning>[] =>
-  CHANNELS.filter(
-    (channel) => asked.includes(channel) && kind !== 'person_id' && KIND_OF_CHANNEL[channel] !== kind,
-  ).map((channel) => ({
+const warningsOf = (kinds: readonly SubjectKind[], asked: readonly Scope[]): z.input<typeof Warning>[] =>
+  unreachedChannels(kinds, asked).map((channel) => ({
     code: 'channel_needs_other_identifier',
     channel,
     detail: `${channel} reaches people by ${IDENTIFIER[channel]}: opt that out as well.`,
   }));
 
 function renderRecorded(recorded: Recorded): string {
-  const { optOut, state, subject } = recorded;
+  const { optOut } = recorded;
+  // What another version recorded of several subjects is answered to a request of this one for one of them.
+  const { subject, state } = recorded.subjects[0]!;
   const answer: z.input<typeof RecordedOptOut> = {
     object: 'opt_out',
     api_version: 'v1',
@@ -286,71 +219,50 @@ function renderRecorded(recorded: Recorded): string {
           ],
         }
       : {}),
-    warnings: warningsOf(subject.kind, recorded.asked),
+    warnings: warningsOf([subject.kind], recorded.asked),
     propagation: propagationMember(optOut.id, recorded.propagation),
   };
   return JSON.stringify(answer);
 }
 
-export const renderFound = ({
-  optOut,
-  subject,
-  state,
-  inForce,
-  propagation,
-}: FoundOptOut): z.input<typeof FoundOptOutAnswer> => ({
-  object: 'opt_out',
-  api_version: 'v1',
-  id: optOut.id,
-  outcome: 'recorded',
-  in_force: inForce,
-  subject: { kind: subject.kind, masked: subject.masked ?? null },
-  requested_scope: channels((channel) => optOut.requestedScopes.includes(channel)),
-  scope: scopeOf(state),
-  effective: effectiveOf(state),
-  effective_at: optOut.effectiveAt,
-  received_at: optOut.receivedAt,
-  recorded_at: optOut.recordedAt,
-  idempotency_key: optOut.idempotencyKey,
-  warnings: warningsOf(subject.kind, optOut.requestedScopes),
-  propagation: propagationMember(optOut.id, propagation),
-});
+/** More than v1 has words for is never said as if it were all: it is a warning. */
+const notWholeInV1 = ({ optOut, subjects }: FoundOptOut): z.input<typeof NotWhole>[] =>
+  subjects.length === 1 && optOut.requestedScopes.every(isChannel)
+    ? []
+    : [
+        {
+          code: 'not_whole_in_v1',
+          detail: `It has identifiers or scopes that v1 cannot show: GET /v2/opt-outs/${optOut.id} shows them all.`,
+        },
+      ];
 
-/** What a key may see: its own client's opt-outs, or with opt_outs:read_all everybody's. */
-export const visibleClient = (ctx: Context): string | undefined => {
-  const { key } = authorizedOf(ctx);
-  return key.scopes.includes('opt_outs:read_all') ? undefined : key.client;
-};
-
-/** One opt-out that the key may see; anything else is not found, and does not tell why. */
-export async function findVisible(ctx: Context, ledger: Ledger, id: string): Promise<FoundOptOut> {
-  const found = await ledger.findOptOut(id, visibleClient(ctx));
-  if (found === undefined) throw new AbideError('not-found');
-  return found;
+export function renderFound(found: FoundOptOut): z.input<typeof FoundOptOutAnswer> {
+  const { optOut, inForce, propagation } = found;
+  const { kind, masked, state } = found.subjects[0]!;
+  return {
+    object: 'opt_out',
+    api_version: 'v1',
+    id: optOut.id,
+    outcome: 'recorded',
+    in_force: inForce,
+    subject: { kind, masked: masked ?? null },
+    requested_scope: channels((channel) => optOut.requestedScopes.includes(channel)),
+    scope: scopeOf(state),
+    effective: effectiveOf(state),
+    effective_at: optOut.effectiveAt,
+    received_at: optOut.receivedAt,
+    recorded_at: optOut.recordedAt,
+    idempotency_key: optOut.idempotencyKey,
+    warnings: [
+      ...warningsOf(
+        found.subjects.map((subject) => subject.kind),
+        optOut.requestedScopes,
+      ),
+      ...notWholeInV1(found),
+    ],
+    propagation: propagationMember(optOut.id, propagation),
+  };
 }
-
-/** Where a list goes on. */
-export const CURSOR = z.string().max(200).describe('`next_cursor` of the page before.').optional();
-export const LINK: Readonly<Record<string, HeaderField>> = {
-  Link: {
-    description: 'The next page, `rel="next"` (RFC 8288); absent on the last one.',
-    schema: z.string(),
-  },
-};
-
-const ListQuery = z.strictObject({
-  limit: queryInteger(100).default(20).describe('How many a page has at most.'),
-  cursor: CURSOR,
-  since: InstantSchema.describe('Recorded at this time or later, RFC 3339 with an offset.').optional(),
-  until: InstantSchema.describe('Recorded before this time, RFC 3339 with an offset.').optional(),
-  state: z.enum(PROPAGATION_STATES).describe('Whose propagation is in this state now.').optional(),
-  store: z
-    .string()
-    .max(63)
-    .describe('Which this store must hold; with `state`, by what it has confirmed.')
-    .optional(),
-  reason: z.enum(REASONS).describe('Recorded for this reason.').optional(),
-});
 
 export const OPT_OUT_ID = '01a21107-b4e9-77fd-a4a6-3364d00e3f37';
 const AT = '2026-11-24T09:00:00.000Z';
@@ -398,17 +310,8 @@ export const EXAMPLE_FOUND = {
   propagation: { ...EXAMPLE_PROPAGATION, state: 'complete', confirmed: 1, verified: 1 },
 } satisfies z.input<typeof FoundOptOutAnswer>;
 
-const LOCATION: Readonly<Record<string, HeaderField>> = {
-  Location: { description: 'Where the opt-out is read back.', schema: z.string() },
-  'Idempotency-Replayed': {
-    description:
-      'This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`.',
-    schema: z.literal('true'),
-  },
-  ...PREFERENCE_APPLIED,
-};
-
-export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing }: Deps): void {
+export function addOptOuts(routes: Routes, deps: Deps): void {
+  const { ledger, defaultRegion } = deps;
   const OptOutRequest = createSchema(defaultRegion);
 
   const record: Operation = {
@@ -423,20 +326,16 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
       'The same opt-out under another key or none is answered with 200 and records nothing new.',
     scopes: ['opt_outs:write'],
     headers: {
-      'Idempotency-Key': {
-        description:
-          'Your name for this one opt-out: repeats under it are one. Kept for 30 days, per client.',
-        schema: z.string().regex(IDEMPOTENCY_KEY),
-      },
+      ...IDEMPOTENCY_HEADER,
       ...PREFER,
     },
     body: OptOutRequest.meta({ title: 'OptOutRequest' }),
     answers: {
-      201: { description: 'Recorded.', schema: RecordedOptOut, headers: LOCATION },
+      201: { description: 'Recorded.', schema: RecordedOptOut, headers: RECORDED_HEADERS },
       200: {
         description: 'It was so already: the opt-out that says so.',
         schema: RecordedOptOut,
-        headers: LOCATION,
+        headers: RECORDED_HEADERS,
       },
     },
     problems: ['idempotency-key-in-use', 'idempotency-key-reused', 'overloaded'],
@@ -473,7 +372,7 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
           effective: { email: RECORDED_AT, sms: RECORDED_AT, push: RECORDED_AT },
           effective_at: RECORDED_AT,
           idempotency_key: 'auto_01a21107-f430-70b1-a43b-3e14ea64dc11',
-          warnings: warningsOf('phone', CHANNELS),
+          warnings: warningsOf(['phone'], CHANNELS),
           propagation: {
             ...EXAMPLE_PROPAGATION,
             url: '/v1/opt-outs/01a21107-f430-70b1-a43b-3e14ea64dc11/propagation',
@@ -501,11 +400,13 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
     const { scope } = request;
     const answer = await ledger.record(
       {
-        subject: request.subject,
+        subjects: [request.subject],
         scopes: scope === undefined ? CHANNELS : CHANNELS.filter((channel) => scope[channel] === true),
         effectiveAt: request.effective_at,
         reason: request.reason,
         note: request.note,
+        regimes: [],
+        evidence: undefined,
         idempotencyKey: header.key ?? request.idempotency_key,
         apiVersion: 'v1',
         caller,
@@ -514,28 +415,13 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
       },
       renderRecorded,
     );
-    // From here on it is recorded: whatever happens to the waiting, the answer is the recorded one.
-    const live =
-      wait === undefined
-        ? undefined
-        : await ledger
-            .waitForPropagation(answer.optOutId, wait * 1000, goneSignal(ctx, closing))
-            .catch((error: unknown) => {
-              log.warn(
-                { error, requestId: caller.requestId },
-                'recorded, but its propagation cannot be read',
-              );
-              return undefined;
-            });
-    ctx.status = answer.status;
-    ctx.set('Location', `/v1/opt-outs/${answer.optOutId}`);
-    if (answer.replayed) ctx.set('Idempotency-Replayed', 'true');
-    ctx.type = 'application/json';
-    if (live === undefined) ctx.body = answer.body;
-    else {
-      waited(ctx, wait);
-      ctx.body = withPropagation(answer.body, propagationMember(answer.optOutId, live));
-    }
+    await answerRecorded(ctx, deps, {
+      ...answer,
+      id: answer.optOutId,
+      location: `/v1/opt-outs/${answer.optOutId}`,
+      wait,
+      toMember: (propagation) => propagationMember(answer.optOutId, propagation),
+    });
   });
 
   const list: Operation = {
@@ -547,7 +433,7 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
     description:
       "Your own client's opt-outs, newest first; with the scope `opt_outs:read_all` everybody's. The next page is in `Link` and in `next_cursor`.",
     scopes: ['opt_outs:read'],
-    query: ListQuery,
+    query: OptOutListQuery,
     answers: { 200: { description: 'A page.', schema: OptOutList, headers: LINK } },
     examples: {
       page: {
@@ -560,7 +446,7 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
   };
 
   routes.add(list, async (ctx) => {
-    const query = parse(ListQuery, { ...ctx.query });
+    const query = parse(OptOutListQuery, { ...ctx.query });
     const { optOuts, nextCursor } = await ledger.listOptOuts({
       client: visibleClient(ctx),
       limit: query.limit,
@@ -571,11 +457,7 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
       store: query.store,
       reason: query.reason,
     });
-    if (nextCursor !== undefined) {
-      const next = new URLSearchParams(ctx.querystring);
-      next.set('cursor', nextCursor);
-      ctx.set('Link', `</v1/opt-outs?${next.toString()}>; rel="next"`);
-    }
+    linkNext(ctx, nextCursor);
     ctx.body = { object: 'list', opt_outs: optOuts.map(renderFound), next_cursor: nextCursor ?? null };
   });
 
@@ -606,7 +488,3 @@ export function addOptOuts(routes: Routes, { ledger, defaultRegion, log, closing
     ctx.body = renderFound(await findVisible(ctx, ledger, ctx.params.id!));
   });
 }
-
-/** The propagation is the last member of what was stored: the rest stays byte for byte. */
-const withPropagation = (body: string, propagation: object): string =>
-  `${body.slice(0, body.lastIndexOf('"propagation":'))}"propagation":${JSON.stringify(propagation)}}`;

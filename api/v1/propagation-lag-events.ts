@@ -9,7 +9,7 @@ import { goneSignal } from '../guard/prefer.ts';
 import { parse } from '../guard/read-body.ts';
 import type { Operation, Routes } from '../operation.ts';
 import { asAbideError, toProblem } from '../problem.ts';
-import type { Deps } from './deps.ts';
+import type { Deps } from '../deps.ts';
 
 const Query = z.strictObject({});
 

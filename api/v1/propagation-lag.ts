@@ -3,7 +3,7 @@ import { CHANNELS } from '../../suppression/scope.ts';
 import { parse } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import type { Deps } from './deps.ts';
+import type { Deps } from '../deps.ts';
 
 const Query = z.strictObject({
   fail_on: z

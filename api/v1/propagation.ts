@@ -3,8 +3,11 @@ import type { Propagation } from '../../ledger/ledger.ts';
 import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { Id, Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import type { Deps } from './deps.ts';
-import { findVisible, OPT_OUT_ID, PROPAGATION_COUNTS, Uncovered } from './opt-outs.ts';
+import type { Deps } from '../deps.ts';
+import { isChannel } from '../../suppression/scope.ts';
+import { findVisible } from '../guard/visible.ts';
+import { PROPAGATION_COUNTS, STORE_STATES } from '../propagation-shape.ts';
+import { OPT_OUT_ID, Uncovered } from './opt-outs.ts';
 
 const PropagationAnswer = z
   .object({
@@ -18,27 +21,7 @@ const PropagationAnswer = z
           .object({
             store: z.string(),
             required: z.boolean(),
-            state: z
-              .enum([
-                'pending',
-                'verified',
-                'applied',
-                'superseded',
-                'absent',
-                'quarantined',
-                'paused',
-                'retired',
-              ])
-              .describe(
-                '`verified`: it was read back and holds it. `applied`: it took it and cannot be read. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing, and is tried for ever.',
-              ),
-            recorded_at: Instant,
-            applied_at: Instant.nullable(),
-            verified_at: Instant.nullable(),
-            acknowledged_at: Instant.nullable(),
-            latency_ms: z.number().nullable().describe('From recorded to acknowledged.'),
-            attempts: z.int().min(0).nullable(),
-            reason: z.string().nullable().describe('A code, where it is not confirmed.'),
+            ...STORE_STATES,
           })
           .meta({ title: 'StorePropagation' }),
       )
@@ -53,7 +36,7 @@ const render = (id: string, propagation: Propagation): z.input<typeof Propagatio
   confirmed: propagation.confirmed,
   verified: propagation.verified,
   first_completed_at: propagation.firstCompletedAt ?? null,
-  uncovered: [...propagation.uncovered],
+  uncovered: propagation.uncovered.filter(isChannel),
   stores: propagation.stores.map((store) => ({
     store: store.store,
     required: store.required,

@@ -9,8 +9,9 @@ import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject.ts';
 import { SEQ as EXAMPLE_SEQ, SUBJECT_ID } from './acknowledgements.ts';
-import type { Deps } from './deps.ts';
-import { CURSOR, LINK, OPT_OUT_ID } from './opt-outs.ts';
+import type { Deps } from '../deps.ts';
+import { CURSOR, LINK } from '../list.ts';
+import { OPT_OUT_ID } from './opt-outs.ts';
 
 const Code = z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'must match ^[A-Z][A-Z0-9_]{0,63}$');
 

@@ -8,7 +8,7 @@ import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
 import { DecisionAnswer, EXAMPLE_DECISION, renderDecision, SEQ, SUBJECT_ID } from './acknowledgements.ts';
-import type { Deps } from './deps.ts';
+import type { Deps } from '../deps.ts';
 
 const BYTES_MAX = 256 * 1024;
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { mask } from '../../suppression/subject.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import type { Operation, Routes } from '../operation.ts';
-import type { Deps } from './deps.ts';
+import type { Deps } from '../deps.ts';
 import {
   EffectivePerChannel,
   EXAMPLE_FOUND,
@@ -13,7 +13,7 @@ import {
   ScopeFlags,
   scopeOf,
 } from './opt-outs.ts';
-import { createSubjectSchema, MaskedSubject } from './subject.ts';
+import { createSubjectSchema, MaskedSubject } from '../subject.ts';
 
 const SubjectAnswer = z
   .object({

@@ -48,7 +48,6 @@ export const KEYS: Readonly<Record<string, ApiKey>> = {
 };
 
 export const PENDING: Propagation = {
-  seq: 7,
   state: 'pending',
   required: 3,
   confirmed: 0,
@@ -139,14 +138,14 @@ export const recordedOf = (intent: OptOutIntent, id: string = ID): Recorded => (
     receivedAt: AT,
     recordedAt: AT,
     reason: intent.reason,
+    regimes: intent.regimes,
     client: intent.caller.client,
     idempotencyKey: intent.idempotencyKey ?? `auto_${id}`,
     firstCompletedAt: undefined,
   },
-  subject: intent.subject,
+  subjects: intent.subjects.map((subject) => ({ subject, state: stateOf(intent.scopes, id) })),
   asked: intent.scopes,
   idempotencyKey: intent.idempotencyKey ?? `auto_${id}`,
-  state: stateOf(intent.scopes, id),
   effectiveAtAdjusted: false,
   propagation: PENDING,
 });
@@ -159,13 +158,14 @@ export const FOUND: FoundOptOut = {
     receivedAt: AT,
     recordedAt: AT,
     reason: 'person_request',
+    regimes: [],
     client: 'shop',
     idempotencyKey: 'one',
     firstCompletedAt: undefined,
   },
-  subject: { kind: 'email', masked: 'a••@e••.com' },
-  state: stateOf(['email', 'sms'], ID),
+  subjects: [{ id: SUBJECT_ID, kind: 'email', masked: 'a••@e••.com', state: stateOf(['email', 'sms'], ID) }],
   inForce: true,
+  evidence: undefined,
   propagation: {
     ...PENDING,
     stores: [
@@ -180,6 +180,7 @@ export const FOUND: FoundOptOut = {
         latencyMs: undefined,
         attempts: undefined,
         reason: undefined,
+        decisions: [],
       },
     ],
   },
@@ -207,7 +208,7 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
         body: render(recordedOf(intent, id)),
         replayed: false,
         optOutId: id,
-        decision: undefined,
+        decisions: [],
       });
     },
     findOptOut: (id, client) =>
@@ -220,7 +221,8 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
         propagation: undefined,
       }),
     waitForPropagation: () => Promise.resolve(COMPLETE),
-    propagationOf: () => Promise.resolve(PENDING),
+    grant: never('grant'),
+    findGrant: () => Promise.resolve(undefined),
     checkSendable: (items) =>
       Promise.resolve({
         asOf: AT,

@@ -11,7 +11,7 @@ import { createPgoutputSource } from '../../stream/pgoutput-source.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
-import { intent, read, render } from '../harness/ledger.ts';
+import { propagationIn, intent, read, render } from '../harness/ledger.ts';
 import { serveLedger } from '../harness/served-ledger.ts';
 
 const SCOPES = ['email', 'sms', 'push'];
@@ -106,7 +106,7 @@ async function installation() {
       read(await api.t.ledger.record(intent(`${who}@example.com`, { scopes: scopes as never }), render)).id,
     expectVerified: (...ids: readonly string[]) =>
       eventually(async () => {
-        const found = await Promise.all(ids.map((id) => api.t.ledger.propagationOf(id)));
+        const found = await Promise.all(ids.map((id) => propagationIn(api.t.ledger, id)));
         expect(found).toEqual(
           ids.map(() => expect.objectContaining({ state: 'complete', required: 1, verified: 1 })),
         );
@@ -159,7 +159,7 @@ test('a store that takes everything and keeps nothing is never verified: quarant
     create trigger forget before insert or update on suppressions for each row execute function forget();`);
   const id = await t.optOut('bob');
   await eventually(async () =>
-    expect((await t.ledger.propagationOf(id))?.stores).toMatchObject([
+    expect((await propagationIn(t.ledger, id))?.stores).toMatchObject([
       { state: 'quarantined', reason: 'NOT_HELD', attempts: 5, verifiedAt: undefined },
     ]),
   );

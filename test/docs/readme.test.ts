@@ -7,7 +7,7 @@ import { describe, expect, test } from '@jest/globals';
 import { z } from 'zod';
 import { createRoutes } from '../../api/operation.ts';
 import { addHealth } from '../../api/ops/health.ts';
-import type { Deps } from '../../api/v1/deps.ts';
+import type { Deps } from '../../api/deps.ts';
 import { VERSIONS } from '../../api/versions.ts';
 import { createProgram } from '../../cli/program.ts';
 import { File } from '../../config/configuration.ts';

@@ -2,7 +2,7 @@
 import { openPool } from '../../ledger/database.ts';
 import type { Pool } from '../../ledger/database.ts';
 import { makeKeyRing, matchKeyRing } from '../../ledger/key-ring.ts';
-import type { OptOutIntent, Outstanding, Recorded } from '../../ledger/ledger.ts';
+import type { OptOutIntent, Outstanding, Propagation, Recorded } from '../../ledger/ledger.ts';
 import { openLedger } from '../../ledger/open-ledger.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { syncStores } from '../../ledger/stores.ts';
@@ -79,11 +79,13 @@ export function subject(text: string, kind: SubjectKind = 'email'): Subject {
 let requests = 0;
 
 export const intent = (who: string | Subject, fields: Partial<OptOutIntent> = {}): OptOutIntent => ({
-  subject: typeof who === 'string' ? subject(who) : who,
+  subjects: [typeof who === 'string' ? subject(who) : who],
   scopes: ['email', 'sms', 'push'],
   effectiveAt: undefined,
   reason: 'person_request',
   note: undefined,
+  regimes: [],
+  evidence: undefined,
   idempotencyKey: undefined,
   apiVersion: 'v1',
   caller: { client: 'shop', keyId: 'testtesttest', address: '127.0.0.1', requestId: `r${(requests += 1)}` },
@@ -93,14 +95,18 @@ export const intent = (who: string | Subject, fields: Partial<OptOutIntent> = {}
 });
 
 /** What was recorded, as text: enough to tell one answer from another. */
-export const render = ({ outcome, optOut, state, propagation }: Recorded): string =>
+export const render = ({ outcome, optOut, subjects, propagation }: Recorded): string =>
   JSON.stringify({
     outcome,
     id: optOut.id,
-    version: state.version,
-    suppressed: state.suppressed,
+    version: subjects[0]!.state.version,
+    suppressed: subjects[0]!.state.suppressed,
     propagation,
   });
+
+/** The propagation of an opt-out, of now. */
+export const propagationIn = async (ledger: OpenLedger, id: string): Promise<Propagation | undefined> =>
+  (await ledger.findOptOut(id, undefined))?.propagation;
 
 export type Answer = { outcome: string; id: string; version: number };
 export const read = ({ body }: { body: string }): Answer => JSON.parse(body) as Answer;

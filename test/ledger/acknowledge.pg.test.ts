@@ -1,5 +1,6 @@
 import { expect, test } from '@jest/globals';
 import {
+  propagationIn,
   freshLedger,
   grant,
   intent,
@@ -140,7 +141,7 @@ test('failures park a decision with its clock running; it is asked for again and
   await t.ledger.acknowledge('crm', failed(1));
   expect((await t.pool.query('select from exceptions')).rowCount).toBe(0);
   await t.ledger.acknowledge('crm', failed(5));
-  expect((await t.ledger.propagationOf(id))?.stores).toMatchObject([
+  expect((await propagationIn(t.ledger, id))?.stores).toMatchObject([
     { state: 'quarantined', reason: 'NOT_HELD', attempts: 5 },
   ]);
   expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
@@ -149,7 +150,7 @@ test('failures park a decision with its clock running; it is asked for again and
   const [retried] = await outstandingOf(t.ledger, 'crm');
   expect(retried).toMatchObject({ seq: 1, attempts: 5 });
   await t.ledger.acknowledge('crm', report([verified(retried!, { carriedBy: 'retry', attempts: 6 })]));
-  expect((await t.ledger.propagationOf(id))?.state).toBe('complete');
+  expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
 });
 
 test('somebody absent is neither confirmed nor late: counted apart, complete, and asked for again', async () => {
@@ -158,7 +159,7 @@ test('somebody absent is neither confirmed nor late: counted apart, complete, an
   const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
   const [decision] = await outstandingOf(t.ledger, 'crm');
   await t.ledger.acknowledge('crm', report([verified(decision!, { outcome: 'absent' })]));
-  expect(await t.ledger.propagationOf(id)).toMatchObject({
+  expect(await propagationIn(t.ledger, id)).toMatchObject({
     state: 'complete',
     confirmed: 0,
     stores: [{ state: 'absent' }],
@@ -195,7 +196,7 @@ test('an open write transaction elsewhere delays the mark and nothing else', asy
     const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
     const [decision] = await outstandingOf(t.ledger, 'crm');
     await t.ledger.acknowledge('crm', report([verified(decision!)]));
-    expect((await t.ledger.propagationOf(id))?.state).toBe('complete');
+    expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
     expect((await t.ledger.lag()).stores[0]).toMatchObject({ outstanding: 0, verified_through: 0 });
     await other.query('commit');
   });
@@ -216,7 +217,7 @@ test('a store added to a running history is back-filled completely, and shows so
   expect((await t.ledger.lag()).stores.find(({ store }) => store === 'mail')?.backfill).toMatchObject({
     remaining: 2,
   });
-  expect(await t.ledger.propagationOf(first.id)).toMatchObject({
+  expect(await propagationIn(t.ledger, first.id)).toMatchObject({
     state: 'pending',
     firstCompletedAt: completed,
   });
@@ -238,7 +239,7 @@ test('a store added to a running history is back-filled completely, and shows so
     const mail = (await t.ledger.lag()).stores.find(({ store }) => store === 'mail');
     expect(mail).toMatchObject({ backfill: null, outstanding: 1, verified_through: 3 });
   });
-  expect(await t.ledger.propagationOf(first.id)).toMatchObject({
+  expect(await propagationIn(t.ledger, first.id)).toMatchObject({
     state: 'complete',
     firstCompletedAt: completed,
   });
@@ -256,7 +257,7 @@ test('a subject whose newest decision is live does not let its back-fill pass be
     ]);
   });
   expect((await t.ledger.lag()).stores.find(({ store }) => store === 'mail')?.backfill).not.toBeNull();
-  expect((await t.ledger.propagationOf(old.id))?.stores.find(({ store }) => store === 'mail')?.state).toBe(
+  expect((await propagationIn(t.ledger, old.id))?.stores.find(({ store }) => store === 'mail')?.state).toBe(
     'pending',
   );
   const [newest] = await outstandingOf(t.ledger, 'mail');
@@ -267,7 +268,7 @@ test('a subject whose newest decision is live does not let its back-fill pass be
       outstanding: 0,
     });
   });
-  expect((await t.ledger.propagationOf(old.id))?.stores.find(({ store }) => store === 'mail')?.state).toBe(
+  expect((await propagationIn(t.ledger, old.id))?.stores.find(({ store }) => store === 'mail')?.state).toBe(
     'superseded',
   );
 });
@@ -308,23 +309,23 @@ test('a store that left the file stays due until it is retired', async () => {
   const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
   const [decision] = await outstandingOf(t.ledger, 'crm');
   await t.ledger.acknowledge('crm', report([verified(decision!)]));
-  expect(await t.ledger.propagationOf(id)).toMatchObject({ state: 'pending', required: 2, confirmed: 1 });
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'pending', required: 2, confirmed: 1 });
   expect((await t.ledger.lag()).status).toBe('unknown');
   await changeStore(t.pool, 'mail', 'retired', { reason: 'sold' }, undefined);
-  expect(await t.ledger.propagationOf(id)).toMatchObject({ state: 'complete', required: 1 });
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', required: 1 });
 });
 
 test('what no required store covers is uncovered, never complete', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm', scopes: ['email'] }, { name: 'app', scopes: ['push'], required: false });
   const push = read(await t.ledger.record(intent('ada@example.com', { scopes: ['push'] }), render));
-  expect(await t.ledger.propagationOf(push.id)).toMatchObject({
+  expect(await propagationIn(t.ledger, push.id)).toMatchObject({
     state: 'uncovered',
     required: 0,
     uncovered: ['push'],
   });
   const all = read(await t.ledger.record(intent('bob@example.com'), render));
-  expect(await t.ledger.propagationOf(all.id)).toMatchObject({
+  expect(await propagationIn(t.ledger, all.id)).toMatchObject({
     state: 'pending',
     required: 1,
     uncovered: ['sms', 'push'],

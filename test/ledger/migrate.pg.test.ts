@@ -51,14 +51,13 @@ test('three processes that start at once on an empty database all succeed', asyn
   await migrate(db.urls.owner, ROLES);
 
   const { rows } = await withClient(db.urls.owner, (client) =>
-    client.query('select name from knex_migrations'),
+    client.query<{ name: string }>('select name from knex_migrations'),
   );
-  expect(rows.map(({ name }: { name: string }) => name)).toEqual([
-    '0001-ledger',
-    '0002-reconciliation',
-    '0003-canaries',
-    '0005-limits',
-  ]);
+  expect(rows.map(({ name }) => name)).toEqual(
+    readdirSync('ledger/migrations')
+      .map((file) => file.replace(/\.ts$/, ''))
+      .sort(),
+  );
 });
 
 test('a migration that was killed does not lock the next one out', async () => {

@@ -3,18 +3,24 @@ import type { Propagation, StorePropagation } from '../../ledger/ledger.ts';
 import { createPropagationWatch } from '../../ledger/wait-for-propagation.ts';
 
 const SEQ = 7;
-const store = (name: string, state: StorePropagation['state']): StorePropagation => ({
-  store: name,
-  required: true,
-  state,
-  recordedAt: '2026-11-24T09:00:00.000Z',
-  appliedAt: undefined,
-  verifiedAt: undefined,
-  acknowledgedAt: undefined,
-  latencyMs: undefined,
-  attempts: undefined,
-  reason: undefined,
-});
+const store = (name: string, state: StorePropagation['state']): StorePropagation => {
+  const stands = {
+    state,
+    recordedAt: '2026-11-24T09:00:00.000Z',
+    appliedAt: undefined,
+    verifiedAt: undefined,
+    acknowledgedAt: undefined,
+    latencyMs: undefined,
+    attempts: undefined,
+    reason: undefined,
+  };
+  return {
+    store: name,
+    required: true,
+    ...stands,
+    decisions: [{ seq: SEQ, subjectId: 'ada', ...stands }],
+  };
+};
 
 /** A ledger of one opt-out: what its stores are, and how often it was looked at. */
 function oneOptOut(states: Record<string, StorePropagation['state']>) {
@@ -24,7 +30,6 @@ function oneOptOut(states: Record<string, StorePropagation['state']>) {
     const stores = Object.entries(ledger.states).map(([name, state]) => store(name, state));
     const open = stores.some(({ state }) => state !== 'verified');
     const propagation: Propagation = {
-      seq: SEQ,
       state: open ? 'pending' : 'complete',
       required: stores.length,
       confirmed: 0,
@@ -70,7 +75,7 @@ test('what settles while the ledger is looked at is not missed', async () => {
 
 test('what was recorded here is looked at when its stores have settled it, and not before', async () => {
   const { ledger, watch, settle } = oneOptOut({ crm: 'pending', mail: 'pending' });
-  watch.expect('a', { seq: SEQ, awaited: ['crm', 'mail'] });
+  watch.expect('a', [{ seq: SEQ, awaited: ['crm', 'mail'] }]);
   settle('crm');
   const waiting = watch.wait('a', 10_000, signal());
   await tick();
@@ -82,7 +87,7 @@ test('what was recorded here is looked at when its stores have settled it, and n
 
 test('what was recorded here and settled by another process is found by looking', async () => {
   const { ledger, watch } = oneOptOut({ crm: 'verified' });
-  watch.expect('a', { seq: SEQ, awaited: ['crm'] });
+  watch.expect('a', [{ seq: SEQ, awaited: ['crm'] }]);
   expect((await watch.wait('a', 10_000, signal())).state).toBe('complete');
   expect(ledger.looks).toBe(1);
 });

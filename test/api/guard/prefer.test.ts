@@ -69,7 +69,7 @@ describe('Prefer: wait', () => {
     const first = `${head},"propagation":${JSON.stringify(propagation)}}`;
     await using api = await serveStub({
       record: () =>
-        Promise.resolve({ status: 201, body: first, replayed: true, optOutId: ID, decision: undefined }),
+        Promise.resolve({ status: 201, body: first, replayed: true, optOutId: ID, decisions: [] }),
     });
     const ask = { key: 'shop', body: optOut };
     const plain = await api.send('POST', '/v1/opt-outs', ask);

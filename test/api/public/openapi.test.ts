@@ -7,7 +7,7 @@ import rulesets from '@stoplight/spectral-rulesets';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createRoutes } from '../../../api/operation.ts';
 import { documentPath, toOpenApi, toText } from '../../../api/public/openapi.ts';
-import type { Deps } from '../../../api/v1/deps.ts';
+import type { Deps } from '../../../api/deps.ts';
 import { operationsOf, VERSIONS } from '../../../api/versions.ts';
 import { serveStub } from '../serving.ts';
 import type { ServedStub } from '../serving.ts';

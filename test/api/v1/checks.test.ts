@@ -89,7 +89,7 @@ test('every identifier of an item goes to the ledger in its normal form, with ch
     ['phone', '+442071838750'],
     ['person_id', 'p'],
   ]);
-  expect([item!.channel, item!.topic]).toEqual(['sms', 'weekly.news-1']);
+  expect(item!.scope).toBe('sms/weekly.news-1');
 });
 
 test('one suppressed identifier among many suppresses the item', async () => {

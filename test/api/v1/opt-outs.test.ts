@@ -42,8 +42,8 @@ describe('the subject', () => {
     ['push_token', ' fcm:AbC ', 'fcm:AbC'],
     ['person_id', 'Person-7', 'Person-7'],
   ])('is exactly one identifier, brought into its normal form: %s', async (kind, given, normal) => {
-    const { subject } = await intentOf({ subject: { [kind]: given } });
-    expect([subject.kind, subject.value.reveal()]).toEqual([kind, normal]);
+    const { subjects } = await intentOf({ subject: { [kind]: given } });
+    expect(subjects.map((one) => [one.kind, one.value.reveal()])).toEqual([[kind, normal]]);
   });
 
   test.each([
@@ -67,7 +67,7 @@ describe('the subject', () => {
   test('may be a phone number without its country where the configuration says which', async () => {
     await using uk = await serveStub({}, { defaultRegion: 'GB' });
     await uk.send('POST', '/v1/opt-outs', { key: 'shop', body: { subject: { phone: '020 7183 8750' } } });
-    expect(uk.ledger.intents[0]!.subject.value.reveal()).toBe('+442071838750');
+    expect(uk.ledger.intents[0]!.subjects[0]!.value.reveal()).toBe('+442071838750');
   });
 });
 
@@ -248,7 +248,7 @@ describe('the answer', () => {
           body: render(recordedOf(intent)),
           replayed: false,
           optOutId: ID,
-          decision: undefined,
+          decisions: [],
         }),
     });
     const { status, headers, text } = await fixed.send('POST', '/v1/opt-outs', {
@@ -312,7 +312,7 @@ describe('the answer', () => {
           body: render({ ...recordedOf(intent), effectiveAtAdjusted: true }),
           replayed: false,
           optOutId: ID,
-          decision: undefined,
+          decisions: [],
         }),
     });
     const { json } = await adjusted.send('POST', '/v1/opt-outs', { key: 'shop', body: ADA });
@@ -368,7 +368,8 @@ describe('reading back', () => {
 
   test('of an erased subject shows nobody', async () => {
     await using erased = await serveStub({
-      findOptOut: () => Promise.resolve({ ...FOUND, subject: { kind: 'email', masked: undefined } }),
+      findOptOut: () =>
+        Promise.resolve({ ...FOUND, subjects: [{ ...FOUND.subjects[0]!, masked: undefined }] }),
     });
     const { json } = await erased.send('GET', `/v1/opt-outs/${ID}`, { key: 'shop' });
     expect(json.subject).toEqual({ kind: 'email', masked: null });

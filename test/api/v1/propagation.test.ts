@@ -45,6 +45,7 @@ test('what is known is all there', async () => {
     latencyMs: 3_000,
     attempts: 4,
     reason: 'NOT_HELD',
+    decisions: [],
   };
   await using api = await serveStub({
     findOptOut: () =>

@@ -1,8 +1,8 @@
-import type { Ledger } from '../../ledger/ledger.ts';
+import type { Ledger } from '../ledger/ledger.ts';
 
 export type ApiLog = Record<'warn' | 'error', (fields: object, message: string) => void>;
 
-/** What every resource of v1 is given. */
+/** What every resource is given. */
 export type Deps = {
   readonly ledger: Ledger;
   /** For phone numbers without a country; ISO 3166. */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { normalise, SUBJECT_KINDS } from '../../suppression/subject.ts';
-import type { Subject, SubjectKind } from '../../suppression/subject.ts';
+import { normalise, SUBJECT_KINDS } from '../suppression/subject.ts';
+import type { Subject, SubjectKind } from '../suppression/subject.ts';
 
 const Given = z
   .strictObject({

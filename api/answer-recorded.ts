@@ -1,0 +1,62 @@
+// The answer to what was recorded: the text that is kept with it, and where the client waits, its propagation of now.
+import type { Context } from 'koa';
+import { z } from 'zod';
+import type { Propagation, RecordAnswer } from '../ledger/ledger.ts';
+import type { Deps } from './deps.ts';
+import { authorizedOf } from './guard/authorize.ts';
+import { goneSignal, PREFERENCE_APPLIED, waited } from './guard/prefer.ts';
+import type { HeaderField } from './operation.ts';
+
+export const RECORDED_HEADERS: Readonly<Record<string, HeaderField>> = {
+  Location: { description: 'Where it is read back.', schema: z.string() },
+  'Idempotency-Replayed': {
+    description:
+      'This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`.',
+    schema: z.literal('true'),
+  },
+  ...PREFERENCE_APPLIED,
+};
+
+/** Answers status, text and headers; `wait`, in seconds, holds the answer until every required store has confirmed. */
+export async function answerRecorded(
+  ctx: Context,
+  { ledger, log, closing }: Pick<Deps, 'ledger' | 'log' | 'closing'>,
+  {
+    status,
+    body,
+    replayed,
+    id,
+    location,
+    wait,
+    toMember,
+  }: Pick<RecordAnswer, 'status' | 'body' | 'replayed'> & {
+    readonly id: string;
+    readonly location: string;
+    readonly wait: number | undefined;
+    /** The member `propagation` in the words of this version. */
+    readonly toMember: (propagation: Propagation) => object;
+  },
+): Promise<void> {
+  // From here on it is recorded: whatever happens to the waiting, the answer is the recorded one.
+  const live =
+    wait === undefined
+      ? undefined
+      : await ledger.waitForPropagation(id, wait * 1000, goneSignal(ctx, closing)).catch((error: unknown) => {
+          const { requestId } = authorizedOf(ctx).caller;
+          log.warn({ error, requestId }, 'recorded, but its propagation cannot be read');
+          return undefined;
+        });
+  ctx.status = status;
+  ctx.set('Location', location);
+  if (replayed) ctx.set('Idempotency-Replayed', 'true');
+  ctx.type = 'application/json';
+  if (live === undefined) ctx.body = body;
+  else {
+    waited(ctx, wait);
+    ctx.body = withPropagation(body, toMember(live));
+  }
+}
+
+/** The propagation is the last member of what was stored: the rest stays byte for byte. */
+const withPropagation = (body: string, propagation: object): string =>
+  `${body.slice(0, body.lastIndexOf('"propagation":'))}"propagation":${JSON.stringify(propagation)}}`;

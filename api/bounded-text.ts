@@ -1,0 +1,17 @@
+import { z } from 'zod';
+
+/** Lines and tabs are text; no other control character is. */
+const TEXT = /^(?:[^\p{Cc}\p{Cs}]|[\t\n\r])*$/u;
+
+/** Characters as people count them, not UTF-16 units; no text that is too long is taken apart. */
+const isAtMost = (text: string, characters: number): boolean =>
+  text.length <= characters || (text.length <= 2 * characters && Array.from(text).length <= characters);
+
+/** What somebody wrote: bounded, without control characters but tabs and line ends. */
+export const boundedText = (charactersMax: number, description: string) =>
+  z
+    .string()
+    .refine((text) => isAtMost(text, charactersMax), `must have at most ${charactersMax} characters`)
+    .regex(TEXT, 'must not have control characters')
+    // Classes of Unicode characters are read differently by what reads schemas: said in words.
+    .meta({ description, maxLength: charactersMax, pattern: undefined });
