@@ -226,21 +226,31 @@ const CACHE_MS = 1_000;
 const CACHE_MAX = 10_000;
 const LOOKED_UP_MAX = 1_000;
 
+type Presented = NonNullable<ReturnType<typeof parse>>;
+
+const isOf = ({ secret_sha256: kept }: Row, { sha256 }: Presented): boolean => timingSafeEqual(kept, sha256);
+
 /**
- * Finds keys by id, one query at a time: whoever asks while one is under way shares the next. So a flood of keys that do not
- * exist costs the database one small query after the other, however wide it is.
+ * Finds keys by id and secret, one query at a time: whoever asks while one is under way shares the next. So a flood of keys
+ * that do not exist costs the database one small query after the other, however wide it is. An id alone finds nothing, and
+ * leaves nothing: whoever saw one in a list can neither make the key look used nor tell by the time that it is in use.
  */
-function createLookUp(pool: Pool): (id: string) => Promise<Row | undefined> {
-  const waiting = new Map<string, PromiseWithResolvers<Row | undefined>>();
+function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undefined> {
+  const waiting = new Map<string, { presented: Presented } & PromiseWithResolvers<Row | undefined>>();
   let running = false;
 
-  async function find(ids: readonly string[]): Promise<ReadonlyMap<string, Row>> {
+  async function find(keys: readonly Presented[]): Promise<readonly (Row | undefined)[]> {
     const { rows } = await pool.query<Row>({
       name: 'find-api-keys',
       text: `select ${COLUMNS}, ${USABLE} as usable from api_keys where id = any ($1::text[])`,
-      values: [ids],
+      values: [keys.map(({ id }) => id)],
     });
-    const used = rows.filter(({ usable }) => usable).map(({ id }) => id);
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    const found = keys.map((presented) => {
+      const row = byId.get(presented.id);
+      return row !== undefined && isOf(row, presented) ? row : undefined;
+    });
+    const used = found.flatMap((row) => (row?.usable === true ? [row.id] : []));
     if (used.length > 0) {
       await pool.query({
         name: 'touch-api-keys',
@@ -252,17 +262,17 @@ function createLookUp(pool: Pool): (id: string) => Promise<Row | undefined> {
         values: [used],
       });
     }
-    return new Map(rows.map((row) => [row.id, row]));
+    return found;
   }
 
   async function run(): Promise<void> {
     running = true;
     while (waiting.size > 0) {
       const batch = [...waiting].slice(0, LOOKED_UP_MAX);
-      for (const [id] of batch) waiting.delete(id);
+      for (const [name] of batch) waiting.delete(name);
       try {
-        const found = await find(batch.map(([id]) => id));
-        for (const [id, { resolve }] of batch) resolve(found.get(id));
+        const found = await find(batch.map(([, { presented }]) => presented));
+        for (const [n, [, { resolve }]] of batch.entries()) resolve(found[n]);
       } catch (error) {
         for (const [, { reject }] of batch) reject(error);
       }
@@ -270,11 +280,12 @@ function createLookUp(pool: Pool): (id: string) => Promise<Row | undefined> {
     running = false;
   }
 
-  return (id) => {
-    let asked = waiting.get(id);
+  return (presented) => {
+    const name = `${presented.id}_${presented.sha256.toString('base64')}`;
+    let asked = waiting.get(name);
     if (asked === undefined) {
-      asked = Promise.withResolvers();
-      waiting.set(id, asked);
+      asked = { presented, ...Promise.withResolvers<Row | undefined>() };
+      waiting.set(name, asked);
       if (!running) void run();
     }
     return asked.promise;
@@ -289,22 +300,20 @@ function createLookUp(pool: Pool): (id: string) => Promise<Row | undefined> {
 export function createAuthenticator(pool: Pool): (token: string) => Promise<ApiKey | undefined> {
   const lookUp = createLookUp(pool);
   const kept = new Map<string, { row: Row; until: number }>();
-  const find = async (id: string): Promise<Row | undefined> => {
+  const find = async (presented: Presented): Promise<Row | undefined> => {
     const asked = performance.now();
-    const before = kept.get(id);
-    if (before !== undefined && before.until > asked) return before.row;
-    const row = await lookUp(id);
+    const before = kept.get(presented.id);
+    if (before !== undefined && before.until > asked && isOf(before.row, presented)) return before.row;
+    const row = await lookUp(presented);
     if (row === undefined) return undefined;
     if (kept.size >= CACHE_MAX) kept.clear();
-    kept.set(id, { row, until: asked + CACHE_MS });
+    kept.set(presented.id, { row, until: asked + CACHE_MS });
     return row;
   };
   return async (token) => {
     const parsed = parse(token);
     if (parsed === undefined) return undefined;
-    const row = await find(parsed.id);
-    return row !== undefined && timingSafeEqual(row.secret_sha256, parsed.sha256) && row.usable
-      ? toKey(row)
-      : undefined;
+    const row = await find(parsed);
+    return row?.usable === true ? toKey(row) : undefined;
   };
 }
