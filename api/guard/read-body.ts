@@ -160,6 +160,17 @@ function toFaults(issues: readonly z.core.$ZodIssue[]): Fault[] {
   });
 }
 
+/** More than anybody mends by hand; a body of nothing but faults would be answered with five times its size. */
+const FAULTS_MAX = 1_000;
+
+const readable = (faults: readonly Fault[]): readonly Fault[] =>
+  faults.length <= FAULTS_MAX
+    ? faults
+    : [
+        ...faults.slice(0, FAULTS_MAX),
+        { pointer: '', detail: `has ${faults.length - FAULTS_MAX} more faults` },
+      ];
+
 /** In our words where zod's would repeat the value, e.g. an invalid enum's. */
 function describe(issue: z.core.$ZodIssue): string {
   if (issue.input === null) return 'must not be null';
@@ -182,7 +193,7 @@ export function parse<T extends z.ZodType>(
   const result = schema.safeParse(value, { reportInput: true });
   if (result.success && others.length === 0) return result.data;
   const own = result.success ? [] : toFaults(result.error.issues);
-  throw new AbideError('invalid-value', undefined, { errors: [...own, ...others] });
+  throw new AbideError('invalid-value', undefined, { errors: readable([...own, ...others]) });
 }
 
 /** A whole number from 1, in decimal digits; `Number` would take 0x10 and 1e1 too. */

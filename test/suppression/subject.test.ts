@@ -77,6 +77,12 @@ describe('the normal form of an email address', () => {
     expect(normal('email', given)).toBeUndefined();
   });
 
+  test('has no more marks on a letter than any script has', () => {
+    const marked = (marks: number): string => `a${'\u0323\u0301'.repeat(marks / 2)}b@example.com`;
+    expect(normal('email', marked(30))).toBe(marked(30).normalize('NFC'));
+    expect(normal('email', marked(32))).toBeUndefined();
+  });
+
   // Seen: a domain with a letter beyond ASCII was read as a host in a URL is: up to the slash, and without percent signs.
   // ada@bücher.example/x was recorded as ada@bücher.example, and told to nobody.
   test.each(['/x', '?x', '#x', '\\x', ':80', '%2ecom', '\tx', '\u0000', '／x', '？x', '@x', ' x', ','])(
