@@ -28,10 +28,7 @@ export async function serveStub(
     limits = {},
     ...options
   }: Partial<
-    Pick<
-      Parameters<typeof createApp>[0],
-      'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'versions' | 'security'
-    >
+    Pick<Parameters<typeof createApp>[0], 'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'security'>
   > & {
     limits?: Parameters<typeof listen>[2];
   } = {},
