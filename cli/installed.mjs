@@ -84,6 +84,8 @@ function install() {
 const node = (isUpToDate() && pinnedNode()) || install();
 const child = spawn(node, [...QUIET, ...process.argv.slice(2)], {
   stdio: 'inherit',
+  // Compiled once and kept, by what the file holds: whatever of ours is started after that starts in half the time.
+  env: { NODE_COMPILE_CACHE: inRoot('node_modules/.cache/compiled'), ...process.env },
 });
 // A terminal tells the whole process group, so the program may hear it twice and takes it as once.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
