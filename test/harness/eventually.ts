@@ -1,12 +1,18 @@
+const PAUSE_MS_MIN = 5;
+const PAUSE_MS_MAX = 50;
+
 /** Repeats until it neither throws nor rejects, and gives what it gave; after `withinMs` the last failure is thrown. */
 export async function eventually<T>(check: () => T | Promise<T>, withinMs = 10_000): Promise<T> {
-  const end = performance.now() + withinMs;
+  const began = performance.now();
   for (;;) {
     try {
       return await check();
     } catch (error) {
-      if (performance.now() > end) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      const waitedMs = performance.now() - began;
+      if (waitedMs > withinMs) throw error;
+      // What takes long may be noticed later: who asks without a pause takes the processor from what it waits for.
+      const pauseMs = Math.min(Math.max(waitedMs / 20, PAUSE_MS_MIN), PAUSE_MS_MAX);
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
   }
 }
