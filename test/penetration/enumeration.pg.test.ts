@@ -33,23 +33,24 @@ afterAll(async () => {
   await api[Symbol.asyncDispose]();
 });
 
-/** What the ledger's own jobs ask is of no request. */
-const OF_REQUESTS = /\bopt_outs o\b|\bapi_keys\b|\backnowledgements a\b/;
+/** The ledger's own jobs ask as well, and a key is looked up again every second. */
+const OF_OPT_OUTS = /\bopt_outs o\b|\backnowledgements a\b/;
+const OF_KEYS = /\bapi_keys\b/;
 
 function listening(pool: Pool): Pool {
   const query = pool.query.bind(pool) as (...args: unknown[]) => unknown;
   pool.query = ((...args: unknown[]) => {
     const text = typeof args[0] === 'string' ? args[0] : (args[0] as { text: string }).text;
-    if (OF_REQUESTS.test(text)) statements.push(text);
+    statements.push(text);
     return query(...args);
   }) as typeof pool.query;
   return pool;
 }
 
-async function asked(work: () => Promise<unknown>): Promise<readonly string[]> {
+async function asked(about: RegExp, work: () => Promise<unknown>): Promise<readonly string[]> {
   statements.length = 0;
   await work();
-  return [...statements];
+  return statements.filter((text) => about.test(text));
 }
 
 /** Everything that an attacker sees of an answer, but what differs in every answer. */
@@ -74,12 +75,13 @@ describe("another client's opt-out is refused as one that does not exist", () =>
   test.each(['', '/propagation'])('GET /v1/opt-outs/{id}%s, by what the database is asked', async (more) => {
     const get = (id: string) => () => watched('GET', `/v1/opt-outs/${id}${more}`, { key: curious });
     await get(NOBODYS)();
-    const ofForeign = await asked(get(foreign));
-    expect(ofForeign).toEqual(await asked(get(NOBODYS)));
+    const ofForeign = await asked(OF_OPT_OUTS, get(foreign));
+    expect(ofForeign).toEqual(await asked(OF_OPT_OUTS, get(NOBODYS)));
     expect(ofForeign).toHaveLength(1);
     // Or this would show nothing: who may see it has more statements.
     expect(
-      (await asked(() => watched('GET', `/v1/opt-outs/${foreign}${more}`, { key: api.key }))).length,
+      (await asked(OF_OPT_OUTS, () => watched('GET', `/v1/opt-outs/${foreign}${more}`, { key: api.key })))
+        .length,
     ).toBeGreaterThan(1);
   });
 
@@ -113,7 +115,8 @@ describe('a credential that is no good', () => {
     const [, secret] = /_([^_]{43})[^_]{6}$/.exec(makeToken())!;
     let rest = crc32(`${id}_${secret}`);
     let checksum = '';
-    for (let n = 0; n < 6; n += 1, rest = Math.floor(rest / 62)) checksum = BASE62[rest % 62] + checksum;
+    for (let n = 0; n < 6; n += 1, rest = Math.floor(rest / 62))
+      checksum = `${BASE62[rest % 62]!}${checksum}`;
     return `abide_live_${id}_${secret}${checksum}`;
   };
 
@@ -130,7 +133,7 @@ describe('a credential that is no good', () => {
       api.key.toUpperCase(),
       'abide_live_',
       'a.b.c',
-      `${'x'.repeat(8_000)}`,
+      'x'.repeat(8_000),
     ];
     const answers = await Promise.all(tokens.map((key) => api.send('GET', '/v1/propagation-lag', { key })));
     const without = await api.send('GET', '/v1/propagation-lag');
@@ -144,10 +147,10 @@ describe('a credential that is no good', () => {
     const ask = (key: string) => () => watched('GET', '/v1/propagation-lag', { key });
     // Known and in use just now, never used yet, and unknown.
     await ask(token)();
-    const unknown = await asked(ask(makeToken()));
+    const unknown = await asked(OF_KEYS, ask(makeToken()));
     expect(unknown).toHaveLength(1);
-    expect(await asked(ask(changed(token)))).toEqual(unknown);
-    expect(await asked(ask(changed(wrong.token)))).toEqual(unknown);
+    expect(await asked(OF_KEYS, ask(changed(token)))).toEqual(unknown);
+    expect(await asked(OF_KEYS, ask(changed(wrong.token)))).toEqual(unknown);
     const keys = await api.t.ledger.listKeys();
     const used = (which: string) => keys.find((key) => key.id === which)!.lastUsedAt;
     expect([used(id), used(wrong.id)]).toEqual([expect.any(String), undefined]);
