@@ -19,14 +19,15 @@ export type ServedLedger = AsyncDisposable & {
 const silent = { warn: () => undefined, error: () => undefined };
 
 /** `instead`: what the ledger answers in its own place. */
-export async function serveLedger(instead: Partial<Ledger> = {}): Promise<ServedLedger> {
+export async function serveLedger(
+  instead: Partial<Ledger> = {},
+  { defaultRegion }: { defaultRegion?: string | undefined } = {},
+): Promise<ServedLedger> {
   const t = await freshLedger();
-  const { handler } = createApp({
-    ledger: { ...t.ledger, ...instead },
-    log: silent,
-    opsOnSameListener: true,
-  });
-  let listening = await listen(handler, { host: '127.0.0.1', port: 0 });
+  const handler = () =>
+    createApp({ ledger: { ...t.ledger, ...instead }, log: silent, defaultRegion, opsOnSameListener: true })
+      .handler;
+  let listening = await listen(handler(), { host: '127.0.0.1', port: 0 });
   const { url, port } = listening;
   return {
     t,
@@ -39,8 +40,7 @@ export async function serveLedger(instead: Partial<Ledger> = {}): Promise<Served
     },
     stopApi: () => listening.close(),
     startApi: async () => {
-      const app = createApp({ ledger: { ...t.ledger, ...instead }, log: silent, opsOnSameListener: true });
-      listening = await listen(app.handler, { host: '127.0.0.1', port });
+      listening = await listen(handler(), { host: '127.0.0.1', port });
     },
     [Symbol.asyncDispose]: async () => {
       await listening.close();
