@@ -20,6 +20,8 @@ import { addReference } from './public/reference.ts';
 import type { ApiLog } from './deps.ts';
 import { addSecurityTxt } from './public/security-txt.ts';
 import type { SecurityContact } from './public/security-txt.ts';
+import { endOf, isRetired, successorOf, versionOf } from './version.ts';
+import type { Versions } from './version.ts';
 import { VERSIONS } from './versions.ts';
 
 export type Handler = ((request: IncomingMessage, response: ServerResponse) => void) & {
@@ -43,6 +45,7 @@ export function createApp({
   isReady = () => true,
   tracer,
   security,
+  versions = VERSIONS,
 }: {
   ledger: Ledger;
   log: ApiLog;
@@ -53,6 +56,8 @@ export function createApp({
   tracer?: Tracer | undefined;
   /** Undefined: there is no security.txt. */
   security?: SecurityContact | undefined;
+  /** For tests. */
+  versions?: Versions;
 }): App {
   const metrics = createMetrics();
   const closing = new AbortController();
@@ -63,23 +68,28 @@ export function createApp({
   const operations: Operation[] = [];
   const routes = createRoutes(api, createAuthorize(ledger), operations);
   const deps = { ledger, defaultRegion, log, closing: closing.signal };
-  for (const resources of Object.values(VERSIONS)) for (const add of resources) add(routes, deps);
+  for (const { resources } of Object.values(versions)) for (const add of resources) add(routes, deps);
   addReference(api, operations);
   if (security !== undefined) addSecurityTxt(api, security);
   return {
-    handler: Object.assign(toHandler(api, log, metrics, tracer), { endWaits }),
+    handler: Object.assign(toHandler(api, { log, metrics, tracer, versions }), { endWaits }),
     opsHandler: opsOnSameListener
       ? undefined
-      : Object.assign(toHandler(ops, log, metrics), { endWaits: () => undefined }),
+      : Object.assign(toHandler(ops, { log, metrics, tracer: undefined, versions: {} }), {
+          endWaits: () => undefined,
+        }),
     metrics,
   };
 }
 
 function toHandler(
   router: Router,
-  log: ApiLog,
-  metrics: Metrics,
-  tracer?: Tracer,
+  {
+    log,
+    metrics,
+    tracer,
+    versions,
+  }: { log: ApiLog; metrics: Metrics; tracer: Tracer | undefined; versions: Versions },
 ): (request: IncomingMessage, response: ServerResponse) => void {
   const koa = new Koa();
   koa.on('error', (error: unknown) => {
@@ -87,7 +97,9 @@ function toHandler(
   });
   koa.use(createTrace(tracer));
   koa.use(outermost(log, metrics));
+  koa.use(sayEnd(router, versions));
   koa.use(router.routes());
+  koa.use(gone(versions));
   koa.use(methodNotAllowed(router));
   const callback = koa.callback();
   return (request, response) => void callback(request, response);
@@ -151,6 +163,41 @@ function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): str
   }
   return undefined;
 }
+
+/** What can stand within the angle brackets of a link as it is. */
+const PLAIN_PATH = /^[\w/.~%-]+$/;
+
+/** Whatever a deprecated version answers says so, and where the same is found in the next one; problems as well. */
+function sayEnd(router: Router, versions: Versions) {
+  const say = (ctx: Context): void => {
+    const name = versionOf(ctx.path, versions);
+    if (name === undefined || versions[name]!.deprecatedAt === undefined) return;
+    const next = successorOf(name, versions);
+    const path = ctx.path.replace(/^\/v\d+/, `/${next}`);
+    const isThere = PLAIN_PATH.test(path) && router.match(path, ctx.method).route;
+    const { headers, links } = endOf(
+      versions[name]!,
+      next === undefined ? undefined : isThere ? path : `/docs/${next}`,
+    );
+    ctx.set(headers);
+    // Beside those that the answer has of its own: a list's next page.
+    ctx.append('Link', [...links]);
+  };
+  return async (ctx: Context, next: Next): Promise<void> => {
+    try {
+      await next();
+    } finally {
+      say(ctx);
+    }
+  };
+}
+
+/** Where everything of a version was, after it is retired. */
+const gone = (versions: Versions) => (ctx: Context, next: Next) => {
+  const name = versionOf(ctx.path, versions);
+  if (name !== undefined && isRetired(versions[name]!)) throw new AbideError('version-retired');
+  return next();
+};
 
 const DRAIN_BYTES_MAX = 8 * 1024 * 1024;
 

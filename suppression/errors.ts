@@ -48,6 +48,12 @@ export const ERRORS = {
     false,
     'A consent lifts only what was opted out before it: each scope that is in the way is named in `errors`.',
   ),
+  'version-retired': entry(
+    410,
+    'This version of the API is retired',
+    false,
+    'Use the version that the `Link` with `rel="successor-version"` leads to.',
+  ),
   'too-large': entry(413, 'The body is too large', false, 'Send at most the size named in `detail`.'),
   'unsupported-media-type': entry(415, 'Only JSON is read', false, 'Send Content-Type: application/json.'),
   'invalid-value': entry(422, 'The request has invalid values', false, 'Each fault is named in `errors`.'),

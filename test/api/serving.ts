@@ -28,7 +28,10 @@ export async function serveStub(
     limits = {},
     ...options
   }: Partial<
-    Pick<Parameters<typeof createApp>[0], 'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'security'>
+    Pick<
+      Parameters<typeof createApp>[0],
+      'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'versions' | 'security'
+    >
   > & {
     limits?: Parameters<typeof listen>[2];
   } = {},

@@ -157,7 +157,7 @@ describe('README.md', () => {
     const router = new Router();
     const authorize = (scope: string) => Object.assign(() => Promise.resolve(), { scope });
     const served = createRoutes(router, authorize, []);
-    for (const resources of Object.values(VERSIONS)) for (const add of resources) add(served, {} as Deps);
+    for (const { resources } of Object.values(VERSIONS)) for (const add of resources) add(served, {} as Deps);
     addHealth(router, {} as Parameters<typeof addHealth>[1]);
     const routes = router.stack.map(({ methods, path, stack }) => {
       const scope = stack.flatMap((one) => ('scope' in one ? [String(one.scope)] : []))[0] ?? 'none';

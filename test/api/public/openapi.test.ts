@@ -30,7 +30,7 @@ afterAll(async () => {
 test('every route of v1 is in the document, and nothing that is not routed', () => {
   const router = new Router();
   const routes = createRoutes(router, () => () => Promise.resolve(), []);
-  for (const add of VERSIONS['v1']!) add(routes, {} as Deps);
+  for (const add of VERSIONS['v1']!.resources) add(routes, {} as Deps);
   const routed = router.stack.map(
     ({ methods, path }) => `${methods.find((method) => method !== 'HEAD')} ${documentPath(path as string)}`,
   );
