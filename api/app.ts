@@ -7,6 +7,8 @@ import Koa from 'koa';
 import type { Context, Next } from 'koa';
 import type { Ledger } from '../ledger/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
+import { NOTHING_DECLARED } from '../suppression/scope.ts';
+import type { DeclaredScopes } from '../suppression/scope.ts';
 import { EVERY_ANSWER } from './every-answer.ts';
 import { createAuthorize } from './guard/authorize.ts';
 import { createTrace } from './guard/trace.ts';
@@ -41,6 +43,7 @@ export function createApp({
   ledger,
   log,
   defaultRegion,
+  declared = NOTHING_DECLARED,
   opsOnSameListener,
   isReady = () => true,
   tracer,
@@ -50,6 +53,8 @@ export function createApp({
   ledger: Ledger;
   log: ApiLog;
   defaultRegion?: string | undefined;
+  /** Topics and purposes; absent: there are channels alone. */
+  declared?: DeclaredScopes | undefined;
   opsOnSameListener: boolean;
   isReady?: () => boolean;
   /** Undefined: no spans. */
@@ -67,9 +72,12 @@ export function createApp({
   addHealth(ops, { ledger, metrics, isReady });
   const operations: Operation[] = [];
   const routes = createRoutes(api, createAuthorize(ledger), operations);
-  const deps = { ledger, defaultRegion, log, closing: closing.signal };
+  const deps = { ledger, defaultRegion, declared, log, closing: closing.signal };
   for (const { resources } of Object.values(versions)) for (const add of resources) add(routes, deps);
-  addReference(api, operations);
+  addReference(
+    api,
+    operations.filter(({ path }) => path.startsWith('/v1/')),
+  );
   if (security !== undefined) addSecurityTxt(api, security);
   return {
     handler: Object.assign(toHandler(api, { log, metrics, tracer, versions }), { endWaits }),

@@ -1,4 +1,5 @@
 import type { Ledger } from '../ledger/ledger.ts';
+import type { DeclaredScopes } from '../suppression/scope.ts';
 
 export type ApiLog = Record<'warn' | 'error', (fields: object, message: string) => void>;
 
@@ -7,6 +8,7 @@ export type Deps = {
   readonly ledger: Ledger;
   /** For phone numbers without a country; ISO 3166. */
   readonly defaultRegion: string | undefined;
+  readonly declared: DeclaredScopes;
   readonly log: ApiLog;
   /** Ends every wait when this server stops. */
   readonly closing: AbortSignal;

@@ -10,6 +10,7 @@ import type { Problem } from './problem.ts';
 
 export const TAGS = {
   'Opt-outs': 'Recording what people refuse, and reading it back.',
+  Grants: "The person's own later consent: the only way back.",
   Checks: 'May a message be sent? Whatever is not answered is not sent.',
   Operations:
     'How far every store is behind, what it keeps failing, and whether it still holds what it acknowledged.',

@@ -34,7 +34,8 @@ export function toProblem(error: AbideError, requestId: string): Problem {
 export function answerProblem(ctx: Context, error: AbideError, requestId: string): void {
   const problem = toProblem(error, requestId);
   ctx.status = problem.status;
-  const retryAfter = error.retryAfterSeconds ?? (RETRIED_LATER.includes(problem.status) ? 1 : undefined);
+  const later = problem.retryable && RETRIED_LATER.includes(problem.status);
+  const retryAfter = error.retryAfterSeconds ?? (later ? 1 : undefined);
   if (retryAfter !== undefined) ctx.set('Retry-After', String(retryAfter));
   if (problem.status === 401) ctx.set('WWW-Authenticate', 'Bearer realm="abide"');
   ctx.type = PROBLEM_TYPE;

@@ -2,24 +2,22 @@ import { z } from 'zod';
 import { normalise, SUBJECT_KINDS } from '../suppression/subject.ts';
 import type { Subject, SubjectKind } from '../suppression/subject.ts';
 
-const Given = z
-  .strictObject({
-    email: z.string().optional(),
-    phone: z.string().optional(),
-    push_token: z.string().optional(),
-    person_id: z.string().optional(),
-  })
-  .meta({
-    title: 'Subject',
-    description:
-      'Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id of the person. Values are brought into a normal form and are in no answer, log or error.',
-    minProperties: 1,
-    maxProperties: 1,
-  });
+const Given = z.strictObject({
+  email: z.string().optional(),
+  phone: z.string().optional(),
+  push_token: z.string().optional(),
+  person_id: z.string().optional(),
+});
+const ABOUT = {
+  description:
+    'Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id of the person. Values are brought into a normal form and are in no answer, log or error.',
+  minProperties: 1,
+  maxProperties: 1,
+};
 
 /** Exactly one identifier, brought into its normal form; the value is in no message. */
-export const createSubjectSchema = (defaultRegion: string | undefined) =>
-  Given.transform((given, context): Subject => {
+export const createSubjectSchema = (defaultRegion: string | undefined, title = 'Subject') =>
+  Given.meta({ title, ...ABOUT }).transform((given, context): Subject => {
     const kinds = SUBJECT_KINDS.filter((kind) => given[kind] !== undefined);
     const [kind] = kinds;
     if (kinds.length !== 1 || kind === undefined) {
@@ -49,4 +47,20 @@ export function readSubject(value: unknown, defaultRegion: string | undefined): 
   if (typeof text !== 'string' || !(SUBJECT_KINDS as readonly string[]).includes(kind)) return undefined;
   const normal = normalise(kind as SubjectKind, text, defaultRegion);
   return normal.ok ? { kind: kind as SubjectKind, value: normal.value } : undefined;
+}
+
+/** Several of one person in the same way, from 1 to `max`. */
+export function readSubjects(
+  given: unknown,
+  max: number,
+  defaultRegion: string | undefined,
+): Subject[] | undefined {
+  if (!Array.isArray(given) || given.length < 1 || given.length > max) return undefined;
+  const subjects: Subject[] = [];
+  for (const one of given) {
+    const subject = readSubject(one, defaultRegion);
+    if (subject === undefined) return undefined;
+    subjects.push(subject);
+  }
+  return subjects;
 }

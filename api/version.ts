@@ -1,5 +1,6 @@
 // What a version of the API is, and what every answer of it says of its end.
 import type { Instant } from '../suppression/decision.ts';
+import { NOTHING_DECLARED } from '../suppression/scope.ts';
 import type { Deps } from './deps.ts';
 import type { Operation, Routes } from './operation.ts';
 
@@ -41,11 +42,14 @@ export const successorOf = (name: string, versions: Versions): string | undefine
   return servedVersions(versions).find((one) => names.indexOf(one) > names.indexOf(name));
 };
 
+/** Enough for resources that are described and serve nothing. */
+export const DESCRIBED = { declared: NOTHING_DECLARED } as Deps;
+
 /** What a version's resources say of themselves, where nothing is to be served: the handlers are made and never called. */
 export function operationsIn({ resources }: Version): Operation[] {
   const operations: Operation[] = [];
   const routes: Routes = { add: (operation) => operations.push(operation) };
-  for (const add of resources) add(routes, {} as Deps);
+  for (const add of resources) add(routes, DESCRIBED);
   return operations;
 }
 

@@ -13,6 +13,11 @@ import { addReconciliation } from './v1/reconciliation.ts';
 import { addSubjects } from './v1/subjects.ts';
 import { operationsIn } from './version.ts';
 import type { Versions } from './version.ts';
+import { addChecks as addChecksV2 } from './v2/checks.ts';
+import { addGrants } from './v2/grants.ts';
+import { addOptOuts as addOptOutsV2 } from './v2/opt-outs.ts';
+import { addPropagation as addPropagationV2 } from './v2/propagation.ts';
+import { addSubjects as addSubjectsV2 } from './v2/subjects.ts';
 
 export const VERSIONS: Versions = {
   v1: {
@@ -29,6 +34,7 @@ export const VERSIONS: Versions = {
       addAcknowledgements,
     ],
   },
+  v2: { resources: [addOptOutsV2, addPropagationV2, addSubjectsV2, addGrants, addChecksV2] },
 };
 
 export const operationsOf = (name: string): Operation[] => operationsIn(VERSIONS[name]!);

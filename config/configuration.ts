@@ -9,7 +9,8 @@ import { z } from 'zod';
 import type { Connector } from '../connectors/contract/connector.ts';
 import { KeyForm, describeKeyForm } from '../connectors/contract/key-form.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { CHANNELS, isScope } from '../suppression/scope.ts';
+import { CHANNELS, isScope, PURPOSES } from '../suppression/scope.ts';
+import type { DeclaredScopes } from '../suppression/scope.ts';
 import { normalise, SUBJECT_KINDS } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject.ts';
 import { readYaml } from './positioned-yaml.ts';
@@ -85,6 +86,8 @@ export type Configuration = {
   };
   /** Spans by OpenTelemetry's API; what becomes of them is the SDK's, which whoever starts Abide brings. */
   readonly tracing: boolean;
+  /** What can be refused beside channels. */
+  readonly declared: DeclaredScopes;
   /** Undefined: none. */
   readonly canary:
     { readonly everySeconds: number; readonly addresses: Readonly<Record<SubjectKind, string>> } | undefined;
@@ -103,6 +106,13 @@ export type LoadConnector = (name: string, folder: string) => Promise<Connector>
 
 const STORE_NAME = /^[a-z][a-z0-9_-]{0,62}$/;
 const nameMessage = 'must begin with a letter and have at most 63 of a-z, 0-9, _ and -';
+
+const Topic = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9_.-]{0,62}$/,
+    'must have at most 63 of a-z, 0-9, _, . and -, and begin with a letter or digit',
+  );
 
 const StoreName = z.string().regex(STORE_NAME, nameMessage);
 
@@ -214,6 +224,14 @@ export const File = z.strictObject({
     })
     .optional()
     .describe('The country of phone numbers without a country code'),
+  topics: z
+    .partialRecord(z.enum(CHANNELS), z.array(Topic).min(1))
+    .default({})
+    .describe('What can be refused within a channel: email: [newsletter, offers]'),
+  purposes: z
+    .array(z.enum(PURPOSES))
+    .default([])
+    .describe('Processing that can be refused: analytics, profiling, automated_decisions'),
   canary: z
     .union([z.literal(false), Canary], { error: 'must be false, or name every_seconds and addresses' })
     .prefault({})
@@ -355,6 +373,7 @@ export async function loadConfiguration({
     opsListen: rest.ops_listen,
     defaultRegion: rest.default_region,
     tracing: rest.tracing,
+    declared: { topics: rest.topics, purposes: rest.purposes },
     oauth: Object.entries(rest.oauth).map(([name, issuer]) => ({ name, scopes: undefined, ...issuer })),
     security:
       rest.security_contact === undefined

@@ -16,6 +16,7 @@ export const KEY_SCOPES = [
   'opt_outs:write',
   'opt_outs:read',
   'opt_outs:read_all',
+  'grants:write',
   'subjects:read',
   'checks:read',
   'lag:read',

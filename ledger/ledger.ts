@@ -235,12 +235,12 @@ export type ListFilter = {
   /** Undefined: every client's (opt_outs:read_all). */
   readonly client: string | undefined;
   readonly limit: number;
-  readonly cursor: string | undefined;
-  readonly since: Instant | undefined;
-  readonly until: Instant | undefined;
-  readonly state: Propagation['state'] | undefined;
-  readonly store: string | undefined;
-  readonly reason: Reason | undefined;
+  readonly cursor?: string | undefined;
+  readonly since?: Instant | undefined;
+  readonly until?: Instant | undefined;
+  readonly state?: Propagation['state'] | undefined;
+  readonly store?: string | undefined;
+  readonly reason?: Reason | undefined;
 };
 
 export type CheckItem = {

@@ -202,10 +202,11 @@ type Made = {
   readonly propagation: Propagation;
 };
 
-/** One decision a subject, and the columns of the opt-out with those of its first decision. */
+/** One decision a subject: the columns of the opt-out with those of its first one, and the rows of the others. */
 type Decided = {
   readonly decisions: readonly (Omit<RecordedDecision, 'seq'> & { readonly id: string })[];
   readonly columns: object;
+  readonly others: readonly object[];
 };
 
 export type Recorder = {
@@ -516,9 +517,9 @@ export function createRecorder({
           ...bytes.add('sealed', seal(value.reveal(), transport, [locked.id, kind])),
         };
       });
-      rows.push(...rowsOf.slice(1));
       answer(optOut, 'recorded', propagation, {
         decisions,
+        others: rowsOf.slice(1),
         columns: {
           ...rowsOf[0],
           effective_at_stated: intent.effectiveAt !== undefined && !adjusted,
@@ -567,7 +568,8 @@ export function createRecorder({
         ...audited(item, recorded.outcome === 'recorded' ? 'opt_out.recorded' : 'opt_out.repeated', optOutId),
         ...decided?.columns,
       };
-      if (item.keyHex === undefined) rows.push(row);
+      const others = decided?.others ?? [];
+      if (item.keyHex === undefined) rows.push(row, ...others);
       else {
         const { intentHex, intent } = item;
         const { apiVersion } = intent;
@@ -579,6 +581,7 @@ export function createRecorder({
           status,
           ...bytes.add('answer', ring.seal(body, [optOutId, 'answer'])),
         });
+        rows.push(...others);
       }
       settle.push(() =>
         item.resolve({

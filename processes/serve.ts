@@ -123,11 +123,17 @@ export async function serve({
   const tokenOf = createTokenAuthenticator(configuration.oauth);
   const tracer = configuration.tracing ? trace.getTracer('abide') : undefined;
   const api = createApp({
+    declared: configuration.declared,
     ledger: {
       ...ledger,
       authenticate: async (token) => (await ledger.authenticate(token)) ?? (await tokenOf(token)),
       record: async (intent, render) => {
         const answer = await ledger.record(intent, render);
+        for (const decision of answer.decisions) lines.recorded(decision);
+        return answer;
+      },
+      grant: async (intent, render) => {
+        const answer = await ledger.grant(intent, render);
         for (const decision of answer.decisions) lines.recorded(decision);
         return answer;
       },

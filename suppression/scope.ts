@@ -7,6 +7,14 @@ export type Purpose = (typeof PURPOSES)[number];
 
 export type Scope = Channel | `${Channel}/${string}` | Purpose;
 
+/** The topics and purposes that the configuration declares. */
+export type DeclaredScopes = {
+  readonly topics: Readonly<Partial<Record<Channel, readonly string[]>>>;
+  readonly purposes: readonly Purpose[];
+};
+
+export const NOTHING_DECLARED: DeclaredScopes = { topics: {}, purposes: [] };
+
 const TOPIC = /^(email|sms|push)\/[a-z0-9][a-z0-9_.-]{0,62}$/;
 
 export const isChannel = (text: string): text is Channel => (CHANNELS as readonly string[]).includes(text);

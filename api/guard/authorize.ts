@@ -5,6 +5,7 @@ import type { ApiKey, Caller, Ledger } from '../../ledger/ledger.ts';
 export type KeyScope =
   | 'opt_outs:write'
   | 'opt_outs:read'
+  | 'grants:write'
   | 'subjects:read'
   | 'checks:read'
   | 'lag:read'

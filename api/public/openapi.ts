@@ -73,7 +73,7 @@ const Problem = z
           .object({ pointer: z.string().describe('JSON pointer (RFC 6901).'), detail: z.string() })
           .meta({ title: 'Fault' }),
       )
-      .describe('Every fault of the request, with `invalid-value`.')
+      .describe('Every fault of the request, with `invalid-value` and `grant-not-later`.')
       .optional(),
   })
   .meta({ title: 'Problem', description: 'RFC 9457.' });

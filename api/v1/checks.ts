@@ -2,24 +2,20 @@
 import { z } from 'zod';
 import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
 import { CHANNELS, isChannel } from '../../suppression/scope.ts';
-import type { Subject } from '../../suppression/subject.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
+import { CHECKS_BYTES_MAX, CHECKS_MAX, isRef, REF_CHARACTERS_MAX, refOf } from '../check-items.ts';
 import type { Deps } from '../deps.ts';
 import { OPT_OUT_ID } from './opt-outs.ts';
-import { createSubjectSchema, readSubject } from '../subject.ts';
+import { createSubjectSchema, readSubjects } from '../subject.ts';
 
-const ITEMS_MAX = 1_000;
-/** A thousand items with several identifiers each. */
-const BYTES_MAX = 1024 * 1024;
 const SUBJECTS_MAX = 20;
-const REF_CHARACTERS_MAX = 255;
 const MEMBERS = ['ref', 'subject', 'subjects', 'channel', 'topic'];
 const TOPIC = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
 
 const Envelope = z.strictObject({
-  items: z.array(z.unknown()).max(ITEMS_MAX, `must have at most ${ITEMS_MAX} items`),
+  items: z.array(z.unknown()).max(CHECKS_MAX, `must have at most ${CHECKS_MAX} items`),
 });
 
 /** What readItem takes, for the document and as the oracle of its test: reading a thousand by a schema is slow. */
@@ -53,23 +49,11 @@ function readItem(value: unknown, defaultRegion: string | undefined): CheckItem 
   const { ref, subject, subjects, channel, topic } = value as Record<string, unknown>;
   if (typeof channel !== 'string' || !isChannel(channel)) return undefined;
   if (topic !== undefined && (typeof topic !== 'string' || !TOPIC.test(topic))) return undefined;
-  if (ref !== undefined && (typeof ref !== 'string' || ref.length > REF_CHARACTERS_MAX)) return undefined;
+  if (!isRef(ref)) return undefined;
   if ((subject === undefined) === (subjects === undefined)) return undefined;
-  const given = subject === undefined ? subjects : [subject];
-  if (!Array.isArray(given) || given.length < 1 || given.length > SUBJECTS_MAX) return undefined;
-  const read: Subject[] = [];
-  for (const one of given) {
-    const each = readSubject(one, defaultRegion);
-    if (each === undefined) return undefined;
-    read.push(each);
-  }
-  return { subjects: read, scope: topic === undefined ? channel : `${channel}/${topic}` };
+  const read = readSubjects(subject === undefined ? subjects : [subject], SUBJECTS_MAX, defaultRegion);
+  return read && { subjects: read, scope: topic === undefined ? channel : `${channel}/${topic}` };
 }
-
-const refOf = (value: unknown): { ref?: string } => {
-  const ref = typeof value === 'object' && value !== null ? (value as { ref?: unknown }).ref : undefined;
-  return typeof ref === 'string' && ref.length <= REF_CHARACTERS_MAX ? { ref } : {};
-};
 
 const CheckedItem = z
   .object({
@@ -113,7 +97,7 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
       'Ask with every identifier of the person that you hold, shortly before you send. Nobody whom we do not know is suppressed.',
     scopes: ['checks:read'],
     body: z
-      .strictObject({ items: z.array(createItemSchema(defaultRegion)).max(ITEMS_MAX) })
+      .strictObject({ items: z.array(createItemSchema(defaultRegion)).max(CHECKS_MAX) })
       .meta({ title: 'ChecksRequest' }),
     answers: { 200: { description: 'One answer an item.', schema: ChecksAnswer } },
     examples: {
@@ -149,7 +133,7 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
   };
 
   routes.add(check, async (ctx) => {
-    const { items } = parse(Envelope, await readJson(ctx, BYTES_MAX));
+    const { items } = parse(Envelope, await readJson(ctx, CHECKS_BYTES_MAX));
     const read = items.map((item) => readItem(item, defaultRegion));
     const good = read.filter((item) => item !== undefined);
     const { asOf, items: answers } = await ledger.checkSendable(good);

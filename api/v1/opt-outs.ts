@@ -447,16 +447,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
 
   routes.add(list, async (ctx) => {
     const query = parse(OptOutListQuery, { ...ctx.query });
-    const { optOuts, nextCursor } = await ledger.listOptOuts({
-      client: visibleClient(ctx),
-      limit: query.limit,
-      cursor: query.cursor,
-      since: query.since,
-      until: query.until,
-      state: query.state,
-      store: query.store,
-      reason: query.reason,
-    });
+    const { optOuts, nextCursor } = await ledger.listOptOuts({ ...query, client: visibleClient(ctx) });
     linkNext(ctx, nextCursor);
     ctx.body = { object: 'list', opt_outs: optOuts.map(renderFound), next_cursor: nextCursor ?? null };
   });

@@ -40,7 +40,7 @@ describe('a path that is not there', () => {
   test.each([
     '/',
     '/v1',
-    '/v2/opt-outs',
+    '/v3/opt-outs',
     '/V1/opt-outs',
     '/v1/Opt-Outs',
     '/v1/opt-outs/a/b',

@@ -1,4 +1,5 @@
 // The API behind its real listener: over the ledger that only answers (stub-ledger.ts), or over the real one.
+import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { Ledger } from '../../ledger/ledger.ts';
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
@@ -80,9 +81,11 @@ const CLIENT_SCOPES = KEY_SCOPES.filter(
   (scope) => scope !== 'opt_outs:read_all' && scope !== 'acknowledgements:write',
 );
 
-export async function serveToClients(): Promise<ServedToClients> {
+export async function serveToClients({
+  declared,
+}: { declared?: DeclaredScopes } = {}): Promise<ServedToClients> {
   const stack = new AsyncDisposableStack();
-  const { t, url, port, workerKey } = stack.use(await serveLedger());
+  const { t, url, port, workerKey } = stack.use(await serveLedger({}, { declared }));
   const makeKey: ServedToClients['makeKey'] = async ({
     client = 'shop',
     scopes = CLIENT_SCOPES,
@@ -102,7 +105,7 @@ export async function serveToClients(): Promise<ServedToClients> {
     makeKey,
     serve: async (ledger) => {
       const log = { warn: () => undefined, error: () => undefined };
-      const { handler } = createApp({ ledger, log, opsOnSameListener: true });
+      const { handler } = createApp({ ledger, log, declared, opsOnSameListener: true });
       const listening = await listen(handler, { host: '127.0.0.1', port: 0 });
       stack.defer(() => listening.close());
       return createSend(listening.url);

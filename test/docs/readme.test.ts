@@ -7,7 +7,7 @@ import { describe, expect, test } from '@jest/globals';
 import { z } from 'zod';
 import { createRoutes } from '../../api/operation.ts';
 import { addHealth } from '../../api/ops/health.ts';
-import type { Deps } from '../../api/deps.ts';
+import { DESCRIBED } from '../../api/version.ts';
 import { VERSIONS } from '../../api/versions.ts';
 import { createProgram } from '../../cli/program.ts';
 import { File } from '../../config/configuration.ts';
@@ -130,6 +130,8 @@ describe('README.md', () => {
       owner_database: 'database, with a warning',
       replication_database: 'database, with a warning',
       default_region: 'none',
+      topics: 'none',
+      purposes: 'none',
       canary: 'a minute',
       oauth: 'none',
       security_contact: 'none',
@@ -157,7 +159,7 @@ describe('README.md', () => {
     const router = new Router();
     const authorize = (scope: string) => Object.assign(() => Promise.resolve(), { scope });
     const served = createRoutes(router, authorize, []);
-    for (const { resources } of Object.values(VERSIONS)) for (const add of resources) add(served, {} as Deps);
+    for (const { resources } of Object.values(VERSIONS)) for (const add of resources) add(served, DESCRIBED);
     addHealth(router, {} as Parameters<typeof addHealth>[1]);
     const routes = router.stack.map(({ methods, path, stack }) => {
       const scope = stack.flatMap((one) => ('scope' in one ? [String(one.scope)] : []))[0] ?? 'none';

@@ -21,12 +21,17 @@ const silent = { warn: () => undefined, error: () => undefined };
 /** `instead`: what the ledger answers in its own place. */
 export async function serveLedger(
   instead: Partial<Ledger> = {},
-  { defaultRegion }: { defaultRegion?: string | undefined } = {},
+  { defaultRegion, declared }: Pick<Parameters<typeof createApp>[0], 'defaultRegion' | 'declared'> = {},
 ): Promise<ServedLedger> {
   const t = await freshLedger();
   const handler = () =>
-    createApp({ ledger: { ...t.ledger, ...instead }, log: silent, defaultRegion, opsOnSameListener: true })
-      .handler;
+    createApp({
+      ledger: { ...t.ledger, ...instead },
+      log: silent,
+      defaultRegion,
+      declared,
+      opsOnSameListener: true,
+    }).handler;
   let listening = await listen(handler(), { host: '127.0.0.1', port: 0 });
   const { url, port } = listening;
   return {

@@ -7,7 +7,7 @@ import rulesets from '@stoplight/spectral-rulesets';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createRoutes } from '../../../api/operation.ts';
 import { documentPath, toOpenApi, toText } from '../../../api/public/openapi.ts';
-import type { Deps } from '../../../api/deps.ts';
+import { DESCRIBED } from '../../../api/version.ts';
 import { operationsOf, VERSIONS } from '../../../api/versions.ts';
 import { serveStub } from '../serving.ts';
 import type { ServedStub } from '../serving.ts';
@@ -30,7 +30,7 @@ afterAll(async () => {
 test('every route of v1 is in the document, and nothing that is not routed', () => {
   const router = new Router();
   const routes = createRoutes(router, () => () => Promise.resolve(), []);
-  for (const add of VERSIONS['v1']!.resources) add(routes, {} as Deps);
+  for (const add of VERSIONS['v1']!.resources) add(routes, DESCRIBED);
   const routed = router.stack.map(
     ({ methods, path }) => `${methods.find((method) => method !== 'HEAD')} ${documentPath(path as string)}`,
   );

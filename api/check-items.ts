@@ -1,0 +1,14 @@
+// What the checks of every version share.
+export const CHECKS_MAX = 1_000;
+/** A thousand items with several identifiers each. */
+export const CHECKS_BYTES_MAX = 1024 * 1024;
+export const REF_CHARACTERS_MAX = 255;
+
+export const isRef = (value: unknown): value is string | undefined =>
+  value === undefined || (typeof value === 'string' && value.length <= REF_CHARACTERS_MAX);
+
+/** The caller's name for an item, also where nothing else of it can be read. */
+export const refOf = (value: unknown): { ref?: string } => {
+  const ref = typeof value === 'object' && value !== null ? (value as { ref?: unknown }).ref : undefined;
+  return typeof ref === 'string' && isRef(ref) ? { ref } : {};
+};

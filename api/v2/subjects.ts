@@ -1,0 +1,80 @@
+import { z } from 'zod';
+import { mask } from '../../suppression/subject.ts';
+import type { Deps } from '../deps.ts';
+import { parse, readJson } from '../guard/read-body.ts';
+import { Instant } from '../operation.ts';
+import type { Operation, Routes } from '../operation.ts';
+import { createIdentifierSchema, IdentifierState, suppressedOf } from './identifier.ts';
+import { EXAMPLE_FOUND, OptOutAnswer, renderFound } from './opt-outs.ts';
+
+const SubjectAnswer = z
+  .object({
+    object: z.literal('subject'),
+    identifier: IdentifierState,
+    granted: z
+      .array(z.object({ scope: z.string(), granted_at: Instant }).meta({ title: 'GrantedScope' }))
+      .describe('What the person consented to again, and did not refuse since.'),
+    opt_outs: z.array(OptOutAnswer).describe('Those that name it, newest first, at most 100.'),
+  })
+  .meta({ title: 'SubjectState' });
+
+export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): void {
+  const Lookup = z
+    .strictObject({ identifier: createIdentifierSchema(defaultRegion) })
+    .meta({ title: 'SubjectLookup' });
+
+  const lookup: Operation = {
+    method: 'post',
+    path: '/v2/subjects/lookup',
+    id: 'lookUpSubject',
+    tag: 'Opt-outs',
+    summary: 'What is known of one identifier',
+    description:
+      'What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address stands in a URL. An identifier that nobody opted out is answered with 200: nothing is suppressed.',
+    scopes: ['subjects:read'],
+    body: Lookup,
+    answers: { 200: { description: 'The state of the identifier.', schema: SubjectAnswer } },
+    examples: {
+      known: {
+        summary: 'Somebody who opted out',
+        body: { identifier: { email: 'ada@example.com' } },
+        status: 200,
+        answer: {
+          object: 'subject',
+          identifier: EXAMPLE_FOUND.identifiers[0]!,
+          granted: [],
+          opt_outs: [EXAMPLE_FOUND],
+        } satisfies z.input<typeof SubjectAnswer>,
+      },
+      unknown: {
+        summary: 'Nobody whom we know',
+        body: { identifier: { email: 'grace@example.com' } },
+        status: 200,
+        answer: {
+          object: 'subject',
+          identifier: { kind: 'email', masked: 'g••@e••.com', suppressed: [] },
+          granted: [],
+          opt_outs: [],
+        } satisfies z.input<typeof SubjectAnswer>,
+      },
+    },
+  };
+
+  routes.add(lookup, async (ctx) => {
+    const { identifier } = parse(Lookup, await readJson(ctx));
+    const { state, optOuts } = await ledger.lookupSubject(identifier);
+    const answer: z.input<typeof SubjectAnswer> = {
+      object: 'subject',
+      identifier: {
+        kind: identifier.kind,
+        masked: mask(identifier),
+        suppressed: suppressedOf(state),
+      },
+      granted: Object.entries(state.granted)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([scope, { at }]) => ({ scope, granted_at: at })),
+      opt_outs: optOuts.map(renderFound),
+    };
+    ctx.body = answer;
+  });
+}
