@@ -7,8 +7,9 @@ const id = (name: string): string => pg.escapeIdentifier(name);
 
 /** What the API's role may do beside SELECT and INSERT, a table each. Nothing here touches a decision or an audit row. */
 const API_TABLES: Readonly<Record<string, string>> = {
-  // A trigger checks each new state against its decision.
-  subjects: 'update',
+  // A trigger checks each new state against its decision. By what somebody is found is no state: moved to another key, or
+  // under another pepper, everybody would be a stranger to every check.
+  subjects: 'update (version, state, granted, sealed, updated_at)',
   opt_outs: 'update (first_completed_at)',
   opt_out_subjects: '',
   decisions: '',
@@ -18,7 +19,6 @@ const API_TABLES: Readonly<Record<string, string>> = {
   key_checks: '',
   stores: 'update',
   api_keys: 'update',
-  api_usage: 'update, delete',
   budget_usage: 'update, delete',
   disputes: '',
   disputed_opt_outs: '',
