@@ -1,0 +1,162 @@
+// Object-level authorization: what belongs to another client is not there, whichever way it is asked for.
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { serveToClients } from '../api/serving.ts';
+import type { ServedToClients } from '../api/serving.ts';
+import { problemOf } from '../harness/http.ts';
+import type { Answer } from '../harness/http.ts';
+
+type Client = { readonly key: string; readonly ids: string[] };
+
+let api: ServedToClients;
+let shop: Client;
+let app: Client;
+
+const post = (key: string, body: object): Promise<Answer> => api.send('POST', '/v1/opt-outs', { key, body });
+const list = (key: string, query = ''): Promise<Answer> => api.send('GET', `/v1/opt-outs${query}`, { key });
+const idsOf = ({ json }: Answer): string[] => json.opt_outs.map(({ id }: { id: string }) => id);
+
+beforeAll(async () => {
+  api = await serveToClients();
+  await api.t.register({ name: 'crm' });
+  shop = { key: (await api.makeKey({ client: 'shop' })).token, ids: [] };
+  app = { key: (await api.makeKey({ client: 'app' })).token, ids: [] };
+  // In turns, so that either's ids lie between the other's.
+  for (let n = 0; n < 6; n += 1)
+    for (const [name, { key, ids }] of Object.entries({ shop, app }))
+      ids.unshift(
+        (await post(key, { subject: { email: `${name}${n}@example.com` }, reason: 'legal' })).json.id,
+      );
+});
+afterAll(async () => {
+  await api[Symbol.asyncDispose]();
+});
+
+describe("another client's opt-out", () => {
+  test.each(['', '/propagation'])('is not found by its id: GET /v1/opt-outs/{id}%s', async (more) => {
+    for (const [{ key }, { ids }] of [
+      [shop, app],
+      [app, shop],
+    ] as const)
+      for (const id of ids)
+        expect(problemOf(await api.send('GET', `/v1/opt-outs/${id}${more}`, { key }))).toEqual([
+          404,
+          'not-found',
+        ]);
+  });
+
+  test('is not found by waiting for it either, and nobody waits', async () => {
+    const began = performance.now();
+    const answer = await api.send('GET', `/v1/opt-outs/${shop.ids[0]}/propagation`, {
+      key: app.key,
+      headers: { Prefer: 'wait=30' },
+    });
+    expect(problemOf(answer)).toEqual([404, 'not-found']);
+    expect(performance.now() - began).toBeLessThan(20_000);
+  });
+
+  test.each([
+    '',
+    '?reason=legal',
+    '?state=uncovered',
+    '?state=pending',
+    '?store=crm',
+    '?since=2020-01-01T00:00:00Z',
+    '?limit=100',
+  ])('is in no list: %s', async (query) => {
+    for (const [own, other] of [
+      [shop, app],
+      [app, shop],
+    ] as const) {
+      const found = idsOf(await list(own.key, query));
+      expect(found.filter((id) => other.ids.includes(id))).toEqual([]);
+      expect(found.every((id) => own.ids.includes(id))).toBe(true);
+    }
+  });
+});
+
+describe('a cursor', () => {
+  const cursorAt = (id: string): string => Buffer.from(id).toString('base64url');
+
+  test("of another client's list shows where it goes on among one's own, and nothing else", async () => {
+    const { json } = await list(shop.key, '?limit=2');
+    const page = idsOf(await list(app.key, `?cursor=${json.next_cursor}`));
+    expect(page).toEqual(app.ids.filter((id) => id < json.opt_outs.at(-1).id));
+  });
+
+  test('made by hand, at whatever id, does the same', async () => {
+    for (const id of [
+      ...shop.ids,
+      'ffffffff-ffff-ffff-ffff-ffffffffffff',
+      '00000000-0000-0000-0000-000000000000',
+    ])
+      expect(idsOf(await list(app.key, `?cursor=${cursorAt(id)}`))).toEqual(
+        app.ids.filter((own) => own < id),
+      );
+  });
+
+  test.each([
+    ['with SQL in it', cursorAt(`${'0'.repeat(36)}' or true --`)],
+    ['with a client in it', cursorAt(JSON.stringify({ client: 'shop' }))],
+    ['of something longer', cursorAt('01990000-0000-7000-8000-000000000000'.repeat(4))],
+    ['twice', 'a&cursor=b'],
+  ])('%s is refused', async (_, cursor) => {
+    expect(problemOf(await list(app.key, `?cursor=${cursor}`))).toEqual([422, 'invalid-value', ['/cursor']]);
+  });
+
+  test('of the quarantine is refused in the same way', async () => {
+    for (const cursor of ['-1', '0x10', "1' or true --", '9'.repeat(60)])
+      expect(
+        problemOf(
+          await api.send('GET', `/v1/stores/crm/quarantine?cursor=${encodeURIComponent(cursor)}`, {
+            key: api.key,
+          }),
+        ).slice(0, 2),
+      ).toEqual([422, 'invalid-value']);
+  });
+});
+
+describe('an idempotency key', () => {
+  test("of another client is none: it neither answers with that one's answer nor stands in the way", async () => {
+    const mine = await post(shop.key, {
+      subject: { email: 'key@example.com' },
+      idempotency_key: 'order-1',
+      note: 'mine',
+    });
+    const same = await post(app.key, {
+      subject: { email: 'key@example.com' },
+      idempotency_key: 'order-1',
+      note: 'mine',
+    });
+    expect([same.status, same.headers['idempotency-replayed'], same.json.outcome]).toEqual([
+      200,
+      undefined,
+      'already_opted_out',
+    ]);
+    const other = await post(app.key, {
+      subject: { email: 'other@example.com' },
+      idempotency_key: 'order-1',
+    });
+    expect(problemOf(other)).toEqual([422, 'idempotency-key-reused']);
+    const another = await post((await api.makeKey({ client: 'third' })).token, {
+      subject: { email: 'other@example.com' },
+      idempotency_key: 'order-1',
+    });
+    expect([another.status, mine.status]).toEqual([201, 201]);
+  });
+
+  test('cannot be made to reach into another client by what its name has in it', async () => {
+    const { token } = await api.makeKey({ client: 'sh' });
+    const mine = await post(shop.key, { subject: { email: 'glued@example.com' }, idempotency_key: 'p' });
+    const glued = await post(token, { subject: { email: 'glued2@example.com' }, idempotency_key: 'op' });
+    expect([mine.status, glued.status, glued.headers['idempotency-replayed']]).toEqual([201, 201, undefined]);
+  });
+});
+
+test('opt_outs:read_all is a scope of its own: opt_outs:read does not grow into it', async () => {
+  const { token: auditor } = await api.makeKey({ client: 'auditor', scopes: ['opt_outs:read_all'] });
+  const { token: reader } = await api.makeKey({ client: 'auditor', scopes: ['opt_outs:read'] });
+  const path = `/v1/opt-outs/${shop.ids[0]}`;
+  const status = async (key: string) => (await api.send('GET', path, { key })).status;
+  expect([await status(auditor), await status(reader)]).toEqual([200, 404]);
+  expect(idsOf(await list(reader))).toEqual([]);
+});
