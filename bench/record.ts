@@ -7,15 +7,21 @@ import { startAbide } from '../test/harness/abide.ts';
 import { optOutBody } from './abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
 import { postsPerSecond } from './load.ts';
+import { openTokenIssuer } from './token-issuer.ts';
 import { alternate, count, judge, ms, times } from './measure.ts';
 
 const CLIENTS = [1, 8, 32, 128];
 const SECONDS = 5;
 const ROUNDS = 3;
+/** Only registered: no worker runs. */
+const STORE = `stores:\n  crm: { connector: redis, url: 'redis://127.0.0.1:6379', prefix: 'bench:', scopes: [email, sms, push] }\n`;
 const SCRIPT = fileURLToPath(new URL('record.pgbench.sql', import.meta.url));
 
-const postPerSecond = (abide: AbideProcess, connections: number, seconds: number): Promise<number> =>
-  postsPerSecond(abide, { connections, seconds, body: optOutBody });
+const postPerSecond = (
+  abide: Pick<AbideProcess, 'url' | 'key'>,
+  connections: number,
+  seconds: number,
+): Promise<number> => postsPerSecond(abide, { connections, seconds, body: optOutBody });
 
 async function pgbenchPerSecond(url: string, clients: number, seconds: number): Promise<number> {
   const { stdout } = await promisify(execFile)('pgbench', [
@@ -47,7 +53,8 @@ export async function benchRecord(): Promise<void> {
   print(
     `\n(a) Recording, opt-outs a second: HTTP beside pgbench -M prepared, ${ROUNDS} rounds of ${SECONDS} s each\n`,
   );
-  await using abide = await startAbide({ args: ['--no-workers'] });
+  await using issuer = await openTokenIssuer();
+  await using abide = await startAbide({ config: `${issuer.config}${STORE}`, args: ['--no-workers'] });
   const figures = await measureRecording(abide);
   printTable(
     ['CLIENTS', 'ABIDE /s', 'PGBENCH /s', 'RATIO', 'ABIDE each', 'PGBENCH each'],
@@ -60,6 +67,11 @@ export async function benchRecord(): Promise<void> {
       ms((1000 * one.clients) / one.pgbench),
     ]),
   );
+  const who = await alternate(ROUNDS, {
+    key: () => postPerSecond(abide, 32, SECONDS),
+    token: () => postPerSecond({ url: abide.url, key: issuer.token }, 32, SECONDS),
+  });
+  print(`\nwith an API key ${count(who.key)}/s, with an access token (JWT, ES256) ${count(who.token)}/s\n`);
   const at = (clients: number) => figures.find((one) => one.clients === clients)!;
   judge('at 32 clients, times pgbench', at(32).abide / at(32).pgbench, { atLeast: 1.5 });
   judge(
