@@ -10,7 +10,7 @@ import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { NOTHING_DECLARED } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
 import { EVERY_ANSWER } from './every-answer.ts';
-import { createAuthorize } from './guard/authorize.ts';
+import { authorizedOf, createAuthorize } from './guard/authorize.ts';
 import { createTrace } from './guard/trace.ts';
 import { createRoutes } from './operation.ts';
 import type { Operation } from './operation.ts';
@@ -71,9 +71,18 @@ export function createApp({
   const ops = opsOnSameListener ? api : new Router({ sensitive: true });
   addHealth(ops, { ledger, metrics, isReady });
   const operations: Operation[] = [];
-  const routes = createRoutes(api, createAuthorize(ledger), operations);
+  const authorize = createAuthorize(ledger);
   const deps = { ledger, defaultRegion, declared, log, closing: closing.signal };
-  for (const { resources } of Object.values(versions)) for (const add of resources) add(routes, deps);
+  for (const [version, { resources }] of Object.entries(versions)) {
+    const routes = createRoutes(api, authorize, operations, (ctx) => {
+      const { client, keyId } = authorizedOf(ctx).caller;
+      ledger.countUse({ version, client, keyId });
+      metrics.called(version);
+    });
+    for (const add of resources) add(routes, deps);
+    // That nobody calls it is said, and not left open.
+    if (resources.length > 0) metrics.called(version, 0);
+  }
   addReference(
     api,
     operations.filter(({ path }) => path.startsWith('/v1/')),

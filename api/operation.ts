@@ -1,6 +1,7 @@
 // A route and what the document says of it, in one step: whatever is served is described, and nothing else is.
 import type Router from '@koa/router';
 import type { RouterMiddleware } from '@koa/router';
+import type { Context } from 'koa';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import type { ErrorCode, Fault } from '../suppression/errors.ts';
@@ -67,11 +68,20 @@ export type Routes = {
   add(operation: Operation, handler: RouterMiddleware): void;
 };
 
-/** Serves what is added, and keeps what is said of it in `operations`. */
-export const createRoutes = (router: Router, authorize: Authorize, operations: Operation[]): Routes => ({
+/** Serves what is added, and keeps what is said of it in `operations`; `onCalled` sees each call that was let in. */
+export const createRoutes = (
+  router: Router,
+  authorize: Authorize,
+  operations: Operation[],
+  onCalled: (ctx: Context) => void = () => undefined,
+): Routes => ({
   add: (operation, handler) => {
     operations.push(operation);
-    router[operation.method](operation.path, authorize(...operation.scopes), handler);
+    const called: RouterMiddleware = (ctx, next) => {
+      onCalled(ctx);
+      return next();
+    };
+    router[operation.method](operation.path, authorize(...operation.scopes), called, handler);
   },
 });
 

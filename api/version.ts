@@ -32,6 +32,17 @@ export function versionOf(path: string, versions: Versions): string | undefined 
 
 export const isRetired = ({ resources }: Version): boolean => resources.length === 0;
 
+/** `sunset`: it may be gone by now, and is still served. */
+export type VersionState = 'current' | 'deprecated' | 'sunset' | 'retired';
+
+export function stateOf(version: Version, now: Date): VersionState {
+  const isPast = (instant: Instant | undefined): boolean =>
+    instant !== undefined && Date.parse(instant) <= now.getTime();
+  if (isRetired(version)) return 'retired';
+  if (isPast(version.sunsetAt)) return 'sunset';
+  return isPast(version.deprecatedAt) ? 'deprecated' : 'current';
+}
+
 /** Those that are served, the oldest first. */
 export const servedVersions = (versions: Versions): string[] =>
   Object.keys(versions).filter((name) => !isRetired(versions[name]!));

@@ -11,6 +11,7 @@ import { addQuarantine } from './quarantine-commands.ts';
 import { addDemo, addServe, addWorker } from './running-commands.ts';
 import { addReconcile } from './reconcile.ts';
 import { addStack } from './stack-commands.ts';
+import { addVersions } from './versions.ts';
 
 /** Every command, as `abide --help` lists them. */
 export function createProgram(): Command {
@@ -51,6 +52,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addGuard,
     addImportFilter,
     addKeys,
+    addVersions,
     addLedger,
     addAudit,
     addDoctor,

@@ -433,6 +433,12 @@ export type AuditEntry = {
   readonly details: Record<string, unknown>;
 };
 
+/** A call of a version of the API that a key was let in for. */
+export type Use = { readonly version: string; readonly client: string; readonly keyId: string };
+
+/** How often a key used a version, and when last. */
+export type Usage = Use & { readonly count: number; readonly lastAt: Instant };
+
 /**
  * Every method throws AbideError('ledger-unavailable') where the database cannot be asked, and resolves only after
  * COMMIT where it writes.
@@ -510,6 +516,8 @@ export type Ledger = {
   reconciliations(store: string, limit: number): Promise<readonly Reconciliation[] | undefined>;
 
   authenticate(token: string): Promise<ApiKey | undefined>;
+  /** Only counts, and asks nobody: it is written some seconds later. */
+  countUse(use: Use): void;
   createKey(fields: {
     client: string;
     scopes: readonly string[];

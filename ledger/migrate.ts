@@ -7,6 +7,7 @@ import { isUnavailable } from './database.ts';
 import * as ledger from './migrations/0001-ledger.ts';
 import * as reconciliation from './migrations/0002-reconciliation.ts';
 import * as canaries from './migrations/0003-canaries.ts';
+import * as usage from './migrations/0004-usage.ts';
 import * as limits from './migrations/0005-limits.ts';
 import * as peopleAndGrants from './migrations/0006-people-and-grants.ts';
 import { grantPrivileges } from './roles.ts';
@@ -18,6 +19,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0001-ledger', up: (db) => ledger.up(plainSql(db)), down: ledger.down },
   { name: '0002-reconciliation', up: (db) => reconciliation.up(plainSql(db)), down: ledger.down },
   { name: '0003-canaries', up: (db) => canaries.up(plainSql(db)), down: ledger.down },
+  { name: '0004-usage', up: (db) => usage.up(plainSql(db)), down: ledger.down },
   { name: '0005-limits', up: (db) => limits.up(plainSql(db)), down: ledger.down },
   { name: '0006-people-and-grants', up: (db) => peopleAndGrants.up(plainSql(db)), down: ledger.down },
 ];

@@ -36,6 +36,7 @@ import {
   findTransportKey,
   livingTransportKeys,
 } from './transport-keys.ts';
+import { createUsageCounter } from './usage.ts';
 import { createPropagationWatch } from './wait-for-propagation.ts';
 import { createWatermarkJob } from './watermark.ts';
 
@@ -46,6 +47,7 @@ const READING_MS_MAX = 2_000;
 /** How soon another process' commit is noticed; this process' own at once. */
 const POLL_MS = 100;
 const HOUSEKEEPING_MS = 60_000;
+const USAGE_MS = 5_000;
 /** How often within an interval it is looked whether a canary's time has come: several processes share them. */
 const CANARY_LOOKS = 4;
 
@@ -136,6 +138,7 @@ export async function openLedger({
     await pool.query(
       "delete from reconciliations where finished_at < clock_timestamp() - interval '90 days'",
     );
+    await pool.query("delete from api_usage where day < (clock_timestamp() at time zone 'UTC')::date - 400");
     await pool.query("delete from workers where last_seen_at < clock_timestamp() - interval '1 day'");
   };
   await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
@@ -146,10 +149,12 @@ export async function openLedger({
     if (await issueCanaries(pool, { ring, transport }, stores, of)) recorded.ring();
   };
   const watermark = createWatermarkJob(pool);
+  const usage = createUsageCounter(pool);
   const jobs = [
     every(REGISTRY_MS, 'registry', refresh),
     every(WATERMARK_MS, 'watermark', () => watermark.advance()),
     every(HOUSEKEEPING_MS, 'housekeeping', housekeeping),
+    every(USAGE_MS, 'usage', () => usage.write()),
     ...(canaries === undefined
       ? []
       : [every((canaries.everySeconds * 1000) / CANARY_LOOKS, 'canaries', () => issue(canaries))]),
@@ -336,6 +341,7 @@ export async function openLedger({
         return store && (await listReconciliations(pool, store, limit));
       }),
     authenticate: (token) => asked(() => authenticate(token)),
+    countUse: (use) => usage.count(use),
     createKey: (fields) => asked(() => createKey(pool, fields)),
     listKeys: () => asked(() => listKeys(pool)),
     revokeKey: (id, caller) => asked(() => revokeKey(pool, id, caller)),
@@ -349,6 +355,9 @@ export async function openLedger({
     [Symbol.asyncDispose]: async () => {
       closing.abort();
       await Promise.all(jobs);
+      await usage.write().catch((error: unknown) => {
+        log.warn({ error: asLedgerError(error) }, 'who used which version since the last write is lost');
+      });
       await pool.end();
     },
   };

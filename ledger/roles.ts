@@ -19,6 +19,7 @@ const API_TABLES: Readonly<Record<string, string>> = {
   key_checks: '',
   stores: 'update',
   api_keys: 'update',
+  api_usage: 'update, delete',
   budget_usage: 'update, delete',
   disputes: '',
   disputed_opt_outs: '',

@@ -10,6 +10,7 @@ export const METRIC = {
   status: 'abide_store_status',
   redriven: 'abide_redriven_total',
   requests: 'abide_http_request_duration_seconds',
+  calls: 'abide_api_calls_total',
 } as const;
 
 const STATUSES = ['ok', 'paused', 'backfilling', 'late', 'unknown'] as const;
@@ -22,6 +23,8 @@ export type Metrics = {
     settled: readonly { outcome: string; latencyMs: number; carriedBy: string }[],
   ): void;
   request(method: string, route: string, status: number, seconds: number): void;
+  /** Calls of a version of the API that a key was let in for. */
+  called(version: string, times?: number): void;
   /** The text that /metrics answers; gauges are of now. */
   render(lag: () => Promise<LagReport>): Promise<string>;
 };
@@ -50,6 +53,12 @@ export function createMetrics(): Metrics {
     buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30],
     registers,
   });
+  const calls = new Counter({
+    name: METRIC.calls,
+    help: 'Calls that a key was let in for, by version of the API',
+    labelNames: ['version'],
+    registers,
+  });
   const gauge = (name: string, help: string, ...more: string[]) =>
     new Gauge({ name, help, labelNames: ['store', ...more], registers });
   const outstanding = gauge(METRIC.outstanding, 'Decisions that a store must hold and has not acknowledged');
@@ -74,6 +83,7 @@ export function createMetrics(): Metrics {
         for (const channel of channels) propagation.observe({ store, channel }, latencyMs / 1000);
       }
     },
+    called: (version, times = 1) => calls.inc({ version }, times),
     request: (method, route, code, seconds) => requests.observe({ method, route, status: code }, seconds),
     render: async (lag) => {
       // Scrapes may overlap: from here to the next await they do not.

@@ -12,6 +12,7 @@ import type {
   Propagation,
   RecordAnswer,
   Recorded,
+  Use,
 } from '../../ledger/ledger.ts';
 import type { SubjectState } from '../../suppression/decision.ts';
 import { Address } from '../../suppression/subject.ts';
@@ -189,6 +190,8 @@ export const FOUND: FoundOptOut = {
 export type StubLedger = Ledger & {
   /** Every intent that reached `record`. */
   readonly intents: OptOutIntent[];
+  /** Every call that was counted. */
+  readonly uses: Use[];
 };
 
 const never = (name: string) => (): never => {
@@ -198,8 +201,10 @@ const never = (name: string) => (): never => {
 /** Everything has an answer; a test puts its own in the place of what it is about. */
 export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
   const intents: OptOutIntent[] = [];
+  const uses: Use[] = [];
   return {
     intents,
+    uses,
     record: (intent, render): Promise<RecordAnswer> => {
       intents.push(intent);
       const id = randomUUIDv7();
@@ -261,6 +266,7 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     reconcile: (store) => Promise.resolve(store === 'crm' ? 5 : undefined),
     reconciliations: (store) => Promise.resolve(store === 'crm' ? [] : undefined),
     authenticate: (token) => Promise.resolve(Object.hasOwn(KEYS, token) ? KEYS[token] : undefined),
+    countUse: (use) => void uses.push(use),
     createKey: never('createKey'),
     listKeys: never('listKeys'),
     revokeKey: never('revokeKey'),

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { z } from 'zod';
 import type { Operation } from '../../api/operation.ts';
+import { stateOf } from '../../api/version.ts';
 import type { Versions } from '../../api/version.ts';
 import { VERSIONS } from '../../api/versions.ts';
 import { problemOf } from '../harness/http.ts';
@@ -120,6 +121,41 @@ test('a version that is not deprecated says nothing of an end, nor does what bel
     const { headers } = await api.send('GET', path, { key: 'shop' });
     expect([headers.deprecation, headers.sunset, headers.link]).toEqual([undefined, undefined, undefined]);
   }
+});
+
+describe('who uses which version', () => {
+  test('is counted for each call that a key was let in for, whatever it is answered with', async () => {
+    const before = api.ledger.uses.length;
+    await api.send('GET', `/v1/opt-outs/${ID}`, { key: 'shop' });
+    await api.send('GET', '/v1/opt-outs/x', { key: 'other' });
+    await api.send('GET', '/v2/opt-outs', { key: 'shop' });
+    await api.send('GET', '/v1/opt-outs');
+    await api.send('GET', '/v1/opt-outs', { key: 'nothing' });
+    await api.send('GET', '/v1/nothing', { key: 'shop' });
+    await api.send('GET', '/livez', { key: 'shop' });
+    expect(api.ledger.uses.slice(before)).toEqual([
+      { version: 'v1', client: 'shop', keyId: 'key-of-shop' },
+      { version: 'v1', client: 'other', keyId: 'key-of-other' },
+      { version: 'v2', client: 'shop', keyId: 'key-of-shop' },
+    ]);
+  });
+
+  test('is a metric by version alone, and nobody is 0', async () => {
+    await using quiet = await serveStub({}, { versions });
+    await quiet.send('GET', '/v2/opt-outs', { key: 'shop' });
+    const { text } = await quiet.send('GET', '/metrics');
+    expect(text.split('\n').filter((line) => line.startsWith('abide_api_calls_total'))).toEqual([
+      'abide_api_calls_total{version="v1"} 0',
+      'abide_api_calls_total{version="v2"} 1',
+    ]);
+  });
+});
+
+test('a version is current until it is deprecated, and its end is its end', () => {
+  const at = (instant: string) => Object.values(versions).map((one) => stateOf(one, new Date(instant)));
+  expect(at('2026-12-31T23:59:59.999Z')).toEqual(['retired', 'current', 'current']);
+  expect(at('2027-01-01T00:00:00.000Z')).toEqual(['retired', 'deprecated', 'current']);
+  expect(at('2027-12-31T23:59:59.000Z')).toEqual(['retired', 'sunset', 'current']);
 });
 
 test('every end in the table is after its beginning, and a version that is gone was deprecated before', () => {

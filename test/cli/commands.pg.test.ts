@@ -7,6 +7,7 @@ import { freePort, runAbide, spawnAbide, startAbide } from '../harness/abide.ts'
 import type { AbideProcess, Ran } from '../harness/abide.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
 import type { TestDatabase } from '../harness/database.ts';
+import { VERSIONS } from '../../api/versions.ts';
 import { eventually } from '../harness/eventually.ts';
 import { createSend } from '../harness/http.ts';
 
@@ -298,6 +299,7 @@ test.each([
   [['check', 'ada@example.com', '--channel', 'fax'], 'Allowed choices are email, sms, push'],
   [['audit', '--limit', '0'], 'Give a whole number, 1 or more'],
   [['audit', '--after', 'yesterday'], 'Give a whole number, 0 or more'],
+  [['versions', '--days', '0'], 'Give a whole number, 1 or more'],
   [['stores'], 'Usage: abide stores'],
   [['nope'], "unknown command 'nope'"],
 ])('%j is wrong use: 2, and says what would be right', async (args, says) => {
@@ -378,6 +380,40 @@ test('audit prints who did what, in order, a page at a time', async () => {
   expect(lines[0]).toMatch(/^1 {2}20\S+Z {2}store\.added {2}crm {2}by abide {2}\{/);
   const next = await run('audit', '--after', '3', '--limit', '1', '--json');
   expect(JSON.parse(next.stdout)).toMatchObject({ seq: 4 });
+});
+
+test('versions says which versions there are, and which key used which of them how often', async () => {
+  type Printed = {
+    version: string;
+    state: string;
+    deprecated_at: string | null;
+    requests: number;
+    used_by: { client: string; key_id: string; requests: number; last_at: string }[];
+  };
+  const made = await runJson<{ id: string; token: string }>(
+    ...['keys', 'create', '--client', 'shop', '--scope', 'checks:read'],
+  );
+  const check = () => createSend(abide.url)('POST', '/v1/checks', { key: made.token, body: { items: [] } });
+  for (let n = 0; n < 3; n += 1) expect((await check()).status).toBe(200);
+
+  const printed = await eventually(async () => {
+    const all = await runJson<Printed[]>('versions', '--days', '1');
+    expect(all[0]!.used_by).toContainEqual(expect.objectContaining({ key_id: made.id, requests: 3 }));
+    return all;
+  }, 20_000);
+  expect(printed.map(({ version }) => version)).toEqual(Object.keys(VERSIONS));
+  expect(printed[0]).toMatchObject({ version: 'v1', state: 'current', deprecated_at: null });
+  expect(printed[0]!.used_by).toContainEqual({
+    client: 'shop',
+    key_id: made.id,
+    requests: 3,
+    last_at: expect.stringMatching(/^20\S+Z$/) as unknown,
+  });
+  expect(printed[0]!.requests).toBe(printed[0]!.used_by.reduce((sum, { requests }) => sum + requests, 0));
+
+  const { output } = await run('versions', '--days', '1');
+  expect(output).toMatch(/^VERSION {2}STATE .* REQUESTS TODAY\nv1 +current +- +- +\d+\n/);
+  expect(output).toMatch(new RegExp(`^v1 +shop +${made.id} +3 +20\\S+Z$`, 'm'));
 });
 
 test('every command has a --help that ends with 0', async () => {

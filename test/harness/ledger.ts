@@ -48,8 +48,11 @@ export async function freshLedger(): Promise<TestLedger> {
   ): Promise<OpenLedger> => {
     const ring = await matchKeyRing(pool, { read: () => text, make: () => undefined });
     const ledger = await openLedger({ pool, ring, log: quiet });
-    opened.push(ledger);
-    return ledger;
+    let closed: PromiseLike<void> | undefined;
+    // A test may close it before the others.
+    const closing = { ...ledger, [Symbol.asyncDispose]: () => (closed ??= ledger[Symbol.asyncDispose]()) };
+    opened.push(closing);
+    return closing;
   };
   const ledger = await another();
   const pool = openPool(db.urls.api, { max: 4, onError: () => undefined });
