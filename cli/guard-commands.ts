@@ -1,15 +1,17 @@
 // guard: triggers in the data team's own tables, as the configuration names them.
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
-import type { Guard } from '../processes/guard/guarded-store.ts';
-import { AbideError } from '../suppression/errors.ts';
+import { audit } from '../ledger/audit.ts';
+import type { ConfiguredGuard } from '../processes/guard/guarded-store.ts';
+import { AbideError, sayError } from '../suppression/errors.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
+import { onLedger, operator } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
 
 type Options = Installation & { store: string; url?: string };
 
-async function onGuard(options: Options, work: (guard: Guard) => Promise<void>): Promise<void> {
+async function onGuard(options: Options, work: (guard: ConfiguredGuard) => Promise<void>): Promise<void> {
   const { openGuard } = await import('../processes/guard/open-guard.ts');
   const opening = openGuard(environmentOf(options), options.store, options.url);
   await using guard = await opening.catch((error: unknown) => {
@@ -19,6 +21,26 @@ async function onGuard(options: Options, work: (guard: Guard) => Promise<void>):
   });
   await work(guard);
 }
+
+/**
+ * Into the ledger's log, after the change: it is of the store's database, and may be made where no ledger is in reach. That it
+ * is in no log is said.
+ */
+async function log(
+  options: Options,
+  action: 'guard.installed' | 'guard.removed',
+  { tables }: ConfiguredGuard,
+  counts: Readonly<Record<string, number>>,
+): Promise<void> {
+  try {
+    await onLedger(options, (pool) => audit(pool, operator(), action, options.store, { tables, ...counts }));
+  } catch (error) {
+    process.stderr.write(`abide: this is not in the audit log: ${sayError(error)}\n`);
+  }
+}
+
+const countOf = (statements: readonly string[], kind: 'create trigger' | 'drop trigger'): number =>
+  statements.filter((statement) => statement.startsWith(kind)).length;
 
 /** As a client of the database takes them: a body has semicolons of its own. */
 const printStatements = (statements: readonly string[]): void => {
@@ -50,6 +72,10 @@ export function addGuard(program: Command): void {
         if (options.print === true) return printStatements(statements);
         const changed = await opened.run(statements);
         print(`guarding ${options.store}: ${changed} contact(s) held down that could be sent to`);
+        await log(options, 'guard.installed', opened, {
+          triggers: countOf(statements, 'create trigger'),
+          held_down: changed,
+        });
       });
     });
   ofStore('status', 'Whether they are there, what they held down, and whom they cannot recognise')
@@ -89,6 +115,8 @@ export function addGuard(program: Command): void {
             ? `${options.store} has no guard`
             : `${options.store} is not guarded any more`,
         );
+        if (statements.length > 0)
+          await log(options, 'guard.removed', opened, { triggers: countOf(statements, 'drop trigger') });
       });
     });
 }

@@ -63,6 +63,7 @@ export const statesOf = (
     unreadable: counted['unreadable']!,
   }));
 
+/** The guard of one store's tables, in whatever database. */
 export type Guard = AsyncDisposable & {
   /** The statements that install it, or bring it up to the configuration; the last ones hold down what is enabled already. */
   installing(): Promise<readonly string[]>;
@@ -73,6 +74,9 @@ export type Guard = AsyncDisposable & {
   /** Attempts logged; undefined where there is no log. */
   logged(): Promise<number | undefined>;
 };
+
+/** With the names of the tables that the configuration says. */
+export type ConfiguredGuard = Guard & { readonly tables: readonly string[] };
 
 export const refuse = (detail: string): AbideError => new AbideError('STORE_FAILED', detail);
 

@@ -1,4 +1,4 @@
-import type { Guard, GuardedStore } from './guarded-store.ts';
+import type { ConfiguredGuard, Guard, GuardedStore } from './guarded-store.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { readConfiguration } from '../running-database.ts';
 
@@ -16,7 +16,7 @@ export async function openGuard(
   env: Readonly<Record<string, string | undefined>>,
   name: string,
   url?: string,
-): Promise<Guard> {
+): Promise<ConfiguredGuard> {
   const { stores } = await readConfiguration(env);
   const store = stores.find((one) => one.name === name);
   const no = (why: string): AbideError => new AbideError('invalid-value', why);
@@ -40,13 +40,14 @@ export async function openGuard(
     );
   }
   try {
-    return await open({
+    const guard = await open({
       name,
       url: url ?? options.url,
       suppressions: options.table ?? 'suppressions',
       isHashed: store.key !== 'plain',
       tables: store.guard,
     });
+    return Object.assign(guard, { tables: store.guard.map(({ table }) => table) });
   } catch (cause) {
     if (cause instanceof AbideError) throw cause;
     throw new AbideError('STORE_UNREACHABLE', `The database of store ${name} does not let us in.`, { cause });

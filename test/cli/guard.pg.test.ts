@@ -5,23 +5,25 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { freePort, runAbide } from '../harness/abide.ts';
 import type { Ran } from '../harness/abide.ts';
-import { emptyDatabase, withClient } from '../harness/database.ts';
+import { readAudit } from '../../ledger/audit.ts';
+import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
 import type { TestDatabase } from '../harness/database.ts';
 
 let database: TestDatabase;
+let ledger: TestDatabase;
 let folder: string;
 beforeAll(async () => {
-  [database, folder] = [await emptyDatabase(), await mkdtemp(join(tmpdir(), 'abide-guard-'))];
+  [database, ledger] = [await emptyDatabase(), await freshDatabase()];
+  folder = await mkdtemp(join(tmpdir(), 'abide-guard-'));
   const guard = 'guard: [{ table: contacts, key: email, may_send: { email: may_mail } }]';
-  await writeFile(
-    join(folder, 'abide.yaml'),
-    `stores:
+  const stores = `stores:
   crm: { connector: postgres, url: '${database.urls.owner}', scopes: [email], ${guard} }
   away: { connector: postgres, url: 'postgres://127.0.0.1:${await freePort()}/crm', scopes: [email], ${guard} }
   cache: { connector: redis, url: 'redis://127.0.0.1', scopes: [email], ${guard} }
   plain: { connector: postgres, url: '${database.urls.owner}', scopes: [email] }
-`,
-  );
+`;
+  await writeFile(join(folder, 'abide.yaml'), `database: '${ledger.urls.api}'\n${stores}`);
+  await writeFile(join(folder, 'of-the-store.yaml'), stores);
   await query(`
     create table contacts (email text, may_mail boolean);
     create table suppressions (kind text, key text collate "C", email boolean, primary key (kind, key));
@@ -30,12 +32,14 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await database[Symbol.asyncDispose]();
+  await ledger[Symbol.asyncDispose]();
   await rm(folder, { recursive: true });
 });
 
 const query = (sql: string) => withClient(database.urls.owner, (client) => client.query(sql));
-const guard = (...args: string[]): Promise<Ran> =>
-  runAbide(['guard', ...args], { ABIDE_CONFIG: join(folder, 'abide.yaml'), ABIDE_DATA: folder });
+const runWith = (file: string, args: readonly string[]): Promise<Ran> =>
+  runAbide(args, { ABIDE_CONFIG: join(folder, file), ABIDE_DATA: folder });
+const guard = (...args: string[]): Promise<Ran> => runWith('abide.yaml', ['guard', ...args]);
 
 test('it is looked at, printed, installed and removed, and each says what it did', async () => {
   const before = await guard('status', '--store', 'crm');
@@ -78,6 +82,30 @@ test('it is looked at, printed, installed and removed, and each says what it did
     output: 'crm is not guarded any more\n',
   });
   expect(await guard('remove', '--store', 'crm')).toMatchObject({ code: 0, output: 'crm has no guard\n' });
+
+  // What changed stands in the audit log, what was only looked at or printed does not.
+  const rows = await withClient(ledger.urls.api, (client) =>
+    readAudit(client, { after: 0, limit: 100, action: undefined }),
+  );
+  const by = { client: expect.stringMatching(/^cli:/) as unknown, resource: 'crm' };
+  expect(rows).toMatchObject([
+    { ...by, action: 'guard.installed', details: { tables: ['contacts'], triggers: 1, held_down: 0 } },
+    { ...by, action: 'guard.removed', details: { tables: ['contacts'], triggers: 1 } },
+  ]);
+});
+
+test('where the ledger is not in reach the guard is changed all the same, and the command says that no log has it', async () => {
+  const unlogged = /^abide: this is not in the audit log: No Abide runs here/m;
+  const change = (verb: string): Promise<Ran> =>
+    runWith('of-the-store.yaml', ['guard', verb, '--store', 'crm']);
+  expect(await change('install')).toMatchObject({
+    code: 0,
+    stdout: 'guarding crm: 0 contact(s) held down that could be sent to\n',
+    output: expect.stringMatching(unlogged),
+  });
+  expect((await guard('status', '--store', 'crm')).code).toBe(0);
+  expect(await change('remove')).toMatchObject({ code: 0, output: expect.stringMatching(unlogged) });
+  expect(await change('remove')).toMatchObject({ code: 0, output: 'crm has no guard\n' });
 });
 
 test.each([
