@@ -30,6 +30,7 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import type { Log } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { isEnded, readProcStat } from './proc-stat.ts';
 
 const DATABASE = 'abide';
 const ROLES = {
@@ -463,10 +464,11 @@ async function findPostmaster(folder: Folder): Promise<{ pid: number; port: numb
     () => [],
   );
   const [pid, port] = [Number(lines[0]), Number(lines[3])];
-  if (!(pid > 0) || !isAlive(pid)) return undefined;
+  if (!(pid > 0) || !isTaken(pid)) return undefined;
   if (!(await commandOf(pid)).includes(folder.cluster)) {
-    // The number belongs to another program now, and PostgreSQL would refuse to start beside it. Its parent's number it
-    // takes for stale; the other lines must stay, by which it recognises the backends of a killed server.
+    // The number belongs to another program now, or still to one that has ended, and PostgreSQL would refuse to start beside
+    // it. Its parent's number it takes for stale; the other lines must stay, by which it recognises the backends of a
+    // killed server.
     await writeFile(path, [process.pid, ...lines.slice(1)].join('\n'));
     return undefined;
   }
@@ -482,6 +484,12 @@ const commandOf = (pid: number): Promise<string> =>
       );
 
 const isAlive = (pid: number): boolean => {
+  const stat = readProcStat(pid);
+  return isTaken(pid) && !(stat !== undefined && isEnded(stat));
+};
+
+/** Whether a process has the number, be it one that has ended. */
+const isTaken = (pid: number): boolean => {
   try {
     process.kill(pid, 0);
     return true;

@@ -18,6 +18,7 @@ import { platform } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { isEnded, readProcStat } from '../proc-stat.ts';
 
 const run = promisify(execFile);
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
@@ -198,10 +199,8 @@ export async function untilGone(pid: number): Promise<void> {
 /** When a process began, as the system counts it; undefined: there is none (a zombie is none). */
 async function beganAt(pid: number): Promise<string | undefined> {
   if (platform() === 'linux') {
-    const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-    // The name in parentheses may hold anything; after it state is the first field, the time of start the twentieth.
-    const fields = status.slice(status.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === '' || fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19];
+    const stat = readProcStat(pid);
+    return stat === undefined || isEnded(stat) ? undefined : stat[19];
   }
   return run('ps', ['-o', 'lstart=', '-p', `${pid}`]).then(
     ({ stdout }) => stdout.trim() || undefined,

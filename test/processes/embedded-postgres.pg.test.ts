@@ -9,6 +9,7 @@ import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { findEmbeddedPostgres, startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import type { EmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { isEnded, readProcStat } from '../../processes/proc-stat.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 
@@ -36,8 +37,9 @@ afterEach(async () => {
 });
 
 const isAlive = (pid: number): boolean => {
+  const stat = readProcStat(pid);
   try {
-    return process.kill(pid, 0);
+    return process.kill(pid, 0) && !(stat !== undefined && isEnded(stat));
   } catch {
     return false;
   }
@@ -69,6 +71,12 @@ async function kill(abide: ChildProcess): Promise<void> {
   abide.kill('SIGKILL');
   await gone;
 }
+
+/** The session by which the server is somebody's. */
+const endSession = ({ superuserUrl }: { superuserUrl: string }): Promise<unknown> =>
+  withClient(superuserUrl, (client) =>
+    client.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"),
+  );
 
 test('the first start makes a server with three roles, a later one finds it and its data again', async () => {
   const first = await start();
@@ -145,6 +153,27 @@ test('a server that a killed Abide left running is taken over, and stopped by us
   expect(isAlive(pid)).toBe(false);
 });
 
+test.each(['stopped', 'killed'] as const)(
+  'a server that was %s is gone, though nobody collects its end',
+  async (how) => {
+    const { abide, pid } = await startInAnotherProcess();
+    // The parent as before, which now hears nothing.
+    abide.kill('SIGSTOP');
+    try {
+      if (how === 'killed') process.kill(pid, 'SIGKILL');
+      else {
+        await endSession((await findEmbeddedPostgres(folder))!);
+        await (await start()).stop();
+      }
+      await eventually(() => expect(readProcStat(pid)).toMatchObject({ 0: 'Z' }));
+
+      expect((await start()).freshlyMade).toBe(false);
+    } finally {
+      await kill(abide);
+    }
+  },
+);
+
 test('a second Abide on the same folder is refused and leaves the first one its server', async () => {
   const { abide, pid } = await startInAnotherProcess();
   try {
@@ -197,9 +226,7 @@ test('a killed server is started again at the same port, once its last backend h
 test('an Abide that loses its session alone takes its server over again', async () => {
   const postgres = await start();
   const { pid } = postgres;
-  await withClient(postgres.superuserUrl, (client) =>
-    client.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"),
-  );
+  await endSession(postgres);
   await eventually(async () => {
     await expect(start()).rejects.toMatchObject({ message: expect.stringContaining('Another Abide runs') });
   });

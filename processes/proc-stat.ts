@@ -1,0 +1,17 @@
+import { readFileSync } from 'node:fs';
+import { platform } from 'node:os';
+
+/** What Linux says of a process in /proc/PID/stat, from its state on; undefined: there is none, or this is no Linux. */
+export function readProcStat(pid: number): readonly string[] | undefined {
+  if (platform() !== 'linux') return undefined;
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    // The name in parentheses before it may hold anything.
+    return text.slice(text.lastIndexOf(')') + 2).split(' ');
+  } catch {
+    return undefined;
+  }
+}
+
+/** It has ended, and nobody asked how: in many containers the first process, whose child an orphan becomes, never does. */
+export const isEnded = ([state]: readonly string[]): boolean => state === 'Z' || state === 'X';
