@@ -96,6 +96,9 @@ function placesOf(
 const quoted = (field: string): string =>
   /[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field;
 
+/** A spreadsheet opens the file next: whatever answered, nothing but a word of ours gets into it. */
+const asCell = (reason: string): string => (/^[a-z_]{1,32}$/.test(reason) ? reason : 'opted_out');
+
 /** Reads all, writes what may be written, and gives the counts also where it fails. */
 export async function filterImport(filter: Filter, counts: Counts): Promise<void> {
   const { columns, mark, note, output, signal } = filter;
@@ -137,7 +140,7 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
       }
       if (reason === undefined) counts.kept += 1;
       else counts.dropped += 1;
-      if (mark !== undefined) rows.push(`${raw},${reason ?? ''}`);
+      if (mark !== undefined) rows.push(`${raw},${reason === undefined ? '' : asCell(reason)}`);
       else if (reason === undefined) rows.push(raw);
     });
     [batch, bytes] = [[], 0];

@@ -202,7 +202,7 @@ export default defineConnector({
         .describe('Private and loopback addresses, and http:// without TLS, are allowed'),
     })
     .superRefine(({ url, allow_private }, context) => {
-      if (allow_private) return;
+      if (allow_private || !URL.canParse(url)) return;
       const refuse = (message: string): void => context.addIssue({ code: 'custom', path: ['url'], message });
       if (url.startsWith('http:')) refuse('must be https://, unless allow_private: true');
       if (isPrivateLiteral(url)) refuse('is a private address: set allow_private: true if that is meant');

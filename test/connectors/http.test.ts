@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, describe, expect, test } from '@jest/globals';
 import { Item } from '../../connectors/contract/connector.ts';
 import type { Store } from '../../connectors/contract/connector.ts';
-import http, { isPublicAddress, retryAfterMs, sign } from '../../connectors/http.ts';
+import http, { retryAfterMs, sign } from '../../connectors/http.ts';
 import { Address } from '../../suppression/subject.ts';
 import { describeConnector } from '../conformance/connector.ts';
 import { startHttpStore } from '../harness/http-store.ts';
@@ -331,82 +331,6 @@ describe('an answer', () => {
       undefined,
       { version: undefined, suppressed: ['sms'] },
     ]);
-  });
-});
-
-describe('a private address', () => {
-  const messagesOf = (options: object): string[] | undefined =>
-    http.options.safeParse({ secret: SECRET, ...options }).error?.issues.map(({ message }) => message);
-
-  test('is refused where the configuration names it, unless it is meant', () => {
-    const refused = ['is a private address: set allow_private: true if that is meant'];
-    for (const host of [
-      '127.0.0.1',
-      '10.1.2.3',
-      '169.254.169.254',
-      '[::1]',
-      '[fd00::1]',
-      '2130706433',
-      '0x7f.1',
-    ]) {
-      expect(messagesOf({ url: `https://${host}/` })).toEqual(refused);
-      expect(messagesOf({ url: `http://${host}/`, allow_private: true })).toBeUndefined();
-    }
-    expect(messagesOf({ url: 'http://mail.example.com/' })).toEqual([
-      'must be https://, unless allow_private: true',
-    ]);
-    expect(messagesOf({ url: 'https://mail.example.com/' })).toBeUndefined();
-    expect(messagesOf({ url: 'https://192.0.43.8/' })).toBeUndefined();
-    expect(messagesOf({ url: 'ftp://mail.example.com/' })).toEqual(['must be an https:// URL']);
-  });
-
-  test('is refused where a name leads to one, before anything is sent', async () => {
-    await using f = await given(applied);
-    const options = { url: `https://localhost:${f.port}/`, allow_private: false };
-    await using named = await given(applied, options);
-    await expect(named.store.apply([optOut('ada@example.com')], signal())).rejects.toMatchObject({
-      code: 'STORE_UNREACHABLE',
-      message: 'The name leads to a private address. Set allow_private: true if that is meant.',
-    });
-    expect(f.connections).toBe(0);
-  });
-
-  test('is every one that is not the public internet', () => {
-    for (const address of [
-      '0.0.0.0',
-      '10.0.0.1',
-      '100.64.0.1',
-      '127.255.255.255',
-      '169.254.169.254',
-      '172.16.0.1',
-      '172.31.255.255',
-      '192.168.1.1',
-      '198.18.0.1',
-      '224.0.0.1',
-      '255.255.255.255',
-      '::',
-      '::1',
-      '::ffff:8.8.8.8',
-      '64:ff9b::7f00:1',
-      'fe80::1',
-      'fc00::1',
-      'ff02::1',
-      '2001:db8::1',
-      '2002:7f00:1::',
-      'not an address',
-    ]) {
-      expect([address, isPublicAddress(address)]).toEqual([address, false]);
-    }
-    for (const address of [
-      '8.8.8.8',
-      '172.32.0.1',
-      '192.0.43.8',
-      '100.128.0.1',
-      '2606:4700::1111',
-      '2a00::1',
-    ]) {
-      expect([address, isPublicAddress(address)]).toEqual([address, true]);
-    }
   });
 });
 
