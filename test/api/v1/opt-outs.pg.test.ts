@@ -517,59 +517,6 @@ describe('the same key', () => {
   });
 });
 
-describe('40 retries at once', () => {
-  const forty = (send: (n: number) => Promise<Answer>) =>
-    Promise.all(Array.from({ length: 40 }, (_, n) => send(n)));
-
-  test('of one key are one opt-out, and everybody gets the same bytes', async () => {
-    const intent = { subject: somebody(), idempotency_key: 'forty-1' };
-    let answers!: Answer[];
-    const [optOuts, decisions] = await added(async () => {
-      answers = await forty(() => post(intent));
-    });
-    expect([optOuts, decisions]).toEqual([1, 1]);
-    expect(
-      new Set(answers.map(({ text, status, headers }) => `${status} ${headers.location} ${text}`)).size,
-    ).toBe(1);
-    expect(answers.filter(({ headers }) => headers['idempotency-replayed'] === undefined)).toHaveLength(1);
-  });
-
-  test('of one key at four processes are one opt-out, and everybody who gets a 2xx gets the same bytes', async () => {
-    const sends = [api.send];
-    for (let n = 0; n < 3; n += 1) sends.push(await api.serve(await api.t.another()));
-    const body = { subject: somebody(), idempotency_key: 'forty-2' };
-    let answers!: Answer[];
-    const [optOuts, decisions] = await added(async () => {
-      answers = await forty((n) => sends[n % 4]!('POST', '/v1/opt-outs', { key: api.key, body }));
-    });
-    expect([optOuts, decisions]).toEqual([1, 1]);
-    const succeeded = answers.filter(({ status }) => status < 300);
-    expect(new Set(succeeded.map(({ text, status }) => `${status} ${text}`)).size).toBe(1);
-    expect(
-      succeeded.filter(({ headers }) => headers['idempotency-replayed'] === undefined).length,
-    ).toBeLessThan(2);
-    expect(answers.filter(({ status }) => status >= 300).map(problemOf)).toEqual(
-      answers.filter(({ status }) => status >= 300).map(() => [409, 'idempotency-key-in-use']),
-    );
-  });
-
-  test('without keys, at four processes, are one opt-out as well', async () => {
-    const sends = [api.send];
-    for (let n = 0; n < 3; n += 1) sends.push(await api.serve(await api.t.another()));
-    const body = { subject: somebody() };
-    let answers!: Answer[];
-    const [optOuts, decisions] = await added(async () => {
-      answers = await forty((n) => sends[n % 4]!('POST', '/v1/opt-outs', { key: api.key, body }));
-    });
-    expect([optOuts, decisions]).toEqual([1, 1]);
-    expect(new Set(answers.map(({ json }) => json.id)).size).toBe(1);
-    expect(answers.map(({ status, json }) => `${status} ${json.outcome}`).sort()).toEqual([
-      ...Array(39).fill('200 already_opted_out'),
-      '201 recorded',
-    ]);
-  });
-});
-
 describe('Prefer: wait', () => {
   const worker = async (name: string) => {
     const key = await api.workerKey(name);
