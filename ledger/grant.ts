@@ -43,8 +43,10 @@ export async function recordGrant(
       return await onClient(pool, (client) => grantOnce(client, context, intent, render));
     } catch (error) {
       if (isRace(error) && attempt < RACES) continue;
-      if (isRace(error) || isLockTimeout(error))
-        throw new AbideError('idempotency-key-in-use', undefined, { cause: error, retryAfterSeconds: 1 });
+      if (isRace(error) || isLockTimeout(error)) {
+        const code = intent.idempotencyKey === undefined ? 'overloaded' : 'idempotency-key-in-use';
+        throw new AbideError(code, undefined, { cause: error, retryAfterSeconds: 1 });
+      }
       throw asLedgerError(error);
     }
   }

@@ -192,7 +192,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
         headers: RECORDED_HEADERS,
       },
     },
-    problems: ['grant-not-later', 'idempotency-key-in-use', 'idempotency-key-reused'],
+    problems: ['grant-not-later', 'idempotency-key-in-use', 'idempotency-key-reused', 'overloaded'],
     examples: {
       recorded: {
         summary: 'Somebody wants email again',

@@ -77,6 +77,20 @@ test('an address stands in no log, metric, error or table, wherever a client put
     items: [{ subject: { email: ADDRESS }, channel: 'email', ref: ADDRESS }, ADDRESS],
   });
   await post('/v1/subjects/lookup', { subject: { email: ADDRESS } });
+  const evidence = { method: 'email', statement: `${ADDRESS} wrote`, source: ADDRESS };
+  const asked = { identifiers: [{ email: `3${ADDRESS}` }, { person_id: `3${ADDRESS}` }], scopes: ['email'] };
+  const granted = { identifier: { email: `3${ADDRESS}` }, scopes: ['email'], evidence };
+  const named = { 'idempotency-key': `3${ADDRESS}` };
+  expect(await post('/v2/opt-outs', { ...asked, evidence, note: ADDRESS }, named)).toBe(201);
+  expect(await post('/v2/opt-outs', { ...asked, scopes: [ADDRESS], regimes: [ADDRESS] })).toBe(422);
+  const yesterday = new Date(Date.now() - 86_400_000).toISOString();
+  expect(await post('/v2/grants', { ...granted, granted_at: yesterday })).toBe(409);
+  const granted_at = new Date().toISOString();
+  expect(await post('/v2/grants', { ...granted, granted_at }, { 'idempotency-key': `4${ADDRESS}` })).toBe(
+    201,
+  );
+  await post('/v2/checks', { items: [{ identifiers: [{ email: ADDRESS }], scope: ADDRESS, ref: ADDRESS }] });
+  answers.push((await system.ask('GET', `/v2/grants/${ADDRESS}`)).text);
   answers.push((await system.ask('GET', `/v1/opt-outs/${ADDRESS}`)).text);
   answers.push((await system.ask('GET', `/v1/opt-outs?cursor=${ADDRESS}&${ADDRESS}=1`)).text);
   answers.push((await system.ask('GET', `/${ADDRESS}`)).text);
@@ -104,8 +118,8 @@ test('an address stands in no log, metric, error or table, wherever a client put
     output: system.abide.output,
     metrics: (await system.ask('GET', '/metrics')).text,
     lag: (await system.ask('GET', '/v1/propagation-lag')).text,
-    list: (await system.ask('GET', '/v1/opt-outs')).text.replace(
-      `"idempotency_key":"${ADDRESS}"`,
+    list: (await system.ask('GET', '/v1/opt-outs')).text.replaceAll(
+      /"idempotency_key":"3?zq7secretperson@example\.com"/g,
       'what the client itself named its request by',
     ),
     audit: audit.output(),
