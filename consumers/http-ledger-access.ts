@@ -15,6 +15,7 @@ type WirePage = {
   readonly decisions: readonly {
     readonly seq: number;
     readonly attempts: number;
+    readonly asked?: number;
     readonly lane: 'live' | 'backfill';
   }[];
   readonly next: string | null;
@@ -102,7 +103,8 @@ export function createHttpLedgerAccess({
       const unreadable: number[] = [];
       for (const row of page!.decisions) {
         try {
-          decisions.push({ ...toDecision(row), attempts: row.attempts, lane: row.lane });
+          const { attempts, asked = 0, lane } = row;
+          decisions.push({ ...toDecision(row), attempts, asked, lane });
         } catch (error) {
           if (!(error instanceof UnreadableRow)) throw error;
           unreadable.push(row.seq);
@@ -140,6 +142,7 @@ export function createHttpLedgerAccess({
             held: { version: one.held.version ?? null, suppressed: one.held.suppressed },
             carried_by: one.carriedBy,
             attempts: one.attempts,
+            ...(one.asked === undefined ? {} : { asked: one.asked }),
             ...(one.code === undefined ? {} : { code: one.code }),
             evidence: {
               ...(one.evidence.consumedAt === undefined ? {} : { consumed_at: one.evidence.consumedAt }),

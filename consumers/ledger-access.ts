@@ -10,6 +10,8 @@ import type { Decision } from '../suppression/decision.ts';
 export type OutstandingDecision = Decision & {
   /** Attempts known to the ledger (from its exceptions); 0 where it was never tried or never failed. */
   readonly attempts: number;
+  /** How often another try was asked for since the last one failed: a failed try says which it answers for. */
+  readonly asked: number;
   readonly lane: 'live' | 'backfill';
 };
 

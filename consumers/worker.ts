@@ -100,6 +100,8 @@ type Carried = {
   generation: number;
   /** Times that the store was asked and answered, or failed on this one alone; a mere outage does not count. */
   attempts: number;
+  /** As the ledger gave it out: the try that follows says so, and no later one. */
+  asked: number;
   /** Times that the ledger knew nothing of it yet. */
   unseen: number;
   /** Times that a call with this one in it threw. */
@@ -185,13 +187,14 @@ export function startWorker({
     decision: Decision,
     lane: 'live' | 'backfill',
     carriedBy: CarriedBy,
-    attempts: number,
+    { attempts, asked }: Pick<OutstandingDecision, 'attempts' | 'asked'> = UNTRIED,
   ): Carried {
     const carried: Carried = {
       decision,
       lane,
       carriedBy,
       attempts,
+      asked,
       generation: 0,
       unseen: 0,
       throws: 0,
@@ -238,7 +241,7 @@ export function startWorker({
         return;
       }
       noticed.delete(decision.seq);
-      const carried = inHand.get(decision.seq) ?? take(decision, 'live', 'stream', 0);
+      const carried = inHand.get(decision.seq) ?? take(decision, 'live', 'stream');
       settled.push(carried.settled.promise);
     }
     pump();
@@ -300,11 +303,11 @@ export function startWorker({
 
   function consider(decision: OutstandingDecision, sweeping: boolean): void {
     if (inHand.has(decision.seq)) return;
-    if (decision.lane === 'backfill') take(decision, 'backfill', 'backfill', decision.attempts);
+    if (decision.lane === 'backfill') take(decision, 'backfill', 'backfill', decision);
     else if (decision.attempts > 0) {
-      if (retrying < retriesMax) take(decision, 'live', 'retry', decision.attempts);
+      if (retrying < retriesMax) take(decision, 'live', 'retry', decision);
       else moreToRetry = true;
-    } else if (!sweeping) take(decision, 'live', 'catch_up', 0);
+    } else if (!sweeping) take(decision, 'live', 'catch_up');
     else notice(decision);
   }
 
@@ -316,12 +319,12 @@ export function startWorker({
     } else if (performance.now() - since >= REDRIVE_AFTER_MS) {
       noticed.delete(decision.seq);
       // It was in hand before: an older decision whose newer one was refused, say.
-      if (known.has(decision.seq)) return void take(decision, 'live', 'retry', 0);
+      if (known.has(decision.seq)) return void take(decision, 'live', 'retry');
       log.warn(
         { store: store.name, seq: decision.seq },
         'the stream lost a decision: driven again from the ledger',
       );
-      take(decision, 'live', 'redrive', 0);
+      take(decision, 'live', 'redrive');
     }
   }
 
@@ -774,6 +777,7 @@ export function startWorker({
         held: heldNow,
         carriedBy: carried.carriedBy,
         attempts: Math.max(1, carried.attempts),
+        asked: carried.asked === 0 ? undefined : carried.asked,
         code,
         evidence: { consumedAt: carried.consumedAt, appliedAt, verifiedAt },
       },
@@ -864,8 +868,10 @@ export function startWorker({
         }
       }
       // A failure is reported and kept in hand until the ledger parks it: then it gives it out again when its time comes.
-      if (acknowledgement.outcome === 'failed' && carried.attempts < PARKED_AFTER) retry(carried);
-      else letGo(carried);
+      if (acknowledgement.outcome === 'failed' && carried.attempts < PARKED_AFTER) {
+        carried.asked = 0;
+        retry(carried);
+      } else letGo(carried);
     }
   }
 
@@ -982,6 +988,7 @@ export function startWorker({
 
 type Newest = NonNullable<Awaited<ReturnType<LedgerAccess['newest']>>>;
 
+const UNTRIED = { attempts: 0, asked: 0 };
 const NOTHING: Held = { version: undefined, suppressed: [] };
 const isUnanswered = ({ answered }: Carried): boolean => !answered;
 

@@ -136,10 +136,11 @@ const SETTLE = `
 export const bucketMs = (bucket: number): number => Math.exp(bucket / 50);
 
 // A decision that a store refuses, or that failed five times or for a minute, is parked with its clock running and tried
-// again ever more slowly, at most hourly. Somebody absent is asked for again hourly.
+// again ever more slowly, at most hourly. Somebody absent is asked for again hourly. Where another try was asked for after
+// the one that failed was given out, it is now: what failed began before.
 const PARK = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
-                               next_try_at)
+                               next_try_at, asked)
   select $2, $3, d.seq, d.subject_id, d.version,
     coalesce((select min(o.seq) from decisions o
      where o.subject_id = d.subject_id and o.version <= d.version
@@ -148,8 +149,8 @@ const PARK = `
     case x.outcome when 'absent' then 'absent' else 'quarantine' end, x.code, x.attempts, clock_timestamp(),
     clock_timestamp() + case x.outcome when 'absent' then interval '1 hour'
       else least(interval '1 hour', interval '5 seconds' * power(2, least(greatest(x.attempts - 4, 1), 12))
-                 * (0.8 + 0.4 * random())) end
-  from json_to_recordset($1) as x (seq bigint, outcome text, code text, attempts int)
+                 * (0.8 + 0.4 * random())) end, x.asked
+  from json_to_recordset($1) as x (seq bigint, outcome text, code text, attempts int, asked int)
   cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
   where exists (select from stores s where s.id = $2 and s.generation = $3) and (x.outcome in ('absent', 'refused') or x.attempts >= 5
          or d.recorded_at < clock_timestamp() - interval '60 seconds'
@@ -160,7 +161,7 @@ const PARK = `
   order by d.seq
   on conflict (store_id, generation, seq) do update
     set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
-        next_try_at = excluded.next_try_at`;
+        next_try_at = case when e.asked > excluded.asked then clock_timestamp() else excluded.next_try_at end, asked = 0`;
 
 // The sign of life renews the worker's lease, at most once a second. Only one that reports nothing takes a free lease:
 // whoever consumes the queue of a relay reports too, and carries nothing. $4: whether it may.
@@ -366,11 +367,12 @@ export function createAcknowledge(
     const unique = [...new Map(acknowledgements.map((one) => [one.seq, one])).values()];
     const { judged, settled } = await believed(store, worker.id, unique);
     if (judged.park.length > 0) {
-      const parked = judged.park.map(({ seq, outcome, code, attempts }) => ({
+      const parked = judged.park.map(({ seq, outcome, code, attempts, asked }) => ({
         seq,
         outcome,
         code: code ?? null,
         attempts,
+        asked: asked ?? 0,
       }));
       await pool.query({
         name: 'park',

@@ -275,7 +275,12 @@ export type ApiKey = {
 };
 
 /** A decision as a worker gets it straight from the ledger, sealed anew under a living transport key. */
-export type Outstanding = Decision & { readonly attempts: number; readonly lane: 'live' | 'backfill' };
+export type Outstanding = Decision & {
+  readonly attempts: number;
+  /** How often another try was asked for since the last one failed. */
+  readonly asked: number;
+  readonly lane: 'live' | 'backfill';
+};
 
 /** A page of what is outstanding. */
 export type OutstandingPage = {

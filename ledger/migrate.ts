@@ -10,6 +10,7 @@ import * as canaries from './migrations/0003-canaries.ts';
 import * as usage from './migrations/0004-usage.ts';
 import * as limits from './migrations/0005-limits.ts';
 import * as peopleAndGrants from './migrations/0006-people-and-grants.ts';
+import * as askedAgain from './migrations/0008-asked-again.ts';
 import { grantPrivileges } from './roles.ts';
 
 type Migration = Knex.Migration & { readonly name: string };
@@ -22,6 +23,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0004-usage', up: (db) => usage.up(plainSql(db)), down: ledger.down },
   { name: '0005-limits', up: (db) => limits.up(plainSql(db)), down: ledger.down },
   { name: '0006-people-and-grants', up: (db) => peopleAndGrants.up(plainSql(db)), down: ledger.down },
+  { name: '0008-asked-again', up: (db) => askedAgain.up(plainSql(db)), down: ledger.down },
 ];
 
 /** A migration is SQL as PostgreSQL reads it. Knex would take the question mark of jsonb's operators for a parameter. */

@@ -24,7 +24,7 @@ export type DecisionRow = {
   transport_key_id: number | null;
   traceparent: string | null;
 };
-type Row = DecisionRow & { attempts: number | null };
+type Row = DecisionRow & { attempts: number | null; asked: number };
 
 export const DECISION = `d.seq, d.opt_out_id, d.subject_id, d.kind, d.version, d.suppressed, d.granted, d.effective_at,
   d.recorded_at, d.sealed, d.transport_key_id, d.traceparent`;
@@ -39,20 +39,20 @@ const UNSETTLED = `not exists (
       select from exceptions e where e.store_id = $1 and e.generation = $2 and e.seq = d.seq offset 0)`;
 
 const RETRIES = `
-  select ${DECISION}, e.attempts
+  select ${DECISION}, e.attempts, e.asked
   from exceptions e cross join lateral (select * from decisions d where d.seq = e.seq offset 0) d
   where e.store_id = $1 and e.generation = $2 and e.next_try_at <= clock_timestamp() and ${DUE}
   order by e.next_try_at, d.seq limit $6`;
 
 export const LIVE = `
-  select ${DECISION}, 0 as attempts
+  select ${DECISION}, 0 as attempts, 0 as asked
   from decisions d
   where d.seq > $6 and ${DUE}
     and ${UNSETTLED}
   order by d.seq limit $7`;
 
 const BACKFILL = `
-  select ${DECISION}, 0 as attempts
+  select ${DECISION}, 0 as attempts, 0 as asked
   from subjects j
   cross join lateral (
     select * from decisions d where d.subject_id = j.id and d.version = j.version offset 0) d
@@ -206,7 +206,8 @@ export async function outstandingPage(
   const rows = [...retries, ...live, ...backfill];
   const decisions = (await toDecisions(db, seals, rows)).map((decision, n): Outstanding => {
     const lane = n >= retries.length + live.length ? 'backfill' : 'live';
-    return { ...decision, attempts: rows[n]!.attempts ?? 0, lane };
+    const { attempts, asked } = rows[n]!;
+    return { ...decision, attempts: attempts ?? 0, asked, lane };
   });
   return { generation: head.generation, decisions, next: nextCursor(rows, retries, live, backfill, limit) };
 }

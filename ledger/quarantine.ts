@@ -67,14 +67,15 @@ const ONE = `
     order by o.version desc limit 1) last on true
   where e.store_id = $1 and e.generation = $2 and e.seq = $3`;
 
-// By sequence, as they are parked: of two that lock several, neither waits for the other for ever.
+// By sequence, as they are parked: of two that lock several, neither waits for the other for ever. That it was asked for is
+// kept: a try that is under way ends with what it began with, and may fail after this (acknowledge.ts, PARK).
 const TRY_AGAIN = `
   with parked as materialized (
     select e.seq from exceptions e
     where e.store_id = $1 and e.generation = $2 and e.seq > $3 and e.seq <= $4 and ($5::text is null or e.code = $5)
     order by e.seq limit ${STEP} for update
   )
-  update exceptions e set next_try_at = clock_timestamp()
+  update exceptions e set next_try_at = clock_timestamp(), asked = asked + 1
   where e.store_id = $1 and e.generation = $2 and e.seq = any (array(select seq from parked))
   returning e.seq`;
 

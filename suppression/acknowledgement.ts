@@ -38,6 +38,8 @@ export type Acknowledgement = {
   readonly held: Held;
   readonly carriedBy: CarriedBy;
   readonly attempts: number;
+  /** As the decision was given out with it; undefined: with none. */
+  readonly asked?: number | undefined;
   /** Of the form `^[A-Z][A-Z0-9_]{0,63}$`; required for refused and failed. */
   readonly code: string | undefined;
   readonly evidence: Evidence;

@@ -62,6 +62,12 @@ const Report = z
             }),
             carried_by: z.enum(CARRIED_BY),
             attempts: z.int().min(1).max(1_000_000),
+            asked: z
+              .int()
+              .min(1)
+              .max(1_000_000_000)
+              .optional()
+              .describe('As the decision was given out with it; absent: with none.'),
             code: Code.optional(),
             evidence: z
               .strictObject({
@@ -136,7 +142,18 @@ const OutstandingAnswer = z
     generation: z.int().min(1),
     decisions: z.array(
       z
-        .object({ ...DECISION, attempts: z.int().min(0), lane: z.enum(['live', 'backfill']) })
+        .object({
+          ...DECISION,
+          attempts: z.int().min(0),
+          asked: z
+            .int()
+            .min(1)
+            .optional()
+            .describe(
+              'How often another try was asked for since the last one failed. Repeat it in a report of `failed`, `refused` or `absent`: a try that was under way when it was asked for is no answer to it.',
+            ),
+          lane: z.enum(['live', 'backfill']),
+        })
         .meta({ title: 'OutstandingDecision' }),
     ),
     next: z.string().nullable(),
@@ -171,6 +188,7 @@ export const renderDecision = (decision: Decision): z.input<typeof DecisionAnswe
 const render = (decision: Outstanding) => ({
   ...renderDecision(decision),
   attempts: decision.attempts,
+  ...(decision.asked === 0 ? {} : { asked: decision.asked }),
   lane: decision.lane,
 });
 
@@ -399,6 +417,7 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
         held: { version: one.held.version ?? undefined, suppressed: one.held.suppressed },
         carriedBy: one.carried_by,
         attempts: one.attempts,
+        asked: one.asked,
         code: one.code,
         evidence: {
           consumedAt: one.evidence.consumed_at,

@@ -82,8 +82,11 @@ export class FakeLedger implements LedgerAccess {
   /** How many decisions each page gave. */
   readonly pages: number[] = [];
 
-  add(decision: Decision, { attempts = 0, lane = 'live' }: Partial<OutstandingDecision> = {}): Decision {
-    const one = { ...decision, attempts, lane };
+  add(
+    decision: Decision,
+    { attempts = 0, asked = 0, lane = 'live' }: Partial<OutstandingDecision> = {},
+  ): Decision {
+    const one = { ...decision, attempts, asked, lane };
     this.decisions.push(one);
     this.#bySeq.set(one.seq, one);
     this.#bySubject.set(one.subjectId, [...(this.#bySubject.get(one.subjectId) ?? []), one]);

@@ -97,6 +97,29 @@ test('over HTTP a worker gets and says all that it would in the process of the A
       },
     },
   ]);
+
+  await ledger.retryParked(
+    'crm',
+    { all: true },
+    { client: 'ops', keyId: 'ops', address: '10.0.0.7', requestId: 'r-1' },
+  );
+  const askedAgain = (await t.crm.outstanding(everything)).decisions;
+  expect(askedAgain).toMatchObject([{ seq: lifted!.seq, asked: 1 }]);
+  expect(askedAgain.map((one) => ({ ...one, traceparent: undefined }))).toEqual(
+    (await outstandingOf(ledger, 'crm')).map((one) => ({ ...one, traceparent: undefined })),
+  );
+  await t.crm.acknowledge(
+    report([
+      verified(askedAgain[0]!, {
+        outcome: 'failed',
+        code: 'NOT_HELD',
+        attempts: 2,
+        asked: askedAgain[0]!.asked,
+      }),
+    ]),
+    signal,
+  );
+  expect((await t.crm.outstanding(everything)).decisions).toEqual([]);
 });
 
 test('an empty page is held until something is due, and let go when nobody waits any more', async () => {

@@ -274,6 +274,19 @@ test('however many have their next try at once, a live decision waits for about 
   await eventually(() => expect(ledger.settled.size).toBe(161));
 }, 15_000);
 
+test('a try says which asking it answers for, and one that the worker makes of itself answers for none', async () => {
+  await using t = carry();
+  t.store.onReadBack = (keys) => Promise.resolve(keys.map(() => undefined));
+  t.ledger.add(decided('ada'), { attempts: 2, asked: 3 });
+  await eventually(() =>
+    expect(t.ledger.acknowledgements.map(({ attempts, asked }) => [attempts, asked])).toEqual([
+      [3, 3],
+      [4, undefined],
+      [5, undefined],
+    ]),
+  );
+});
+
 test('a store that is fast is not slowed down: as soon as some were tried again, the next are', async () => {
   const ledger = new FakeLedger();
   for (let n = 0; n < 3_000; n += 1) ledger.add(decided(`parked${n}`), { attempts: 3 });

@@ -18,7 +18,11 @@ async function refuse(t: TestLedger, code = 'NO', attempts = 1): Promise<void> {
   const outcome = code === 'ABSENT' ? ('absent' as const) : ('refused' as const);
   await t.ledger.acknowledge(
     'crm',
-    report(decisions.map((one) => verified(one, { outcome, code, attempts: one.attempts + attempts }))),
+    report(
+      decisions.map((one) =>
+        verified(one, { outcome, code, attempts: one.attempts + attempts, asked: one.asked || undefined }),
+      ),
+    ),
   );
 }
 
@@ -201,6 +205,42 @@ test('a failed retry waits as before: asking for it neither forgets attempts nor
   const after = (await t.ledger.findParked('crm', 1))!;
   expect(after).toMatchObject({ attempts: 9, since: before.since, recordedAt: before.recordedAt });
   expect(Date.parse(after.nextTryAt) - Date.now()).toBeGreaterThan(60_000);
+});
+
+test('asked for while a try is under way, the next one is at once when that one fails, and the one after it waits as before', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await record(t, 'ada');
+  await refuse(t, 'NO', 8);
+  const dueInMs = async (): Promise<number> =>
+    Date.parse((await t.ledger.findParked('crm', 1))!.nextTryAt) - Date.now();
+  const given = async () => (await outstandingOf(t.ledger, 'crm'))[0]!;
+  const fails = (one: Awaited<ReturnType<typeof given>>) =>
+    t.ledger.acknowledge(
+      'crm',
+      report([
+        verified(one, {
+          outcome: 'failed',
+          code: 'STORE_TIMEOUT',
+          attempts: one.attempts + 1,
+          asked: one.asked || undefined,
+        }),
+      ]),
+    );
+  await t.ledger.retryParked('crm', { seq: 1 }, caller);
+  const underWay = await given();
+  await t.ledger.retryParked('crm', { seq: 1 }, caller);
+  await fails(underWay);
+  expect(await dueInMs()).toBeLessThanOrEqual(0);
+  await fails(await given());
+  expect(await dueInMs()).toBeGreaterThan(60_000);
+
+  // Nobody gave that one out: it came by the stream, and was under way for the first time.
+  await t.ledger.retryParked('crm', { seq: 1 }, caller);
+  await fails({ ...underWay, asked: 0 });
+  expect(await dueInMs()).toBeLessThanOrEqual(0);
+  await fails(await given());
+  expect(await dueInMs()).toBeGreaterThan(60_000);
 });
 
 test('a whole store is tried again in steps, each its own transaction', async () => {

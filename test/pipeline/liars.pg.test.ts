@@ -113,8 +113,12 @@ const isWell = (): Promise<void> =>
   }, 60_000);
 
 type OptOut = { id: string; propagation: { state: string; confirmed: number } };
-const optOut = async (): Promise<OptOut & { email: string }> => {
+/** `first` is told who it will be. */
+const optOut = async (
+  first: (email: string) => void = () => undefined,
+): Promise<OptOut & { email: string }> => {
   const email = `liar${(made += 1)}@example.com`;
+  first(email);
   return {
     email,
     ...(await ask<OptOut>('POST', '/v1/opt-outs', { subject: { email }, scope: { email: true } })),
@@ -168,6 +172,34 @@ test('it hangs: every call ends at its deadline', async () => {
   store.misbehave = () => true;
   await isCaught(await optOut(), 'STORE_TIMEOUT');
 }, 90_000);
+
+test('it hangs and then refuses: a retry that was asked for meanwhile is not lost with the try, the next one is at once', async () => {
+  let tries = 0;
+  let letGo: (() => void) | undefined;
+  const { email, id } = await optOut((email) => {
+    store.misbehave = (_, response, items) => {
+      if (!items.some(({ key }) => key === email)) return false;
+      tries += 1;
+      const refuse = (): void =>
+        store.send(response, { outcomes: items.map(() => ({ kind: 'refused', code: 'LIST_IS_FULL' })) });
+      if (tries === 2) letGo = refuse;
+      else refuse();
+      return true;
+    };
+  });
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('quarantined'));
+  await ask('POST', '/v1/stores/mail/quarantine/retry', { all: true });
+  await eventually(() => expect(letGo).toBeDefined());
+  // Mended now, as whoever asks knows; the try that is under way does not.
+  await ask('POST', '/v1/stores/mail/quarantine/retry', { all: true });
+  store.misbehave = undefined;
+  letGo!();
+  const began = performance.now();
+  await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'), 30_000);
+  // By itself it would wait for eight seconds or longer.
+  expect(performance.now() - began).toBeLessThan(6_000);
+  expect([tries, holds(email)]).toEqual([2, true]);
+}, 60_000);
 
 test('it answers a byte at a time, for ever: ended at the deadline as well', async () => {
   const drips = new Set<NodeJS.Timeout>();

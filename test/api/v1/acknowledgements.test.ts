@@ -34,6 +34,7 @@ beforeAll(async () => {
             transportKeyId: 1,
             traceparent: undefined,
             attempts: 3,
+            asked: 2,
             lane: 'live',
           },
           {
@@ -50,6 +51,7 @@ beforeAll(async () => {
             transportKeyId: undefined,
             traceparent: undefined,
             attempts: 0,
+            asked: 0,
             lane: 'backfill',
           },
         ],
@@ -94,6 +96,7 @@ describe('a report', () => {
         {
           ...ACKNOWLEDGEMENT,
           held: { version: null, suppressed: ['email'] },
+          asked: 2,
           code: 'SOME_CODE',
           evidence: { consumed_at: AT, applied_at: AT, verified_at: AT },
         },
@@ -128,6 +131,7 @@ describe('a report', () => {
               held: { version: undefined, suppressed: ['email'] },
               carriedBy: 'stream',
               attempts: 1,
+              asked: 2,
               code: 'SOME_CODE',
               evidence: { consumedAt: AT, appliedAt: AT, verifiedAt: AT },
             },
@@ -217,6 +221,7 @@ describe('a report', () => {
     [{ carried_by: 'pigeon' }, 'carried_by'],
     [{ attempts: 0 }, 'attempts'],
     [{ attempts: 1_000_001 }, 'attempts'],
+    [{ asked: 0 }, 'asked'],
     [{ held: undefined }, 'held'],
     [{ held: { suppressed: [] } }, 'held/version'],
     [{ held: { version: -1, suppressed: [] } }, 'held/version'],
@@ -267,6 +272,7 @@ describe('what is outstanding', () => {
             sealed: 'AQ',
             transport_key_id: 1,
             attempts: 3,
+            asked: 2,
             lane: 'live',
           },
           {
