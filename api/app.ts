@@ -5,12 +5,15 @@ import type { Tracer } from '@opentelemetry/api';
 import Router from '@koa/router';
 import Koa from 'koa';
 import type { Context, Next } from 'koa';
+import { DEFAULT_LIMITS } from '../config/configuration.ts';
+import type { LimitSettings } from '../config/configuration.ts';
 import type { Ledger } from '../ledger/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { NOTHING_DECLARED } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
 import { EVERY_ANSWER } from './every-answer.ts';
 import { authorizedOf, createAuthorize } from './guard/authorize.ts';
+import { createLimits } from './guard/limits.ts';
 import { createTrace } from './guard/trace.ts';
 import { createRoutes } from './operation.ts';
 import type { Operation } from './operation.ts';
@@ -49,6 +52,8 @@ export function createApp({
   tracer,
   security,
   versions = VERSIONS,
+  limits: settings = DEFAULT_LIMITS,
+  now,
 }: {
   ledger: Ledger;
   log: ApiLog;
@@ -63,6 +68,9 @@ export function createApp({
   security?: SecurityContact | undefined;
   /** For tests. */
   versions?: Versions;
+  limits?: LimitSettings;
+  /** For tests: what rates go by. */
+  now?: () => number;
 }): App {
   const metrics = createMetrics();
   const closing = new AbortController();
@@ -71,7 +79,8 @@ export function createApp({
   const ops = opsOnSameListener ? api : new Router({ sensitive: true });
   addHealth(ops, { ledger, metrics, isReady });
   const operations: Operation[] = [];
-  const authorize = createAuthorize(ledger);
+  const limits = createLimits({ settings, onLimited: (of) => metrics.limited(of), log, now });
+  const authorize = createAuthorize(ledger, limits);
   const deps = { ledger, defaultRegion, declared, log, closing: closing.signal };
   for (const [version, { resources }] of Object.entries(versions)) {
     const routes = createRoutes(api, authorize, operations, (ctx) => {

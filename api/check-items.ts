@@ -1,4 +1,6 @@
 // What the checks of every version share.
+import type { CheckItem } from '../ledger/ledger.ts';
+
 export const CHECKS_MAX = 1_000;
 /** A thousand items with several identifiers each. */
 export const CHECKS_BYTES_MAX = 1024 * 1024;
@@ -12,3 +14,7 @@ export const refOf = (value: unknown): { ref?: string } => {
   const ref = typeof value === 'object' && value !== null ? (value as { ref?: unknown }).ref : undefined;
   return typeof ref === 'string' && isRef(ref) ? { ref } : {};
 };
+
+/** What a call of checks spends: each identifier tells of somebody, however they are put into items. */
+export const identifiersIn = (items: readonly CheckItem[]): number =>
+  items.reduce((sum, { subjects }) => sum + subjects.length, 0);

@@ -1,11 +1,20 @@
 // API keys, made and changed on the ledger itself.
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import { createKey, KEY_SCOPES, listKeys, makeToken, revokeKey, rotateKey } from '../ledger/api-keys.ts';
+import {
+  createKey,
+  KEY_SCOPES,
+  limitKey,
+  listKeys,
+  makeToken,
+  revokeKey,
+  rotateKey,
+} from '../ledger/api-keys.ts';
 import { makeKeyRing } from '../ledger/key-ring.ts';
+import type { ApiKey, KeyLimits } from '../ledger/ledger.ts';
 import { ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
-import { expectStore, onLedger, operator } from './on-ledger.ts';
+import { expectStore, onLedger, operator, toCount } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
 
 const toExpiry = (text: string): string => {
@@ -15,6 +24,52 @@ const toExpiry = (text: string): string => {
   if (at <= Date.now()) throw new InvalidArgumentError('That is over already.');
   return new Date(at).toISOString();
 };
+
+const RATE_MAX = 1_000_000;
+
+/** A limit as it is typed: a number, or `none` where one is taken away. */
+type Typed = number | 'none';
+type Limits = {
+  readonly rate?: Typed;
+  readonly optOutsPerDay?: Typed;
+  readonly grantsPerDay?: Typed;
+  readonly checksPerDay?: Typed;
+};
+
+const withLimits = (command: Command, read: (text: string) => Typed): Command =>
+  command
+    .option('--rate <n>', 'at most so many calls a second, of writes, checks and reads each', (text) => {
+      const rate = read(text);
+      if (Number(rate) > RATE_MAX) throw new InvalidArgumentError(`At most ${RATE_MAX}.`);
+      return rate;
+    })
+    .option(
+      '--opt-outs-per-day <n>',
+      'at most so many people newly opted out a day (UTC); repeats are free',
+      read,
+    )
+    .option('--grants-per-day <n>', 'at most so many grants a day', read)
+    .option('--checks-per-day <n>', 'at most so many people checked or looked up a day', read);
+
+function toKeyLimits({ rate, optOutsPerDay, grantsPerDay, checksPerDay }: Limits): KeyLimits {
+  const limit = (typed: Typed | undefined) => (typed === 'none' ? null : typed);
+  return {
+    ratePerSecond: limit(rate),
+    optOutsPerDay: limit(optOutsPerDay),
+    grantsPerDay: limit(grantsPerDay),
+    checksPerDay: limit(checksPerDay),
+  };
+}
+
+const sayLimits = (key: ApiKey): string =>
+  [
+    [key.ratePerSecond, '/s'],
+    [key.optOutsPerDay, ' opt-outs/day'],
+    [key.grantsPerDay, ' grants/day'],
+    [key.checksPerDay, ' checks/day'],
+  ]
+    .flatMap(([limit, of]) => (limit === undefined ? [] : [`${limit}${of}`]))
+    .join(', ') || '-';
 
 const SECONDS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
 const OVERLAP_SECONDS_MAX = 90 * 86_400;
@@ -27,8 +82,10 @@ const toSeconds = (text: string): number => {
 };
 
 export function addKeys(program: Command): void {
-  const keys = program.command('keys').description('API keys: make, list, rotate, revoke; and the key ring');
-  ofInstallation(keys.command('create'))
+  const keys = program
+    .command('keys')
+    .description('API keys: make, list, rotate, limit, revoke; and the key ring');
+  withLimits(ofInstallation(keys.command('create')), toCount(1))
     .description('Make a key. It is printed once and kept nowhere.')
     .requiredOption('--client <name>', 'who it is for; idempotency keys are shared within a client')
     .addOption(new Option('--scope <scope...>', 'what it may do').choices(KEY_SCOPES))
@@ -41,13 +98,14 @@ export function addKeys(program: Command): void {
     .option('--json', 'print JSON')
     .action(
       async (
-        options: Installation & {
-          client: string;
-          scope?: string[];
-          store?: string;
-          expires?: string;
-          json?: boolean;
-        },
+        options: Installation &
+          Limits & {
+            client: string;
+            scope?: string[];
+            store?: string;
+            expires?: string;
+            json?: boolean;
+          },
       ) => {
         const scopes = options.scope ?? (options.store === undefined ? [] : ['acknowledgements:write']);
         if (scopes.length === 0) throw new InvalidArgumentError('name at least one --scope, or a --store');
@@ -63,6 +121,7 @@ export function addKeys(program: Command): void {
             scopes,
             store: options.store,
             expiresAt: options.expires,
+            limits: toKeyLimits(options),
             caller: operator(),
           });
           if (options.json === true) printJson({ ...toJson(key), token });
@@ -78,7 +137,7 @@ export function addKeys(program: Command): void {
         const all = await listKeys(pool);
         if (options.json === true) return printJson(all.map(toJson));
         printTable(
-          ['ID', 'CLIENT', 'STORE', 'LAST USED', 'STATE', 'SCOPES'],
+          ['ID', 'CLIENT', 'STORE', 'LAST USED', 'STATE', 'LIMITS', 'SCOPES'],
           all.map((key) => [
             key.id,
             key.client,
@@ -89,6 +148,7 @@ export function addKeys(program: Command): void {
               : (key.expiresAt ?? '9') < new Date().toISOString()
                 ? 'expired'
                 : 'valid',
+            sayLimits(key),
             key.scopes.join(' '),
           ]),
         );
@@ -115,6 +175,19 @@ export function addKeys(program: Command): void {
           print(token);
           process.stderr.write(`${id} is good until ${oldExpiresAt}\n`);
         }
+      });
+    });
+  withLimits(ofInstallation(keys.command('limit')), (text) => (text === 'none' ? text : toCount(1)(text)))
+    .description('Change the limits of a key, within a second; `none` takes one away')
+    .argument('<id>', 'the 12 characters after abide_live_')
+    .action(async (id: string, options: Installation & Limits) => {
+      const limits = toKeyLimits(options);
+      if (Object.values(limits).every((limit) => limit === undefined))
+        throw new InvalidArgumentError('name at least one limit');
+      await onLedger(options, async (pool) => {
+        const key = await limitKey(pool, { id, limits, caller: operator() });
+        if (key === undefined) return sayNoKey(id);
+        print(`${id}: ${sayLimits(key)}`);
       });
     });
   ofInstallation(keys.command('revoke'))

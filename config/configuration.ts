@@ -93,6 +93,7 @@ export type Configuration = {
     { readonly everySeconds: number; readonly addresses: Readonly<Record<SubjectKind, string>> } | undefined;
   /** Whose access tokens are taken beside API keys. */
   readonly oauth: readonly TokenIssuer[];
+  readonly limits: LimitSettings;
   /** Whom to tell of a weakness of this installation; undefined: nobody is named. */
   readonly security: { readonly contact: string; readonly policy: string | undefined } | undefined;
   readonly stores: readonly StoreConfiguration[];
@@ -197,6 +198,51 @@ const Issuer = z.strictObject({
 /** In a file of lines: no space and no line end may be in it. */
 const webUri = (pattern: RegExp, error: string) => z.string().max(1_000).regex(pattern, error);
 
+const NO_LIMIT = 'must be a whole number from 1, or false for no limit';
+const Limit = z.union([z.literal(false), z.int().min(1, NO_LIMIT).max(1_000_000_000, NO_LIMIT)], {
+  error: NO_LIMIT,
+});
+
+// No honest client meets a rate that is here by default: one process answers some thousands of such calls a second in all, a
+// call of checks takes a thousand people, and an opt-out that is not recorded harms somebody, so there is none for writes.
+const Limits = z.strictObject({
+  writes_per_second: Limit.default(false).describe(
+    'Calls of one key that record or change something; `false`, here and below: no limit',
+  ),
+  checks_per_second: Limit.default(1_000).describe('Calls of one key that ask about people: checks, lookups'),
+  reads_per_second: Limit.default(1_000).describe('Calls of one key that read anything else'),
+  failed_authentications_per_minute: Limit.default(600).describe(
+    'Calls from one address (IPv6: /64) without a valid credential; those with one are let in all the same',
+  ),
+  checks_per_day: Limit.default(false).describe('People of whom one key may ask a day (UTC)'),
+  grants_per_day: Limit.default(1_000).describe('Grants of one key a day'),
+});
+
+/** Each undefined where there is no limit. A key may have its own. */
+export type LimitSettings = {
+  readonly writesPerSecond: number | undefined;
+  readonly checksPerSecond: number | undefined;
+  readonly readsPerSecond: number | undefined;
+  readonly failedAuthenticationsPerMinute: number | undefined;
+  readonly checksPerDay: number | undefined;
+  readonly grantsPerDay: number | undefined;
+};
+
+function toLimits(limits: z.output<typeof Limits>): LimitSettings {
+  const limit = (value: number | false): number | undefined => (value === false ? undefined : value);
+  return {
+    writesPerSecond: limit(limits.writes_per_second),
+    checksPerSecond: limit(limits.checks_per_second),
+    readsPerSecond: limit(limits.reads_per_second),
+    failedAuthenticationsPerMinute: limit(limits.failed_authentications_per_minute),
+    checksPerDay: limit(limits.checks_per_day),
+    grantsPerDay: limit(limits.grants_per_day),
+  };
+}
+
+/** Where abide.yaml says nothing of them. */
+export const DEFAULT_LIMITS: LimitSettings = toLimits(Limits.parse({}));
+
 /** What abide.yaml may say, apart from what is in a stanza. */
 export const File = z.strictObject({
   source: z.enum(['pgoutput', 'kafka']).default('pgoutput').describe('How decisions travel'),
@@ -242,6 +288,7 @@ export const File = z.strictObject({
     .record(StoreName, Issuer)
     .default({})
     .describe('Issuers of access tokens (RFC 9068), by a name of yours: taken beside API keys'),
+  limits: Limits.prefault({}),
   security_contact: webUri(
     /^(?:mailto:|https:\/\/|tel:)[\x21-\x7e]+$/,
     'must be a URI beginning with mailto:, https:// or tel:',
@@ -374,6 +421,7 @@ export async function loadConfiguration({
     defaultRegion: rest.default_region,
     tracing: rest.tracing,
     declared: { topics: rest.topics, purposes: rest.purposes },
+    limits: toLimits(rest.limits),
     oauth: Object.entries(rest.oauth).map(([name, issuer]) => ({ name, scopes: undefined, ...issuer })),
     security:
       rest.security_contact === undefined

@@ -6,7 +6,7 @@ import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
 import { inTransaction } from './database.ts';
 import type { Pool } from './database.ts';
-import type { ApiKey, Caller } from './ledger.ts';
+import type { ApiKey, Caller, KeyLimits } from './ledger.ts';
 
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const FORM = /^abide_live_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$/;
@@ -55,9 +55,6 @@ const LIMITS = [
   ['checksPerDay', 'checks_per_day'],
 ] as const;
 const LIMIT_COLUMNS = LIMITS.map(([, column]) => column).join(', ');
-
-/** A key's own limits; null takes one away, what is not named stays. */
-export type KeyLimits = { readonly [Name in (typeof LIMITS)[number][0]]?: number | null | undefined };
 
 /** For the audit log: those that are named. */
 const sayLimits = (limits: KeyLimits): object =>

@@ -8,6 +8,8 @@ import { applyGrant } from '../suppression/precedence.ts';
 import type { Scope } from '../suppression/scope.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { audit } from './audit.ts';
+import { beginSpending } from './budgets.ts';
+import type { OnRefused } from './budgets.ts';
 import { asLedgerError, isLockTimeout, isRace, onClient, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findGrant, sealEvidence } from './find.ts';
@@ -22,6 +24,7 @@ type Context = {
   readonly ring: KeyRing;
   readonly transport: SealingKey;
   readonly stores: readonly RegisteredStore[];
+  readonly onRefused: OnRefused;
 };
 
 type Render = (granted: RecordedGrant) => string;
@@ -30,7 +33,8 @@ const RACES = 5;
 
 /**
  * Records a grant. A race (the same key at once, a new subject) is repeated. Throws AbideError: invalid-value (ahead of the
- * database's clock), grant-not-later, idempotency-key-reused, idempotency-key-in-use, ledger-unavailable.
+ * database's clock), grant-not-later, idempotency-key-reused, idempotency-key-in-use,
+ * budget-exhausted, ledger-unavailable.
  */
 export async function recordGrant(
   pool: Pool,
@@ -150,6 +154,16 @@ async function grantOnce(
     await audit(client, caller, 'grant.repeated', grant.id, { scopes });
     await client.query('commit');
     return { status: 200, body, replayed: false, grantId: grant.id, decisions: [] };
+  }
+
+  // Whatever comes of it, to try tells whether the person opted out: only repeats are free.
+  const spending = await beginSpending(client, 'grant', [caller], context.onRefused);
+  const exhausted = spending.take(caller, 1);
+  const tellRefused = await spending.write();
+  if (exhausted !== undefined) {
+    await client.query('commit');
+    tellRefused();
+    throw exhausted;
   }
 
   const effect = applyGrant(state, { scopes, at: grantedAt }, at);

@@ -75,6 +75,16 @@ export type Caller = {
   readonly keyId: string;
   readonly address: string;
   readonly requestId: string;
+  readonly budgets?: Budgets | undefined;
+};
+
+/** What a key spends a day: people newly opted out, grants tried, people asked for. */
+export type Direction = 'opt_out' | 'grant' | 'check';
+
+/** How much of each a key may spend a day (UTC), together with the keys of its lineage; undefined: as much as it likes. */
+export type Budgets = {
+  readonly lineage: string;
+  readonly perDay: Readonly<Record<Direction, number | undefined>>;
 };
 
 export type OptOut = {
@@ -253,6 +263,12 @@ export type CheckAnswer = {
   readonly reason: 'opted_out' | 'topic_required' | undefined;
   readonly optOutId: string | undefined;
   readonly effectiveAt: Instant | undefined;
+};
+
+/** A key's own limits; null takes one away, what is not named stays. */
+export type KeyLimits = {
+  readonly [Name in 'ratePerSecond' | 'optOutsPerDay' | 'grantsPerDay' | 'checksPerDay']?:
+    number | null | undefined;
 };
 
 export type ApiKey = {
@@ -473,6 +489,11 @@ export type Ledger = {
   waitForPropagation(optOutId: string, waitMs: number, signal: AbortSignal): Promise<Propagation>;
   /** Which required propagation a fresh opt-out begins with: no store has confirmed yet. */
   checkSendable(items: readonly CheckItem[]): Promise<{ asOf: Instant; items: readonly CheckAnswer[] }>;
+  /**
+   * Spends of today's budget (UTC) of the caller's key, all of `count` or nothing; nothing where it has none. Throws
+   * AbideError('budget-exhausted'), which is in the audit log once a key, day and direction.
+   */
+  spend(caller: Caller, direction: 'check', count: number): Promise<void>;
   lag(): Promise<LagReport>;
   /** By a lag that is read after it was asked. Undefined: no such store. */
   gate(store: string, maxAgeSeconds: number | undefined): Promise<Gate | undefined>;
@@ -528,6 +549,7 @@ export type Ledger = {
     scopes: readonly string[];
     store: string | undefined;
     expiresAt: Instant | undefined;
+    limits?: KeyLimits | undefined;
     /** Sets the token beforehand (the administrator's by ABIDE_ADMIN_KEY). */
     token?: string;
     caller: Caller | undefined;

@@ -6,6 +6,8 @@ import { createAcknowledge } from './acknowledge.ts';
 import type { Settled } from './acknowledge.ts';
 import { createAuthenticator, createKey, listKeys, revokeKey } from './api-keys.ts';
 import { readAudit } from './audit.ts';
+import { createSpend } from './budgets.ts';
+import type { OnRefused } from './budgets.ts';
 import { canaryOf, forgetCanaries, issueCanaries } from './canary.ts';
 import type { Canaries } from './canary.ts';
 import { checkSendable } from './check-sendable.ts';
@@ -15,7 +17,7 @@ import { findGrant, findOptOut, listOptOuts, lookupSubject } from './find.ts';
 import { judgeGate } from './gate.ts';
 import { recordGrant } from './grant.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { LagReport, Ledger } from './ledger.ts';
+import type { Direction, LagReport, Ledger } from './ledger.ts';
 import { newestOf, outstandingPage } from './outstanding.ts';
 import { propagationOf, propagationOfGrants } from './propagation.ts';
 import { readLag } from './propagation-lag.ts';
@@ -101,19 +103,21 @@ function createFreshReading<T>(read: () => Promise<T>): () => Promise<T> {
 
 /**
  * Opens the ledger for one process. The schema is there already and the ring is the database's own.
- * `onSettled` sees each acknowledgement that was new.
+ * `onSettled` sees each acknowledgement that was new, `onExhausted` each request that a spent budget refused.
  */
 export async function openLedger({
   pool,
   ring,
   log,
   onSettled = () => undefined,
+  onExhausted = () => undefined,
   canaries,
 }: {
   pool: Pool;
   ring: KeyRing;
   log: LedgerLog;
   onSettled?: (store: RegisteredStore, settled: readonly Settled[]) => void;
+  onExhausted?: (direction: Direction) => void;
   /** Undefined: none are issued, and none is missed. */
   canaries?: Canaries | undefined;
 }): Promise<OpenLedger> {
@@ -139,6 +143,7 @@ export async function openLedger({
       "delete from reconciliations where finished_at < clock_timestamp() - interval '90 days'",
     );
     await pool.query("delete from api_usage where day < (clock_timestamp() at time zone 'UTC')::date - 400");
+    await pool.query("delete from budget_usage where day < clock_timestamp() - interval '90 days'");
     await pool.query("delete from workers where last_seen_at < clock_timestamp() - interval '1 day'");
   };
   await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
@@ -198,12 +203,22 @@ export async function openLedger({
     recorded.ring();
   };
   const acknowledge = createAcknowledge(pool, raise);
+  const onRefused: OnRefused = ({ lineage, direction, perDay }, isFirst) => {
+    onExhausted(direction);
+    if (isFirst)
+      log.warn(
+        { keyId: lineage, direction, perDay },
+        "a key's budget of the day is spent: it is refused more",
+      );
+  };
+  const spend = createSpend(pool, onRefused);
   const recorder = createRecorder({
     pool,
     ring,
     transportKey: () => transport,
     stores: () => stores,
     onRecorded: () => recorded.ring(),
+    onRefused,
   });
 
   let lag: { report: Promise<LagReport>; until: number } | undefined;
@@ -226,7 +241,7 @@ export async function openLedger({
     lookupSubject: (subject) => asked(() => lookupSubject(pool, context(), subject)),
     grant: (intent, render) =>
       asked(async () => {
-        const answer = await recordGrant(pool, { ring, transport, stores }, intent, render);
+        const answer = await recordGrant(pool, { ring, transport, stores, onRefused }, intent, render);
         if (answer.grantId !== undefined) watch.expect(answer.grantId, answer.decisions);
         if (answer.decisions.length > 0) recorded.ring();
         return answer;
@@ -235,6 +250,7 @@ export async function openLedger({
     waitForPropagation: (id, waitMs, signal) =>
       asked(() => watch.wait(id, waitMs, AbortSignal.any([signal, closing.signal]))),
     checkSendable: (items) => asked(() => checkSendable(pool, ring, items)),
+    spend: (caller, direction, count) => asked(() => spend(caller, direction, count)),
     lag: () => {
       const now = performance.now();
       if (lag === undefined || lag.until < now) {

@@ -18,6 +18,8 @@ import type { SealingKey } from '../suppression/seal.ts';
 import type { Scope } from '../suppression/scope.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
 import type { Subject, SubjectKind } from '../suppression/subject.ts';
+import { beginSpending } from './budgets.ts';
+import type { OnRefused, Spending } from './budgets.ts';
 import {
   asLedgerError,
   isLockTimeout,
@@ -220,12 +222,14 @@ export function createRecorder({
   transportKey,
   stores,
   onRecorded,
+  onRefused,
 }: {
   pool: Pool;
   ring: KeyRing;
   transportKey: () => SealingKey;
   stores: () => readonly RegisteredStore[];
   onRecorded: (decisions: number) => void;
+  onRefused: OnRefused;
 }): Recorder {
   let queue: Pending[] = [];
   let flights = 0;
@@ -297,7 +301,9 @@ export function createRecorder({
     const settle: (() => void)[] = [];
     const decisions = await onClient(pool, async (client) => {
       const [, opened] = await together(client, () => [client.query(BEGIN), lockAndRead(client, batch)]);
-      return await fold(client, batch, opened, settle);
+      const callers = batch.map(({ intent }) => intent.caller);
+      const spending = await beginSpending(client, 'opt_out', callers, onRefused);
+      return await fold(client, batch, { ...opened, spending }, settle);
     });
     // Only here, after COMMIT returned, does anybody get a 2xx.
     for (const answer of settle) answer();
@@ -363,7 +369,12 @@ export function createRecorder({
   async function fold(
     client: Client,
     batch: readonly Pending[],
-    { subjects, remembered, now }: Awaited<ReturnType<typeof lockAndRead>>,
+    {
+      subjects,
+      remembered,
+      now,
+      spending,
+    }: Awaited<ReturnType<typeof lockAndRead>> & { readonly spending: Spending },
     settle: (() => void)[],
   ): Promise<number> {
     const registered = stores();
@@ -468,6 +479,14 @@ export function createRecorder({
           answer(before, 'already_opted_out', here?.propagation);
           continue;
         }
+      }
+      const newlyOptedOut = effects.filter(({ kind }) => kind !== 'already_opted_out').length;
+      const exhausted = spending.take(intent.caller, newlyOptedOut);
+      if (exhausted !== undefined) {
+        // Nothing was recorded under the key either.
+        if (item.keyHex !== undefined) claimed.delete(item.keyHex);
+        settle.push(() => item.reject(exhausted));
+        continue;
       }
       const optOut: OptOut = {
         id,
@@ -620,6 +639,7 @@ export function createRecorder({
       };
     }
 
+    settle.push(await spending.write());
     if (rows.length === 0) {
       await client.query('commit');
       return 0;

@@ -115,6 +115,7 @@ export async function serve({
       lines.settled(store.name, settled);
       api.metrics.settled(store.name, store.scopes.filter(isChannel), settled);
     },
+    onExhausted: (direction) => api.metrics.exhausted(direction),
   });
   started.use(ledger);
   const path = overKafka ? tendKafkaPath({ kafka: configuration.kafka, log }) : undefined;
@@ -146,6 +147,7 @@ export async function serve({
     defaultRegion: configuration.defaultRegion,
     opsOnSameListener: onLoopback,
     isReady: () => ready,
+    limits: configuration.limits,
     tracer,
     security: configuration.security,
   });

@@ -64,6 +64,12 @@ export const ERRORS = {
     'Use a new key for a new request.',
   ),
   'too-many-requests': entry(429, 'Too many requests', true, 'Repeat after `Retry-After`.'),
+  'budget-exhausted': entry(
+    429,
+    'The budget of the day is spent',
+    true,
+    'Repeat after `Retry-After`, or have whoever runs Abide raise the budget of the key.',
+  ),
   'headers-too-large': entry(431, 'The headers are too large', false, 'Send at most 16 KiB of headers.'),
   'internal-error': entry(500, 'Something broke on our side', true, 'Quote `request_id` when you report it.'),
   'issuer-unavailable': entry(

@@ -1,6 +1,8 @@
 import type { Context, Middleware, Next } from 'koa';
 import { AbideError } from '../../suppression/errors.ts';
 import type { ApiKey, Caller, Ledger } from '../../ledger/ledger.ts';
+import { CLASS_OF } from './limits.ts';
+import type { Limits } from './limits.ts';
 
 export type KeyScope =
   | 'opt_outs:write'
@@ -27,16 +29,20 @@ export type Authorize = (...anyOf: readonly [KeyScope, ...KeyScope[]]) => Middle
 
 /**
  * Lets in who holds a key with the scope; opt_outs:read_all includes opt_outs:read. Unknown, expired and revoked keys are
- * one answer. Throws AbideError: unauthenticated, missing-scope.
+ * one answer. Every call counts towards the rate of its key, or of its address where it has none. Throws AbideError:
+ * unauthenticated, missing-scope, too-many-requests.
  */
-export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>): Authorize {
-  return (...anyOf) =>
-    async (ctx: Context, next: Next) => {
+export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>, limits: Limits): Authorize {
+  return (...anyOf) => {
+    const callClass = CLASS_OF[anyOf[0]];
+    return async (ctx: Context, next: Next) => {
       const token = BEARER.exec(ctx.req.headers.authorization ?? '')?.[1];
       const authenticate = async (): Promise<ApiKey | undefined> =>
         token === undefined ? undefined : await ledger.authenticate(token);
       const key = await authenticate();
-      if (key === undefined) throw new AbideError('unauthenticated');
+      const address = ctx.req.socket.remoteAddress ?? '';
+      if (key === undefined) throw limits.failed(address);
+      if (callClass !== undefined) limits.call(ctx, key, callClass);
       const has = (scope: KeyScope): boolean =>
         key.scopes.includes(scope) || (scope === 'opt_outs:read' && key.scopes.includes('opt_outs:read_all'));
       if (!anyOf.some(has))
@@ -44,13 +50,15 @@ export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>): Authorize
       const caller: Caller = {
         client: key.client,
         keyId: key.id,
-        address: ctx.req.socket.remoteAddress ?? '',
+        address,
         requestId: ctx.state.requestId as string,
+        budgets: limits.budgetsOf(key),
       };
       const isStillValid = async (): Promise<boolean> => (await authenticate()) !== undefined;
       (ctx.state as { authorized: Authorized }).authorized = { key, caller, isStillValid };
       await next();
     };
+  };
 }
 
 export const authorizedOf = (ctx: Context): Authorized =>

@@ -11,6 +11,8 @@ export const METRIC = {
   redriven: 'abide_redriven_total',
   requests: 'abide_http_request_duration_seconds',
   calls: 'abide_api_calls_total',
+  limited: 'abide_rate_limited_total',
+  budgets: 'abide_budget_exhausted_total',
 } as const;
 
 const STATUSES = ['ok', 'paused', 'backfilling', 'late', 'unknown'] as const;
@@ -25,6 +27,10 @@ export type Metrics = {
   request(method: string, route: string, status: number, seconds: number): void;
   /** Calls of a version of the API that a key was let in for. */
   called(version: string, times?: number): void;
+  /** A call was refused because its key, or its address, makes too many. */
+  limited(of: string): void;
+  /** Something was refused because a key's budget of the day is spent. */
+  exhausted(direction: string): void;
   /** The text that /metrics answers; gauges are of now. */
   render(lag: () => Promise<LagReport>): Promise<string>;
 };
@@ -59,6 +65,18 @@ export function createMetrics(): Metrics {
     labelNames: ['version'],
     registers,
   });
+  const limited = new Counter({
+    name: METRIC.limited,
+    help: 'Calls refused because their key or their address makes too many',
+    labelNames: ['of'],
+    registers,
+  });
+  const budgets = new Counter({
+    name: METRIC.budgets,
+    help: "Requests refused because their key's budget of the day is spent",
+    labelNames: ['direction'],
+    registers,
+  });
   const gauge = (name: string, help: string, ...more: string[]) =>
     new Gauge({ name, help, labelNames: ['store', ...more], registers });
   const outstanding = gauge(METRIC.outstanding, 'Decisions that a store must hold and has not acknowledged');
@@ -84,6 +102,8 @@ export function createMetrics(): Metrics {
       }
     },
     called: (version, times = 1) => calls.inc({ version }, times),
+    limited: (of) => limited.inc({ of }),
+    exhausted: (direction) => budgets.inc({ direction }),
     request: (method, route, code, seconds) => requests.observe({ method, route, status: code }, seconds),
     render: async (lag) => {
       // Scrapes may overlap: from here to the next await they do not.

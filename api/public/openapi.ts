@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { ERRORS } from '../../suppression/errors.ts';
 import type { ErrorCode } from '../../suppression/errors.ts';
+import { CLASS_OF } from '../guard/limits.ts';
 import { TAGS } from '../operation.ts';
 import type { DocumentedAnswer, Example, HeaderField, Operation } from '../operation.ts';
 import { PROBLEM_TYPE, RETRIED_LATER } from '../problem.ts';
@@ -95,6 +96,11 @@ const WITH_BODY: readonly ErrorCode[] = [
   'invalid-value',
 ];
 
+/** On every call whose key may have a rate. */
+const RATE_LIMIT = Object.fromEntries(
+  ['RateLimit-Policy', 'RateLimit'].map((name) => [name, { $ref: `#/components/headers/${name}` }]),
+);
+
 const pascal = (code: string): string =>
   code.replaceAll(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase());
 
@@ -167,6 +173,7 @@ export function toOpenApi(operations: readonly Operation[]): OpenApi {
       ...(RETRIED_LATER.includes(status)
         ? { 'Retry-After': { $ref: '#/components/headers/Retry-After' } }
         : {}),
+      ...(status === 429 ? RATE_LIMIT : {}),
       ...(status === 401 ? { 'WWW-Authenticate': { $ref: '#/components/headers/WWW-Authenticate' } } : {}),
     },
     content: problemMedia(),
@@ -204,7 +211,11 @@ export function toOpenApi(operations: readonly Operation[]): OpenApi {
         description: [answer.description, problem?.description]
           .filter((text) => text !== undefined)
           .join('\n\n'),
-        headers: { ...headersOf(answer.headers), ...problem?.headers },
+        headers: {
+          ...headersOf(answer.headers),
+          ...(CLASS_OF[operation.scopes[0]] === undefined ? {} : RATE_LIMIT),
+          ...problem?.headers,
+        },
         content: { ...media(answer, examples), ...problem?.content },
       };
     }
@@ -311,6 +322,16 @@ export function toOpenApi(operations: readonly Operation[]): OpenApi {
           schema: { type: 'string', format: 'uuid' },
         },
         'Retry-After': { description: 'Seconds.', schema: { type: 'integer', minimum: 1 } },
+        'RateLimit-Policy': {
+          description:
+            'The rate of your key, where it has one: `"reads";q=10000;w=10` lets in 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change).',
+          schema: { type: 'string' },
+        },
+        RateLimit: {
+          description:
+            'What is left of it: `"reads";r=9998;t=1` is 9,998 calls, and more within a second (the same draft).',
+          schema: { type: 'string' },
+        },
         'WWW-Authenticate': { description: 'Which credential is wanted.', schema: { type: 'string' } },
       },
       responses: sorted(responses),

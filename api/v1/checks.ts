@@ -2,10 +2,18 @@
 import { z } from 'zod';
 import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
 import { CHANNELS, isChannel } from '../../suppression/scope.ts';
+import { authorizedOf } from '../guard/authorize.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import { CHECKS_BYTES_MAX, CHECKS_MAX, isRef, REF_CHARACTERS_MAX, refOf } from '../check-items.ts';
+import {
+  CHECKS_BYTES_MAX,
+  CHECKS_MAX,
+  isRef,
+  identifiersIn,
+  REF_CHARACTERS_MAX,
+  refOf,
+} from '../check-items.ts';
 import type { Deps } from '../deps.ts';
 import { OPT_OUT_ID } from './opt-outs.ts';
 import { createSubjectSchema, readSubjects } from '../subject.ts';
@@ -100,6 +108,7 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
       .strictObject({ items: z.array(createItemSchema(defaultRegion)).max(CHECKS_MAX) })
       .meta({ title: 'ChecksRequest' }),
     answers: { 200: { description: 'One answer an item.', schema: ChecksAnswer } },
+    problems: ['budget-exhausted'],
     examples: {
       several: {
         summary: 'Two people, one of whom opted out',
@@ -136,6 +145,7 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
     const { items } = parse(Envelope, await readJson(ctx, CHECKS_BYTES_MAX));
     const read = items.map((item) => readItem(item, defaultRegion));
     const good = read.filter((item) => item !== undefined);
+    await ledger.spend(authorizedOf(ctx).caller, 'check', identifiersIn(good));
     const { asOf, items: answers } = await ledger.checkSendable(good);
     let next = 0;
     const answer: z.input<typeof ChecksAnswer> = {

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { mask } from '../../suppression/subject.ts';
+import { authorizedOf } from '../guard/authorize.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import type { Operation, Routes } from '../operation.ts';
 import type { Deps } from '../deps.ts';
@@ -42,6 +43,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
     scopes: ['subjects:read'],
     body: Lookup,
     answers: { 200: { description: 'The state of the subject.', schema: SubjectAnswer } },
+    problems: ['budget-exhausted'],
     examples: {
       known: {
         summary: 'Somebody who opted out',
@@ -74,6 +76,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
 
   routes.add(lookup, async (ctx) => {
     const { subject } = parse(Lookup, await readJson(ctx));
+    await ledger.spend(authorizedOf(ctx).caller, 'check', 1);
     const { state, optOuts } = await ledger.lookupSubject(subject);
     const found = optOuts.map(renderFound);
     const answer: z.input<typeof SubjectAnswer> = {

@@ -4,7 +4,15 @@ import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
 import { isScope } from '../../suppression/scope.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { Deps } from '../deps.ts';
-import { CHECKS_BYTES_MAX, CHECKS_MAX, isRef, REF_CHARACTERS_MAX, refOf } from '../check-items.ts';
+import {
+  CHECKS_BYTES_MAX,
+  CHECKS_MAX,
+  identifiersIn,
+  isRef,
+  REF_CHARACTERS_MAX,
+  refOf,
+} from '../check-items.ts';
+import { authorizedOf } from '../guard/authorize.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -100,6 +108,7 @@ export function addChecks(routes: Routes, deps: Deps): void {
       .strictObject({ items: z.array(createItemSchema(deps)).max(CHECKS_MAX) })
       .meta({ title: 'ChecksRequest' }),
     answers: { 200: { description: 'One answer an item.', schema: ChecksAnswer } },
+    problems: ['budget-exhausted'],
     examples: {
       several: {
         summary: 'Two people, one of whom opted out',
@@ -129,9 +138,9 @@ export function addChecks(routes: Routes, deps: Deps): void {
   routes.add(check, async (ctx) => {
     const { items } = parse(Envelope, await readJson(ctx, CHECKS_BYTES_MAX));
     const read = items.map((item) => readItem(item, deps));
-    const { asOf, items: answers } = await deps.ledger.checkSendable(
-      read.filter((item) => item !== undefined),
-    );
+    const good = read.filter((item) => item !== undefined);
+    await deps.ledger.spend(authorizedOf(ctx).caller, 'check', identifiersIn(good));
+    const { asOf, items: answers } = await deps.ledger.checkSendable(good);
     let next = 0;
     const answer: z.input<typeof ChecksAnswer> = {
       object: 'checks',

@@ -192,7 +192,13 @@ export function addGrants(routes: Routes, deps: Deps): void {
         headers: RECORDED_HEADERS,
       },
     },
-    problems: ['grant-not-later', 'idempotency-key-in-use', 'idempotency-key-reused', 'overloaded'],
+    problems: [
+      'grant-not-later',
+      'idempotency-key-in-use',
+      'idempotency-key-reused',
+      'budget-exhausted',
+      'overloaded',
+    ],
     examples: {
       recorded: {
         summary: 'Somebody wants email again',

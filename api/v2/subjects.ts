@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { mask } from '../../suppression/subject.ts';
 import type { Deps } from '../deps.ts';
+import { authorizedOf } from '../guard/authorize.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -34,6 +35,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
     scopes: ['subjects:read'],
     body: Lookup,
     answers: { 200: { description: 'The state of the identifier.', schema: SubjectAnswer } },
+    problems: ['budget-exhausted'],
     examples: {
       known: {
         summary: 'Somebody who opted out',
@@ -62,6 +64,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
 
   routes.add(lookup, async (ctx) => {
     const { identifier } = parse(Lookup, await readJson(ctx));
+    await ledger.spend(authorizedOf(ctx).caller, 'check', 1);
     const { state, optOuts } = await ledger.lookupSubject(identifier);
     const answer: z.input<typeof SubjectAnswer> = {
       object: 'subject',

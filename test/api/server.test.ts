@@ -20,16 +20,16 @@ async function open(
 }
 
 describe('a request that takes too long to arrive', () => {
-  const limits = { headersMs: 150, requestMs: 300, checkedMs: 20 };
+  const bounds = { headersMs: 150, requestMs: 300, checkedMs: 20 };
 
   test('with its headers is 408', async () => {
-    await using api = await serveStub({}, { limits });
+    await using api = await serveStub({}, { bounds });
     const [answer] = await sendRaw(api, 'GET /livez HTTP/1.1\r\nHost: x\r\n');
     expect(problemOf(answer!)).toEqual([408, 'request-timeout']);
   });
 
   test('with its body is 408 and records nothing', async () => {
-    await using api = await serveStub({}, { limits });
+    await using api = await serveStub({}, { bounds });
     const [answer] = await sendRaw(
       api,
       'POST /v1/opt-outs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\nContent-Type: application/json\r\n',
@@ -40,7 +40,7 @@ describe('a request that takes too long to arrive', () => {
   });
 
   test('holds up nobody else', async () => {
-    await using api = await serveStub({}, { limits: { ...limits, headersMs: 5_000, requestMs: 5_000 } });
+    await using api = await serveStub({}, { bounds: { ...bounds, headersMs: 5_000, requestMs: 5_000 } });
     const slow = await Promise.all(Array.from({ length: 50 }, () => open(api.port)));
     for (const { socket } of slow) socket.write('POST /v1/opt-outs HTTP/1.1\r\nHost: x\r\n');
     expect((await api.send('GET', '/livez')).status).toBe(200);
@@ -53,7 +53,7 @@ describe('a request that takes too long to arrive', () => {
         waitForPropagation: (_id, waitMs) =>
           new Promise((resolve) => setTimeout(() => resolve(COMPLETE), waitMs)),
       },
-      { limits },
+      { bounds },
     );
     const answer = await api.send('GET', `/v1/opt-outs/${ID}/propagation`, {
       key: 'shop',
@@ -103,7 +103,7 @@ describe('closing', () => {
     await using api = await serveStub(
       { lag: () => new Promise((_resolve, reject) => (answer = () => reject(new Error('any answer')))) },
       // Longer than the test may take: a connection kept alive by its client must not wait for it.
-      { limits: { closeMs: 60_000 } },
+      { bounds: { closeMs: 60_000 } },
     );
     const idle = await open(api.port);
     const running = await open(api.port);
@@ -120,7 +120,7 @@ describe('closing', () => {
   test('waits for nobody for ever', async () => {
     await using api = await serveStub(
       { lag: () => new Promise(() => undefined) },
-      { limits: { closeMs: 50 } },
+      { bounds: { closeMs: 50 } },
     );
     const running = await open(api.port);
     running.socket.write('GET /v1/propagation-lag HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\n\r\n');

@@ -1,6 +1,6 @@
 // The API behind its real listener: over the ledger that only answers (stub-ledger.ts), or over the real one.
 import type { DeclaredScopes } from '../../suppression/scope.ts';
-import type { Ledger } from '../../ledger/ledger.ts';
+import type { KeyLimits, Ledger } from '../../ledger/ledger.ts';
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
 import type { Listening } from '../../api/server.ts';
@@ -26,15 +26,16 @@ export type ServedStub = AsyncDisposable & {
 export async function serveStub(
   instead: Partial<Ledger> = {},
   {
-    limits = {},
+    bounds = {},
     ...options
   }: Partial<
     Pick<
       Parameters<typeof createApp>[0],
-      'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'versions' | 'security'
+      'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'versions' | 'security' | 'limits' | 'now'
     >
   > & {
-    limits?: Parameters<typeof listen>[2];
+    /** Of the listener. */
+    bounds?: Parameters<typeof listen>[2];
   } = {},
 ): Promise<ServedStub> {
   const ledger = stubLedger(instead);
@@ -48,7 +49,7 @@ export async function serveStub(
     ...options,
   });
   const anywhere = { host: '127.0.0.1', port: 0 };
-  const listening = await listen(app.handler, anywhere, limits);
+  const listening = await listen(app.handler, anywhere, bounds);
   const ops = app.opsHandler === undefined ? undefined : await listen(app.opsHandler, anywhere);
   return {
     ledger,
@@ -72,6 +73,7 @@ export type ServedToClients = AsyncDisposable &
       client?: string;
       scopes?: readonly string[];
       expiresAt?: string;
+      limits?: KeyLimits;
     }): Promise<{ id: string; token: string }>;
     /** The same API once more, as another process would serve it. */
     serve(ledger: Ledger): Promise<Send>;
@@ -90,8 +92,9 @@ export async function serveToClients({
     client = 'shop',
     scopes = CLIENT_SCOPES,
     expiresAt,
+    limits,
   }) => {
-    const fields = { client, scopes, store: undefined, expiresAt, caller: undefined };
+    const fields = { client, scopes, store: undefined, expiresAt, limits, caller: undefined };
     const { key, token } = await t.ledger.createKey(fields);
     return { id: key.id, token };
   };

@@ -238,6 +238,7 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
           effectiveAt: undefined,
         })),
       }),
+    spend: () => Promise.resolve(),
     lag: () => Promise.resolve(LAG),
     gate: (name, maxAgeSeconds) =>
       Promise.resolve(name === 'crm' ? judgeGate(LAG, name, maxAgeSeconds) : undefined),

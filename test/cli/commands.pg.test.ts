@@ -188,7 +188,7 @@ test('a key works as soon as it is printed and is refused within a second of its
     run('keys', 'list', '--json'),
   ]);
   expect(again.code).toBe(3);
-  expect(table.output).toMatch(new RegExp(`^${id} +shop +- +20.* +revoked +lag:read$`, 'm'));
+  expect(table.output).toMatch(new RegExp(`^${id} +shop +- +20.* +revoked +- +lag:read$`, 'm'));
   expect(listed.stdout + table.stdout).not.toContain(key.split('_')[3]!.slice(0, 20));
   expect(JSON.parse(listed.stdout)).toContainEqual({
     id,
@@ -212,8 +212,17 @@ test('a key works as soon as it is printed and is refused within a second of its
 });
 
 test('a key is rotated without downtime: the new one is the same client, and the old one ends after the overlap', async () => {
-  const make = ['--client', 'shop', '--scope', 'opt_outs:write', '--expires', '90d'];
-  const old = (await run('keys', 'create', ...make)).stdout.trim();
+  const make = [
+    '--client',
+    'shop',
+    '--scope',
+    'opt_outs:write',
+    '--expires',
+    '90d',
+    '--opt-outs-per-day',
+    '500',
+  ];
+  const old = (await run('keys', 'create', ...make, '--rate', '100')).stdout.trim();
   const id = old.split('_')[2]!;
   const post = (key: string) =>
     createSend(abide.url)('POST', '/v1/opt-outs', {
@@ -244,8 +253,8 @@ test('a key is rotated without downtime: the new one is the same client, and the
     client: 'shop',
     scopes: ['opt_outs:write'],
     store: null,
-    rate_per_second: null,
-    opt_outs_per_day: null,
+    rate_per_second: 100,
+    opt_outs_per_day: 500,
     grants_per_day: null,
     checks_per_day: null,
     lineage: id,
@@ -265,6 +274,40 @@ test('a key is rotated without downtime: the new one is the same client, and the
   expect((await post(key)).status).toBe(201);
   const again = await run('keys', 'rotate', id);
   expect(again).toMatchObject({ code: 3, output: `no key ${id} is in use\n` });
+});
+
+test('the limits of a key are changed in place, and the log says to what', async () => {
+  const { id } = await runJson<{ id: string }>(
+    ...['keys', 'create', '--client', 'shop', '--scope', 'checks:read', '--rate', '5'],
+  );
+  const limited = await run('keys', 'limit', id, '--checks-per-day', '9000', '--rate', 'none');
+
+  expect(limited).toMatchObject({ code: 0, output: `${id}: 9000 checks/day\n` });
+  expect((await run('keys', 'list')).output).toMatch(
+    new RegExp(`^${id} .* valid +9000 checks/day +checks:read$`, 'm'),
+  );
+  expect(await audited('key.limited', id)).toMatchObject([
+    { ...bySomebodyHere, details: { rate_per_second: null, checks_per_day: 9000 } },
+  ]);
+  expect(await run('keys', 'limit', 'nobodysKey00', '--rate', '5')).toMatchObject({ code: 3 });
+});
+
+test('what a spent budget refuses shows in the metrics, the log and the audit log', async () => {
+  const { id, token } = await runJson<{ id: string; token: string }>(
+    ...['keys', 'create', '--client', 'shop', '--scope', 'checks:read', '--checks-per-day', '1'],
+  );
+  const check = () => run('check', 'grace@example.com', '--key', token);
+  expect((await check()).code).toBe(0);
+  const refused = await check();
+  expect(refused.code).toBe(1);
+  expect(refused.output).toContain("today's budget of 1 checks");
+  expect((await createSend(abide.url)('GET', '/metrics')).text).toContain(
+    'abide_budget_exhausted_total{direction="check"} 1',
+  );
+  expect(abide.output).toContain('budget of the day is spent');
+  expect(await audited('budget.exhausted', id)).toMatchObject([
+    { client: 'shop', key_id: id, details: { direction: 'check', per_day: 1, spent: 1 } },
+  ]);
 });
 
 test("a worker's key speaks for its store and no other", async () => {
@@ -287,6 +330,11 @@ test("a worker's key speaks for its store and no other", async () => {
 test.each([
   [['keys', 'create'], "required option '--client <name>'"],
   [['keys', 'create', '--client', 'x'], 'name at least one --scope, or a --store'],
+  [
+    ['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--rate', '0'],
+    'Give a whole number, 1 or more',
+  ],
+  [['keys', 'limit', 'nobodysKey00'], 'name at least one limit'],
   [['keys', 'rotate', 'nobodysKey00', '--overlap', '1y'], 'Give a time such as 30m, 24h or 7d'],
   [['keys', 'create', '--client', 'x', '--scope', 'opt_outs'], 'Allowed choices are opt_outs:write'],
   [['keys', 'create', '--client', 'x', '--scope', 'acknowledgements:write'], '--store and the scope'],

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { z } from 'zod';
-import { loadConfiguration } from '../../config/configuration.ts';
+import { DEFAULT_LIMITS, loadConfiguration } from '../../config/configuration.ts';
 import type { Configuration } from '../../config/configuration.ts';
 import { dataFolderOf } from '../../config/data-folder.ts';
 import { defineConnector } from '../../connectors/contract/connector.ts';
@@ -321,5 +321,28 @@ test('whom to tell of a weakness is a URI of one line, and a policy needs somebo
     ]);
   expect(await faultsOf(withLines('security_policy: https://example.com/policy'))).toEqual([
     expect.stringMatching(/security_policy needs security_contact as well$/),
+  ]);
+});
+
+test('limits are numbers from 1, or false for none, and what the file does not name has its default', async () => {
+  const withLimits = (limits: string): string => `limits: ${limits}\nstores: {}\n`;
+  expect((await load('stores: {}\n')).limits).toEqual(DEFAULT_LIMITS);
+  const { limits } = await load(
+    withLimits('{ writes_per_second: 500, reads_per_second: false, checks_per_day: 1000000 }'),
+  );
+  expect(limits).toEqual({
+    ...DEFAULT_LIMITS,
+    writesPerSecond: 500,
+    readsPerSecond: undefined,
+    checksPerDay: 1_000_000,
+  });
+  for (const wrong of ['0', '-1', '1.5', 'true', '"10"'])
+    expect(await faultsOf(withLimits(`{ checks_per_second: ${wrong} }`))).toEqual([
+      expect.stringMatching(
+        /limits\.checks_per_second must be a whole number from 1, or false for no limit$/,
+      ),
+    ]);
+  expect(await faultsOf(withLimits('{ opt_outs_per_day: 5 }'))).toEqual([
+    expect.stringMatching(/limits\.opt_outs_per_day is not known here$/),
   ]);
 });

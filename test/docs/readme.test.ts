@@ -117,9 +117,9 @@ describe('README.md', () => {
     const inFlow = (value: unknown): string =>
       Array.isArray(value) ? `[${value.join(', ')}]` : String(value);
     const expected = Object.entries(properties).flatMap(([name, schema]) =>
-      name === 'kafka'
+      name === 'kafka' || name === 'limits'
         ? Object.entries(schema.properties).map(([own, { default: value }]) => [
-            `kafka.${own}`,
+            `${name}.${own}`,
             inFlow(value),
           ])
         : [[name, required.includes(name) ? 'required' : inFlow(schema.default)]],

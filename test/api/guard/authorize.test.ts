@@ -138,6 +138,7 @@ test('who asks goes to the ledger with every opt-out, for the audit log', async 
     keyId: 'key-of-shop',
     address: '127.0.0.1',
     requestId: answer.headers['x-request-id'],
+    budgets: { lineage: 'key-of-shop', perDay: { grant: 1_000 } },
   });
 });
 

@@ -66,7 +66,7 @@ test('a listener hears the lag at once, at a change of status, and never nothing
   await using api = await serveStub(
     { lag: () => Promise.resolve(lag) },
     // The time-outs of requests, far below what a listener stays.
-    { limits: { headersMs: 300, requestMs: 500, checkedMs: 50 } },
+    { bounds: { headersMs: 300, requestMs: 500, checkedMs: 50 } },
   );
   const began = performance.now();
   await using listening = await listenTo(api.port);
