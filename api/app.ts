@@ -16,7 +16,6 @@ import { authorizedOf, createAuthorize } from './guard/authorize.ts';
 import { createLimits } from './guard/limits.ts';
 import { createTrace } from './guard/trace.ts';
 import { createRoutes } from './operation.ts';
-import type { Operation } from './operation.ts';
 import { addHealth } from './ops/health.ts';
 import { createMetrics } from './ops/metrics.ts';
 import type { Metrics } from './ops/metrics.ts';
@@ -25,7 +24,7 @@ import { addReference } from './public/reference.ts';
 import type { ApiLog } from './deps.ts';
 import { addSecurityTxt } from './public/security-txt.ts';
 import type { SecurityContact } from './public/security-txt.ts';
-import { endOf, isRetired, successorOf, versionOf } from './version.ts';
+import { endOf, isRetired, pageOf, successorOf, versionOf } from './version.ts';
 import type { Versions } from './version.ts';
 import { VERSIONS } from './versions.ts';
 
@@ -78,12 +77,11 @@ export function createApp({
   const api = new Router({ sensitive: true });
   const ops = opsOnSameListener ? api : new Router({ sensitive: true });
   addHealth(ops, { ledger, metrics, isReady });
-  const operations: Operation[] = [];
   const limits = createLimits({ settings, onLimited: (of) => metrics.limited(of), log, now });
   const authorize = createAuthorize(ledger, limits);
   const deps = { ledger, defaultRegion, declared, log, closing: closing.signal };
   for (const [version, { resources }] of Object.entries(versions)) {
-    const routes = createRoutes(api, authorize, operations, (ctx) => {
+    const routes = createRoutes(api, authorize, (ctx) => {
       const { client, keyId } = authorizedOf(ctx).caller;
       ledger.countUse({ version, client, keyId });
       metrics.called(version);
@@ -92,10 +90,7 @@ export function createApp({
     // That nobody calls it is said, and not left open.
     if (resources.length > 0) metrics.called(version, 0);
   }
-  addReference(
-    api,
-    operations.filter(({ path }) => path.startsWith('/v1/')),
-  );
+  addReference(api, versions);
   if (security !== undefined) addSecurityTxt(api, security);
   return {
     handler: Object.assign(toHandler(api, { log, metrics, tracer, versions }), { endWaits }),
@@ -203,7 +198,7 @@ function sayEnd(router: Router, versions: Versions) {
     const isThere = PLAIN_PATH.test(path) && router.match(path, ctx.method).route;
     const { headers, links } = endOf(
       versions[name]!,
-      next === undefined ? undefined : isThere ? path : `/docs/${next}`,
+      next === undefined ? undefined : isThere ? path : pageOf(next),
     );
     ctx.set(headers);
     // Beside those that the answer has of its own: a list's next page.

@@ -68,15 +68,13 @@ export type Routes = {
   add(operation: Operation, handler: RouterMiddleware): void;
 };
 
-/** Serves what is added, and keeps what is said of it in `operations`; `onCalled` sees each call that was let in. */
+/** Serves what is added; `onCalled` sees each call that was let in. */
 export const createRoutes = (
   router: Router,
   authorize: Authorize,
-  operations: Operation[],
   onCalled: (ctx: Context) => void = () => undefined,
 ): Routes => ({
   add: (operation, handler) => {
-    operations.push(operation);
     const called: RouterMiddleware = (ctx, next) => {
       onCalled(ctx);
       return next();

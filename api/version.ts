@@ -14,7 +14,7 @@ export type Version = {
       /** From when on nobody should begin with it; may lie ahead. */
       readonly deprecatedAt: Instant;
       /** From when on it may be gone; not before it is deprecated. */
-      readonly sunsetAt?: Instant;
+      readonly sunsetAt?: Instant | undefined;
       /** Where it says why, and how to move on: a URL, or a path of ours. */
       readonly link: string;
     }
@@ -46,6 +46,12 @@ export function stateOf(version: Version, now: Date): VersionState {
 /** Those that are served, the oldest first. */
 export const servedVersions = (versions: Versions): string[] =>
   Object.keys(versions).filter((name) => !isRetired(versions[name]!));
+
+export const newestOf = (versions: Versions): string => servedVersions(versions).at(-1)!;
+
+/** Where a version's document and its page are. */
+export const documentOf = (name: string): string => `/${name}/openapi.json`;
+export const pageOf = (name: string): string => `/docs/${name}`;
 
 /** The version after this one that is served. */
 export const successorOf = (name: string, versions: Versions): string | undefined => {

@@ -1,10 +1,13 @@
-// The operations as an OpenAPI 3.1 document. Pure: what the schemas, the error table and the operations say, in its form.
+// The operations of a version as an OpenAPI 3.1 document. Pure: what the schemas, the error table, the operations and the
+// table of versions say, in its form.
 import { z } from 'zod';
 import { ERRORS } from '../../suppression/errors.ts';
 import type { ErrorCode } from '../../suppression/errors.ts';
 import { CLASS_OF } from '../guard/limits.ts';
 import { TAGS } from '../operation.ts';
 import type { DocumentedAnswer, Example, HeaderField, Operation } from '../operation.ts';
+import { endOf, operationsIn, pageOf, successorOf } from '../version.ts';
+import type { Version, Versions } from '../version.ts';
 import { PROBLEM_TYPE, RETRIED_LATER } from '../problem.ts';
 
 export type JsonSchema = { readonly description?: string; readonly [member: string]: unknown };
@@ -26,6 +29,7 @@ export type DocumentResponse = {
 };
 export type DocumentOperation = {
   readonly operationId: string;
+  readonly deprecated?: true;
   readonly tags: readonly string[];
   readonly summary: string;
   readonly description: string;
@@ -106,7 +110,37 @@ const pascal = (code: string): string =>
 
 export const documentPath = (path: string): string => path.replaceAll(/:(\w+)/g, '{$1}');
 
-export function toOpenApi(operations: readonly Operation[]): OpenApi {
+/** What the headers of `endOf` are, and how the document says it in words. */
+const END_HEADERS: Readonly<Record<string, Described>> = {
+  Deprecation: {
+    description: 'Since when this version is deprecated (RFC 9745): `@` and seconds since 1970.',
+    schema: { type: 'string' },
+  },
+  Sunset: {
+    description: 'From when on it may be gone (RFC 8594).',
+    schema: { type: 'string' },
+  },
+  Link: {
+    description:
+      'Where it says why (`rel="deprecation"`, `rel="sunset"`), and where the same is in the next version (`rel="successor-version"`).',
+    schema: { type: 'string' },
+  },
+};
+
+function sayEnd(name: string, version: Version, versions: Versions): string {
+  const { deprecatedAt, sunsetAt, link } = version;
+  if (deprecatedAt === undefined) return '';
+  const next = successorOf(name, versions);
+  const until = sunsetAt === undefined ? '' : `, and may be gone from ${sunsetAt} on`;
+  const instead = next === undefined ? '' : ` Use ${next} instead (\`${pageOf(next)}\`).`;
+  return `\n\nThis version is deprecated since ${deprecatedAt}${until}.${instead} More: ${link}`;
+}
+
+export function toOpenApi(name: string, versions: Versions): OpenApi {
+  const version = versions[name]!;
+  const operations = operationsIn(version);
+  const isDeprecated = version.deprecatedAt !== undefined;
+  const ends = isDeprecated ? [...Object.keys(endOf(version, undefined).headers), 'Link'] : [];
   const schemas: Record<string, JsonSchema> = {};
   const responses: Record<string, DocumentResponse> = {};
 
@@ -150,6 +184,7 @@ export function toOpenApi(operations: readonly Operation[]): OpenApi {
 
   const headersOf = (headers: DocumentedAnswer['headers'] = {}) => ({
     'X-Request-Id': { $ref: '#/components/headers/X-Request-Id' },
+    ...Object.fromEntries(ends.map((header) => [header, { $ref: `#/components/headers/${header}` }])),
     ...Object.fromEntries(
       Object.entries(headers).map(([name, { description, schema }]) => [
         name,
@@ -268,6 +303,7 @@ export function toOpenApi(operations: readonly Operation[]): OpenApi {
     ];
     return {
       operationId: operation.id,
+      ...(isDeprecated ? { deprecated: true as const } : {}),
       tags: [operation.tag],
       summary: operation.summary,
       description: `${operation.description}\n\nScope needed: ${operation.scopes.map((scope) => `\`${scope}\``).join(' or ')}.`,
@@ -298,14 +334,16 @@ export function toOpenApi(operations: readonly Operation[]): OpenApi {
     openapi: '3.1.0',
     info: {
       title: 'Abide',
-      version: '1',
-      description: DESCRIPTION,
+      version: name.slice(1),
+      description: DESCRIPTION + sayEnd(name, version, versions),
       contact: { name: 'Whoever runs this installation' },
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     security: [{ bearer: [] }],
     servers: [{ url: '/', description: 'Where this document was read.' }],
-    tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
+    tags: Object.entries(TAGS)
+      .filter(([tag]) => operations.some((operation) => operation.tag === tag))
+      .map(([tag, description]) => ({ name: tag, description })),
     paths,
     components: {
       securitySchemes: {
@@ -321,6 +359,7 @@ export function toOpenApi(operations: readonly Operation[]): OpenApi {
           description: 'Of this one request; it stands in the audit log and in ours.',
           schema: { type: 'string', format: 'uuid' },
         },
+        ...Object.fromEntries(ends.map((header) => [header, END_HEADERS[header]!])),
         'Retry-After': { description: 'Seconds.', schema: { type: 'integer', minimum: 1 } },
         'RateLimit-Policy': {
           description:

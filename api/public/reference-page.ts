@@ -1,5 +1,7 @@
 // The document as a page: made here, of nothing but text, so that it needs no script and nothing of another host.
 import { createHash } from 'node:crypto';
+import { documentOf, newestOf, pageOf, servedVersions } from '../version.ts';
+import type { Versions } from '../version.ts';
 import type { DocumentOperation, DocumentResponse, Examples, JsonSchema, Media, OpenApi } from './openapi.ts';
 
 const STYLE = `
@@ -182,7 +184,21 @@ const operation = (method: string, path: string, one: DocumentOperation, documen
     )}
   </section>`;
 
-export function renderReference(document: OpenApi): string {
+/** The other versions, each with its page. */
+const others = (name: string, versions: Versions): Part =>
+  servedVersions(versions).length === 1
+    ? undefined
+    : html`<p>
+        Versions:
+        ${servedVersions(versions).map((one) => {
+          const label = `${one}${one === newestOf(versions) ? ', the newest' : ''}${versions[one]!.deprecatedAt === undefined ? '' : ', deprecated'}`;
+          return one === name
+            ? html`<strong>${label}</strong> `
+            : html`<a href="${pageOf(one)}">${label}</a> `;
+        })}
+      </p>`;
+
+export function renderReference(document: OpenApi, name: string, versions: Versions): string {
   const { info, tags, paths, components } = document;
   const all = Object.entries(paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, one]) => ({ method, path, one })),
@@ -192,11 +208,13 @@ export function renderReference(document: OpenApi): string {
     <html lang="en">
       <meta charset="utf-8" />
       <meta name="viewport" content="width=device-width, initial-scale=1" />
-      <title>${info.title}: the HTTP API</title>
+      <title>${info.title}: the HTTP API, ${name}</title>
       ${new Html(`<style>${STYLE}</style>`)}
-      <h1>${info.title}: the HTTP API</h1>
-      ${prose(info.description)}
-      <p>The same for machines: <a href="/openapi.json">openapi.json</a> (OpenAPI ${document.openapi}).</p>
+      <h1>${info.title}: the HTTP API, ${name}</h1>
+      ${others(name, versions)} ${prose(info.description)}
+      <p>
+        The same for machines: <a href="${documentOf(name)}">openapi.json</a> (OpenAPI ${document.openapi}).
+      </p>
       <nav>
         ${tagged.map(
           ({ tag, own }) =>

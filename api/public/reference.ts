@@ -1,28 +1,36 @@
 // What the API is, for whoever asks: no login, since it holds nothing that the package does not.
 import type Router from '@koa/router';
-import type { Operation } from '../operation.ts';
+import { documentOf, newestOf, pageOf, servedVersions } from '../version.ts';
+import type { Versions } from '../version.ts';
 import { toOpenApi, toText } from './openapi.ts';
 import { REFERENCE_POLICY, renderReference } from './reference-page.ts';
 
-export function addReference(router: Router, operations: readonly Operation[]): void {
+/** Of each version, and of the newest where none is named. */
+export function addReference(router: Router, versions: Versions): void {
   // Made when somebody asks: it takes longer than anything else of a start.
-  let made: { readonly text: string; readonly page: string } | undefined;
-  const reference = (): NonNullable<typeof made> => {
-    if (made !== undefined) return made;
-    const document = toOpenApi(operations);
-    return (made = { text: toText(document), page: renderReference(document) });
+  const made = new Map<string, { readonly text: string; readonly page: string }>();
+  const reference = (name: string): { readonly text: string; readonly page: string } => {
+    const known = made.get(name);
+    if (known !== undefined) return known;
+    const document = toOpenApi(name, versions);
+    const both = { text: toText(document), page: renderReference(document, name, versions) };
+    made.set(name, both);
+    return both;
   };
 
-  router.get('/openapi.json', (ctx) => {
-    // For tools that run in a page of another origin: there is no credential that it could borrow.
-    ctx.set('Access-Control-Allow-Origin', '*');
-    ctx.type = 'application/json';
-    ctx.body = reference().text;
-  });
-
-  router.get('/docs', (ctx) => {
-    ctx.set('Content-Security-Policy', REFERENCE_POLICY);
-    ctx.type = 'text/html; charset=utf-8';
-    ctx.body = reference().page;
-  });
+  const add = (name: string, { document, page }: { document: string; page: string }): void => {
+    router.get(document, (ctx) => {
+      // For tools that run in a page of another origin: there is no credential that it could borrow.
+      ctx.set('Access-Control-Allow-Origin', '*');
+      ctx.type = 'application/json';
+      ctx.body = reference(name).text;
+    });
+    router.get(page, (ctx) => {
+      ctx.set('Content-Security-Policy', REFERENCE_POLICY);
+      ctx.type = 'text/html; charset=utf-8';
+      ctx.body = reference(name).page;
+    });
+  };
+  for (const name of servedVersions(versions)) add(name, { document: documentOf(name), page: pageOf(name) });
+  add(newestOf(versions), { document: '/openapi.json', page: '/docs' });
 }

@@ -1,6 +1,8 @@
-// `npm run openapi`: writes the document that is committed, after a resource changed.
+// `npm run openapi`: writes the documents that are committed, after a resource changed.
 import { writeFileSync } from 'node:fs';
-import { operationsOf } from '../versions.ts';
+import { servedVersions } from '../version.ts';
+import { VERSIONS } from '../versions.ts';
 import { toOpenApi, toText } from './openapi.ts';
 
-writeFileSync('docs/openapi.json', toText(toOpenApi(operationsOf('v1'))));
+for (const name of servedVersions(VERSIONS))
+  writeFileSync(`docs/openapi-${name}.json`, toText(toOpenApi(name, VERSIONS)));

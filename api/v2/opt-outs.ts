@@ -310,7 +310,11 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
       },
       repeated: {
         summary: 'A part of it without a key: it is covered',
-        body: { identifiers: [{ email: 'ada@example.com' }], scopes: ['email'] },
+        body: {
+          identifiers: [{ email: 'ada@example.com' }],
+          scopes: ['email'],
+          effective_at: '2026-11-24T10:00:00+01:00',
+        },
         status: 200,
         answer: {
           ...EXAMPLE,

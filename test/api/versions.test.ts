@@ -10,7 +10,7 @@ import { serveStub } from './serving.ts';
 import type { ServedStub } from './serving.ts';
 import { FOUND, ID } from './stub-ledger.ts';
 
-const GUIDE = 'https://example.com/moving-to-v2';
+const GUIDE = 'https://example.com/moving-on';
 
 /** A call of a version that is only made here. */
 const call = (method: 'get' | 'post', path: `/${string}`): Operation => ({
@@ -38,10 +38,10 @@ const versions: Versions = {
     sunsetAt: '2027-12-31T23:59:59.000Z',
     link: GUIDE,
   },
-  v2: {
+  v9: {
     resources: [
       (routes) => {
-        for (const path of ['/v2/opt-outs', '/v2/opt-outs/:id'] as const)
+        for (const path of ['/v9/opt-outs', '/v9/opt-outs/:id'] as const)
           routes.add(call('get', path), (ctx) => (ctx.body = {}));
       },
     ],
@@ -66,7 +66,7 @@ describe('a deprecated version', () => {
     const { status, headers } = await api.send('GET', `/v1/opt-outs/${ID}`, { key: 'shop' });
     expect([status, headers]).toEqual([
       200,
-      expect.objectContaining({ ...DEPRECATED, link: links(`/v2/opt-outs/${ID}`) }),
+      expect.objectContaining({ ...DEPRECATED, link: links(`/v9/opt-outs/${ID}`) }),
     ]);
   });
 
@@ -85,17 +85,17 @@ describe('a deprecated version', () => {
 
   test("leaves a list's next page where it was", async () => {
     const { headers } = await api.send('GET', '/v1/opt-outs?limit=1', { key: 'shop' });
-    expect(headers.link).toBe(`</v1/opt-outs?limit=1&cursor=x>; rel="next", ${links('/v2/opt-outs')}`);
+    expect(headers.link).toBe(`</v1/opt-outs?limit=1&cursor=x>; rel="next", ${links('/v9/opt-outs')}`);
   });
 
   test('leads to what is written of the next one where the next one has nothing of the kind', async () => {
     const { headers } = await api.send('GET', '/v1/propagation-lag', { key: 'shop' });
-    expect(headers.link).toBe(links('/docs/v2'));
+    expect(headers.link).toBe(links('/docs/v9'));
   });
 
   test('lets nobody write links of their own into its answers', async () => {
     const { headers } = await api.send('GET', `/v1/opt-outs/x>;rel="next",<y`, { key: 'shop' });
-    expect(headers.link).toBe(links('/docs/v2'));
+    expect(headers.link).toBe(links('/docs/v9'));
   });
 });
 
@@ -117,7 +117,7 @@ test('a retired version is gone, whatever is asked of it, and says where to go',
 });
 
 test('a version that is not deprecated says nothing of an end, nor does what belongs to no version', async () => {
-  for (const path of ['/v2/opt-outs', `/v2/opt-outs/${ID}`, '/v2/nothing', '/livez', '/v3/opt-outs']) {
+  for (const path of ['/v9/opt-outs', `/v9/opt-outs/${ID}`, '/v9/nothing', '/livez', '/v10/opt-outs']) {
     const { headers } = await api.send('GET', path, { key: 'shop' });
     expect([headers.deprecation, headers.sunset, headers.link]).toEqual([undefined, undefined, undefined]);
   }
@@ -128,7 +128,7 @@ describe('who uses which version', () => {
     const before = api.ledger.uses.length;
     await api.send('GET', `/v1/opt-outs/${ID}`, { key: 'shop' });
     await api.send('GET', '/v1/opt-outs/x', { key: 'other' });
-    await api.send('GET', '/v2/opt-outs', { key: 'shop' });
+    await api.send('GET', '/v9/opt-outs', { key: 'shop' });
     await api.send('GET', '/v1/opt-outs');
     await api.send('GET', '/v1/opt-outs', { key: 'nothing' });
     await api.send('GET', '/v1/nothing', { key: 'shop' });
@@ -136,17 +136,17 @@ describe('who uses which version', () => {
     expect(api.ledger.uses.slice(before)).toEqual([
       { version: 'v1', client: 'shop', keyId: 'key-of-shop' },
       { version: 'v1', client: 'other', keyId: 'key-of-other' },
-      { version: 'v2', client: 'shop', keyId: 'key-of-shop' },
+      { version: 'v9', client: 'shop', keyId: 'key-of-shop' },
     ]);
   });
 
   test('is a metric by version alone, and nobody is 0', async () => {
     await using quiet = await serveStub({}, { versions });
-    await quiet.send('GET', '/v2/opt-outs', { key: 'shop' });
+    await quiet.send('GET', '/v9/opt-outs', { key: 'shop' });
     const { text } = await quiet.send('GET', '/metrics');
     expect(text.split('\n').filter((line) => line.startsWith('abide_api_calls_total'))).toEqual([
       'abide_api_calls_total{version="v1"} 0',
-      'abide_api_calls_total{version="v2"} 1',
+      'abide_api_calls_total{version="v9"} 1',
     ]);
   });
 });

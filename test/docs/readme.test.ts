@@ -158,7 +158,7 @@ describe('README.md', () => {
   test('has every call with the scope that it asks for', () => {
     const router = new Router();
     const authorize = (scope: string) => Object.assign(() => Promise.resolve(), { scope });
-    const served = createRoutes(router, authorize, []);
+    const served = createRoutes(router, authorize);
     for (const { resources } of Object.values(VERSIONS)) for (const add of resources) add(served, DESCRIBED);
     addHealth(router, {} as Parameters<typeof addHealth>[1]);
     const routes = router.stack.map(({ methods, path, stack }) => {

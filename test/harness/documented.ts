@@ -1,17 +1,19 @@
 // Whatever a test is about: an answer of the API is one that its document has, with the members that stand there and no
 // other. So neither a handler nor what is written of it changes alone.
 import { expect } from '@jest/globals';
-import { toOpenApi } from '../../api/public/openapi.ts';
-import { operationsOf } from '../../api/versions.ts';
+import { documentPath, toOpenApi } from '../../api/public/openapi.ts';
+import { servedVersions } from '../../api/version.ts';
+import { operationsOf, VERSIONS } from '../../api/versions.ts';
 
-const operations = operationsOf('v1');
-const { paths } = toOpenApi(operations);
-const known = operations.map((operation) => ({
-  operation,
-  method: operation.method.toUpperCase(),
-  form: new RegExp(`^${operation.path.replaceAll(/:\w+/g, '[^/]+')}$`),
-  statuses: Object.keys(paths[operation.path.replaceAll(/:(\w+)/g, '{$1}')]![operation.method]!.responses),
-}));
+const known = servedVersions(VERSIONS).flatMap((name) => {
+  const { paths } = toOpenApi(name, VERSIONS);
+  return operationsOf(name).map((operation) => ({
+    operation,
+    method: operation.method.toUpperCase(),
+    form: new RegExp(`^${operation.path.replaceAll(/:\w+/g, '[^/]+')}$`),
+    statuses: Object.keys(paths[documentPath(operation.path)]![operation.method]!.responses),
+  }));
+});
 
 type Looked = {
   readonly status: number;
@@ -20,7 +22,7 @@ type Looked = {
   readonly json: unknown;
 };
 
-/** An answer to something that the document does not have (a probe, another method, another version) is not looked at. */
+/** An answer to something that the document does not have (a probe, another method) is not looked at. */
 export function expectDocumented(method: string, url: URL, { status, headers, text, json }: Looked): void {
   const found = known.find((one) => one.method === method && one.form.test(url.pathname));
   if (found === undefined) return;
