@@ -1,6 +1,8 @@
 // Access tokens of a real issuer (oidc-provider, client credentials). What an attacker would make of them:
 // test/penetration/forged-tokens.pg.test.ts.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { listUsage } from '../../../ledger/usage.ts';
+import { eventually } from '../../harness/eventually.ts';
 import { createSend } from '../../harness/http.ts';
 import type { Send } from '../../harness/http.ts';
 import { makeKey, SCOPES, startIssuer } from '../../harness/issuer.ts';
@@ -39,7 +41,7 @@ const status = async (token: string): Promise<number> =>
   (await send('GET', '/v1/propagation-lag', { key: token })).status;
 
 describe('a token of the issuer', () => {
-  test('does what its scopes say, as a client of its own, and is audited', async () => {
+  test('does what its scopes say, as a client of its own, and is audited and counted', async () => {
     const token = await issuer.tokenFor(SCOPES);
     const made = await send('POST', '/v1/opt-outs', {
       key: token,
@@ -50,6 +52,11 @@ describe('a token of the issuer', () => {
     expect(await api.t.ledger.audit({ after: 0, limit: 10, action: 'opt_out.recorded' })).toMatchObject([
       { client: 'login:shop', keyId: 'token:login' },
     ]);
+    await eventually(async () =>
+      expect(await listUsage(api.t.pool, 1)).toMatchObject([
+        { version: 'v1', client: 'login:shop', keyId: 'token:login', count: 2 },
+      ]),
+    );
     const narrow = await issuer.tokenFor('checks:read');
     const refused = await send('GET', '/v1/propagation-lag', { key: narrow });
     expect([refused.status, refused.json.detail]).toEqual([403, 'The key lacks the scope lag:read.']);
