@@ -1,8 +1,9 @@
 // The direction of imports (ARCHITECTURE.md, "Direction"):
 // suppression <- ledger, stream, connectors/contract, config <- connectors, consumers <- api <- processes <- cli.
+// client/ stands beside all of it.
 const not = (name, from, to, comment) => ({ name, severity: 'error', comment, from, to });
 const ours =
-  '^(api|bench|cli|config|connectors|consumers|console|ledger|processes|receipts|stream|suppression)/';
+  '^(api|bench|cli|client|config|connectors|consumers|console|ledger|processes|receipts|stream|suppression)/';
 
 module.exports = {
   forbidden: [
@@ -32,7 +33,7 @@ module.exports = {
       'a-connector-knows-the-contract-only',
       { path: '^connectors/(?!contract/)' },
       {
-        path: '^(api|bench|cli|config|consumers|console|ledger|processes|stream)/|^connectors/(?!contract/)',
+        path: '^(api|bench|cli|client|config|consumers|console|ledger|processes|stream)/|^connectors/(?!contract/)',
       },
       'Adding a store is one file.',
     ),
@@ -53,6 +54,12 @@ module.exports = {
     ),
     not('versions-apart', { path: '^api/v1/' }, { path: '^api/v2/' }),
     not('versions-apart-too', { path: '^api/v2/' }, { path: '^api/v1/' }),
+    not(
+      'the-client-stands-alone',
+      { path: '^client/' },
+      { pathNot: '^client/' },
+      'It runs in a browser as well, and whoever uses it needs nothing else of Abide.',
+    ),
     not('the-cli-is-the-end', { pathNot: '^(cli|test|bench)/' }, { path: '^cli/' }),
     not('nothing-imports-tests', { pathNot: '^(test|bench)/' }, { path: '^(test|bench)/' }),
     not(

@@ -32,7 +32,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ['config/**', 'cli/**', 'test/**', 'bench/**', 'processes/**'],
+    files: ['config/**', 'cli/**', 'test/**', 'bench/**', 'processes/**', 'docs/examples/**'],
     rules: { 'no-restricted-properties': 'off', 'no-console': 'off' },
   },
   {

@@ -7,6 +7,7 @@ export default {
   transform: { '\\.ts$': '<rootDir>/test/strip-types.cjs' },
   // What is published under these names; processes/load-connector.ts gives the first to a connector of the user's own.
   moduleNameMapper: {
+    '^abide/client$': '<rootDir>/client/client.ts',
     '^abide/connector$': '<rootDir>/connectors/contract/connector.ts',
     '^abide/conformance$': '<rootDir>/test/conformance/connector.ts',
   },

@@ -1,8 +1,12 @@
-// `npm run openapi`: writes the documents that are committed, after a resource changed.
+// `npm run openapi`: writes the documents and the client's types that are committed, after a resource changed.
 import { writeFileSync } from 'node:fs';
 import { servedVersions } from '../version.ts';
 import { VERSIONS } from '../versions.ts';
+import { clientTypes } from './client-types.ts';
 import { toOpenApi, toText } from './openapi.ts';
 
-for (const name of servedVersions(VERSIONS))
-  writeFileSync(`docs/openapi-${name}.json`, toText(toOpenApi(name, VERSIONS)));
+for (const name of servedVersions(VERSIONS)) {
+  const document = toOpenApi(name, VERSIONS);
+  writeFileSync(`docs/openapi-${name}.json`, toText(document));
+  writeFileSync(`client/openapi-${name}.ts`, await clientTypes(document));
+}

@@ -134,6 +134,48 @@ test('the stack finds what it is configured by, and its commands run', async () 
   ]);
 });
 
+test('a program that imports the client asks with it, and loads nothing else of the package', async () => {
+  const program = `
+    import { createServer } from 'node:http';
+    import { AbideProblem, createAbide } from 'abide/client';
+    const server = createServer(({ method, url, headers }, response) => {
+      const known = headers.authorization === 'Bearer a-key';
+      response.writeHead(known ? 200 : 401, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ method, url }));
+    }).listen(0, '127.0.0.1', async () => {
+      const url = 'http://127.0.0.1:' + server.address().port;
+      console.log(JSON.stringify(await createAbide({ url, key: 'a-key' }).optOuts.get('x')));
+      const error = await createAbide({ url, key: 'another' }).lag().catch((reason) => reason);
+      console.log(error instanceof AbideProblem, error.code, error.status);
+      server.close();
+    });`;
+  expect(await node('--input-type=module', '--eval', program)).toEqual({
+    code: 0,
+    output: '{"method":"GET","url":"/v2/opt-outs/x"}\ntrue unexpected-answer 401\n',
+  });
+  const folder = join(installed, 'dist/client');
+  for (const file of (await readdir(folder)).filter((name) => name.endsWith('.js'))) {
+    const source = await readFile(join(folder, file), 'utf8');
+    expect([file, [...source.matchAll(/(?:from |import\()'(?!\.\/)/g)]]).toEqual([file, []]);
+  }
+});
+
+test("the client's types need no Node and take no wrong field", async () => {
+  const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
+  const inABrowser = ['--lib', 'es2022,dom,dom.iterable', '--target', 'es2022'];
+  const options = ['--noEmit', '--strict', '--module', 'nodenext', ...inABrowser];
+  const use = (fields: string): string => `import { createAbide } from 'abide/client';
+    const abide = createAbide({ url: location.href, key: 'a-key' });
+    const { id }: { id: string } = await abide.optOuts.create({ ${fields}: [{ email: 'ada@example.com' }], scopes: ['email'] });
+    for await (const { identifiers } of abide.optOuts.list()) console.log(id, identifiers[0]?.masked);
+    export {};
+`;
+  await writeFile(join(theirs, 'right.mts'), use('identifiers'));
+  await writeFile(join(theirs, 'wrong.mts'), use('subjects'));
+  const { output } = await node(tsc, ...options, 'right.mts', 'wrong.mts');
+  expect(output).toMatch(/^wrong\.mts\(3,\d+\): error TS2353: .*'subjects' does not exist in type .*\n$/);
+});
+
 test("every connector is found by its name, and a data team's own by its path", async () => {
   await writeFile(
     join(theirs, 'abide.yaml'),

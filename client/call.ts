@@ -1,0 +1,159 @@
+// One call of the API: as often as it takes, never longer than it may, and never again where twice would be two.
+import { nextTryMs } from './next-try.ts';
+import { AbideProblem, parsed, problemOf } from './problem.ts';
+import type { AnswerOf, Keyed, RequestOf, Route, Waiting } from './route.ts';
+import { delay, within } from './time.ts';
+
+export type Token = (asked: {
+  /** The token that was refused just now: give another one. Undefined: whichever is good. */
+  readonly refused: string | undefined;
+  readonly signal: AbortSignal;
+}) => string | Promise<string>;
+
+export type Limits = {
+  /** Of one call with all its tries. */
+  readonly timeoutMs: number;
+  /** Of one try. */
+  readonly tryTimeoutMs: number;
+  readonly triesMax: number;
+};
+
+export type CallOptions = {
+  /** Ends the call at once, with the signal's own reason. What was sent may be recorded all the same. */
+  readonly signal?: AbortSignal | undefined;
+  /** Of each call with all its tries, instead of the client's. */
+  readonly timeoutMs?: number | undefined;
+};
+
+export type Call = <R extends Route>(
+  route: R,
+  ...request: object extends RequestOf<R>
+    ? [request?: RequestOf<R> & CallOptions]
+    : [request: RequestOf<R> & CallOptions]
+) => Promise<AnswerOf<R>>;
+
+/** What is recorded once under its Idempotency-Key, however often it is sent. */
+export const KEYED: readonly string[] = [
+  'POST /v1/opt-outs',
+  'POST /v2/opt-outs',
+  'POST /v2/grants',
+] satisfies Route[];
+
+/** What only reads: by POST, so that no address stands in a URL. */
+const READING: readonly string[] = [
+  'POST /v1/checks',
+  'POST /v1/subjects/lookup',
+  'POST /v2/checks',
+  'POST /v2/subjects/lookup',
+] satisfies Route[];
+
+/** A request of whichever route. */
+type AnyRequest = CallOptions &
+  Keyed &
+  Waiting & {
+    readonly path?: Readonly<Record<string, string | number>>;
+    readonly query?: Readonly<Record<string, string | number | undefined>>;
+    readonly body?: unknown;
+  };
+
+export function createCall({
+  url,
+  token,
+  fetch,
+  limits,
+}: {
+  readonly url: string;
+  readonly token: Token;
+  readonly fetch: typeof globalThis.fetch;
+  readonly limits: Limits;
+}): Call {
+  const call = async (route: string, request: AnyRequest = {}): Promise<unknown> => {
+    const { signal, waitSeconds = 0 } = request;
+    const isRepeatable = KEYED.includes(route) || READING.includes(route) || route.startsWith('GET ');
+    // Made once: every try is the same request, under the same key.
+    const { to, init } = toFetch(url, route, request);
+    const send = async (bearer: string, trySignal: AbortSignal): Promise<Answered> => {
+      // The platform would refuse it as well, and quote it.
+      if (!VISIBLE.test(bearer)) throw new TypeError('A key or token has visible ASCII characters only.');
+      const headers = new Headers(init.headers);
+      headers.set('authorization', `Bearer ${bearer}`);
+      try {
+        const response = await fetch(to, { ...init, headers, signal: trySignal });
+        return { response, text: await response.text() };
+      } catch (cause) {
+        trySignal.throwIfAborted();
+        throw noAnswer(`Nobody answers ${route} at ${url}.`, cause);
+      }
+    };
+    const tryOnce = async (trySignal: AbortSignal): Promise<unknown> => {
+      const bearer = await token({ refused: undefined, signal: trySignal });
+      const first = await send(bearer, trySignal);
+      if (first.response.status !== 401) return bodyOf(first);
+      // A token may end before its time. What is refused twice is refused.
+      const another = await token({ refused: bearer, signal: trySignal });
+      return bodyOf(another === bearer ? first : await send(another, trySignal));
+    };
+
+    const until = performance.now() + (request.timeoutMs ?? limits.timeoutMs + waitSeconds * 1_000);
+    for (let tries = 1; ; tries += 1) {
+      const tryMs = Math.min(limits.tryTimeoutMs + waitSeconds * 1_000, until - performance.now());
+      try {
+        const tooLate = (): AbideProblem => noAnswer(`No answer to ${route} within ${Math.round(tryMs)} ms.`);
+        return await within(tryMs, { signal, tooLate }, tryOnce);
+      } catch (error) {
+        if (!(error instanceof AbideProblem)) throw error;
+        const leftMs = until - performance.now();
+        const so = { isRepeatable, tries, triesMax: limits.triesMax, leftMs, chance: Math.random() };
+        const waitMs = nextTryMs(error, so);
+        if (waitMs === undefined) throw error;
+        await delay(waitMs, signal);
+      }
+    }
+  };
+  return call as Call;
+}
+
+const VISIBLE = /^[\x21-\x7e]+$/;
+
+type Answered = { readonly response: Response; readonly text: string };
+
+const noAnswer = (message: string, cause?: unknown): AbideProblem =>
+  new AbideProblem(message, { code: 'no-answer', retryable: true, cause });
+
+/** The body of a good answer; throws what any other one says. */
+function bodyOf({ response, text }: Answered): unknown {
+  const body = response.ok ? parsed(text) : undefined;
+  if (typeof body !== 'object' || body === null) throw problemOf(response, text);
+  return body;
+}
+
+function toFetch(url: string, route: string, request: AnyRequest): { to: string; init: RequestInit } {
+  const [method, template] = route.split(' ') as [string, string];
+  const query = new URLSearchParams(
+    Object.entries(request.query ?? {}).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, String(value)]],
+    ),
+  ).toString();
+  const headers: Record<string, string> = { accept: 'application/json' };
+  if (request.body !== undefined) headers['content-type'] = 'application/json';
+  if (request.waitSeconds !== undefined) headers['prefer'] = `wait=${request.waitSeconds}`;
+  if (KEYED.includes(route)) headers['idempotency-key'] = request.idempotencyKey ?? crypto.randomUUID();
+  return {
+    to: url + filled(template, request.path ?? {}) + (query === '' ? '' : `?${query}`),
+    init: {
+      method,
+      headers,
+      body: request.body === undefined ? null : JSON.stringify(request.body),
+      // Whoever redirects is not Abide: neither key nor addresses go on to somewhere else.
+      redirect: 'manual',
+    },
+  };
+}
+
+/** The path with its values. One that is empty, or is dots, would ask for another path than the one that is meant. */
+const filled = (template: string, values: Readonly<Record<string, string | number>>): string =>
+  template.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
+    const value = String(values[name] ?? '');
+    if (/^\.{0,2}$/.test(value)) throw new TypeError(`${template} needs ${name}.`);
+    return encodeURIComponent(value);
+  });

@@ -1,0 +1,1146 @@
+// Written by `npm run openapi` from what the API says of itself; a test compares.
+export interface paths {
+    readonly "/v2/opt-outs": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * List opt-outs
+         * @description Your own client's opt-outs, by whichever version they were recorded, newest first; with the scope `opt_outs:read_all` everybody's. The next page is in `Link` and in `next_cursor`.
+         *
+         *     Scope needed: `opt_outs:read`.
+         */
+        readonly get: operations["listOptOuts"];
+        readonly put?: never;
+        /**
+         * Record an opt-out
+         * @description Records what a person refuses, for every identifier of theirs that you name. The 2xx is sent once it is durable; no call takes it back, save a later consent of the person (`POST /v2/grants`). Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again, also where v1 gave it. The same opt-out under another key or none is answered with 200 and records nothing new.
+         *
+         *     Scope needed: `opt_outs:write`.
+         */
+        readonly post: operations["createOptOut"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/opt-outs/{id}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Read an opt-out
+         * @description As it was recorded, by whichever version, with how far it has propagated now and whether it is still in force. Another client's is not found.
+         *
+         *     Scope needed: `opt_outs:read`.
+         */
+        readonly get: operations["getOptOut"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/opt-outs/{id}/propagation": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * How far an opt-out has come, store by store and identifier by identifier
+         * @description As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.
+         *
+         *     Scope needed: `opt_outs:read`.
+         */
+        readonly get: operations["getPropagation"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/subjects/lookup": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * What is known of one identifier
+         * @description What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address stands in a URL. An identifier that nobody opted out is answered with 200: nothing is suppressed.
+         *
+         *     Scope needed: `subjects:read`.
+         */
+        readonly post: operations["lookUpSubject"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/grants": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * Record a person's own later consent
+         * @description The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier a call. On a tie the opt-out stands. The same consent once more lifts nothing a second time, whatever was opted out since. Where nothing of it is suppressed the answer is 200 with `not_suppressed`, and nothing is recorded.
+         *
+         *     Scope needed: `grants:write`.
+         */
+        readonly post: operations["createGrant"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/grants/{id}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Read a grant
+         * @description With its evidence, how far it has propagated now, and whether it is still in force. Another client's is not found. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.
+         *
+         *     Scope needed: `opt_outs:read`.
+         */
+        readonly get: operations["getGrant"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/checks": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * May these be done?
+         * @description No answer means no.
+         *
+         *     A problem, a time-out and an item that is missing from the answer are no answer. Ask with every identifier of the person that you hold, shortly before you send or process. Nobody whom we do not know is suppressed.
+         *
+         *     Scope needed: `checks:read`.
+         */
+        readonly post: operations["check"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+}
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        readonly Adjustment: {
+            /** @constant */
+            readonly code: "effective_at_in_future";
+            readonly pointer: string;
+            readonly detail: string;
+        };
+        /** @description An item that is not so is answered with "no". */
+        readonly CheckItem: {
+            /** @description Yours, answered as it is. */
+            readonly ref?: string;
+            /** @description Every identifier of the person that you hold: one that is suppressed suppresses the item. */
+            readonly identifiers: readonly components["schemas"]["Identifier"][];
+            /** @description What you would do: write on a channel, best with its topic (`email/newsletter`), or process for a purpose. */
+            readonly scope: components["schemas"]["Scope"];
+        };
+        readonly CheckedItem: {
+            readonly ref?: string;
+            readonly allowed: boolean;
+            /** @description `topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read, or its scope is not declared. */
+            readonly reason: ("opted_out" | "topic_required" | "invalid_item") | null;
+            readonly opt_out_id: string | null;
+            /** @description Since when. */
+            readonly effective_at: components["schemas"]["Instant"] | null;
+        };
+        readonly ChecksAnswer: {
+            /** @constant */
+            readonly object: "checks";
+            readonly as_of: components["schemas"]["Instant"];
+            /** @description In the order of the request. */
+            readonly items: readonly components["schemas"]["CheckedItem"][];
+        };
+        readonly ChecksRequest: {
+            readonly items: readonly components["schemas"]["CheckItem"][];
+        };
+        readonly DecisionPropagation: {
+            readonly identifier: components["schemas"]["MaskedIdentifier"];
+            /**
+             * @description `verified`: it was read back and holds it. `applied`: it took it and cannot be read. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing, and is tried for ever.
+             * @enum {string}
+             */
+            readonly state: "pending" | "verified" | "applied" | "superseded" | "absent" | "quarantined" | "paused" | "retired";
+            readonly recorded_at: components["schemas"]["Instant"];
+            readonly applied_at: components["schemas"]["Instant"] | null;
+            readonly verified_at: components["schemas"]["Instant"] | null;
+            readonly acknowledged_at: components["schemas"]["Instant"] | null;
+            /** @description From recorded to acknowledged. */
+            readonly latency_ms: number | null;
+            readonly attempts: number | null;
+            /** @description A code, where it is not confirmed. */
+            readonly reason: string | null;
+        };
+        readonly EvidenceAnswer: {
+            /**
+             * @description How the person said it.
+             * @enum {string}
+             */
+            readonly method: "web_form" | "preference_center" | "unsubscribe_link" | "email" | "sms" | "phone" | "letter" | "in_person" | "app" | "browser_signal" | "other";
+            readonly statement: string | null;
+            readonly source: string | null;
+        };
+        readonly Fault: {
+            /** @description JSON pointer (RFC 6901). */
+            readonly pointer: string;
+            readonly detail: string;
+        };
+        readonly Grant: {
+            /** @constant */
+            readonly object: "grant";
+            /** @constant */
+            readonly api_version: "v2";
+            /** @description Whether nothing of it is suppressed now. */
+            readonly in_force: boolean;
+            readonly identifier: components["schemas"]["MaskedIdentifier"];
+            readonly requested_scopes: readonly string[];
+            /** @description What stays suppressed for this identifier. */
+            readonly still_suppressed: readonly string[];
+            readonly id: components["schemas"]["Id"];
+            /** @description Those that were suppressed until then. */
+            readonly lifted_scopes: readonly string[];
+            readonly granted_at: components["schemas"]["Instant"];
+            readonly received_at: components["schemas"]["Instant"];
+            readonly recorded_at: components["schemas"]["Instant"];
+            /** @description Yours, or `auto_` and the id. */
+            readonly idempotency_key: string;
+            readonly evidence: components["schemas"]["EvidenceAnswer"];
+            readonly propagation: components["schemas"]["PropagationSummary"];
+        };
+        readonly GrantEvidence: {
+            /**
+             * @description How the person said it.
+             * @enum {string}
+             */
+            readonly method: "web_form" | "preference_center" | "unsubscribe_link" | "email" | "sms" | "phone" | "letter" | "in_person" | "app" | "browser_signal" | "other";
+            /** @description What the person was shown or said. Kept sealed. */
+            readonly statement: string;
+            /** @description Where from: a page, a call, a campaign. Kept sealed. */
+            readonly source: string;
+        };
+        readonly GrantRequest: {
+            readonly identifier: components["schemas"]["Identifier"];
+            /** @description What the person consents to again. Exactly these are lifted: `email` does not lift `email/newsletter`. */
+            readonly scopes: readonly components["schemas"]["Scope"][];
+            /**
+             * Format: date-time
+             * @description When the person consented, RFC 3339 with an offset: later than every opt-out that it lifts, and not in the future.
+             */
+            readonly granted_at: string;
+            readonly evidence: components["schemas"]["GrantEvidence"];
+        };
+        readonly GrantedScope: {
+            readonly scope: string;
+            readonly granted_at: components["schemas"]["Instant"];
+        };
+        /**
+         * Format: uuid
+         * @description UUIDv7.
+         */
+        readonly Id: string;
+        /** @description Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id of the person. Values are brought into a normal form and are in no answer, log or error. */
+        readonly Identifier: {
+            readonly email?: string;
+            readonly phone?: string;
+            readonly push_token?: string;
+            readonly person_id?: string;
+        };
+        readonly IdentifierState: {
+            /** @enum {string} */
+            readonly kind: "email" | "phone" | "push_token" | "person_id";
+            /** @description `a••@e••.com`; null once the address was erased. */
+            readonly masked: string | null;
+            /** @description By scope, in order. */
+            readonly suppressed: readonly components["schemas"]["SuppressedScope"][];
+        };
+        /**
+         * Format: date-time
+         * @description RFC 3339, in UTC, with milliseconds.
+         */
+        readonly Instant: string;
+        readonly MaskedIdentifier: {
+            /** @enum {string} */
+            readonly kind: "email" | "phone" | "push_token" | "person_id";
+            /** @description `a••@e••.com`; null once the address was erased. */
+            readonly masked: string | null;
+        };
+        /** @description Nothing of it was suppressed: there is nothing to lift, and nothing is recorded. */
+        readonly NothingToGrant: {
+            /** @constant */
+            readonly object: "grant";
+            /** @constant */
+            readonly api_version: "v2";
+            /** @constant */
+            readonly outcome: "not_suppressed";
+            readonly identifier: components["schemas"]["MaskedIdentifier"];
+            readonly requested_scopes: readonly string[];
+            /** @description What stays suppressed for this identifier. */
+            readonly still_suppressed: readonly string[];
+        };
+        readonly OptOut: {
+            /** @constant */
+            readonly object: "opt_out";
+            /** @constant */
+            readonly api_version: "v2";
+            readonly id: components["schemas"]["Id"];
+            /** @description Whether every scope that was asked for is still suppressed, for every identifier. */
+            readonly in_force: boolean;
+            /** @description In the order of the request. */
+            readonly identifiers: readonly components["schemas"]["IdentifierState"][];
+            /** @description What was asked for. */
+            readonly requested_scopes: readonly string[];
+            /** @enum {string} */
+            readonly reason: "person_request" | "complaint" | "legal" | "other";
+            readonly regimes: readonly ("gdpr" | "uk_gdpr" | "eprivacy" | "ccpa" | "tcpa" | "can_spam" | "casl" | "au_spam" | "lgpd")[];
+            readonly effective_at: components["schemas"]["Instant"];
+            readonly received_at: components["schemas"]["Instant"];
+            readonly recorded_at: components["schemas"]["Instant"];
+            /** @description Yours, or `auto_` and the id. */
+            readonly idempotency_key: string;
+            readonly evidence: components["schemas"]["EvidenceAnswer"] | null;
+            readonly warnings: readonly components["schemas"]["Warning"][];
+            readonly propagation: components["schemas"]["PropagationSummary"];
+        };
+        readonly OptOutEvidence: {
+            /**
+             * @description How the person said it.
+             * @enum {string}
+             */
+            readonly method: "web_form" | "preference_center" | "unsubscribe_link" | "email" | "sms" | "phone" | "letter" | "in_person" | "app" | "browser_signal" | "other";
+            /** @description What the person was shown or said. Kept sealed. */
+            readonly statement?: string;
+            /** @description Where from: a page, a call, a campaign. Kept sealed. */
+            readonly source?: string;
+        };
+        readonly OptOutList: {
+            /** @constant */
+            readonly object: "list";
+            /** @description Newest first. */
+            readonly opt_outs: readonly components["schemas"]["OptOut"][];
+            /** @description For `cursor`, null on the last page. */
+            readonly next_cursor: string | null;
+        };
+        readonly OptOutRequest: {
+            /** @description Every identifier of the person that you hold: one opt-out, with one decision for each. */
+            readonly identifiers: readonly components["schemas"]["Identifier"][];
+            /** @description What the person refuses. */
+            readonly scopes: readonly components["schemas"]["Scope"][];
+            /**
+             * Format: date-time
+             * @description Since when, RFC 3339 with an offset; absent: the time of receipt. May lie in the past. Up to an hour ahead it is taken as the time of receipt, and `adjustments` says so; further ahead is refused.
+             */
+            readonly effective_at?: string;
+            /**
+             * @default person_request
+             * @enum {string}
+             */
+            readonly reason?: "person_request" | "complaint" | "legal" | "other";
+            /** @description The laws that it is made under, as far as you know: for your own records. */
+            readonly regimes?: readonly ("gdpr" | "uk_gdpr" | "eprivacy" | "ccpa" | "tcpa" | "can_spam" | "casl" | "au_spam" | "lgpd")[];
+            readonly evidence?: components["schemas"]["OptOutEvidence"];
+            /** @description Kept sealed, in no answer. No control characters but tabs and line ends. */
+            readonly note?: string;
+        };
+        /** @description RFC 9457. */
+        readonly Problem: {
+            /** @description `urn:abide:problem:` and the code. */
+            readonly type: string;
+            readonly title: string;
+            readonly status: number;
+            /** @description For people; may change. Never has a value of the request in it. */
+            readonly detail: string;
+            /**
+             * @description What to decide by. There may come more: take an unknown one for its status.
+             * @enum {string}
+             */
+            readonly code: "malformed-json" | "invalid-request" | "unauthenticated" | "missing-scope" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
+            /**
+             * Format: uuid
+             * @description Quote it when you report something.
+             */
+            readonly request_id: string;
+            /** @description Whether the same call, unchanged, may succeed later. */
+            readonly retryable: boolean;
+            /** @description Every fault of the request, with `invalid-value` and `grant-not-later`. */
+            readonly errors?: readonly components["schemas"]["Fault"][];
+        };
+        readonly Propagation: {
+            /** @constant */
+            readonly object: "propagation";
+            /** @description The opt-out's. */
+            readonly id: components["schemas"]["Id"];
+            /**
+             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.
+             * @enum {string}
+             */
+            readonly state: "pending" | "complete" | "uncovered";
+            /** @description How many stores must confirm. */
+            readonly required: number;
+            /** @description How many have. */
+            readonly confirmed: number;
+            /** @description How many of these were read back and seen to hold it. */
+            readonly verified: number;
+            /** @description Stays, once it was complete. */
+            readonly first_completed_at: components["schemas"]["Instant"] | null;
+            /** @description Scopes that no required store covers for any of these identifiers. */
+            readonly uncovered: readonly string[];
+            /** @description Those that must hold it. */
+            readonly stores: readonly components["schemas"]["StorePropagation"][];
+        };
+        readonly PropagationSummary: {
+            /**
+             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.
+             * @enum {string}
+             */
+            readonly state: "pending" | "complete" | "uncovered";
+            /** @description How many stores must confirm. */
+            readonly required: number;
+            /** @description How many have. */
+            readonly confirmed: number;
+            /** @description How many of these were read back and seen to hold it. */
+            readonly verified: number;
+            /** @description Scopes that no required store covers for any of these identifiers. */
+            readonly uncovered: readonly string[];
+            /** @description Where it is read store by store. */
+            readonly url: string;
+        };
+        readonly RecordedGrant: {
+            /** @constant */
+            readonly object: "grant";
+            /** @constant */
+            readonly api_version: "v2";
+            /**
+             * @description `already_recorded`: the same consent was recorded before, and lifts nothing a second time.
+             * @enum {string}
+             */
+            readonly outcome: "recorded" | "already_recorded";
+            /** @description Whether nothing of it is suppressed. */
+            readonly in_force: boolean;
+            readonly identifier: components["schemas"]["MaskedIdentifier"];
+            readonly requested_scopes: readonly string[];
+            /** @description What stays suppressed for this identifier. */
+            readonly still_suppressed: readonly string[];
+            readonly id: components["schemas"]["Id"];
+            /** @description Those that were suppressed until then. */
+            readonly lifted_scopes: readonly string[];
+            readonly granted_at: components["schemas"]["Instant"];
+            readonly received_at: components["schemas"]["Instant"];
+            readonly recorded_at: components["schemas"]["Instant"];
+            /** @description Yours, or `auto_` and the id. */
+            readonly idempotency_key: string;
+            readonly propagation: components["schemas"]["PropagationSummary"];
+        };
+        readonly RecordedOptOut: {
+            /** @constant */
+            readonly object: "opt_out";
+            /** @constant */
+            readonly api_version: "v2";
+            readonly id: components["schemas"]["Id"];
+            /**
+             * @description `already_opted_out`: nothing would change, and this is the opt-out that covers it. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.
+             * @enum {string}
+             */
+            readonly outcome: "recorded" | "already_opted_out" | "already_recorded";
+            readonly in_force: boolean;
+            /** @description In the order of the request. */
+            readonly identifiers: readonly components["schemas"]["IdentifierState"][];
+            /** @description What was asked for. */
+            readonly requested_scopes: readonly string[];
+            /** @enum {string} */
+            readonly reason: "person_request" | "complaint" | "legal" | "other";
+            readonly regimes: readonly ("gdpr" | "uk_gdpr" | "eprivacy" | "ccpa" | "tcpa" | "can_spam" | "casl" | "au_spam" | "lgpd")[];
+            readonly effective_at: components["schemas"]["Instant"];
+            readonly received_at: components["schemas"]["Instant"];
+            readonly recorded_at: components["schemas"]["Instant"];
+            /** @description Yours, or `auto_` and the id. */
+            readonly idempotency_key: string;
+            /** @description What was taken otherwise than it was stated. */
+            readonly adjustments: readonly components["schemas"]["Adjustment"][];
+            readonly warnings: readonly components["schemas"]["Warning"][];
+            readonly propagation: components["schemas"]["PropagationSummary"];
+        };
+        /** @description A channel (`email`), a topic of a channel (`email/newsletter`), or a purpose (`analytics`). Topics and purposes are those that the configuration declares; others are refused. `email` covers `email/newsletter`, never the reverse. */
+        readonly Scope: string;
+        readonly StorePropagation: {
+            readonly store: string;
+            readonly required: boolean;
+            /**
+             * @description Of all its decisions, the one that is last to end: `verified` only where each one is.
+             * @enum {string}
+             */
+            readonly state: "pending" | "verified" | "applied" | "superseded" | "absent" | "quarantined" | "paused" | "retired";
+            /** @description One an identifier that the store must hold. */
+            readonly decisions: readonly components["schemas"]["DecisionPropagation"][];
+        };
+        readonly SubjectLookup: {
+            readonly identifier: components["schemas"]["Identifier"];
+        };
+        readonly SubjectState: {
+            /** @constant */
+            readonly object: "subject";
+            readonly identifier: components["schemas"]["IdentifierState"];
+            /** @description What the person consented to again, and did not refuse since. */
+            readonly granted: readonly components["schemas"]["GrantedScope"][];
+            /** @description Those that name it, newest first, at most 100. */
+            readonly opt_outs: readonly components["schemas"]["OptOut"][];
+        };
+        readonly SuppressedScope: {
+            readonly scope: string;
+            readonly since: components["schemas"]["Instant"];
+            /**
+             * Format: uuid
+             * @description Of the opt-out that began it.
+             */
+            readonly opt_out_id: string;
+        };
+        /** @description A channel that none of these identifiers reaches: opt another one out as well. */
+        readonly Warning: {
+            /** @constant */
+            readonly code: "channel_needs_other_identifier";
+            /** @enum {string} */
+            readonly scope: "email" | "sms" | "push";
+            readonly detail: string;
+        };
+    };
+    responses: {
+        /** @description `idempotency-key-in-use`: The same key is still running. Repeat after `Retry-After`. */
+        readonly IdempotencyKeyInUse: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `internal-error`: Something broke on our side. Quote `request_id` when you report it. */
+        readonly InternalError: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid-request`: The request cannot be read. See `detail`. */
+        readonly InvalidRequest: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `invalid-request`: The request cannot be read. See `detail`.
+         *
+         *     `malformed-json`: The body is not valid JSON. Send one JSON object; each member once.
+         */
+        readonly InvalidRequestOrMalformedJson: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid-value`: The request has invalid values. Each fault is named in `errors`. */
+        readonly InvalidValue: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `invalid-value`: The request has invalid values. Each fault is named in `errors`.
+         *
+         *     `idempotency-key-reused`: The key was used for another request. Use a new key for a new request.
+         */
+        readonly InvalidValueOrIdempotencyKeyReused: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
+         *
+         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
+         */
+        readonly IssuerUnavailableOrLedgerUnavailable: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
+         *
+         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
+         *
+         *     `overloaded`: Too much at once. Repeat after `Retry-After`; nothing was recorded.
+         */
+        readonly IssuerUnavailableOrLedgerUnavailableOrOverloaded: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `missing-scope`: The key may not do this. Use a key with the scope named in `detail`. */
+        readonly MissingScope: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `not-found`: Not found. Check the path and the id. */
+        readonly NotFound: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `too-large`: The body is too large. Send at most the size named in `detail`. */
+        readonly TooLarge: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `too-many-requests`: Too many requests. Repeat after `Retry-After`. */
+        readonly TooManyRequests: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                readonly RateLimit: components["headers"]["RateLimit"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `too-many-requests`: Too many requests. Repeat after `Retry-After`.
+         *
+         *     `budget-exhausted`: The budget of the day is spent. Repeat after `Retry-After`, or have whoever runs Abide raise the budget of the key.
+         */
+        readonly TooManyRequestsOrBudgetExhausted: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                readonly RateLimit: components["headers"]["RateLimit"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `unauthenticated`: No valid credential. Send `Authorization: Bearer <key>`. */
+        readonly Unauthenticated: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `unsupported-media-type`: Only JSON is read. Send Content-Type: application/json. */
+        readonly UnsupportedMediaType: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+    };
+    parameters: never;
+    requestBodies: never;
+    headers: {
+        /** @description Of this one request; it stands in the audit log and in ours. */
+        readonly "X-Request-Id": string;
+        /** @description Seconds. */
+        readonly "Retry-After": number;
+        /** @description The rate of your key, where it has one: `"reads";q=10000;w=10` lets in 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change). */
+        readonly "RateLimit-Policy": string;
+        /** @description What is left of it: `"reads";r=9998;t=1` is 9,998 calls, and more within a second (the same draft). */
+        readonly RateLimit: string;
+        /** @description Which credential is wanted. */
+        readonly "WWW-Authenticate": string;
+    };
+    pathItems: never;
+}
+export type $defs = Record<string, never>;
+export interface operations {
+    readonly listOptOuts: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description How many a page has at most. */
+                readonly limit?: number;
+                /** @description `next_cursor` of the page before. */
+                readonly cursor?: string;
+                /** @description Recorded at this time or later, RFC 3339 with an offset. */
+                readonly since?: string;
+                /** @description Recorded before this time, RFC 3339 with an offset. */
+                readonly until?: string;
+                /** @description Whose propagation is in this state now. */
+                readonly state?: "pending" | "complete" | "uncovered";
+                /** @description Which this store must hold; with `state`, by what it has confirmed. */
+                readonly store?: string;
+                /** @description Recorded for this reason. */
+                readonly reason?: "person_request" | "complaint" | "legal" | "other";
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description A page. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description The next page, `rel="next"` (RFC 8288); absent on the last one. */
+                    readonly Link?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["OptOutList"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly createOptOut: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: {
+                /** @description Your name for this one request: repeats under it are one. Kept for 30 days, per client. */
+                readonly "Idempotency-Key"?: string;
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                readonly Prefer?: string;
+            };
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["OptOutRequest"];
+            };
+        };
+        readonly responses: {
+            /** @description It was so already: the opt-out that says so. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Where it is read back. */
+                    readonly Location?: string;
+                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    readonly "Idempotency-Replayed"?: "true";
+                    /** @description How long the answer might have been held: `wait=N`. */
+                    readonly "Preference-Applied"?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["RecordedOptOut"];
+                };
+            };
+            /** @description Recorded. */
+            readonly 201: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Where it is read back. */
+                    readonly Location?: string;
+                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    readonly "Idempotency-Replayed"?: "true";
+                    /** @description How long the answer might have been held: `wait=N`. */
+                    readonly "Preference-Applied"?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["RecordedOptOut"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequestOrMalformedJson"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 409: components["responses"]["IdempotencyKeyInUse"];
+            readonly 413: components["responses"]["TooLarge"];
+            readonly 415: components["responses"]["UnsupportedMediaType"];
+            /**
+             * @description `invalid-value`: The request has invalid values. Each fault is named in `errors`.
+             *
+             *     `idempotency-key-reused`: The key was used for another request. Use a new key for a new request.
+             */
+            readonly 422: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
+        };
+    };
+    readonly getOptOut: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly id: components["schemas"]["Id"];
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description The opt-out. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["OptOut"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            /** @description `not-found`: Not found. Check the path and the id. */
+            readonly 404: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly getPropagation: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: {
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                readonly Prefer?: string;
+            };
+            readonly path: {
+                readonly id: components["schemas"]["Id"];
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description The propagation. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description How long the answer might have been held: `wait=N`. */
+                    readonly "Preference-Applied"?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Propagation"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 404: components["responses"]["NotFound"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly lookUpSubject: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["SubjectLookup"];
+            };
+        };
+        readonly responses: {
+            /** @description The state of the identifier. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["SubjectState"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequestOrMalformedJson"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 413: components["responses"]["TooLarge"];
+            readonly 415: components["responses"]["UnsupportedMediaType"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly createGrant: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: {
+                /** @description Your name for this one request: repeats under it are one. Kept for 30 days, per client. */
+                readonly "Idempotency-Key"?: string;
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                readonly Prefer?: string;
+            };
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["GrantRequest"];
+            };
+        };
+        readonly responses: {
+            /** @description It was so already. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Where it is read back. */
+                    readonly Location?: string;
+                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    readonly "Idempotency-Replayed"?: "true";
+                    /** @description How long the answer might have been held: `wait=N`. */
+                    readonly "Preference-Applied"?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["RecordedGrant"] | components["schemas"]["NothingToGrant"];
+                };
+            };
+            /** @description Recorded. */
+            readonly 201: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Where it is read back. */
+                    readonly Location?: string;
+                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    readonly "Idempotency-Replayed"?: "true";
+                    /** @description How long the answer might have been held: `wait=N`. */
+                    readonly "Preference-Applied"?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["RecordedGrant"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequestOrMalformedJson"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            /**
+             * @description `grant-not-later`: The opt-out is the later one. A consent lifts only what was opted out before it: each scope that is in the way is named in `errors`.
+             *
+             *     `idempotency-key-in-use`: The same key is still running. Repeat after `Retry-After`.
+             */
+            readonly 409: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "Retry-After": components["headers"]["Retry-After"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            readonly 413: components["responses"]["TooLarge"];
+            readonly 415: components["responses"]["UnsupportedMediaType"];
+            readonly 422: components["responses"]["InvalidValueOrIdempotencyKeyReused"];
+            readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
+        };
+    };
+    readonly getGrant: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: {
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                readonly Prefer?: string;
+            };
+            readonly path: {
+                readonly id: components["schemas"]["Id"];
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description The grant. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description How long the answer might have been held: `wait=N`. */
+                    readonly "Preference-Applied"?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Grant"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 404: components["responses"]["NotFound"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly check: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["ChecksRequest"];
+            };
+        };
+        readonly responses: {
+            /** @description One answer an item. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ChecksAnswer"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequestOrMalformedJson"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 413: components["responses"]["TooLarge"];
+            readonly 415: components["responses"]["UnsupportedMediaType"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+}
