@@ -48,7 +48,11 @@ const KINDS: Readonly<Record<string, Kind>> = {
   stack: {
     name: 'stack',
     needs: 'a JDK 17 or later and Maven (npm run stack)',
-    isHere: startStack,
+    isHere: () =>
+      Promise.all([findJava(process.env), findMaven(process.env)]).then(
+        () => true,
+        () => false,
+      ),
   },
   containers: {
     name: 'containers',
@@ -78,33 +82,13 @@ async function startPostgres(): Promise<boolean> {
   }
 }
 
-let stack: Awaited<ReturnType<typeof startStackOfTheRun>> | undefined;
-let whyNoStack: unknown;
-
-/** One for all suites that need it. A machine that could run it and does not is no machine that lacks it. */
-async function startStack(): Promise<boolean> {
-  try {
-    const java = await findJava(process.env);
-    await findMaven(process.env);
-    say(`Java ${java.major} and Maven are here: starting the stack …`);
-  } catch {
-    return false;
-  }
-  try {
-    stack = await startStackOfTheRun();
-  } catch (error) {
-    whyNoStack = error;
-  }
-  return true;
-}
-
-let jestProcess: ChildProcess | undefined;
+const jestProcesses = new Set<ChildProcess>();
 let isInterrupted = false;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => {
     isInterrupted = true;
     // The terminal has told Jest already.
-    if (signal === 'SIGTERM' || !process.stdin.isTTY) jestProcess?.kill(signal);
+    if (signal === 'SIGTERM' || !process.stdin.isTTY) for (const child of jestProcesses) child.kill(signal);
   });
 }
 
@@ -139,7 +123,6 @@ async function main(args: readonly string[]): Promise<number> {
   }
   say('');
   if (whyNoPostgres !== undefined) console.error(whyNoPostgres);
-  if (whyNoStack !== undefined) console.error(whyNoStack);
 
   if (isInterrupted) return 130;
   const code = await runSuites(args, selected, missing);
@@ -157,7 +140,10 @@ async function main(args: readonly string[]): Promise<number> {
   return code;
 }
 
-/** What shares the stack goes last and one file after another: they kill its processes and reconfigure them. */
+/**
+ * What shares the stack goes one file after another, for they kill its processes and reconfigure them; mostly they wait for
+ * a process that comes back. So the others run beside them, except at a terminal, where two would write over each other.
+ */
 async function runSuites(
   args: readonly string[],
   selected: readonly string[],
@@ -170,27 +156,49 @@ async function runSuites(
   const others = selected.filter((file) => !isOfStack(file));
   // A pattern that fits nothing is Jest's to refuse; among options it may fit one of the two alone.
   const lenient = withStack && others.length > 0 ? ['--passWithNoTests'] : [];
-  const codes: number[] = [];
-  if (others.length > 0 || selected.length === 0)
-    codes.push(await runJest([...leftOut, ignore('stack'), '--maxWorkers=2', ...lenient, ...args]));
-  if (withStack && !isInterrupted) {
+  const ofOthers = async (): Promise<number> =>
+    others.length > 0 || selected.length === 0
+      ? await runJest([...leftOut, ignore('stack'), '--maxWorkers=2', ...lenient, ...args])
+      : 0;
+  const ofStack = async (): Promise<number> => {
+    if (!withStack || isInterrupted) return 0;
     const only = '--testPathIgnorePatterns=^((?!\\.stack\\.).)*$';
-    codes.push(await runJest([...leftOut, only, '--runInBand', ...lenient, ...args]));
-  }
+    return await onStack((found) => runJest([...leftOut, only, '--runInBand', ...lenient, ...args], found));
+  };
+  const codes = process.stdout.isTTY
+    ? [await ofOthers(), await ofStack()]
+    : await Promise.all([ofOthers(), ofStack()]);
   return codes.find((code) => code !== 0) ?? 0;
 }
 
+/** One stack for all suites that need it. A machine that could run it and does not is no machine that lacks it: they fail. */
+async function onStack(run: (found: string) => Promise<number>): Promise<number> {
+  say('The stack is started for its suites …');
+  let stack: Awaited<ReturnType<typeof startStackOfTheRun>> | undefined;
+  try {
+    stack = await startStackOfTheRun();
+  } catch (error) {
+    console.error(error);
+  }
+  try {
+    return isInterrupted ? 130 : await run(stack?.found ?? 'none');
+  } finally {
+    await stack?.stop();
+  }
+}
+
 /** The exit code of Jest, which may say 130 for Ctrl-C. */
-function runJest(args: readonly string[]): Promise<number> {
+function runJest(args: readonly string[], stack = 'none'): Promise<number> {
   const node = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
   const jest = ['node_modules/jest/bin/jest.js', ...args];
   const child = spawn(process.execPath, [...node, ...jest], {
     stdio: 'inherit',
-    env: { ...process.env, [FOLDER]: postgres?.folder ?? 'none', [STACK]: stack?.found ?? 'none' },
+    env: { ...process.env, [FOLDER]: postgres?.folder ?? 'none', [STACK]: stack },
   });
-  jestProcess = child;
+  jestProcesses.add(child);
   return new Promise((resolve) => {
     child.once('exit', (code) => {
+      jestProcesses.delete(child);
       resolve(code ?? 130);
     });
   });
@@ -199,5 +207,5 @@ function runJest(args: readonly string[]): Promise<number> {
 try {
   process.exitCode = await main(process.argv.slice(2));
 } finally {
-  await Promise.all([postgres?.stop(), stack?.stop()]);
+  await postgres?.stop();
 }
