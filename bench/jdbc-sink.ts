@@ -12,8 +12,8 @@ import { fillProperties } from '../debezium/files.ts';
 import { findJava, findMaven } from '../processes/stack/find-java.ts';
 import type { Ports } from '../processes/stack/layout.ts';
 import { resolveStack } from '../processes/stack/resolve-stack.ts';
-import { freePort } from '../test/harness/abide.ts';
 import { eventually } from '../test/harness/eventually.ts';
+import { freePort } from '../test/harness/free-port.ts';
 
 const run = promisify(execFile);
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));

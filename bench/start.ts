@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { print, printTable } from '../cli/output.ts';
-import { freePort } from '../test/harness/abide.ts';
+import { freePort } from '../test/harness/free-port.ts';
 import { judge, median } from './measure.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));

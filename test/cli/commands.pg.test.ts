@@ -3,12 +3,13 @@ import { hostname, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { LagReport } from '../../ledger/ledger.ts';
-import { freePort, runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
+import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess, Ran } from '../harness/abide.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
 import type { TestDatabase } from '../harness/database.ts';
 import { VERSIONS } from '../../api/versions.ts';
 import { eventually } from '../harness/eventually.ts';
+import { freePort } from '../harness/free-port.ts';
 import { createSend } from '../harness/http.ts';
 
 let database: TestDatabase;

@@ -3,11 +3,12 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { freePort, runAbide } from '../harness/abide.ts';
+import { runAbide } from '../harness/abide.ts';
 import type { Ran } from '../harness/abide.ts';
 import { readAudit } from '../../ledger/audit.ts';
 import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
 import type { TestDatabase } from '../harness/database.ts';
+import { freePort } from '../harness/free-port.ts';
 
 let database: TestDatabase;
 let ledger: TestDatabase;

@@ -2,7 +2,6 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -10,6 +9,8 @@ import pg from 'pg';
 import { request } from 'undici';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { eventually } from './eventually.ts';
+import { freePort } from './free-port.ts';
+import { putClusterInto } from './postgres-of-the-run.ts';
 
 export type AbideProcess = AsyncDisposable & {
   readonly url: string;
@@ -36,14 +37,6 @@ export type AbideProcess = AsyncDisposable & {
 
 const CLI = fileURLToPath(new URL('../../cli/abide.ts', import.meta.url));
 const OUTPUT_MAX = 4 * 1024 * 1024;
-
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** Stores hold what the test put there and nothing else, however long it takes, unless it is about canaries. */
 const withoutCanary = (config: string): string =>
@@ -101,6 +94,7 @@ export async function startAbide({
   env?: Readonly<Record<string, string>>;
 } = {}): Promise<AbideProcess> {
   const folder = dataFolder ?? (await mkdtemp(join(tmpdir(), 'abide-process-')));
+  if (dataFolder === undefined) await putClusterInto(folder);
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   let running: ReturnType<typeof spawnAbide> | undefined;

@@ -1,24 +1,34 @@
-// One PostgreSQL for the whole run, in a temporary folder; suites get databases of their own in it.
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+// One PostgreSQL for the whole run, in a temporary folder; suites get databases of their own in it. Beside it lies a cluster
+// that nobody has used, for servers of a test's own.
+import { execFile } from 'node:child_process';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { migrate } from '../../ledger/migrate.ts';
 import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { freePort } from './free-port.ts';
 
 /** Where the workers of the run find it; set to `none` where the run has no suite that needs it. */
 export const FOLDER = 'ABIDE_TEST_POSTGRES';
 export const TEMPLATE = 'abide_template';
 export const ROLES = { apiRole: 'abide_api', replicationRole: 'abide_replication' } as const;
 
+const UNUSED = 'unused';
+const silent = (): void => undefined;
+const quiet = { info: silent, warn: silent, error: silent };
+
 /** Starts it and makes the migrated template. */
 export async function startPostgresOfTheRun(): Promise<{ folder: string; stop(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'abide-test-'));
   // As root the server runs as another user, who must get in.
   await chmod(folder, 0o711);
-  const silent = (): void => undefined;
+  const unused = join(folder, UNUSED);
+  await (await startEmbeddedPostgres({ dataFolder: unused, log: quiet })).stop();
+  await copyCluster(unused, folder);
   const postgres = await startEmbeddedPostgres({
     dataFolder: folder,
-    log: { info: silent, warn: silent, error: silent },
+    log: quiet,
     // Nothing here outlives the run, and a commit need not wait for the disk. A killed server still loses nothing:
     // only a power cut would.
     settings: { fsync: 'off', full_page_writes: 'off', max_connections: '400' },
@@ -31,4 +41,21 @@ export async function startPostgresOfTheRun(): Promise<{ folder: string; stop():
       await rm(folder, { recursive: true });
     },
   };
+}
+
+/**
+ * As a first start leaves it that is stopped again: a test that is not about the first start need not wait a second or two for
+ * PostgreSQL's. Nothing where the run has none.
+ */
+export async function putClusterInto(dataFolder: string): Promise<void> {
+  const folder = process.env[FOLDER];
+  if (folder !== undefined && folder !== 'none') await copyCluster(join(folder, UNUSED), dataFolder);
+}
+
+async function copyCluster(from: string, to: string): Promise<void> {
+  // With its owner: as root the server runs as another user.
+  await promisify(execFile)('cp', ['-a', join(from, 'postgres'), join(from, 'postgres.json'), to]);
+  const kept = join(to, 'postgres.json');
+  const settings = JSON.parse(await readFile(kept, 'utf8')) as object;
+  await writeFile(kept, JSON.stringify({ ...settings, port: await freePort() }));
 }

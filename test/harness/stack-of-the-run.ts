@@ -12,8 +12,9 @@ import type { LagReport } from '../../ledger/ledger.ts';
 import { changeStore } from '../../ledger/stores.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { stackStatus } from '../../processes/stack/running-stack.ts';
-import { freePort, spawnAbide } from './abide.ts';
+import { spawnAbide } from './abide.ts';
 import { eventually } from './eventually.ts';
+import { freePort } from './free-port.ts';
 
 /** Where the suites of the run find it: folder and URL. */
 export const STACK = 'ABIDE_TEST_STACK';

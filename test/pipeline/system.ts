@@ -10,10 +10,11 @@ import pg from 'pg';
 import { createClient } from 'redis';
 import { Agent, request } from 'undici';
 import type { LagReport, StoreLag } from '../../ledger/ledger.ts';
-import { freePort, spawnAbide, startAbide } from '../harness/abide.ts';
+import { spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
 import { emptyDatabase } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
+import { freePort } from '../harness/free-port.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 import type { Fault } from '../harness/tcp-proxy.ts';
 

@@ -12,6 +12,7 @@ import type { EmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { isEnded, readProcStat } from '../../processes/proc-stat.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
+import { putClusterInto } from '../harness/postgres-of-the-run.ts';
 
 const silent = (): void => undefined;
 const log = { info: silent, warn: silent, error: silent };
@@ -119,6 +120,7 @@ test('what a decision is worth is on disk, and nobody else can reach the server'
 });
 
 test('the server is in a process group of its own, which Ctrl-C does not reach', async () => {
+  await putClusterInto(folder);
   const { pid } = await start();
 
   const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]!.split(' ');
@@ -133,6 +135,7 @@ test('whoever did not start the server finds it by its folder', async () => {
 });
 
 test("a database for a store is the owner's and is made once", async () => {
+  await putClusterInto(folder);
   const postgres = await start();
 
   const url = await postgres.createDatabase('crm');
@@ -142,6 +145,7 @@ test("a database for a store is the owner's and is made once", async () => {
 });
 
 test('a server that a killed Abide left running is taken over, and stopped by us', async () => {
+  await putClusterInto(folder);
   const { abide, pid } = await startInAnotherProcess();
   await kill(abide);
   expect(isAlive(pid)).toBe(true);
@@ -156,6 +160,7 @@ test('a server that a killed Abide left running is taken over, and stopped by us
 test.each(['stopped', 'killed'] as const)(
   'a server that was %s is gone, though nobody collects its end',
   async (how) => {
+    await putClusterInto(folder);
     const { abide, pid } = await startInAnotherProcess();
     // The parent as before, which now hears nothing.
     abide.kill('SIGSTOP');
@@ -175,6 +180,7 @@ test.each(['stopped', 'killed'] as const)(
 );
 
 test('a second Abide on the same folder is refused and leaves the first one its server', async () => {
+  await putClusterInto(folder);
   const { abide, pid } = await startInAnotherProcess();
   try {
     await expect(start()).rejects.toMatchObject({
@@ -189,6 +195,7 @@ test('a second Abide on the same folder is refused and leaves the first one its 
 });
 
 test('a killed server is started again at the same port, once its last backend has ended', async () => {
+  await putClusterInto(folder);
   const killed = await start();
   const { pid, port } = killed;
   const { backend } = await withClient(killed.superuserUrl, async (client) => {
@@ -224,6 +231,7 @@ test('a killed server is started again at the same port, once its last backend h
 });
 
 test('an Abide that loses its session alone takes its server over again', async () => {
+  await putClusterInto(folder);
   const postgres = await start();
   const { pid } = postgres;
   await endSession(postgres);
@@ -234,6 +242,7 @@ test('an Abide that loses its session alone takes its server over again', async 
 });
 
 test('a process number that another program has now does not keep the server from starting', async () => {
+  await putClusterInto(folder);
   const { abide, pid } = await startInAnotherProcess();
   await kill(abide);
   process.kill(pid, 'SIGKILL');
@@ -247,6 +256,7 @@ test('a process number that another program has now does not keep the server fro
 });
 
 test('another port is chosen, and kept, where somebody took ours', async () => {
+  await putClusterInto(folder);
   const first = await start();
   await first.stop();
   const squatter = createServer().listen(first.port, '127.0.0.1');
@@ -267,6 +277,7 @@ test('a failed start says why, from the end of the log', async () => {
 });
 
 test('a cluster without its passwords is refused, not made anew', async () => {
+  await putClusterInto(folder);
   await (await start()).stop();
   await rm(join(folder, 'postgres.json'));
 
@@ -277,6 +288,7 @@ test('a cluster without its passwords is refused, not made anew', async () => {
 });
 
 test('no address reaches the log by a statement that fails, or a backend that dies in one', async () => {
+  await putClusterInto(folder);
   const postgres = await start();
   await withClient(postgres.urls.owner, async (client) => {
     await client.query('create table held (key text primary key)');

@@ -5,8 +5,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
-import { freePort, spawnAbide } from '../harness/abide.ts';
+import { spawnAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
+import { freePort } from '../harness/free-port.ts';
 
 const moments: Readonly<Record<string, (at: { folder: string; url: string }) => boolean | Promise<boolean>>> =
   {

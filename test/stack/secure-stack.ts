@@ -15,8 +15,9 @@ import { readConnector } from '../../debezium/connect-api.ts';
 import { findJava } from '../../processes/stack/find-java.ts';
 import { resolveStack } from '../../processes/stack/resolve-stack.ts';
 import { readPage, tableOf } from '../docs/markdown.ts';
-import { freePort, runAbide } from '../harness/abide.ts';
+import { runAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
+import { freePort } from '../harness/free-port.ts';
 import type { RunningStack } from '../harness/stack-of-the-run.ts';
 
 const run = promisify(execFile);
