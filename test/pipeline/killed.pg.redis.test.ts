@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { eventually } from '../harness/eventually.ts';
 import { STORES, startSystem } from './system.ts';
@@ -85,7 +86,7 @@ test.each([
           }
           if (answer !== undefined) expect([409, 503]).toContain(answer.status);
           if (stopping) break;
-          await new Promise((resolve) => setImmediate(resolve));
+          await delay(10);
         }
       }
     }

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { eventually } from '../harness/eventually.ts';
@@ -77,7 +78,7 @@ test('random opt-outs, repeats, crashes and outages: in the end every store is w
             .catch(() => undefined);
           if (answer !== undefined && answer.status < 300) return answer.text;
           if (answer !== undefined) expect([409, 503]).toContain(answer.status);
-          await new Promise((resolve) => setImmediate(resolve));
+          await delay(10);
         }
       }
 

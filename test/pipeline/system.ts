@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { createClient } from 'redis';
@@ -288,7 +289,7 @@ export function speakWith(
     return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
   };
   const lag: Deployment['lag'] = async () => {
-    for (const askedAt = Date.now(); ; await new Promise((resolve) => setTimeout(resolve, 10))) {
+    for (const askedAt = Date.now(); ; await delay(25)) {
       const { status, text: body } = await ask('GET', '/v1/propagation-lag');
       if (status !== 200) throw new Error(`the lag answered ${status}`);
       const report = JSON.parse(body) as LagReport;
