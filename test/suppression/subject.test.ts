@@ -243,9 +243,10 @@ describe('a mask', () => {
     });
     fc.assert(
       fc.property(word, word, (local, domain) => {
-        const text = masked('email', `${local}@${domain}.com`);
-        expect(text.split('@')[0]).not.toContain(local);
-        expect(text.split('@')[1]).not.toContain(domain);
+        const [who, where] = masked('email', `${local}@${domain}.com`).split('@');
+        expect(who).not.toContain(local);
+        // Seen: a domain that is called "om" is in its own ending.
+        expect(where!.replace(/\.com$/, '')).not.toContain(domain);
       }),
     );
     fc.assert(
