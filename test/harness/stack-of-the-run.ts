@@ -54,7 +54,7 @@ export type RunningStack = {
   /** Records an opt-out; gives its id where the answer was 2xx. */
   optOut(email: string): Promise<string | undefined>;
   lag(): Promise<LagReport>;
-  /** As the superuser, in the ledger's database, on a connection of its own. */
+  /** As the superuser, in the ledger's database, each on a connection that no other uses meanwhile. */
   query<T extends pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<T[]>;
   /** Of a program of the stack, by the name of its log. */
   pidOf(program: string): Promise<number>;
@@ -80,6 +80,15 @@ export async function findStackOfTheRun(): Promise<RunningStack> {
     logLevel: logLevel.NOTHING,
     retry: { initialRetryTime: 100, maxRetryTime: 500, retries: 60 },
   });
+  const { superuserUrl } = (await findEmbeddedPostgres(folder))!;
+  // Kept for a moment, for logging in costs more than what is asked; nobody needs to end them.
+  const pool = new pg.Pool({
+    connectionString: Object.assign(new URL(superuserUrl), { pathname: '/abide' }).href,
+    idleTimeoutMillis: 1_000,
+    allowExitOnIdle: true,
+  });
+  // The server is killed now and then.
+  pool.on('error', () => undefined);
   const lag = async (): Promise<LagReport> => {
     const { body } = await request(`${url}/v1/propagation-lag`, { headers: { authorization } });
     return (await body.json()) as LagReport;
@@ -109,17 +118,8 @@ export async function findStackOfTheRun(): Promise<RunningStack> {
       return statusCode >= 200 && statusCode < 300 ? answer.id : undefined;
     },
     lag,
-    query: async <T extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []) => {
-      const { superuserUrl } = (await findEmbeddedPostgres(folder))!;
-      const client = new pg.Client(Object.assign(new URL(superuserUrl), { pathname: '/abide' }).href);
-      client.on('error', () => undefined);
-      await client.connect();
-      try {
-        return (await client.query<T>(text, [...values])).rows;
-      } finally {
-        await client.end();
-      }
-    },
+    query: async <T extends pg.QueryResultRow>(text: string, values: readonly unknown[] = []) =>
+      (await pool.query<T>(text, [...values])).rows,
     pidOf,
     restart: async (programs, signal = 'SIGTERM') => {
       const pids = await Promise.all(programs.map(pidOf));
