@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { addCheck, addGate, addLag } from './api-commands.ts';
 import { addConfig } from './config-commands.ts';
+import { addDisputes } from './dispute-commands.ts';
 import { addDoctor } from './doctor.ts';
 import { addGuard } from './guard-commands.ts';
 import { addImportFilter } from './import-filter.ts';
@@ -52,6 +53,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addGuard,
     addImportFilter,
     addKeys,
+    addDisputes,
     addVersions,
     addLedger,
     addAudit,

@@ -25,6 +25,14 @@ export function urlsOf(configuration: Configuration, log: Log): DatabaseUrls | u
   return { api, owner: ownerDatabase ?? api, replication: replicationDatabase ?? api };
 }
 
+const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.json');
+
+/** The ring's text that is kept in a data folder; undefined where none is. */
+export function readKeysOf(dataFolder: string): string | undefined {
+  const file = keysFile(dataFolder);
+  return existsSync(file) ? readFileSync(file, 'utf8') : undefined;
+}
+
 const roleOf = (url: string): string => decodeURIComponent(new URL(url).username);
 
 /**
@@ -50,10 +58,9 @@ export async function openDatabase({
     max: 16,
     onError: (error) => log.warn({ error: error.message }, 'a database connection was lost'),
   });
-  const file = join(dataFolder, 'keys.json');
   try {
     const ring = await matchKeyRing(pool, {
-      read: () => keys ?? (existsSync(file) ? readFileSync(file, 'utf8') : undefined),
+      read: () => keys ?? readKeysOf(dataFolder),
       make: (text) => {
         if (!mayMakeSecrets) {
           throw new AbideError(
@@ -61,7 +68,7 @@ export async function openDatabase({
             'Abide listens beyond this machine and makes up no secrets there: set ABIDE_KEYS (`abide keys ring` prints a new ring) and ABIDE_ADMIN_KEY (`abide keys token`).',
           );
         }
-        writeFileSync(file, text, { mode: 0o600, flag: 'wx' });
+        writeFileSync(keysFile(dataFolder), text, { mode: 0o600, flag: 'wx' });
       },
     });
     return { pool, ring };

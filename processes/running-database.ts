@@ -5,11 +5,13 @@ import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { isUnavailable, openPool } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
+import { matchKeyRing } from '../ledger/key-ring.ts';
+import type { KeyRing } from '../ledger/key-ring.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { findEmbeddedPostgres } from './embedded-postgres.ts';
 import { loadConnector } from './load-connector.ts';
 import { quietLog } from './log.ts';
-import { urlsOf } from './open-database.ts';
+import { readKeysOf, urlsOf } from './open-database.ts';
 import type { DatabaseUrls } from './open-database.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -59,3 +61,18 @@ export async function withLedgerDatabase<T>(
     await pool.end();
   }
 }
+
+/**
+ * The same with the key ring, of ABIDE_KEYS or the data folder: for what only its owner may do. Throws KEYS_MISSING as well,
+ * where the ring is not here or is another database's.
+ */
+export const withLedger = <T>(env: Env, work: (pool: Pool, ring: KeyRing) => Promise<T>): Promise<T> =>
+  withLedgerDatabase(env, async (pool) => {
+    const ring = await matchKeyRing(pool, {
+      read: () => env['ABIDE_KEYS'] || readKeysOf(dataFolderOf(env)),
+      make: () => {
+        throw new AbideError('KEYS_MISSING', 'The database is empty: no Abide has started on it.');
+      },
+    });
+    return await work(pool, ring);
+  });
