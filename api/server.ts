@@ -12,9 +12,11 @@ import { PROBLEM_TYPE, toProblem } from './problem.ts';
 
 const HEADER_BYTES_MAX = 16 * 1024;
 const HEADERS_MS_MAX = 10_000;
-/** Reading a whole request; longer than any body of ours takes, shorter than a slow-request attack pays. */
+/** Reading a whole request; longer than any body but a file takes, shorter than a slow-request attack pays. */
 const REQUEST_MS_MAX = 30_000;
-/** How often the two above are looked at; Node's own 30 s would double them. */
+/** A file is waited for as long as it keeps coming: each of so many bytes gives another second. */
+const BYTES_A_SECOND_MIN = 64 * 1024;
+/** How often the times above are looked at; Node's own 30 s would double them. */
 const TIMES_CHECKED_MS = 1_000;
 const KEEP_ALIVE_MS = 65_000;
 const CONNECTIONS_MAX = 10_000;
@@ -46,15 +48,19 @@ export async function listen(
   let closing = false;
   /** The latest request of a connection and its answer. */
   const running = new WeakMap<Duplex, { request: IncomingMessage; response: ServerResponse }>();
+  /** Requests whose bodies are on their way: since when, and what their connections had read by then. */
+  const arriving = new Map<IncomingMessage, { readonly since: number; readonly read: number }>();
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     running.set(request.socket, { request, response });
+    arriving.set(request, { since: performance.now(), read: request.socket.bytesRead });
     if (closing) response.shouldKeepAlive = false;
     handler(request, response);
   };
   const server = createServer({
     maxHeaderSize: HEADER_BYTES_MAX,
     headersTimeout: headersMs,
-    requestTimeout: requestMs,
+    // Node's own would end a file that takes longer, however fast it comes: see `bodies` below.
+    requestTimeout: 0,
     connectionsCheckingInterval: checkedMs,
     keepAliveTimeout: KEEP_ALIVE_MS,
     // Node would answer a missing Host and an unknown Expect by itself and without a problem: app.ts does.
@@ -87,6 +93,18 @@ export async function listen(
     server.once('error', reject);
     server.listen(port, host, resolve);
   });
+  const bodies = setInterval(() => {
+    const now = performance.now();
+    for (const [request, { since, read }] of arriving) {
+      const { socket } = request;
+      if (request.complete || socket.destroyed) arriving.delete(request);
+      else if (now - since > requestMs + ((socket.bytesRead - read) / BYTES_A_SECOND_MIN) * 1000) {
+        arriving.delete(request);
+        server.emit('clientError', Object.assign(new Error(), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }), socket);
+      }
+    }
+  }, checkedMs);
+  server.once('close', () => clearInterval(bodies));
   const address = server.address() as AddressInfo;
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,

@@ -39,6 +39,23 @@ describe('a request that takes too long to arrive', () => {
     expect(api.ledger.intents).toEqual([]);
   });
 
+  test('with a body that keeps coming is waited for', async () => {
+    // Each 64 KiB are worth a second: these bytes come over more than twice the time that a request has.
+    await using api = await serveStub({}, { bounds });
+    const { socket, received } = await open(api.port);
+    socket.write(
+      `POST /v1/checks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\nContent-Type: application/json\r\n` +
+        `Content-Length: ${10 * 32_768 + 12}\r\n\r\n{"items":[]`,
+    );
+    for (let n = 0; n < 10; n += 1) {
+      socket.write(' '.repeat(32_768));
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    socket.write('}');
+    await eventually(() => expect(parseAnswers(received())).toMatchObject([{ status: 200 }]));
+    socket.destroy();
+  });
+
   test('holds up nobody else', async () => {
     await using api = await serveStub({}, { bounds: { ...bounds, headersMs: 5_000, requestMs: 5_000 } });
     const slow = await Promise.all(Array.from({ length: 50 }, () => open(api.port)));
