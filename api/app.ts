@@ -11,6 +11,7 @@ import type { Ledger } from '../ledger/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { NOTHING_DECLARED } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
+import { APPROVE_ABOVE_ROWS } from '../config/configuration.ts';
 import { EVERY_ANSWER } from './every-answer.ts';
 import { authorizedOf, createAuthorize } from './guard/authorize.ts';
 import { createLimits } from './guard/limits.ts';
@@ -46,6 +47,7 @@ export function createApp({
   log,
   defaultRegion,
   declared = NOTHING_DECLARED,
+  approveAboveRows = APPROVE_ABOVE_ROWS,
   opsOnSameListener,
   isReady = () => true,
   tracer,
@@ -59,6 +61,7 @@ export function createApp({
   defaultRegion?: string | undefined;
   /** Topics and purposes; absent: there are channels alone. */
   declared?: DeclaredScopes | undefined;
+  approveAboveRows?: number | undefined;
   opsOnSameListener: boolean;
   isReady?: () => boolean;
   /** Undefined: no spans. */
@@ -79,7 +82,7 @@ export function createApp({
   addHealth(ops, { ledger, metrics, isReady });
   const limits = createLimits({ settings, onLimited: (of) => metrics.limited(of), log, now });
   const authorize = createAuthorize(ledger, limits);
-  const deps = { ledger, defaultRegion, declared, log, closing: closing.signal };
+  const deps = { ledger, defaultRegion, declared, approveAboveRows, log, closing: closing.signal };
   for (const [version, { resources }] of Object.entries(versions)) {
     const routes = createRoutes(api, authorize, (ctx) => {
       const { client, keyId } = authorizedOf(ctx).caller;

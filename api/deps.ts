@@ -9,6 +9,8 @@ export type Deps = {
   /** For phone numbers without a country; ISO 3166. */
   readonly defaultRegion: string | undefined;
   readonly declared: DeclaredScopes;
+  /** A file with more rows waits for another key's approval. */
+  readonly approveAboveRows: number;
   readonly log: ApiLog;
   /** Ends every wait when this server stops. */
   readonly closing: AbortSignal;

@@ -12,6 +12,7 @@ import type { Problem } from './problem.ts';
 export const TAGS = {
   'Opt-outs': 'Recording what people refuse, and reading it back.',
   Grants: "The person's own later consent: the only way back.",
+  Imports: 'Files of opt-outs.',
   Checks: 'May a message be sent? Whatever is not answered is not sent.',
   Operations:
     'How far every store is behind, what it keeps failing, and whether it still holds what it acknowledged.',
@@ -57,6 +58,8 @@ export type Operation = {
   readonly query?: z.ZodObject;
   readonly headers?: Readonly<Record<string, HeaderField>>;
   readonly body?: z.ZodType;
+  /** A body that is no JSON: it is read as it comes. */
+  readonly file?: { readonly types: readonly string[]; readonly description: string };
   readonly answers: Readonly<Record<number, DocumentedAnswer>>;
   /** Beside those that every call may be answered with. */
   readonly problems?: readonly ErrorCode[];

@@ -11,6 +11,7 @@ import { addPropagation } from './v1/propagation.ts';
 import { addQuarantine } from './v1/quarantine.ts';
 import { addReconciliation } from './v1/reconciliation.ts';
 import { addSubjects } from './v1/subjects.ts';
+import { addImports } from './v2/imports.ts';
 import { operationsIn } from './version.ts';
 import type { Versions } from './version.ts';
 import { addChecks as addChecksV2 } from './v2/checks.ts';
@@ -34,7 +35,7 @@ export const VERSIONS: Versions = {
       addAcknowledgements,
     ],
   },
-  v2: { resources: [addOptOutsV2, addPropagationV2, addSubjectsV2, addGrants, addChecksV2] },
+  v2: { resources: [addOptOutsV2, addPropagationV2, addSubjectsV2, addGrants, addImports, addChecksV2] },
 };
 
 export const operationsOf = (name: string): Operation[] => operationsIn(VERSIONS[name]!);

@@ -138,6 +138,122 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/v2/imports": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * The imports of this client
+         * @description Newest first. A key that approves imports sees those of every client.
+         *
+         *     Scope needed: `imports:write` or `imports:approve`.
+         */
+        readonly get: operations["listImports"];
+        readonly put?: never;
+        /**
+         * Record a file of opt-outs
+         * @description The body is the file: CSV with a header, or one JSON object a line. Each row is one person, with one or more of `email`, `phone`, `push_token` and `person_id`, and what it may say for itself: `scopes` (separated by spaces or semicolons), `effective_at`, `reason`. A column that is not known is refused, and then nothing is recorded. It is answered once the file is kept and counted; how far it is recorded is read from its `Location`. The same file with the same parameters is the same import: send it again whenever you are not sure.
+         *
+         *     Scope needed: `imports:write`.
+         */
+        readonly post: operations["createImport"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/imports/{id}": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * How far an import is
+         * @description Rows and counts move together: each row counts once, whatever happens meanwhile.
+         *
+         *     Scope needed: `imports:write` or `imports:approve`.
+         */
+        readonly get: operations["getImport"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/imports/{id}/errors": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Rows that were not taken, and why
+         * @description By row, while it runs as well. Kept for 90 days after its end.
+         *
+         *     Scope needed: `imports:write` or `imports:approve`.
+         */
+        readonly get: operations["listImportErrors"];
+        readonly put?: never;
+        readonly post?: never;
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/imports/{id}/approval": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * Approve a large import
+         * @description One with more rows than the configuration says (`imports.approve_above_rows`) begins once somebody else has looked at it: the key that sent it, and whatever that one was rotated into, cannot approve it.
+         *
+         *     Scope needed: `imports:approve`.
+         */
+        readonly post: operations["approveImport"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
+    readonly "/v2/imports/{id}/cancellation": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * Cancel an import that has not begun
+         * @description What is recorded is recorded: one that runs goes on to its end.
+         *
+         *     Scope needed: `imports:write` or `imports:approve`.
+         */
+        readonly post: operations["cancelImport"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/v2/checks": {
         readonly parameters: {
             readonly query?: never;
@@ -299,6 +415,74 @@ export interface components {
             /** @description By scope, in order. */
             readonly suppressed: readonly components["schemas"]["SuppressedScope"][];
         };
+        readonly Import: {
+            /** @constant */
+            readonly object: "import";
+            /** @constant */
+            readonly api_version: "v2";
+            readonly id: components["schemas"]["Id"];
+            /**
+             * @description `awaiting_approval`: another key must approve it. `pending`: it waits for its turn. `failed`: `failure` says why; what was recorded by then stays recorded.
+             * @enum {string}
+             */
+            readonly state: "awaiting_approval" | "pending" | "running" | "done" | "failed" | "cancelled";
+            readonly dry_run: boolean;
+            /** @enum {string} */
+            readonly format: "csv" | "ndjson";
+            /** @description Whose file it is. */
+            readonly client: string;
+            /** @description For rows without scopes of their own. */
+            readonly scopes: readonly string[] | null;
+            /** @enum {string} */
+            readonly reason: "person_request" | "complaint" | "legal" | "other";
+            readonly effective_at: components["schemas"]["Instant"] | null;
+            readonly bytes: number;
+            /** @description Without the header. */
+            readonly rows: {
+                readonly total: number;
+                readonly done: number;
+            };
+            /** @description They add up to `rows.done`. Of a dry run what would be. */
+            readonly counts: {
+                /** @description New opt-outs, each one row. */
+                readonly recorded: number;
+                /** @description Rows that changed nothing: the person was opted out already. */
+                readonly already: number;
+                /** @description Rows that were not taken: see the errors. */
+                readonly invalid: number;
+            };
+            /** @description When the file was received. */
+            readonly created_at: components["schemas"]["Instant"];
+            readonly started_at: components["schemas"]["Instant"] | null;
+            readonly finished_at: components["schemas"]["Instant"] | null;
+            /** @description Who approved it; null where nobody had to, or nobody has. */
+            readonly approval: {
+                readonly client: string;
+                readonly key_id: string;
+                readonly at: components["schemas"]["Instant"];
+            } | null;
+            /** @description A code of the table of errors. */
+            readonly failure: string | null;
+            readonly errors_url: string;
+        };
+        readonly ImportErrors: {
+            /** @constant */
+            readonly object: "list";
+            /** @description By row. Never a value. */
+            readonly errors: readonly components["schemas"]["RowError"][];
+            /** @description How many there are; of more than 100,000 the first are listed. */
+            readonly found: number;
+            /** @description For `cursor`, null on the last page. */
+            readonly next_cursor: string | null;
+        };
+        readonly ImportList: {
+            /** @constant */
+            readonly object: "list";
+            /** @description Newest first. */
+            readonly imports: readonly components["schemas"]["Import"][];
+            /** @description For `cursor`, null on the last page. */
+            readonly next_cursor: string | null;
+        };
         /**
          * Format: date-time
          * @description RFC 3339, in UTC, with milliseconds.
@@ -399,7 +583,7 @@ export interface components {
              * @description What to decide by. There may come more: take an unknown one for its status.
              * @enum {string}
              */
-            readonly code: "malformed-json" | "invalid-request" | "unauthenticated" | "missing-scope" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
+            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "import-not-waiting" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
             /**
              * Format: uuid
              * @description Quote it when you report something.
@@ -505,6 +689,19 @@ export interface components {
             readonly warnings: readonly components["schemas"]["Warning"][];
             readonly propagation: components["schemas"]["PropagationSummary"];
         };
+        readonly RowError: {
+            /** @description From 1, without the header and empty lines. */
+            readonly row: number;
+            /** @description Where the row ends in the file. */
+            readonly line: number;
+            /** @description Null: the row as a whole. */
+            readonly column: string | null;
+            /**
+             * @description `invalid`: cannot be read as what the column has. `missing`: no identifier, or no scopes. `too_far_ahead`: a date more than an hour ahead.
+             * @enum {string}
+             */
+            readonly code: "invalid" | "missing" | "too_far_ahead" | "not_utf8" | "not_json" | "wrong_number_of_fields";
+        };
         /** @description A channel (`email`), a topic of a channel (`email/newsletter`), or a purpose (`analytics`). Topics and purposes are those that the configuration declares; others are refused. `email` covers `email/newsletter`, never the reverse. */
         readonly Scope: string;
         readonly StorePropagation: {
@@ -560,6 +757,17 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description `import-not-waiting`: The import does not wait any more. Only what waits to begin can be approved or cancelled: its state is in `detail`. */
+        readonly ImportNotWaiting: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description `internal-error`: Something broke on our side. Quote `request_id` when you report it. */
         readonly InternalError: {
             headers: {
@@ -572,6 +780,20 @@ export interface components {
         };
         /** @description `invalid-request`: The request cannot be read. See `detail`. */
         readonly InvalidRequest: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `invalid-request`: The request cannot be read. See `detail`.
+         *
+         *     `malformed-file`: The file cannot be read. See `detail` for where; nothing of it was recorded.
+         */
+        readonly InvalidRequestOrMalformedFile: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
                 readonly [name: string]: unknown;
@@ -652,6 +874,20 @@ export interface components {
         };
         /** @description `missing-scope`: The key may not do this. Use a key with the scope named in `detail`. */
         readonly MissingScope: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /**
+         * @description `missing-scope`: The key may not do this. Use a key with the scope named in `detail`.
+         *
+         *     `second-key-needed`: Another key must approve this. Whoever sent it cannot approve it: use the key of somebody else, with the scope `imports:approve`.
+         */
+        readonly MissingScopeOrSecondKeyNeeded: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
                 readonly [name: string]: unknown;
@@ -1102,6 +1338,281 @@ export interface operations {
             readonly 401: components["responses"]["Unauthenticated"];
             readonly 403: components["responses"]["MissingScope"];
             readonly 404: components["responses"]["NotFound"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly listImports: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description How many a page has at most. */
+                readonly limit?: number;
+                /** @description `next_cursor` of the page before. */
+                readonly cursor?: string;
+                /** @description Those in this state. */
+                readonly state?: "awaiting_approval" | "pending" | "running" | "done" | "failed" | "cancelled";
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description A page. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description The next page, `rel="next"` (RFC 8288); absent on the last one. */
+                    readonly Link?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ImportList"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly createImport: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description `true`: counts what it would do, and records nothing. */
+                readonly dry_run?: "true" | "false";
+                /** @description For rows without scopes of their own, separated by spaces or semicolons. */
+                readonly scopes?: string;
+                /** @description For rows without a reason of their own. */
+                readonly reason?: "person_request" | "complaint" | "legal" | "other";
+                /** @description For rows without a date of their own, RFC 3339 with an offset; absent: when the file was received. */
+                readonly effective_at?: string;
+            };
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "text/csv": string;
+                readonly "application/x-ndjson": string;
+            };
+        };
+        readonly responses: {
+            /** @description It was sent before: that import. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Where its progress is read. */
+                    readonly Location?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Import"];
+                };
+            };
+            /** @description It is kept, and waits for its turn. */
+            readonly 202: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description Where its progress is read. */
+                    readonly Location?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Import"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequestOrMalformedFile"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 413: components["responses"]["TooLarge"];
+            readonly 415: components["responses"]["UnsupportedMediaType"];
+            /** @description `invalid-value`: The request has invalid values. Each fault is named in `errors`. */
+            readonly 422: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
+        };
+    };
+    readonly getImport: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly id: components["schemas"]["Id"];
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description The import. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Import"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            /** @description `not-found`: Not found. Check the path and the id. */
+            readonly 404: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly listImportErrors: {
+        readonly parameters: {
+            readonly query?: {
+                /** @description How many a page has at most. */
+                readonly limit?: number;
+                /** @description `next_cursor` of the page before. */
+                readonly cursor?: string;
+            };
+            readonly header?: never;
+            readonly path: {
+                readonly id: components["schemas"]["Id"];
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description A page. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    /** @description The next page, `rel="next"` (RFC 8288); absent on the last one. */
+                    readonly Link?: string;
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ImportErrors"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 404: components["responses"]["NotFound"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly approveImport: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly id: components["schemas"]["Id"];
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description It is approved, and waits for its turn. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Import"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScopeOrSecondKeyNeeded"];
+            /** @description `not-found`: Not found. Check the path and the id. */
+            readonly 404: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            readonly 409: components["responses"]["ImportNotWaiting"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly cancelImport: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                readonly id: components["schemas"]["Id"];
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description It is cancelled, and its file is gone. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Import"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            /** @description `not-found`: Not found. Check the path and the id. */
+            readonly 404: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            readonly 409: components["responses"]["ImportNotWaiting"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
             readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];

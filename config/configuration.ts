@@ -84,6 +84,8 @@ export type Configuration = {
         }
       | undefined;
   };
+  /** A file of opt-outs with more rows waits for another key's approval. */
+  readonly approveAboveRows: number;
   /** Spans by OpenTelemetry's API; what becomes of them is the SDK's, which whoever starts Abide brings. */
   readonly tracing: boolean;
   /** What can be refused beside channels. */
@@ -104,6 +106,9 @@ export type Configuration = {
  * abide.yaml. Throws where there is none, or the file cannot be loaded.
  */
 export type LoadConnector = (name: string, folder: string) => Promise<Connector>;
+
+/** As many people as nobody opts out by mistake and unnoticed. */
+export const APPROVE_ABOVE_ROWS = 100_000;
 
 const STORE_NAME = /^[a-z][a-z0-9_-]{0,62}$/;
 const nameMessage = 'must begin with a letter and have at most 63 of a-z, 0-9, _ and -';
@@ -278,6 +283,15 @@ export const File = z.strictObject({
     .array(z.enum(PURPOSES))
     .default([])
     .describe('Processing that can be refused: analytics, profiling, automated_decisions'),
+  imports: z
+    .strictObject({
+      approve_above_rows: z
+        .int()
+        .min(0)
+        .default(APPROVE_ABOVE_ROWS)
+        .describe('A file with more rows than this begins once another key has approved it'),
+    })
+    .prefault({}),
   canary: z
     .union([z.literal(false), Canary], { error: 'must be false, or name every_seconds and addresses' })
     .prefault({})
@@ -422,6 +436,7 @@ export async function loadConfiguration({
     tracing: rest.tracing,
     declared: { topics: rest.topics, purposes: rest.purposes },
     limits: toLimits(rest.limits),
+    approveAboveRows: rest.imports.approve_above_rows,
     oauth: Object.entries(rest.oauth).map(([name, issuer]) => ({ name, scopes: undefined, ...issuer })),
     security:
       rest.security_contact === undefined

@@ -17,6 +17,8 @@ export const KEY_SCOPES = [
   'opt_outs:read',
   'opt_outs:read_all',
   'grants:write',
+  'imports:write',
+  'imports:approve',
   'subjects:read',
   'checks:read',
   'lag:read',

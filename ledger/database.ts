@@ -57,7 +57,18 @@ const SETTINGS = [
 /** A bounded pool on our own database. A backend that dies while idle is logged, never thrown. */
 export function openPool(
   url: string,
-  { max, onError, name = 'abide' }: { max: number; onError: (error: Error) => void; name?: string },
+  {
+    max,
+    onError,
+    name = 'abide',
+    pipeline = true,
+  }: {
+    max: number;
+    onError: (error: Error) => void;
+    name?: string;
+    /** Statements are sent without waiting for those before; COPY does not go that way. */
+    pipeline?: boolean;
+  },
 ): Pool {
   const pool = new pg.Pool({
     connectionString: url,
@@ -66,7 +77,7 @@ export function openPool(
     application_name: name,
     connectionTimeoutMillis: 3_000,
     idleTimeoutMillis: 60_000,
-    pipeline: true,
+    pipeline,
     options: SETTINGS.map(([name, value]) => `-c ${name}=${value}`).join(' '),
   });
   pool.on('error', onError);

@@ -4,7 +4,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
-import { open, seal, sealedWith } from '../suppression/seal.ts';
+import { open, openBytes, seal, sealedWith } from '../suppression/seal.ts';
 import type { SealContext, SealingKey } from '../suppression/seal.ts';
 import type { Subject } from '../suppression/subject.ts';
 import { inTransaction } from './database.ts';
@@ -30,8 +30,9 @@ export type KeyRing = {
   matchKey(subject: Subject): Buffer;
   /** HMAC under the pepper of anything that must be recognised and not be read, apart by label. */
   fingerprint(label: string, text: string): Buffer;
-  seal(text: string, context: SealContext): Buffer;
+  seal(content: string | Buffer, context: SealContext): Buffer;
   unseal(envelope: Buffer, context: SealContext): string;
+  unsealBytes(envelope: Buffer, context: SealContext): Buffer;
   readonly pepperId: number;
   /** Who the ring is, for the database's check. */
   readonly checks: readonly { readonly keyId: number; readonly purpose: Purpose; readonly value: Buffer }[];
@@ -69,17 +70,19 @@ export function readKeyRing(text: string): KeyRing {
   const pepper = current('pepper');
   const storage = current('storage');
   current('signing');
+  const storageKeyOf = (envelope: Buffer): SealingKey => {
+    const id = sealedWith(envelope);
+    const key = keys.find((one) => one.purpose === 'storage' && one.id === id);
+    if (key === undefined) throw new AbideError('KEYS_MISSING', `The key ring lacks storage key ${id}.`);
+    return key;
+  };
   return {
     matchKey: ({ kind, value }) =>
       createHmac('sha256', pepper.secret).update(`${kind}\0${value.reveal()}`).digest(),
     fingerprint: (label, text) => createHmac('sha256', pepper.secret).update(`${label}\0${text}`).digest(),
-    seal: (text, context) => seal(text, storage, context),
-    unseal: (envelope, context) => {
-      const id = sealedWith(envelope);
-      const key = keys.find((one) => one.purpose === 'storage' && one.id === id);
-      if (key === undefined) throw new AbideError('KEYS_MISSING', `The key ring lacks storage key ${id}.`);
-      return open(envelope, key, context);
-    },
+    seal: (content, context) => seal(content, storage, context),
+    unseal: (envelope, context) => open(envelope, storageKeyOf(envelope), context),
+    unsealBytes: (envelope, context) => openBytes(envelope, storageKeyOf(envelope), context),
     pepperId: pepper.id,
     checks: keys.map(({ id, purpose, secret }) => ({
       keyId: id,

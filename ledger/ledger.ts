@@ -442,6 +442,153 @@ export type Gate = {
   readonly asOf: Instant;
 };
 
+export const IMPORT_FORMATS = ['csv', 'ndjson'] as const;
+export type ImportFormat = (typeof IMPORT_FORMATS)[number];
+
+/** What `receiving` is not shown: a file that did not come to its end is no import. */
+export const IMPORT_STATES = [
+  'awaiting_approval',
+  'pending',
+  'running',
+  'done',
+  'failed',
+  'cancelled',
+] as const;
+export type ImportState = (typeof IMPORT_STATES)[number];
+
+/** What holds for a row of a file that says nothing else. */
+export type ImportDefaults = {
+  readonly scopes: readonly Scope[] | undefined;
+  readonly reason: Reason;
+  /** Undefined: when the file was received. */
+  readonly effectiveAt: Instant | undefined;
+};
+
+export type NewImport = {
+  readonly format: ImportFormat;
+  readonly dryRun: boolean;
+  readonly defaults: ImportDefaults;
+  readonly caller: Caller;
+  /** Of the caller's key: what was rotated is the same key. */
+  readonly lineage: string;
+};
+
+/** A file of opt-outs, and how far it is recorded. */
+export type Import = Pick<NewImport, 'format' | 'dryRun' | 'defaults'> & {
+  readonly id: string;
+  readonly client: string;
+  readonly keyId: string;
+  readonly lineage: string;
+  /** What the key that sent it may opt out a day, as it is now. */
+  readonly optOutsPerDay: number | undefined;
+  readonly state: ImportState;
+  readonly bytes: number;
+  readonly rowsTotal: number;
+  readonly rowsDone: number;
+  readonly counts: ImportCounts;
+  /** Rows may have several; of those beyond the first hundred thousand only the count is kept. */
+  readonly errorsFound: number;
+  readonly receivedAt: Instant;
+  readonly startedAt: Instant | undefined;
+  readonly finishedAt: Instant | undefined;
+  readonly approval: { readonly client: string; readonly keyId: string; readonly at: Instant } | undefined;
+  readonly failure: string | undefined;
+};
+
+/** Rows: `already` changed nothing, `invalid` could not be read. Of a dry run what would be. */
+export type ImportCounts = { readonly recorded: number; readonly already: number; readonly invalid: number };
+
+export const ROW_ERROR_CODES = [
+  'invalid',
+  'missing',
+  'too_far_ahead',
+  'not_utf8',
+  'not_json',
+  'wrong_number_of_fields',
+] as const;
+
+/** Why a row was not taken: never a value. */
+export type RowError = {
+  readonly row: number;
+  /** Where it ends in the file. */
+  readonly line: number;
+  /** Undefined: the row as a whole. */
+  readonly column: string | undefined;
+  readonly code: (typeof ROW_ERROR_CODES)[number];
+};
+
+/** One row that can be read: the identifiers of one person, each kind once, and what is refused. */
+export type ImportRow = Pick<OptOutIntent, 'subjects' | 'scopes' | 'effectiveAt' | 'reason'> & {
+  readonly row: number;
+  readonly line: number;
+};
+
+/** Every row after `after` through `through`: either readable, or with at least one error. */
+export type ImportBatch = {
+  readonly after: number;
+  readonly through: number;
+  readonly rows: readonly ImportRow[];
+  readonly errors: readonly RowError[];
+};
+
+/** Files of opt-outs: kept sealed while they are received, and until they are recorded. */
+export type Imports = {
+  /** Begins to receive a file; gives its id. Throws AbideError('too-many-imports'). */
+  begin(fields: NewImport): Promise<string>;
+  /** Keeps the next piece, `n` from 0. */
+  keep(id: string, n: number, piece: Buffer): Promise<void>;
+  /**
+   * The file is complete. The same file with the same parameters before, unless it failed or was cancelled, is the same
+   * import. More rows than `approveAbove` wait for an approval, unless it is a dry run.
+   */
+  submit(
+    id: string,
+    file: {
+      readonly sha256: Buffer;
+      readonly bytes: number;
+      readonly rows: number;
+      readonly approveAbove: number;
+    },
+  ): Promise<{ readonly import: Import; readonly isNew: boolean }>;
+  /** The file did not come to its end, or cannot be read. */
+  abandon(id: string): Promise<void>;
+  /** `client` undefined, here and below: whosever it is. */
+  find(id: string, client: string | undefined): Promise<Import | undefined>;
+  /** Newest first. Throws AbideError: invalid-value (cursor). */
+  list(filter: {
+    readonly client: string | undefined;
+    readonly limit: number;
+    readonly cursor: string | undefined;
+    readonly state: ImportState | undefined;
+  }): Promise<{ readonly imports: readonly Import[]; readonly nextCursor: string | undefined }>;
+  /** By row. Throws AbideError: invalid-value (cursor). */
+  errors(
+    id: string,
+    page: { readonly limit: number; readonly cursor: string | undefined },
+  ): Promise<{ readonly errors: readonly RowError[]; readonly nextCursor: string | undefined }>;
+  /** Throws AbideError: not-found, second-key-needed, import-not-waiting. */
+  approve(id: string, caller: Caller, lineage: string): Promise<Import>;
+  /** Throws AbideError: not-found, import-not-waiting. */
+  cancel(id: string, client: string | undefined, caller: Caller): Promise<Import>;
+
+  /** The oldest that nobody carries, for `holder` from now on. */
+  claim(holder: string): Promise<Import | undefined>;
+  /** False: somebody else carries it. */
+  renew(id: string, holder: string): Promise<boolean>;
+  /** Leaves it to whoever claims it next. */
+  release(id: string, holder: string): Promise<void>;
+  /** Undefined: there are no more. */
+  piece(id: string, n: number): Promise<Buffer | undefined>;
+  /** Records a batch, and how far the import is with it; `before` is the batch before. False: somebody else carries it. */
+  record(of: Import, holder: string, batch: ImportBatch, before: Promise<unknown>): Promise<boolean>;
+  /** `failure`: why it cannot go on. */
+  finish(id: string, holder: string, failure?: string): Promise<Import | undefined>;
+  /** Whether live opt-outs wait to be recorded in this process: they go first. */
+  isLiveWaiting(): boolean;
+  /** Resolves when there may be something to claim, or after a while. */
+  untilWaiting(signal: AbortSignal): Promise<void>;
+};
+
 export type AuditEntry = {
   readonly seq: number;
   readonly at: Instant;
@@ -540,6 +687,8 @@ export type Ledger = {
   reconcile(store: string, caller: Caller): Promise<number | undefined>;
   /** The latest passes, newest first. Undefined: no such store. */
   reconciliations(store: string, limit: number): Promise<readonly Reconciliation[] | undefined>;
+
+  readonly imports: Imports;
 
   authenticate(token: string): Promise<ApiKey | undefined>;
   /** Only counts, and asks nobody: it is written some seconds later. */

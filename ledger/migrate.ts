@@ -10,6 +10,7 @@ import * as canaries from './migrations/0003-canaries.ts';
 import * as usage from './migrations/0004-usage.ts';
 import * as limits from './migrations/0005-limits.ts';
 import * as peopleAndGrants from './migrations/0006-people-and-grants.ts';
+import * as imports from './migrations/0007-imports.ts';
 import * as askedAgain from './migrations/0008-asked-again.ts';
 import { grantPrivileges } from './roles.ts';
 
@@ -23,6 +24,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0004-usage', up: (db) => usage.up(plainSql(db)), down: ledger.down },
   { name: '0005-limits', up: (db) => limits.up(plainSql(db)), down: ledger.down },
   { name: '0006-people-and-grants', up: (db) => peopleAndGrants.up(plainSql(db)), down: ledger.down },
+  { name: '0007-imports', up: (db) => imports.up(plainSql(db)), down: ledger.down },
   { name: '0008-asked-again', up: (db) => askedAgain.up(plainSql(db)), down: ledger.down },
 ];
 

@@ -11,11 +11,12 @@ import type { OnRefused } from './budgets.ts';
 import { canaryOf, forgetCanaries, issueCanaries } from './canary.ts';
 import type { Canaries } from './canary.ts';
 import { checkSendable } from './check-sendable.ts';
-import { asLedgerError } from './database.ts';
+import { asLedgerError, openPool } from './database.ts';
 import type { Pool } from './database.ts';
 import { findGrant, findOptOut, listOptOuts, lookupSubject } from './find.ts';
 import { judgeGate } from './gate.ts';
 import { recordGrant } from './grant.ts';
+import { createImports, tidyImports } from './imports.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Direction, LagReport, Ledger } from './ledger.ts';
 import { newestOf, outstandingPage } from './outstanding.ts';
@@ -28,6 +29,7 @@ import {
   nextReconciliationPage,
   takeComparison,
 } from './reconcile.ts';
+import { BULK_FLIGHTS, createBulkRecorder } from './record-in-bulk.ts';
 import { createRecorder } from './record.ts';
 import { reissue } from './reissue.ts';
 import { findStore, listStores, observeStore } from './stores.ts';
@@ -50,6 +52,8 @@ const READING_MS_MAX = 2_000;
 const POLL_MS = 100;
 const HOUSEKEEPING_MS = 60_000;
 const USAGE_MS = 5_000;
+/** How soon an import that another process left, or received, is noticed. */
+const IMPORTS_MS = 500;
 /** How often within an interval it is looked whether a canary's time has come: several processes share them. */
 const CANARY_LOOKS = 4;
 
@@ -123,6 +127,14 @@ export async function openLedger({
 }): Promise<OpenLedger> {
   const closing = new AbortController();
   const recorded = new Bell();
+  const waitingImports = new Bell();
+  const bulkPool = openPool(pool.options.connectionString!, {
+    max: BULK_FLIGHTS,
+    onError: (error) => log.warn({ error: error.message }, 'a database connection was lost'),
+    name: 'abide import',
+    pipeline: false,
+  });
+  const files = createImports({ pool, ring, onWaiting: () => waitingImports.ring() });
   let stores: readonly RegisteredStore[] = await listStores(pool);
   let transport: SealingKey = await currentTransportKey(pool, ring);
   let livingKeys = await livingTransportKeys(pool);
@@ -144,6 +156,7 @@ export async function openLedger({
     );
     await pool.query("delete from api_usage where day < (clock_timestamp() at time zone 'UTC')::date - 400");
     await pool.query("delete from budget_usage where day < clock_timestamp() - interval '90 days'");
+    await tidyImports(pool, files);
     await pool.query("delete from workers where last_seen_at < clock_timestamp() - interval '1 day'");
   };
   await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
@@ -194,6 +207,16 @@ export async function openLedger({
     }
   };
 
+  const eachAsked = <Methods extends Readonly<Record<string, (...args: never[]) => Promise<unknown>>>>(
+    methods: Methods,
+  ): Methods =>
+    Object.fromEntries(
+      Object.entries(methods).map(([name, method]) => [
+        name,
+        (...args: never[]) => asked(() => method(...args)),
+      ]),
+    ) as Methods;
+
   const context = () => ({ ring, stores });
   const seals = () => ({ ring, transport, livingKeys });
   const authenticate = createAuthenticator(pool);
@@ -217,6 +240,14 @@ export async function openLedger({
     ring,
     transportKey: () => transport,
     stores: () => stores,
+    onRecorded: () => recorded.ring(),
+    onRefused,
+  });
+
+  const bulk = createBulkRecorder({
+    pool: bulkPool,
+    ring,
+    transportKey: () => transport,
     onRecorded: () => recorded.ring(),
     onRefused,
   });
@@ -356,6 +387,12 @@ export async function openLedger({
         const store = await findStore(pool, name);
         return store && (await listReconciliations(pool, store, limit));
       }),
+    imports: {
+      ...eachAsked(files),
+      record: (of, holder, batch, before) => asked(() => bulk.record(of, holder, batch, before)),
+      isLiveWaiting: () => recorder.isWaiting(),
+      untilWaiting: (signal) => waitingImports.wait(IMPORTS_MS, AbortSignal.any([signal, closing.signal])),
+    },
     authenticate: (token) => asked(() => authenticate(token)),
     countUse: (use) => usage.count(use),
     createKey: (fields) => asked(() => createKey(pool, fields)),
@@ -374,7 +411,7 @@ export async function openLedger({
       await usage.write().catch((error: unknown) => {
         log.warn({ error: asLedgerError(error) }, 'who used which version since the last write is lost');
       });
-      await pool.end();
+      await Promise.all([pool.end(), bulkPool.end()]);
     },
   };
 }

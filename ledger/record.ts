@@ -9,10 +9,8 @@
 // and `on conflict do nothing` beside a select returns no row after waiting.
 import { randomUUIDv7 } from 'node:crypto';
 import type { Instant, SubjectState } from '../suppression/decision.ts';
-import { UNKNOWN_SUBJECT } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { isDue } from '../suppression/acknowledgement.ts';
-import { applyOptOut } from '../suppression/precedence.ts';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import type { Scope } from '../suppression/scope.ts';
@@ -31,6 +29,8 @@ import {
 } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findOptOut, findOptOutsOf, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
+import { foldIntent, LOCKED, namedBy, toLocked } from './fold.ts';
+import type { Locked, LockedRow, Looks } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type {
   OptOut,
@@ -64,19 +64,14 @@ const BATCH = 256;
 const FLIGHTS = 2;
 /** More than this waiting is more than a client waits for: refusing early keeps memory and answers bounded. */
 const QUEUE = 10_000;
-const HOUR_MS = 3_600_000;
 
 const BEGIN =
   "begin isolation level read committed; set local synchronous_commit = on; set local lock_timeout = '1s'";
 
-// The clock is read last in the list, after every lock was waited for; the transaction draws its id here, in a statement
-// before the one that takes sequence numbers (fence.ts).
+// The clock is read last in the list, after every lock was waited for (fold.ts); the transaction draws its id here, in a
+// statement before the one that takes sequence numbers (fence.ts).
 const LOCK = `
-  with locked as materialized (
-    select s.id, encode(s.match_key, 'hex') as match, s.version, s.state, s.granted, s.sealed is null as erased
-    from subjects s where s.match_key = any ($1::bytea[]) and s.pepper_id = $2
-    order by s.match_key for update
-  )
+  with ${LOCKED}
   select (select json_agg(locked) from locked) as subjects,
          (select json_agg(json_build_object('client', k.client, 'key', encode(k.key_hmac, 'hex'),
             'intent', encode(k.intent_hmac, 'hex'), 'status', k.status, 'answer', encode(k.answer, 'base64'),
@@ -162,7 +157,6 @@ class Bytes {
   }
 }
 
-type Locked = { id: string; state: SubjectState; isNew: boolean; changed: boolean; erased: boolean };
 type Remembered = {
   status: number;
   body: string;
@@ -213,6 +207,8 @@ type Decided = {
 
 export type Recorder = {
   record(intent: OptOutIntent, render: Render): Promise<RecordAnswer>;
+  /** Whether anybody waits for a transaction to be free. */
+  isWaiting(): boolean;
 };
 
 /** `onRecorded` is called after COMMIT with the number of new decisions. */
@@ -316,16 +312,7 @@ export function createRecorder({
       batch.filter((item) => item.keyHex !== undefined).map((item) => [item.keyHex!, item]),
     );
     const { rows } = await client.query<{
-      subjects:
-        | {
-            id: string;
-            match: string;
-            version: number;
-            state: SubjectState['suppressed'];
-            granted: SubjectState['granted'];
-            erased: boolean;
-          }[]
-        | null;
+      subjects: LockedRow[] | null;
       keys:
         | {
             client: string;
@@ -348,22 +335,12 @@ export function createRecorder({
       ],
     });
     const row = rows[0]!;
-    const subjects = new Map<string, Locked>();
-    for (const { id, match, version, state, granted, erased } of row.subjects ?? []) {
-      subjects.set(match, {
-        id,
-        state: { version, suppressed: state, granted },
-        isNew: false,
-        changed: false,
-        erased,
-      });
-    }
     const remembered = new Map<string, Remembered>();
     for (const { client: owner, key, intent, status, answer, version: apiVersion, id } of row.keys ?? []) {
       const body = ring.unseal(Buffer.from(answer, 'base64'), [id, 'answer']);
       remembered.set(keyName(key, owner), { status, body, apiVersion, optOutId: id, intentHex: intent });
     }
-    return { subjects, remembered, now: row.now };
+    return { subjects: toLocked(row.subjects), remembered, now: row.now };
   }
 
   async function fold(
@@ -395,6 +372,21 @@ export function createRecorder({
     const replays: { item: Pending; of: string }[] = [];
     const claimed = new Map<string, string>();
 
+    const looks: Omit<Looks<OptOut>, 'spend'> = {
+      same: (named, scopes, effectiveAt) =>
+        findSameOptOut(
+          client,
+          ring,
+          named.map(({ id }) => id),
+          scopes,
+          effectiveAt,
+        ),
+      covering: (named, scopes) =>
+        named.length === 1
+          ? newestCovering(client, named[0]!, scopes, made)
+          : newestTogether(client, named, scopes, made),
+    };
+
     for (const item of batch) {
       const { intent } = item;
       if (item.keyHex !== undefined) {
@@ -407,24 +399,23 @@ export function createRecorder({
         }
       }
       const receivedAt = new Date(nowMs - Math.max(0, performance.now() - intent.receivedAtMs)).toISOString();
-      const ahead = intent.effectiveAt === undefined ? 0 : Date.parse(intent.effectiveAt) - nowMs;
-      if (ahead > HOUR_MS) {
+      const named = namedBy(item.keys, subjects);
+      const folded = await foldIntent(
+        intent,
+        named,
+        { receivedAt, nowMs },
+        { ...looks, spend: (newlyOptedOut) => spending.take(intent.caller, newlyOptedOut) },
+      );
+      if (folded.kind === 'too_far_ahead') {
         const errors = [{ pointer: '/effective_at', detail: 'must not lie more than an hour ahead' }];
         settle.push(() => item.reject(new AbideError('invalid-value', undefined, { errors })));
         continue;
       }
-      const adjusted = ahead > 0;
-      const effectiveAt = intent.effectiveAt === undefined || adjusted ? receivedAt : intent.effectiveAt;
-      const named = item.keys.map(
-        ({ hex }): Locked =>
-          subjects.get(hex) ?? {
-            id: randomUUIDv7(),
-            state: UNKNOWN_SUBJECT,
-            isNew: true,
-            changed: false,
-            erased: false,
-          },
-      );
+      if (folded.kind === 'exhausted') {
+        // Nothing is recorded under the key either.
+        settle.push(() => item.reject(folded.error));
+        continue;
+      }
       if (item.keyHex !== undefined) claimed.set(item.keyHex, item.intentHex);
       const answer = (
         optOut: OptOut,
@@ -442,52 +433,17 @@ export function createRecorder({
             subjects: intent.subjects.map((subject, n) => ({ subject, state: named[n]!.state })),
             asked: intent.scopes,
             idempotencyKey: intent.idempotencyKey ?? `auto_${optOut.id}`,
-            effectiveAtAdjusted: adjusted,
+            effectiveAtAdjusted: folded.adjusted,
           },
         });
       };
 
-      // After a grant, the same dated opt-out once more is a late retry, not a change of mind.
-      if (
-        intent.effectiveAt !== undefined &&
-        named.some(({ state }) => intent.scopes.some((scope) => state.granted[scope] !== undefined))
-      ) {
-        const ids = named.map(({ id }) => id);
-        const same = await findSameOptOut(client, ring, ids, intent.scopes, effectiveAt);
-        if (same !== undefined) {
-          answer(same, 'already_recorded', undefined);
-          continue;
-        }
-      }
-      const id = randomUUIDv7();
-      const effects = named.map(({ state }) =>
-        applyOptOut(state, { id, scopes: intent.scopes, effectiveAt }),
-      );
-      if (effects.every(({ kind }) => kind === 'already_opted_out')) {
-        // Where each was opted out apart, that they are one person is news: they get an opt-out together.
-        const before =
-          named.length === 1
-            ? await newestCovering(client, named[0]!, intent.scopes, made)
-            : await newestTogether(client, named, intent.scopes, made);
-        if (before !== undefined) {
-          for (const [n, effect] of effects.entries()) {
-            if (effect.kind !== 'already_opted_out' || !effect.widened) continue;
-            named[n]!.state = effect.state;
-            named[n]!.changed = true;
-          }
-          const here = made.find(({ optOut }) => optOut.id === before.id);
-          answer(before, 'already_opted_out', here?.propagation);
-          continue;
-        }
-      }
-      const newlyOptedOut = effects.filter(({ kind }) => kind !== 'already_opted_out').length;
-      const exhausted = spending.take(intent.caller, newlyOptedOut);
-      if (exhausted !== undefined) {
-        // Nothing was recorded under the key either.
-        if (item.keyHex !== undefined) claimed.delete(item.keyHex);
-        settle.push(() => item.reject(exhausted));
+      if (folded.kind !== 'recorded') {
+        const here = made.find(({ optOut }) => optOut.id === folded.before.id);
+        answer(folded.before, folded.kind, here?.propagation);
         continue;
       }
+      const { id, effectiveAt } = folded;
       const optOut: OptOut = {
         id,
         requestedScopes: intent.scopes,
@@ -502,10 +458,6 @@ export function createRecorder({
       };
       const decisions = named.map((locked, n) => {
         const subject = intent.subjects[n]!;
-        // One that is suppressed already is decided again, so that the opt-out has evidence of each of its subjects.
-        const { state } = effects[n]!;
-        locked.state = { ...state, version: locked.state.version + 1 };
-        locked.changed = true;
         const { hex } = item.keys[n]!;
         subjects.set(hex, locked);
         addresses.set(hex, subject);
@@ -541,7 +493,7 @@ export function createRecorder({
         others: rowsOf.slice(1),
         columns: {
           ...rowsOf[0],
-          effective_at_stated: intent.effectiveAt !== undefined && !adjusted,
+          effective_at_stated: folded.isStated,
           received_at: receivedAt,
           requested_scopes: intent.scopes,
           reason: intent.reason,
@@ -740,6 +692,7 @@ export function createRecorder({
   }
 
   return {
+    isWaiting: () => queue.length > 0,
     record: (intent, render) => {
       if (queue.length >= QUEUE) {
         return Promise.reject(new AbideError('overloaded', undefined, { retryAfterSeconds: 1 }));

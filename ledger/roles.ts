@@ -31,6 +31,10 @@ const API_TABLES: Readonly<Record<string, string>> = {
   workers: 'update, delete',
   latency_buckets: 'update, delete',
   idempotency_keys: 'delete',
+  imports: 'update, delete',
+  import_chunks: 'delete',
+  import_errors: 'delete',
+  import_seen: 'update, delete',
 };
 
 const apiGrants = (role: string): string =>

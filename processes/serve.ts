@@ -7,6 +7,7 @@ import { trace } from '@opentelemetry/api';
 import { createApp } from '../api/app.ts';
 import type { Handler } from '../api/app.ts';
 import { createTokenAuthenticator } from '../api/guard/access-token.ts';
+import { startImports } from '../api/import/carry.ts';
 import { listen } from '../api/server.ts';
 import type { Listening } from '../api/server.ts';
 import { loadConfiguration } from '../config/configuration.ts';
@@ -145,6 +146,7 @@ export async function serve({
     },
     log,
     defaultRegion: configuration.defaultRegion,
+    approveAboveRows: configuration.approveAboveRows,
     opsOnSameListener: onLoopback,
     isReady: () => ready,
     limits: configuration.limits,
@@ -159,6 +161,14 @@ export async function serve({
     );
   }
   await ledger.refresh();
+  started.use(
+    startImports({
+      ledger,
+      defaultRegion: configuration.defaultRegion,
+      declared: configuration.declared,
+      log,
+    }),
+  );
   const adminKey = await administratorKey({
     ledger,
     dataFolder,

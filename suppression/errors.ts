@@ -24,6 +24,12 @@ export const ERRORS = {
     false,
     'Send one JSON object; each member once.',
   ),
+  'malformed-file': entry(
+    400,
+    'The file cannot be read',
+    false,
+    'See `detail` for where; nothing of it was recorded.',
+  ),
   'invalid-request': entry(400, 'The request cannot be read', false, 'See `detail`.'),
   unauthenticated: entry(401, 'No valid credential', false, 'Send `Authorization: Bearer <key>`.'),
   'missing-scope': entry(
@@ -31,6 +37,12 @@ export const ERRORS = {
     'The key may not do this',
     false,
     'Use a key with the scope named in `detail`.',
+  ),
+  'second-key-needed': entry(
+    403,
+    'Another key must approve this',
+    false,
+    'Whoever sent it cannot approve it: use the key of somebody else, with the scope `imports:approve`.',
   ),
   'not-found': entry(404, 'Not found', false, 'Check the path and the id.'),
   'method-not-allowed': entry(405, 'Method not allowed', false, 'See the `Allow` header.'),
@@ -47,6 +59,12 @@ export const ERRORS = {
     'The opt-out is the later one',
     false,
     'A consent lifts only what was opted out before it: each scope that is in the way is named in `errors`.',
+  ),
+  'import-not-waiting': entry(
+    409,
+    'The import does not wait any more',
+    false,
+    'Only what waits to begin can be approved or cancelled: its state is in `detail`.',
   ),
   'version-retired': entry(
     410,

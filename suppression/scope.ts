@@ -23,6 +23,14 @@ export const isChannel = (text: string): text is Channel => (CHANNELS as readonl
 export const isScope = (text: string): text is Scope =>
   isChannel(text) || (PURPOSES as readonly string[]).includes(text) || TOPIC.test(text);
 
+/** Whether it is one that can be refused here: channels always, topics and purposes where the configuration has them. */
+export function isDeclared(text: string, { topics, purposes }: DeclaredScopes): text is Scope {
+  if (!isScope(text)) return false;
+  const channel = channelOfTopic(text);
+  if (channel !== undefined) return topics[channel]?.includes(text.slice(channel.length + 1)) === true;
+  return isChannel(text) || (purposes as readonly string[]).includes(text);
+}
+
 /** The channel of a topic; undefined for a channel itself and for a purpose. */
 export function channelOfTopic(scope: string): Channel | undefined {
   const slash = scope.indexOf('/');

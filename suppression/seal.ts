@@ -28,14 +28,15 @@ export type SealContext = readonly [row: string, column: string];
 
 const associated = ([row, column]: SealContext): Buffer => Buffer.from(`${row}\0${column}`);
 
-export function seal(text: string, key: SealingKey, context: SealContext): Buffer {
+/** Text is sealed as UTF-8. */
+export function seal(content: string | Buffer, key: SealingKey, context: SealContext): Buffer {
   const nonce = nextNonce();
   const cipher = createCipheriv('aes-256-gcm', key.secret, nonce);
   cipher.setAAD(associated(context));
   const header = Buffer.alloc(HEADER);
   header.writeUInt8(FORMAT, 0);
   header.writeUInt32BE(key.id, 1);
-  const body = cipher.update(text, 'utf8');
+  const body = typeof content === 'string' ? cipher.update(content, 'utf8') : cipher.update(content);
   return Buffer.concat([header, nonce, body, cipher.final(), cipher.getAuthTag()]);
 }
 
@@ -47,15 +48,17 @@ export function sealedWith(envelope: Buffer): number {
 }
 
 /** Opens an envelope; throws SEALED_UNREADABLE where the key, the row or the column is another, or a bit was changed. */
-export function open(envelope: Buffer, key: SealingKey, context: SealContext): string {
+export const open = (envelope: Buffer, key: SealingKey, context: SealContext): string =>
+  openBytes(envelope, key, context).toString('utf8');
+
+/** The same where it is no text. */
+export function openBytes(envelope: Buffer, key: SealingKey, context: SealContext): Buffer {
   if (sealedWith(envelope) !== key.id) throw new AbideError('SEALED_UNREADABLE', 'Sealed under another key.');
   const decipher = createDecipheriv('aes-256-gcm', key.secret, envelope.subarray(HEADER, HEADER + NONCE));
   decipher.setAAD(associated(context));
   decipher.setAuthTag(envelope.subarray(-TAG));
   try {
-    return (
-      decipher.update(envelope.subarray(HEADER + NONCE, -TAG), undefined, 'utf8') + decipher.final('utf8')
-    );
+    return Buffer.concat([decipher.update(envelope.subarray(HEADER + NONCE, -TAG)), decipher.final()]);
   } catch (cause) {
     throw new AbideError('SEALED_UNREADABLE', undefined, { cause });
   }

@@ -8,6 +8,8 @@ export type KeyScope =
   | 'opt_outs:write'
   | 'opt_outs:read'
   | 'grants:write'
+  | 'imports:write'
+  | 'imports:approve'
   | 'subjects:read'
   | 'checks:read'
   | 'lag:read'

@@ -12,6 +12,8 @@ export type CallClass = 'writes' | 'checks' | 'reads';
 export const CLASS_OF: Readonly<Record<(typeof KEY_SCOPES)[number], CallClass | undefined>> = {
   'opt_outs:write': 'writes',
   'grants:write': 'writes',
+  'imports:write': 'writes',
+  'imports:approve': 'writes',
   'stores:write': 'writes',
   'checks:read': 'checks',
   'subjects:read': 'checks',

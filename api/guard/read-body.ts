@@ -28,9 +28,18 @@ export async function readJson(ctx: Context, limit = BODY_BYTES_MAX): Promise<un
   if (Number(ctx.req.headers['content-length'] ?? 0) > limit) throw tooLarge(limit);
   const bytes = await readBytes(ctx.req, limit);
   let text: string;
-  let value: unknown;
   try {
     text = utf8.decode(bytes);
+  } catch {
+    throw new AbideError('malformed-json');
+  }
+  return parseJson(text);
+}
+
+/** Each member once, no unpaired surrogate, not too deep. Throws AbideError('malformed-json'). */
+export function parseJson(text: string): unknown {
+  let value: unknown;
+  try {
     value = JSON.parse(text);
   } catch {
     throw new AbideError('malformed-json');
@@ -141,7 +150,8 @@ const isPrintable = (name: string): boolean =>
 
 const printable = (name: string): string => (isPrintable(name) ? `"${name}"` : '(not shown)');
 
-const pointerOf = (path: readonly PropertyKey[]): string =>
+/** Without the names that may be an address. */
+export const pointerOf = (path: readonly PropertyKey[]): string =>
   path
     .map((part) =>
       typeof part === 'number' || isPrintable(String(part)) ? `/${String(part)}` : '/(not shown)',

@@ -104,6 +104,7 @@ const WITH_BODY: readonly ErrorCode[] = [
 const RATE_LIMIT = Object.fromEntries(
   ['RateLimit-Policy', 'RateLimit'].map((name) => [name, { $ref: `#/components/headers/${name}` }]),
 );
+const WITH_FILE: readonly ErrorCode[] = ['too-large', 'unsupported-media-type', 'invalid-value'];
 
 const pascal = (code: string): string =>
   code.replaceAll(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase());
@@ -218,6 +219,7 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
     const codes = new Set<ErrorCode>([
       ...ALWAYS,
       ...(operation.body === undefined ? [] : WITH_BODY),
+      ...(operation.file === undefined ? [] : WITH_FILE),
       ...(operation.query === undefined ? [] : (['invalid-value'] as const)),
       ...(operation.problems ?? []),
     ]);
@@ -322,9 +324,25 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
               },
             },
           }),
+      ...(operation.file === undefined ? {} : { requestBody: fileOf(operation, operation.file) }),
       responses: responsesOf(operation),
     };
   };
+
+  const fileOf = (operation: Operation, { types, description }: NonNullable<Operation['file']>) => ({
+    required: true as const,
+    content: Object.fromEntries(
+      types.map((type) => [
+        type,
+        {
+          schema: { type: 'string', description },
+          examples: examplesOf(operation, (one) =>
+            one.status < 400 && one.headers?.['content-type'] === type ? one.body : undefined,
+          ),
+        },
+      ]),
+    ),
+  });
 
   const paths: Record<string, Record<string, DocumentOperation>> = {};
   for (const operation of operations)

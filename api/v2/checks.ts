@@ -1,7 +1,7 @@
 // May it be done? No answer means do not.
 import { z } from 'zod';
 import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
-import { isScope } from '../../suppression/scope.ts';
+import { isDeclared } from '../../suppression/scope.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { Deps } from '../deps.ts';
 import {
@@ -19,7 +19,7 @@ import type { Operation, Routes } from '../operation.ts';
 import { readSubjects } from '../subject.ts';
 import { createIdentifierSchema, IDENTIFIERS_MAX } from './identifier.ts';
 import { AT, OPT_OUT_ID } from './opt-outs.ts';
-import { createScopeSchema, isDeclared } from './scopes.ts';
+import { createScopeSchema } from './scopes.ts';
 
 const MEMBERS = ['ref', 'identifiers', 'scope'];
 
@@ -53,7 +53,7 @@ function readItem(
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
   for (const name in value) if (!MEMBERS.includes(name)) return undefined;
   const { ref, identifiers, scope } = value as Record<string, unknown>;
-  if (typeof scope !== 'string' || !isScope(scope) || !isDeclared(scope, declared)) return undefined;
+  if (typeof scope !== 'string' || !isDeclared(scope, declared)) return undefined;
   if (!isRef(ref)) return undefined;
   const subjects = readSubjects(identifiers, IDENTIFIERS_MAX, defaultRegion);
   return subjects && { subjects, scope };

@@ -1,7 +1,7 @@
 // What can be refused: a channel, a channel's topic, or a purpose. Channels are always there; topics and purposes are those
 // that the configuration declares, so that a misspelt one is no silent opt-out of nothing.
 import { z } from 'zod';
-import { CHANNELS, channelOfTopic, isChannel, isScope, PURPOSES } from '../../suppression/scope.ts';
+import { CHANNELS, isDeclared, isScope, PURPOSES } from '../../suppression/scope.ts';
 import type { DeclaredScopes, Scope } from '../../suppression/scope.ts';
 
 const SCOPES_MAX = 50;
@@ -9,18 +9,11 @@ const FORM = new RegExp(
   `^(?:(?:${CHANNELS.join('|')})(?:/[a-z0-9][a-z0-9_.-]{0,62})?|${PURPOSES.join('|')})$`,
 );
 
-/** Whether the configuration knows a scope. */
-export const isDeclared = (scope: Scope, { topics, purposes }: DeclaredScopes): boolean => {
-  const channel = channelOfTopic(scope);
-  if (channel !== undefined) return topics[channel]?.includes(scope.slice(channel.length + 1)) === true;
-  return isChannel(scope) || (purposes as readonly string[]).includes(scope);
-};
-
 export const createScopeSchema = (declared: DeclaredScopes) =>
   z
     .string()
     .transform((text, context): Scope => {
-      if (isScope(text) && isDeclared(text, declared)) return text;
+      if (isDeclared(text, declared)) return text;
       const message = isScope(text)
         ? 'is not declared in the configuration (topics, purposes)'
         : `must be a channel (${CHANNELS.join(', ')}), a topic such as email/newsletter, or a purpose (${PURPOSES.join(', ')})`;

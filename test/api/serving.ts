@@ -79,9 +79,8 @@ export type ServedToClients = AsyncDisposable &
     serve(ledger: Ledger): Promise<Send>;
   };
 
-const CLIENT_SCOPES = KEY_SCOPES.filter(
-  (scope) => scope !== 'opt_outs:read_all' && scope !== 'acknowledgements:write',
-);
+const NOT_OF_CLIENTS: readonly string[] = ['opt_outs:read_all', 'imports:approve', 'acknowledgements:write'];
+export const CLIENT_SCOPES = KEY_SCOPES.filter((scope) => !NOT_OF_CLIENTS.includes(scope));
 
 export async function serveToClients({
   declared,

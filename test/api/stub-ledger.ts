@@ -266,6 +266,8 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     compared: () => Promise.resolve(true),
     reconcile: (store) => Promise.resolve(store === 'crm' ? 5 : undefined),
     reconciliations: (store) => Promise.resolve(store === 'crm' ? [] : undefined),
+    // Files are tested over the real one.
+    imports: new Proxy({}, { get: (_, name) => never(`imports.${String(name)}`) }) as Ledger['imports'],
     authenticate: (token) => Promise.resolve(Object.hasOwn(KEYS, token) ? KEYS[token] : undefined),
     countUse: (use) => void uses.push(use),
     createKey: never('createKey'),

@@ -117,7 +117,7 @@ describe('README.md', () => {
     const inFlow = (value: unknown): string =>
       Array.isArray(value) ? `[${value.join(', ')}]` : String(value);
     const expected = Object.entries(properties).flatMap(([name, schema]) =>
-      name === 'kafka' || name === 'limits'
+      ['kafka', 'limits', 'imports'].includes(name)
         ? Object.entries(schema.properties).map(([own, { default: value }]) => [
             `${name}.${own}`,
             inFlow(value),

@@ -1,0 +1,161 @@
+// Carries files into the ledger, one at a time, oldest first. Any process may carry any file: whoever holds its lease begins
+// after the last row that is recorded. It gives way: to opt-outs that wait to be recorded here, and to stores, which would
+// have what is decided now only after everything that a file decided before.
+import { randomUUID } from 'node:crypto';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
+import type { Import, ImportBatch, ImportRow, Ledger, RowError } from '../../ledger/ledger.ts';
+import { AbideError } from '../../suppression/errors.ts';
+import type { DeclaredScopes } from '../../suppression/scope.ts';
+import type { ApiLog } from '../deps.ts';
+import { readFile } from './read-file.ts';
+import { createReadRow } from './read-row.ts';
+
+/** Large enough that a commit costs little, small enough that a live opt-out of somebody in it waits a moment only. */
+const BATCH_ROWS = 2_000;
+/** One is written while the next one is read and folded. */
+const FLIGHTS = 2;
+/** Parsing this takes about a millisecond; then live requests have their turn. */
+const PARSED_AT_ONCE = 32 * 1024;
+/** A store that keeps up works through this in well under a second. */
+const STORE_BACKLOG_MAX = 5_000;
+/** However busy it is, a file goes on in the end. */
+const LIVE_MS_MAX = 250;
+const LOOK_MS = 50;
+const RENEW_MS = 1_000;
+const AGAIN_MS = 1_000;
+const TRIES = 3;
+
+type ImportLedger = Pick<Ledger, 'imports' | 'lag'>;
+
+/** Runs until it is disposed; what it then carries is left to whoever comes next. */
+export function startImports({
+  ledger,
+  defaultRegion,
+  declared,
+  log,
+}: {
+  ledger: ImportLedger;
+  defaultRegion: string | undefined;
+  declared: DeclaredScopes;
+  log: ApiLog;
+}): AsyncDisposable {
+  const { imports } = ledger;
+  const holder = randomUUID();
+  const closing = new AbortController();
+  /** How often in a row an import failed here for a reason that may pass. */
+  const failed = new Map<string, number>();
+
+  async function* piecesOf({ id }: Import): AsyncGenerator<Buffer> {
+    for (let n = 0; ; n += 1) {
+      const piece = await imports.piece(id, n);
+      if (piece === undefined) return;
+      for (let at = 0; at < piece.length; at += PARSED_AT_ONCE) {
+        yield piece.subarray(at, at + PARSED_AT_ONCE);
+        await nextTurn();
+      }
+    }
+  }
+
+  /** Of what is not recorded yet. */
+  async function* batchesOf(of: Import): AsyncGenerator<ImportBatch> {
+    const readRow = createReadRow({ defaults: of.defaults, defaultRegion, declared });
+    let after = of.rowsDone;
+    let rows: ImportRow[] = [];
+    let errors: RowError[] = [];
+    let through = after;
+    const batch = (): ImportBatch => {
+      const made = { after, through, rows, errors };
+      [after, rows, errors] = [through, [], []];
+      return made;
+    };
+    for await (const given of readFile(of.format, piecesOf(of), { scopes: false })) {
+      if (given.row <= of.rowsDone) continue;
+      const read = readRow(given);
+      if ('row' in read) rows.push(read);
+      else errors.push(...read);
+      through = given.row;
+      if (through - after === BATCH_ROWS) yield batch();
+    }
+    if (through > after) yield batch();
+  }
+
+  const isStoreBehind = async (): Promise<boolean> => {
+    const { stores } = await ledger.lag();
+    // One that is late or away already is so for another reason, and holds up nobody.
+    return stores.some(
+      ({ status, outstanding }) => status === 'ok' && (outstanding ?? 0) > STORE_BACKLOG_MAX,
+    );
+  };
+
+  /** False: it is somebody else's by now, or this process ends. */
+  async function untilCalm({ id }: Import): Promise<boolean> {
+    const began = performance.now();
+    while (imports.isLiveWaiting() && performance.now() - began < LIVE_MS_MAX) await delay(1);
+    let renewedAt = performance.now();
+    while (!closing.signal.aborted && (await isStoreBehind())) {
+      await delay(LOOK_MS);
+      if (performance.now() - renewedAt < RENEW_MS) continue;
+      if (!(await imports.renew(id, holder))) return false;
+      renewedAt = performance.now();
+    }
+    return !closing.signal.aborted;
+  }
+
+  /** False where it was not carried to its end. */
+  async function carry(of: Import): Promise<boolean> {
+    const underWay: Promise<boolean>[] = [];
+    let before: Promise<unknown> = Promise.resolve();
+    for await (const batch of batchesOf(of)) {
+      if (!(await untilCalm(of))) break;
+      if (underWay.length === FLIGHTS && !(await underWay.shift()!)) return false;
+      const recorded = imports.record(of, holder, batch, before);
+      // It is looked at when its turn comes.
+      recorded.catch(() => undefined);
+      underWay.push(recorded);
+      before = recorded;
+    }
+    const all = await Promise.all(underWay);
+    return !closing.signal.aborted && all.every((recorded) => recorded);
+  }
+
+  async function carryToItsEnd(of: Import): Promise<void> {
+    try {
+      if (await carry(of)) {
+        await imports.finish(of.id, holder);
+        failed.delete(of.id);
+      } else await imports.release(of.id, holder);
+    } catch (error) {
+      const tries = (failed.get(of.id) ?? 0) + 1;
+      const isUnavailable = error instanceof AbideError && error.code === 'ledger-unavailable';
+      if (!isUnavailable) failed.set(of.id, tries);
+      const details = { import: of.id, error, tries };
+      const isSpent = error instanceof AbideError && error.code === 'budget-exhausted';
+      if (isUnavailable || (tries < TRIES && !isSpent)) {
+        log.warn(details, 'an import was interrupted and is carried on');
+        await imports.release(of.id, holder).catch(() => undefined);
+        await delay(AGAIN_MS, undefined, { signal: closing.signal }).catch(() => undefined);
+      } else {
+        log.error(details, 'an import failed');
+        failed.delete(of.id);
+        await imports
+          .finish(of.id, holder, error instanceof AbideError ? error.code : 'internal-error')
+          .catch(() => undefined);
+      }
+    }
+  }
+
+  const running = (async () => {
+    while (!closing.signal.aborted) {
+      const next = await imports.claim(holder).catch(() => undefined);
+      if (next === undefined) await imports.untilWaiting(closing.signal);
+      else await carryToItsEnd(next);
+    }
+  })();
+
+  return {
+    [Symbol.asyncDispose]: async () => {
+      closing.abort();
+      await running;
+    },
+  };
+}
