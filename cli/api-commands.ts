@@ -2,9 +2,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import type { LagReport, StoreLag } from '../ledger/ledger.ts';
+import type { PropagationLag, StoreLag } from '../client/client.ts';
 import { CHANNELS } from '../suppression/scope.ts';
-import { createApiClient, expectOk, NobodyAnswersError, withApi } from './api-client.ts';
+import { createAsk, NobodyAnswersError, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
 import { identify, SUBJECT_HELP } from './identify.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
@@ -15,7 +15,7 @@ const count = (store: StoreLag): string =>
     ? 'unknown'
     : `${store.outstanding}${store.outstanding_is_at_least === true ? '+' : ''}`;
 
-function printLag(report: LagReport): void {
+function printLag(report: PropagationLag): void {
   print(
     `${report.as_of}  ${report.status}${report.uncovered.length > 0 ? `  uncovered: ${report.uncovered.join(', ')}` : ''}`,
   );
@@ -52,9 +52,9 @@ export function addLag(program: Command): void {
     .option('--json', 'print JSON')
     .action(
       async (options: { url?: string; key?: string; watch?: boolean; failOn?: string; json?: boolean }) => {
-        const api = createApiClient(options);
+        const ask = createAsk(options);
         const look = async (): Promise<void> => {
-          const report = expectOk<LagReport>(await api.call('GET', '/v1/propagation-lag'));
+          const report = await ask((abide) => abide.lag());
           if (options.watch === true && process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H');
           if (options.json === true) printJson(report);
           else printLag(report);
@@ -76,7 +76,8 @@ export function addLag(program: Command): void {
 
 /** What a reason asks of whoever reads it. */
 const REASONS: Readonly<Record<string, string>> = {
-  invalid_item: ' (this is not an address, number, token or id that Abide can read)',
+  invalid_item:
+    ' (this is not an address, number, token or id that Abide can read, or the topic is not declared)',
   topic_required: ' (a topic of the channel is opted out of: name the one of the message by --topic)',
 };
 
@@ -92,29 +93,26 @@ export function addCheck(program: Command): void {
         subject: string,
         options: { url?: string; key?: string; channel: string; topic?: string; json?: boolean },
       ) => {
+        const { channel, topic } = options;
         const item = {
-          subject: Object.fromEntries([identify(subject)]),
-          channel: options.channel,
-          ...(options.topic === undefined ? {} : { topic: options.topic }),
+          identifiers: [Object.fromEntries([identify(subject)])],
+          scope: topic === undefined ? channel : `${channel}/${topic}`,
         };
-        const answer = expectOk<{
-          as_of: string;
-          items: { can_send: boolean; reason: string | null; effective_at: string | null }[];
-        }>(await createApiClient(options).call('POST', '/v1/checks', { items: [item] }));
+        const answer = await createAsk(options)((abide) => abide.checks.ask([item]));
         const [first] = answer.items;
         if (options.json === true) printJson(answer);
-        else if (first?.can_send === true) print('may be sent');
+        else if (first?.allowed === true) print('may be sent');
         else
           print(
             `do not send: ${first?.reason ?? 'no answer'}${REASONS[first?.reason ?? ''] ?? ''}${first?.effective_at == null ? '' : ` since ${first.effective_at}`}`,
           );
-        if (first?.can_send !== true) process.exitCode = EXIT.no;
+        if (first?.allowed !== true) process.exitCode = EXIT.no;
       },
     );
 }
 
-const toSeconds = (text: string): string => {
-  if (/^\d{1,9}(\.\d{1,3})?$/.test(text)) return text;
+const toSeconds = (text: string): number => {
+  if (/^\d{1,9}(\.\d{1,3})?$/.test(text)) return Number(text);
   throw new InvalidArgumentError('Give seconds, 0 or more, such as 30 or 2.5.');
 };
 
@@ -130,12 +128,9 @@ export function addGate(program: Command): void {
       toSeconds,
     )
     .option('--json', 'print JSON')
-    .action(async (options: ApiOptions & { store: string; maxAge?: string; json?: boolean }) => {
-      const query = options.maxAge === undefined ? '' : `?max_age_seconds=${options.maxAge}`;
-      const path = `/v1/stores/${encodeURIComponent(options.store)}/gate${query}`;
-      const gate = expectOk<{ answer: string; reason: string | null; as_of: string }>(
-        await createApiClient(options).call('GET', path),
-      );
+    .action(async (options: ApiOptions & { store: string; maxAge?: number; json?: boolean }) => {
+      const { store, maxAge } = options;
+      const gate = await createAsk(options)((abide) => abide.gate(store, { maxAgeSeconds: maxAge }));
       if (options.json === true) printJson(gate);
       else
         print(

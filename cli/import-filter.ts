@@ -8,7 +8,7 @@ import type { Command } from 'commander';
 import { CsvError, parse } from 'csv-parse';
 import { untilAborted } from '../connectors/contract/until-aborted.ts';
 import { CHANNELS } from '../suppression/scope.ts';
-import { createApiClient, expectOk, withApi } from './api-client.ts';
+import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
 import { EXIT } from './output.ts';
 
@@ -228,7 +228,8 @@ export function addImportFilter(program: Command): void {
         throw new InvalidArgumentError('Name a column to check by: --email-column, --phone-column or both.');
       }
       const { channel, topic } = options;
-      const api = createApiClient(options);
+      const ask = createAsk(options);
+      const scope = topic === undefined ? channel : `${channel}/${topic}`;
       const ending = new AbortController();
       let interrupted: NodeJS.Signals | undefined;
       for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -256,20 +257,11 @@ export function addImportFilter(program: Command): void {
             },
             signal: ending.signal,
             check: async (rows) => {
-              const items = rows.map((subjects, n) => ({
-                ref: String(n),
-                subjects,
-                channel,
-                ...(topic === undefined ? {} : { topic }),
-              }));
-              const answer = expectOk<{ items: { ref: string; can_send: boolean; reason: string | null }[] }>(
-                await api.call('POST', '/v1/checks', { items }),
+              const items = rows.map((identifiers, n) => ({ ref: String(n), identifiers, scope }));
+              const { items: answers } = await ask((abide) =>
+                abide.checks.ask(items, { signal: ending.signal }),
               );
-              return answer.items.map(({ ref, can_send, reason }, n) => {
-                if (ref !== String(n))
-                  throw new Error('The API answered for other rows than those asked for.');
-                return can_send ? undefined : (reason ?? 'opted_out');
-              });
+              return answers.map(({ allowed, reason }) => (allowed ? undefined : (reason ?? 'opted_out')));
             },
           },
           counts,
@@ -281,6 +273,8 @@ export function addImportFilter(program: Command): void {
         say(
           `${counts.rows} rows, ${counts.kept} kept, ${counts.dropped} ${options.mark === undefined ? 'dropped' : 'marked'}, ${counts.invalid} invalid`,
         );
+        if (topic !== undefined && counts.rows > 0 && counts.invalid === counts.rows)
+          say(`is the topic ${topic} declared in abide.yaml?`);
         // As whoever started it expects of a program that was interrupted.
         if (interrupted !== undefined) process.kill(process.pid, interrupted);
       }

@@ -2,34 +2,13 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { PARKED_KINDS } from '../ledger/ledger.ts';
-import { createApiClient, expectOk, withApi } from './api-client.ts';
+import { AbideProblem } from '../client/client.ts';
+import type { AnswerOf } from '../client/client.ts';
+import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
 
-/** As the API answers it. */
-type Parked = {
-  readonly seq: number;
-  readonly opt_out_id: string | null;
-  readonly subject_id: string;
-  readonly subject_kind: string;
-  readonly version: number;
-  readonly kind: string;
-  readonly code: string | null;
-  readonly attempts: number;
-  readonly recorded_at: string;
-  readonly age_seconds: number;
-  readonly since: string;
-  readonly next_try_at: string;
-};
-type ParkedInFull = Parked & {
-  readonly newest_version: number;
-  readonly last_evidence: {
-    readonly version: number;
-    readonly outcome: string;
-    readonly held: { readonly suppressed: readonly string[] };
-    readonly acknowledged_at: string;
-  } | null;
-};
+type Parked = AnswerOf<'GET /v1/stores/{name}/quarantine'>['quarantine'][number];
 
 const PAGE_MAX = 500;
 
@@ -54,8 +33,6 @@ const age = (seconds: number): string =>
         ? `${Math.round(seconds / 3_600)} h`
         : `${Math.round(seconds / 86_400)} d`;
 
-const pathOf = (store: string): string => `/v1/stores/${encodeURIComponent(store)}/quarantine`;
-
 const ofStore = (command: Command): Command =>
   withApi(command).requiredOption('--store <name>', 'of which store').option('--json', 'print JSON');
 
@@ -76,23 +53,24 @@ export function addQuarantine(program: Command): void {
     )
     .option('--code <code>', 'only with this reason, e.g. NOT_HELD', toCode)
     .option('--limit <n>', 'at most this many', toCount, 100)
-    .action(async (options: OfStore & { kind?: string; code?: string; limit: number }) => {
-      const api = createApiClient(options);
+    .action(async (options: OfStore & { kind?: Parked['kind']; code?: string; limit: number }) => {
+      const ask = createAsk(options);
+      const { store, kind, code } = options;
       const found: Parked[] = [];
-      let cursor: string | null = null;
+      let cursor: string | undefined;
       do {
-        const query = new URLSearchParams({
-          limit: String(Math.min(PAGE_MAX, options.limit - found.length)),
-        });
-        if (options.kind !== undefined) query.set('kind', options.kind);
-        if (options.code !== undefined) query.set('code', options.code);
-        if (cursor !== null) query.set('cursor', cursor);
-        const page = expectOk<{ quarantine: Parked[]; next_cursor: string | null }>(
-          await api.call('GET', `${pathOf(options.store)}?${query.toString()}`),
+        const query = {
+          limit: Math.min(PAGE_MAX, options.limit - found.length),
+          ...(kind === undefined ? {} : { kind }),
+          ...(code === undefined ? {} : { code }),
+          ...(cursor === undefined ? {} : { cursor }),
+        };
+        const page = await ask((abide) =>
+          abide.call('GET /v1/stores/{name}/quarantine', { path: { name: store }, query }),
         );
         found.push(...page.quarantine);
-        cursor = page.next_cursor;
-      } while (cursor !== null && found.length < options.limit);
+        cursor = page.next_cursor ?? undefined;
+      } while (cursor !== undefined && found.length < options.limit);
       if (options.json === true) return printJson(found);
       if (found.length === 0) return print(`nothing is parked in ${options.store}`);
       printTable(
@@ -107,22 +85,27 @@ export function addQuarantine(program: Command): void {
           one.opt_out_id ?? '-',
         ]),
       );
-      if (cursor !== null) print(`there is more: --limit ${options.limit} was reached`);
+      if (cursor !== undefined) print(`there is more: --limit ${options.limit} was reached`);
     });
 
   ofStore(quarantine.command('show'))
     .description('Show all that is known of one of them')
     .argument('<seq>', 'its sequence number', toSeq)
     .action(async (seq: number, options: OfStore) => {
-      const answer = await createApiClient(options).call('GET', `${pathOf(options.store)}/${seq}`);
-      if (answer.status === 404) {
+      const path = { name: options.store, seq };
+      const parked = await createAsk(options)((abide) =>
+        abide.call('GET /v1/stores/{name}/quarantine/{seq}', { path }).catch((error: unknown) => {
+          if (error instanceof AbideProblem && error.status === 404) return undefined;
+          throw error;
+        }),
+      );
+      if (parked === undefined) {
         print(
           `nothing is parked in ${options.store} under ${seq}: it was settled, never was there, or there is no such store`,
         );
         process.exitCode = EXIT.no;
         return;
       }
-      const parked = expectOk<ParkedInFull>(answer);
       if (options.json === true) return printJson(parked);
       const { last_evidence: last, ...fields } = parked;
       for (const [name, value] of Object.entries(fields)) print(`${name.padEnd(15)} ${value ?? '-'}`);
@@ -142,13 +125,20 @@ export function addQuarantine(program: Command): void {
     .argument('[seq]', 'its sequence number', toSeq)
     .option('--code <code>', 'all with this reason', toCode)
     .option('--all', 'everything that is parked in the store')
-    .action(async (seq: number | undefined, options: OfStore & { code?: string; all?: boolean }) => {
+    .action(async (seq: number | undefined, options: OfStore & { code?: string; all?: true }) => {
       const { code, all } = options;
-      const which = { seq, code, all };
-      if (Object.values(which).filter((one) => one !== undefined).length !== 1)
+      const which = {
+        ...(seq === undefined ? {} : { seq }),
+        ...(code === undefined ? {} : { code }),
+        ...(all === undefined ? {} : { all }),
+      };
+      if (Object.keys(which).length !== 1)
         throw new InvalidArgumentError('name exactly one: a sequence number, --code, or --all');
-      const answer = expectOk<{ retried: number }>(
-        await createApiClient(options).call('POST', `${pathOf(options.store)}/retry`, which),
+      const answer = await createAsk(options)((abide) =>
+        abide.call('POST /v1/stores/{name}/quarantine/retry', {
+          path: { name: options.store },
+          body: which,
+        }),
       );
       if (options.json === true) printJson(answer);
       else if (answer.retried === 0) print(`nothing of that is parked in ${options.store}`);

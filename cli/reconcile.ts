@@ -1,10 +1,9 @@
 // Does a store still hold what it acknowledged? Asked through the API; the store's worker reads everything back again.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from 'commander';
-import type { ReconciliationPass } from '../api/v1/reconciliation.ts';
-import type { LagReport } from '../ledger/ledger.ts';
-import { createApiClient, expectOk, withApi } from './api-client.ts';
-import type { ApiClient } from './api-client.ts';
+import type { AnswerOf, PropagationLag } from '../client/client.ts';
+import { createAsk, withApi } from './api-client.ts';
+import type { Ask } from './api-client.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { endProgress, EXIT, print, printJson, printProgress } from './output.ts';
@@ -20,9 +19,9 @@ type Options = Installation & {
 };
 
 const LOOK_MS = 250;
-/** As many items as one call of checks takes. */
-const CHECKED_MAX = 1_000;
 const AT_ONCE = 16;
+
+type ReconciliationPass = AnswerOf<'GET /v1/stores/{name}/reconciliation'>['passes'][number];
 
 const differences = (pass: ReconciliationPass): number =>
   pass.missing + pass.older + pass.resurrected + pass.ahead;
@@ -60,24 +59,24 @@ It also runs by itself, a minute after the last pass, at most 500 subjects a sec
 waits until that is held again; interrupted, the pass goes on.`,
     )
     .action(async (options: Options) => {
-      const api = createApiClient(options);
-      if (options.afterRestore === true) return await adopt(api, options);
-      const path = `/v1/stores/${encodeURIComponent(options.store)}/reconciliation`;
-      const { id } = expectOk<{ id: number }>(await api.call('POST', path, {}));
+      const ask = createAsk(options);
+      if (options.afterRestore === true) return await adopt(ask, options);
+      const path = { name: options.store };
+      const { id } = await ask((abide) => abide.call('POST /v1/stores/{name}/reconciliation', { path }));
       if (!options.wait) {
         if (options.json === true) printJson({ id });
         else print(`pass ${id} was asked for`);
         return;
       }
       const pass = await untilFinished(id, async () => {
-        const { passes } = expectOk<{ passes: ReconciliationPass[] }>(
-          await api.call('GET', `${path}?limit=10`),
+        const query = { limit: 10 };
+        const { passes } = await ask((abide) =>
+          abide.call('GET /v1/stores/{name}/reconciliation', { path, query }),
         );
         return passes;
       });
       const held =
-        differences(pass) === 0 ||
-        (await untilHeld(options.store, () => api.call('GET', '/v1/propagation-lag')));
+        differences(pass) === 0 || (await untilHeld(options.store, () => ask((abide) => abide.lag())));
       endProgress();
       if (options.json === true) printJson(pass);
       else {
@@ -105,12 +104,9 @@ async function untilFinished(
 }
 
 /** What a pass found is outstanding until it is read back; bounded, since a store may be away. */
-async function untilHeld(
-  store: string,
-  look: () => Promise<{ status: number; body: unknown }>,
-): Promise<boolean> {
+async function untilHeld(store: string, look: () => Promise<PropagationLag>): Promise<boolean> {
   for (let tries = 0; tries < 120; tries += 1) {
-    const lag = expectOk<LagReport>(await look()).stores.find((one) => one.store === store);
+    const lag = (await look()).stores.find((one) => one.store === store);
     if (lag?.drift === 0) return true;
     printProgress(`${lag?.drift ?? 'unknown'} carried to the store again`);
     await delay(LOOK_MS);
@@ -119,40 +115,35 @@ async function untilHeld(
 }
 
 /** Records what only the store holds: the opt-outs that a restored ledger lost, or that the store took by itself. */
-async function adopt(api: ApiClient, options: Options): Promise<void> {
+async function adopt(ask: Ask, options: Options): Promise<void> {
   const { listSuppressed } = await import('../processes/find-unknown.ts');
   const counts = { held: 0, known: 0, recorded: 0, others: 0 };
   for await (const page of listSuppressed(environmentOf(options), options.store)) {
     const items = page.flatMap(({ kind, value, channels, others }) => {
       counts.others += others;
-      return channels.map((channel) => ({ subject: { [kind]: value }, channel }));
+      return channels.map((scope) => ({ identifiers: [{ [kind]: value }], scope }));
     });
-    for (let from = 0; from < items.length; from += CHECKED_MAX) {
-      const asked = items.slice(from, from + CHECKED_MAX);
-      counts.held += asked.length;
-      const answer = expectOk<{ items: { can_send: boolean; reason: string | null }[] }>(
-        await api.call('POST', '/v1/checks', { items: asked }),
+    const answer = await ask((abide) => abide.checks.ask(items));
+    const unknown = items.filter((_, n) => answer.items[n]!.allowed);
+    counts.held += items.length;
+    counts.known += items.length - unknown.length;
+    while (unknown.length > 0) {
+      const now = unknown.splice(0, AT_ONCE);
+      counts.recorded += now.length;
+      if (options.dryRun === true) continue;
+      await Promise.all(
+        now.map(async ({ identifiers, scope }) => {
+          const note = `found in store ${options.store} after a restore`;
+          const optOut = { identifiers, scopes: [scope], reason: 'other', note } as const;
+          await ask((abide) => abide.optOuts.create(optOut));
+        }),
       );
-      const unknown = asked.filter((_, n) => answer.items[n]!.can_send);
-      counts.known += asked.length - unknown.length;
-      while (unknown.length > 0) {
-        const now = unknown.splice(0, AT_ONCE);
-        counts.recorded += now.length;
-        if (options.dryRun === true) continue;
-        await Promise.all(
-          now.map(async ({ subject, channel }) => {
-            const scope = { [channel]: true };
-            const note = `found in store ${options.store} after a restore`;
-            expectOk(await api.call('POST', '/v1/opt-outs', { subject, scope, reason: 'other', note }));
-          }),
-        );
-      }
-      printProgress(`${counts.held} suppressions of ${options.store} compared, ${counts.recorded} recorded`);
     }
+    printProgress(`${counts.held} suppressions of ${options.store} compared, ${counts.recorded} recorded`);
   }
   endProgress();
   if (options.json === true) return printJson(counts);
   print(`${counts.held} suppressions of ${options.store}: ${counts.known} known to the ledger`);
   print(`${counts.recorded} ${options.dryRun === true ? 'would be recorded' : 'recorded as opt-outs'}`);
-  if (counts.others > 0) print(`${counts.others} of topics and purposes left out: v1 records channels`);
+  if (counts.others > 0) print(`${counts.others} of topics and purposes left out: only channels are adopted`);
 }

@@ -138,7 +138,11 @@ export function createAbide(options: AbideOptions): Abide {
   };
 }
 
-const originAndPath = ({ origin, pathname }: URL): string => origin + pathname.replace(/\/+$/, '');
+function originAndPath({ protocol, origin, pathname }: URL): string {
+  // `localhost:8080` is one as well, of the scheme `localhost`.
+  if (!/^https?:$/.test(protocol)) throw new TypeError('The URL of the API begins with http:// or https://.');
+  return origin + pathname.replace(/\/+$/, '');
+}
 
 async function* list(
   call: Call,
@@ -205,7 +209,11 @@ async function ask(
   for (const asked of split(items)) {
     const answer = await call('POST /v2/checks', { ...options, body: { items: asked } });
     const isOfThese =
-      answer.items.length === asked.length && asked.every(({ ref }, n) => answer.items[n]?.ref === ref);
+      answer.items.length === asked.length &&
+      asked.every(({ ref }, n) => {
+        const one = answer.items[n];
+        return one?.ref === ref && typeof one?.allowed === 'boolean';
+      });
     if (!isOfThese)
       throw new AbideProblem('The answer is of other items than those asked for.', {
         code: 'unexpected-answer',

@@ -4,15 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
-import { request } from 'undici';
+import { createAbide } from '../client/client.ts';
 import type { Log } from '../connectors/contract/connector.ts';
-import type { LagReport } from '../ledger/ledger.ts';
+import { CHANNELS } from '../suppression/scope.ts';
 import { findEmbeddedPostgres } from './embedded-postgres.ts';
 import { serve } from './serve.ts';
 
 const LOOK_MS = 250;
-
-type OptOut = { id: string; propagation: { state: string; confirmed: number; required: number } };
 
 /**
  * Posts, takes the store away, shows the lag, gives the store back. Throws where anything is not as promised, and the
@@ -48,29 +46,10 @@ export async function runDemo({
   await admin.connect();
   undone.defer(() => admin.end());
 
-  async function call<T>(
-    method: 'GET' | 'POST',
-    path: string,
-    body?: object,
-    headers: object = {},
-  ): Promise<T> {
-    const answer = await request(serving.url + path, {
-      method,
-      headers: {
-        authorization: `Bearer ${serving.adminKey!}`,
-        'content-type': 'application/json',
-        ...headers,
-      },
-      body: body === undefined ? null : JSON.stringify(body),
-    });
-    const answered = await answer.body.json();
-    if (answer.statusCode >= 300) throw new Error(`${method} ${path} answered ${answer.statusCode}`);
-    return answered as T;
-  }
-  const post = (email: string, wait: number): Promise<OptOut> =>
-    call('POST', '/v1/opt-outs', { subject: { email } }, { prefer: `wait=${wait}` });
-  const crm = async () =>
-    (await call<LagReport>('GET', '/v1/propagation-lag')).stores.find(({ store }) => store === 'crm')!;
+  const abide = createAbide({ url: serving.url, key: serving.adminKey! });
+  const optOut = (email: string, waitSeconds?: number) =>
+    abide.optOuts.create({ identifiers: [{ email }], scopes: [...CHANNELS] }, { waitSeconds, signal });
+  const crm = async () => (await abide.lag({ signal })).stores.find(({ store }) => store === 'crm')!;
   async function until(
     what: string,
     reached: (lag: Awaited<ReturnType<typeof crm>>) => boolean,
@@ -89,7 +68,7 @@ export async function runDemo({
 
   print('\n1. Ada opts out.');
   const began = performance.now();
-  const ada = await post('ada@example.com', 5);
+  const ada = await optOut('ada@example.com', 5);
   print(
     `  ${ada.propagation.confirmed} of ${ada.propagation.required} stores verified after ${Math.round(performance.now() - began)} ms.`,
   );
@@ -97,13 +76,13 @@ export async function runDemo({
   print('\n2. The store goes away. Grace opts out meanwhile: recorded, and not forgotten.');
   await admin.query('alter database crm with allow_connections false');
   await admin.query("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'crm'");
-  const grace = await post('grace@example.com', 0);
+  const grace = await optOut('grace@example.com');
   await until('late', (lag) => lag.status === 'late');
 
   print('\n3. The store comes back. Nobody needs to do anything.');
   await admin.query('alter database crm with allow_connections true');
   await until('ok', (lag) => lag.status === 'ok' && lag.outstanding === 0);
-  const healed = await call<OptOut['propagation']>('GET', `/v1/opt-outs/${grace.id}/propagation`);
+  const healed = await abide.optOuts.propagation(grace.id, { signal });
   print(`  Grace's opt-out: ${healed.state}, ${healed.confirmed} of ${healed.required} stores verified.`);
   if (healed.state !== 'complete') throw new Error('the opt-out is not complete');
   print('\nNothing was lost, and the lag told the truth throughout. `npm start` is the same for real.');

@@ -49,7 +49,6 @@ const Pass = z
     unread: count.describe('Cannot be compared: the address was erased.'),
   })
   .meta({ title: 'ReconciliationPass', description: 'How many subjects it found how.' });
-export type ReconciliationPass = z.output<typeof Pass>;
 const Passes = z
   .object({ store: z.string(), passes: z.array(Pass).describe('Newest first.') })
   .meta({ title: 'ReconciliationPasses' });

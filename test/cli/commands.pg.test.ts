@@ -88,7 +88,7 @@ test('check says yes by 0 and no by 3, and why', async () => {
   expect(mustNot.code).toBe(3);
   expect(mustNot.output).toMatch(/^do not send: opted_out since \d{4}-\d\d-\d\dT[\d:.]+Z\n$/);
   expect(text.code).toBe(3);
-  expect(JSON.parse(text.stdout)).toMatchObject({ items: [{ can_send: false, reason: 'opted_out' }] });
+  expect(JSON.parse(text.stdout)).toMatchObject({ items: [{ allowed: false, reason: 'opted_out' }] });
   expect(unreadable.code).toBe(3);
   expect(unreadable.output).toMatch(/^do not send: invalid_item \(this is not an address, number,/);
 });

@@ -181,8 +181,12 @@ describe('checks', () => {
     expect(await problemOf(client({ fetch }).checks.ask([item(1)]))).toMatchObject({
       code: 'unexpected-answer',
     });
-    const { fetch: short } = watchedFetch(() => Response.json({ ...other, items: [] }));
-    expect((await problemOf(client({ fetch: short }).checks.ask([item(1)]))).code).toBe('unexpected-answer');
+    for (const items of [[], [{ ref: 'row 1', allowed: 'no' }], [{ ref: 'row 1' }]]) {
+      const { fetch: wrong } = watchedFetch(() => Response.json({ ...other, items }));
+      expect((await problemOf(client({ fetch: wrong }).checks.ask([item(1)]))).code).toBe(
+        'unexpected-answer',
+      );
+    }
   });
 });
 
@@ -249,6 +253,10 @@ describe('problems', () => {
 
   test.each(['', '.', '..'])('an id that is %j asks for nothing: it would be another path', async (id) => {
     await expect(abide.optOuts.get(id)).rejects.toThrow(TypeError);
+  });
+
+  test.each(['localhost:8080', '', 'ftp://abide.example.com'])('a URL that is none of ours: %j', (url) => {
+    expect(() => client({ url })).toThrow(/URL/);
   });
 
   test('a key that no header takes is refused, and not quoted', async () => {
