@@ -22,7 +22,8 @@ export function addConfig(program: Command): void {
         printJson({ stores: configuration.stores.map(({ name }) => name), checked: results });
       else {
         print(`configuration: fine, ${configuration.stores.length} store(s)`);
-        for (const { store, problem } of results) print(`${store}: ${problem ?? 'fine'}`);
+        for (const { store, problem, note } of results)
+          print(`${store}: ${problem ?? 'fine'}${note === undefined ? '' : `; ${note}`}`);
       }
       if (results.some(({ problem }) => problem !== undefined)) process.exitCode = EXIT.no;
     });

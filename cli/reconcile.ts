@@ -8,6 +8,10 @@ import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { endProgress, EXIT, print, printJson, printProgress } from './output.ts';
 
+type ReconciliationPasses = AnswerOf<'GET /v1/stores/{name}/reconciliation'>;
+type ReconciliationPass = ReconciliationPasses['passes'][number];
+type Listing = NonNullable<ReconciliationPasses['listing']>;
+
 type Options = Installation & {
   readonly url?: string;
   readonly key?: string;
@@ -20,8 +24,6 @@ type Options = Installation & {
 
 const LOOK_MS = 250;
 const AT_ONCE = 16;
-
-type ReconciliationPass = AnswerOf<'GET /v1/stores/{name}/reconciliation'>['passes'][number];
 
 const differences = (pass: ReconciliationPass): number =>
   pass.missing + pass.older + pass.resurrected + pass.ahead;
@@ -36,7 +38,15 @@ function printPass(pass: ReconciliationPass): void {
   ] as const;
   for (const [count, what] of found) if (count > 0) print(`  ${count} ${what}`);
   if (pass.own > 0)
-    print(`  ${pass.own} of which the store suppresses more than was decided: its own, left as it is`);
+    print(
+      `  ${pass.own} of which the store suppresses more than was decided: its own, ` +
+        (pass.recorded === undefined ? 'left as it is' : `${pass.recorded} recorded as opt-outs`),
+    );
+}
+
+function printListing({ listed, recorded, unread }: Listing): void {
+  print(`${listed} listed by the store, ${recorded} of people whom only it knew recorded as opt-outs`);
+  if (unread > 0) print(`  ${unread} of them are no address of their kind`);
 }
 
 export function addReconcile(program: Command): void {
@@ -68,19 +78,17 @@ waits until that is held again; interrupted, the pass goes on.`,
         else print(`pass ${id} was asked for`);
         return;
       }
-      const pass = await untilFinished(id, async () => {
-        const query = { limit: 10 };
-        const { passes } = await ask((abide) =>
-          abide.call('GET /v1/stores/{name}/reconciliation', { path, query }),
-        );
-        return passes;
-      });
+      const look = (limit: number): Promise<ReconciliationPasses> =>
+        ask((abide) => abide.call('GET /v1/stores/{name}/reconciliation', { path, query: { limit } }));
+      const pass = await untilFinished(id, async () => (await look(10)).passes);
+      const listing = await untilListed(() => look(1));
       const held =
         differences(pass) === 0 || (await untilHeld(options.store, () => ask((abide) => abide.lag())));
       endProgress();
-      if (options.json === true) printJson(pass);
+      if (options.json === true) printJson(listing === undefined ? pass : { ...pass, listing });
       else {
         printPass(pass);
+        if (listing !== undefined) printListing(listing);
         if (differences(pass) > 0)
           print(held ? 'all of it is held again' : 'some of it is not held yet: see `abide lag`');
       }
@@ -99,6 +107,16 @@ async function untilFinished(
     if (pass === undefined)
       throw new Error('The pass was ended by another one, or by a new generation of the store: ask again.');
     printProgress(`${pass.compared} subjects read back again, ${differences(pass)} differ so far`);
+    await delay(LOOK_MS);
+  }
+}
+
+/** The store's own list, where what it suppresses by itself is recorded; whoever asked for the pass asked for that as well. */
+async function untilListed(look: () => Promise<ReconciliationPasses>): Promise<Listing | undefined> {
+  for (;;) {
+    const { listing } = await look();
+    if (listing === undefined || listing.finished_at !== null) return listing;
+    printProgress(`${listing.listed} listed by the store, ${listing.recorded} recorded as opt-outs so far`);
     await delay(LOOK_MS);
   }
 }

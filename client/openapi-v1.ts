@@ -306,6 +306,34 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/v1/stores/{name}/listing": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        /**
+         * Where to go on listing what the store holds
+         * @description For the worker that holds the store's lease, where what the store suppresses by itself is recorded and its keys are plain addresses. Null: nothing is to be listed now, or at all.
+         *
+         *     Scope needed: `acknowledgements:write`.
+         */
+        readonly get: operations["getListingPage"];
+        readonly put?: never;
+        /**
+         * What the store lists
+         * @description Whoever is suppressed and not known to the ledger is recorded as an opt-out of the client `store:NAME`. A page is taken once: `taken` is false where it was before, or the list is over.
+         *
+         *     Scope needed: `acknowledgements:write`.
+         */
+        readonly post: operations["reportListingPage"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/v1/acknowledgements": {
         readonly parameters: {
             readonly query?: never;
@@ -528,6 +556,11 @@ export interface components {
             readonly last: boolean;
             readonly compared: number;
             readonly own: number;
+            /** @description What of it is among the scopes that the page named under `own`. */
+            readonly own_suppressions?: readonly {
+                readonly seq: number;
+                readonly suppressed: readonly string[];
+            }[];
             readonly unread: number;
             readonly differences: readonly {
                 readonly seq: number;
@@ -598,6 +631,42 @@ export interface components {
          * @description RFC 3339, in UTC, with milliseconds.
          */
         readonly Instant: string;
+        readonly Listed: {
+            readonly generation: number;
+            readonly pages: number;
+            /** @description The last one that was looked at; null: there was none any more. */
+            readonly through: {
+                /** @enum {string} */
+                readonly kind: "email" | "phone" | "push_token" | "person_id";
+                readonly key: string;
+            } | null;
+            readonly last: boolean;
+            readonly listed: number;
+            /** @description Those who are. */
+            readonly suppressed: readonly {
+                /** @enum {string} */
+                readonly kind: "email" | "phone" | "push_token" | "person_id";
+                readonly key: string;
+                readonly scopes: readonly string[];
+            }[];
+        };
+        readonly ListingPage: {
+            readonly page: {
+                readonly generation: number;
+                /** @description Taken so far; repeat it in the report. */
+                readonly pages: number;
+                /** @description Null: from the beginning. */
+                readonly after: {
+                    /** @enum {string} */
+                    readonly kind: "email" | "phone" | "push_token" | "person_id";
+                    readonly key: string;
+                } | null;
+                /** @description Of these is to be told what the store suppresses. */
+                readonly scopes: readonly string[];
+                /** @description Rest so long before the next page. */
+                readonly pause_ms: number;
+            } | null;
+        };
         readonly MaskedSubject: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
@@ -866,6 +935,12 @@ export interface components {
                 readonly through: components["schemas"]["Id"];
                 readonly last: boolean;
                 readonly decisions: readonly components["schemas"]["Decision"][];
+                /** @description What the store suppresses by itself of these scopes is to be told. */
+                readonly own?: {
+                    readonly scopes: readonly string[];
+                    /** @description None of the store's: read back only for what it suppresses by itself. */
+                    readonly others: readonly components["schemas"]["Decision"][];
+                };
                 /** @description Rest so long before the next page. */
                 readonly pause_ms: number;
             } | null;
@@ -890,6 +965,8 @@ export interface components {
             readonly ahead: number;
             /** @description Suppressed beyond what was decided: by the store itself. */
             readonly own: number;
+            /** @description Of these, opt-outs that were recorded; absent where the configuration does not ask for that. */
+            readonly recorded?: number;
             /** @description Cannot be compared: the address was erased. */
             readonly unread: number;
         };
@@ -897,6 +974,18 @@ export interface components {
             readonly store: string;
             /** @description Newest first. */
             readonly passes: readonly components["schemas"]["ReconciliationPass"][];
+            /** @description The latest pass over the store's own list, where what it suppresses by itself is recorded. */
+            readonly listing?: {
+                readonly asked: boolean;
+                readonly started_at: components["schemas"]["Instant"];
+                readonly finished_at: components["schemas"]["Instant"] | null;
+                /** @description Entries of the store that were looked at. */
+                readonly listed: number;
+                /** @description People whom only the store knew: opt-outs that were recorded. */
+                readonly recorded: number;
+                /** @description Entries that are no address of their kind. */
+                readonly unread: number;
+            };
         };
         readonly RecordedOptOut: {
             /** @constant */
@@ -1910,6 +1999,78 @@ export interface operations {
         };
         readonly responses: {
             /** @description Whether it was counted. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ComparisonAnswer"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequestOrMalformedJson"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 404: components["responses"]["NotFound"];
+            readonly 413: components["responses"]["TooLarge"];
+            readonly 415: components["responses"]["UnsupportedMediaType"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly getListingPage: {
+        readonly parameters: {
+            readonly query: {
+                readonly worker: string;
+            };
+            readonly header?: never;
+            readonly path: {
+                /** @description As in `abide.yaml`. */
+                readonly name: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody?: never;
+        readonly responses: {
+            /** @description Where to go on, or null. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["ListingPage"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequest"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 404: components["responses"]["NotFound"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+        };
+    };
+    readonly reportListingPage: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path: {
+                /** @description As in `abide.yaml`. */
+                readonly name: string;
+            };
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["Listed"];
+            };
+        };
+        readonly responses: {
+            /** @description Whether it was taken. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];

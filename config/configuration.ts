@@ -50,6 +50,8 @@ export type StoreConfiguration = {
   readonly key: KeyForm;
   readonly formerly: string | undefined;
   readonly guard: readonly GuardedTable[];
+  /** What it suppresses by itself is recorded. */
+  readonly recordOwn: boolean;
   /** SHA-256 over the connector's name and target: another one is another store. */
   readonly fingerprint: Buffer;
   /** Tells one key form from another without giving a secret away. */
@@ -368,6 +370,10 @@ const STANZA = {
     .describe('What the store holds: a list, or a map from scope to a value for the connector'),
   key: KeyForm.default('plain'),
   formerly: StoreName.optional().describe("The store's name before it was renamed"),
+  record_own: z
+    .boolean()
+    .default(false)
+    .describe('Record as opt-outs what the store suppresses by itself: see operations.md'),
   guard: z
     .array(GuardedTable)
     .optional()
@@ -576,6 +582,8 @@ async function readStore({
     }
   }
   if (Object.keys(ours.data.scopes).length === 0) fault(['scopes'], 'names no scope');
+  if (ours.data.record_own && connector.evidence !== 'read_back')
+    fault(['record_own'], `needs a store that can be read, and ${stanza.connector} cannot`);
   ours.data.guard?.forEach(({ kind, may_send, suppressed }, n) => {
     if (!accepts.includes(kind)) fault(['guard', n, 'kind'], `the store does not accept ${kind}`);
     for (const [where, columns] of Object.entries({ may_send, suppressed })) {
@@ -597,6 +605,7 @@ async function readStore({
     key,
     formerly: ours.data.formerly,
     guard: ours.data.guard ?? [],
+    recordOwn: ours.data.record_own,
     fingerprint: createHash('sha256')
       .update(JSON.stringify([stanza.connector, ...connector.target(options.data)]))
       .digest(),

@@ -1,9 +1,10 @@
-// The ledger as a worker elsewhere gets it: eight calls over HTTP, with a key bound to the one store.
+// The ledger as a worker elsewhere gets it: ten calls over HTTP, with a key bound to the one store.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import { toDecision, UnreadableRow } from '../stream/decision-row.ts';
 import { AbideError } from '../suppression/errors.ts';
+import type { ListedKey } from '../suppression/own-suppression.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
 /** How long the API may take to answer, beyond what it was asked to wait. */
@@ -29,6 +30,15 @@ type WireReconciliationPage = {
   readonly through: string;
   readonly last: boolean;
   readonly decisions: readonly object[];
+  readonly own?: { readonly scopes: readonly string[]; readonly others: readonly object[] };
+  readonly pause_ms: number;
+};
+
+type WireListingPage = {
+  readonly generation: number;
+  readonly pages: number;
+  readonly after: ListedKey | null;
+  readonly scopes: readonly string[];
   readonly pause_ms: number;
 };
 
@@ -182,11 +192,12 @@ export function createHttpLedgerAccess({
         signal,
       ))!;
       if (page === null) return undefined;
-      const { run, generation, after, through, last, decisions, pause_ms: pauseMs } = page;
+      const { run, generation, after, through, last, decisions, own, pause_ms: pauseMs } = page;
       return {
         ...{ run, generation, after, through, isLast: last, pauseMs },
         // Of a page with a row that this worker cannot read nothing is claimed: the pass stands until one can.
         decisions: decisions.map(toDecision),
+        own: own && { scopes: own.scopes, others: own.others.map(toDecision) },
       };
     },
     compared: async ({ run, generation, after, through, isLast }, comparison, signal) => {
@@ -195,6 +206,9 @@ export function createHttpLedgerAccess({
           ...{ run, generation, after, through, last: isLast },
           compared: comparison.compared,
           own: comparison.own,
+          ...(comparison.ownSuppressions === undefined || comparison.ownSuppressions.length === 0
+            ? {}
+            : { own_suppressions: comparison.ownSuppressions }),
           unread: comparison.unread,
           differences: comparison.differences.map(({ seq, kind, heldVersion }) => ({
             seq,
@@ -202,6 +216,22 @@ export function createHttpLedgerAccess({
             held_version: heldVersion ?? null,
           })),
         },
+      });
+    },
+    listingPage: async (signal) => {
+      const query = new URLSearchParams({ worker: workerId });
+      const { page } = (await call<{ page: WireListingPage | null }>(
+        'GET',
+        `${stem}/listing?${query.toString()}`,
+        signal,
+      ))!;
+      if (page === null) return undefined;
+      const { generation, pages, after, scopes, pause_ms: pauseMs } = page;
+      return { generation, pages, after: after ?? undefined, scopes, pauseMs };
+    },
+    listed: async ({ generation, pages }, { through, isLast, listed, suppressed }, signal) => {
+      await call('POST', `${stem}/listing`, signal, {
+        body: { generation, pages, through: through ?? null, last: isLast, listed, suppressed },
       });
     },
     [Symbol.asyncDispose]: () => agent.destroy(),

@@ -5,6 +5,7 @@ import type {
   ReconciliationPage,
 } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
+import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
 
 /** A decision that a store must hold and that is not parked, straight from the ledger. */
 export type OutstandingDecision = Decision & {
@@ -52,4 +53,7 @@ export type LedgerAccess = {
   /** The next page of the store's reconciliation; undefined: nothing is to be compared now. */
   reconciliationPage(signal: AbortSignal): Promise<ReconciliationPage | undefined>;
   compared(page: ReconciliationPage, comparison: Comparison, signal: AbortSignal): Promise<void>;
+  /** Where the store's own list is to be gone on with; undefined: it is not, now or at all. */
+  listingPage(signal: AbortSignal): Promise<ListingPage | undefined>;
+  listed(page: ListingPage, listed: Listed, signal: AbortSignal): Promise<void>;
 };

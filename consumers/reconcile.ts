@@ -2,8 +2,13 @@
 // ledger makes what differs outstanding again, and the worker carries it like anything else.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Held, SubjectKey } from '../connectors/contract/connector.ts';
-import { differenceOf, holdsMore } from '../suppression/acknowledgement.ts';
-import type { Comparison, Difference } from '../suppression/acknowledgement.ts';
+import { differenceOf, heldOfItsOwn } from '../suppression/acknowledgement.ts';
+import type {
+  Comparison,
+  Difference,
+  OwnSuppression,
+  ReconciliationPage,
+} from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import type { StoreScopes } from '../suppression/scope.ts';
 import type { LedgerAccess } from './ledger-access.ts';
@@ -38,7 +43,7 @@ export async function reconcileAlways({
       const page = await ledger.reconciliationPage(signal);
       if (page !== undefined) {
         restMs = page.pauseMs;
-        await ledger.compared(page, await compare(page.decisions), signal);
+        await ledger.compared(page, await compare(page), signal);
       }
     } catch (error) {
       if (!signal.aborted) onFailure(error);
@@ -47,27 +52,43 @@ export async function reconcileAlways({
     await delay(restMs, undefined, { signal }).catch(() => undefined);
   }
 
-  async function compare(decisions: readonly Decision[]): Promise<Comparison> {
+  async function compare({ decisions, own: recorded }: ReconciliationPage): Promise<Comparison> {
     const differences: Difference[] = [];
-    let compared = 0;
+    const ownSuppressions: OwnSuppression[] = [];
     let own = 0;
-    let unread = 0;
+    const lookForOwn = (decision: Decision, answer: Held | undefined): void => {
+      const more = heldOfItsOwn(decision, held, answer);
+      if (more.length === 0) return;
+      own += 1;
+      const suppressed = more.filter((scope) => recorded?.scopes.includes(scope));
+      if (suppressed.length > 0) ownSuppressions.push({ seq: decision.seq, suppressed });
+    };
+    const [compared, unread] = await readAll(decisions, (decision, answer) => {
+      const kind = differenceOf(decision, held, answer);
+      if (kind === undefined) lookForOwn(decision, answer);
+      else differences.push({ seq: decision.seq, kind, heldVersion: answer?.version });
+    });
+    // Nothing was decided of them that the store holds: there is nothing that could be missing.
+    await readAll(recorded?.others ?? [], lookForOwn);
+    return { compared, differences, own, ownSuppressions, unread };
+  }
+
+  /** How many were read, and how many cannot be: their address was erased. */
+  async function readAll(
+    decisions: readonly Decision[],
+    see: (decision: Decision, answer: Held | undefined) => void,
+  ): Promise<readonly [read: number, unread: number]> {
+    let read = 0;
     for (let from = 0; from < decisions.length; from += batchMax) {
       const pairs: { decision: Decision; key: SubjectKey }[] = [];
       for (const decision of decisions.slice(from, from + batchMax)) {
         const key = await keyOf(decision);
-        if (key === undefined) unread += 1;
-        else pairs.push({ decision, key });
+        if (key !== undefined) pairs.push({ decision, key });
       }
       const answers = pairs.length === 0 ? [] : await readBack(pairs.map(({ key }) => key));
-      for (const [n, { decision }] of pairs.entries()) {
-        const answer = answers[n];
-        const kind = differenceOf(decision, held, answer);
-        if (kind !== undefined) differences.push({ seq: decision.seq, kind, heldVersion: answer?.version });
-        else if (holdsMore(decision, held, answer)) own += 1;
-      }
-      compared += pairs.length;
+      for (const [n, { decision }] of pairs.entries()) see(decision, answers[n]);
+      read += pairs.length;
     }
-    return { compared, differences, own, unread };
+    return [read, decisions.length - read];
   }
 }

@@ -32,6 +32,7 @@ import { heldAs, isScope } from '../suppression/scope.ts';
 import { open as unseal } from '../suppression/seal.ts';
 import { Address } from '../suppression/subject.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
+import { listOwnAlways } from './list-own.ts';
 import { failureCode, nextStep, retryDelayMs } from './next-step.ts';
 import { reconcileAlways } from './reconcile.ts';
 import { traced } from './trace.ts';
@@ -55,6 +56,8 @@ const OBSERVE_MS = 2_000;
 const REDRIVE_AFTER_MS = 5_000;
 const STORE_DOWN_MS_MAX = 5_000;
 const CALL_MS_MAX = 5_000;
+/** Listing may take a store a pass over all that it holds. */
+const LIST_MS_MAX = 60_000;
 const REPORT_MS_MAX = 10_000;
 /** As in the ledger: from this attempt on a failure is parked there. */
 const PARKED_AFTER = 5;
@@ -79,6 +82,8 @@ export type WorkerStore = {
   readonly accepts: readonly string[];
   /** What the store is keyed by, from the address in its normal form. */
   readonly makeKey: (value: string) => string;
+  /** The key is the address itself, so that what the store lists says whom it means. */
+  readonly isPlain: boolean;
 };
 
 export type Worker = {
@@ -948,6 +953,37 @@ export function startWorker({
           if (reconciling)
             log.info({ store: store.name, code: failureCode(error) }, 'reconciliation waits for the store');
           reconciling = false;
+        },
+        signal: stopping.signal,
+      }),
+    );
+  }
+  if (store.isPlain && connector.evidence === 'read_back') {
+    let listing = true;
+    let canList = true;
+    loops.push(
+      listOwnAlways({
+        ledger,
+        scan: async (after) => {
+          const open = await openStore();
+          if (open.scan === undefined) {
+            if (canList)
+              log.info(
+                { store: store.name },
+                'the store cannot list: people whom only it knows are not found',
+              );
+            canList = false;
+            return [];
+          }
+          const deadline = AbortSignal.any([stopping.signal, AbortSignal.timeout(LIST_MS_MAX)]);
+          const entries = await untilAborted(open.scan(after, deadline), deadline);
+          listing = true;
+          return entries;
+        },
+        onFailure: (error) => {
+          if (listing)
+            log.info({ store: store.name, code: failureCode(error) }, 'listing waits for the store');
+          listing = false;
         },
         signal: stopping.signal,
       }),

@@ -7,6 +7,7 @@ import type {
   SourceReport,
 } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant, SubjectState } from '../suppression/decision.ts';
+import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
 import type { Channel, Scope } from '../suppression/scope.ts';
 import type { Subject, SubjectKind } from '../suppression/subject.ts';
 
@@ -321,7 +322,20 @@ export type Reconciliation = {
   readonly resurrected: number;
   readonly ahead: number;
   readonly own: number;
+  /** Of these, opt-outs that were recorded; undefined: the configuration does not ask for that. */
+  readonly recorded: number | undefined;
   /** Whose address was erased: they cannot be compared. */
+  readonly unread: number;
+};
+
+/** How far what a store itself lists was gone through. */
+export type Listing = {
+  readonly asked: boolean;
+  readonly startedAt: Instant;
+  readonly finishedAt: Instant | undefined;
+  /** Entries that were looked at, opt-outs recorded of them, and those that are no address of their kind. */
+  readonly listed: number;
+  readonly recorded: number;
   readonly unread: number;
 };
 
@@ -683,6 +697,12 @@ export type Ledger = {
     page: Pick<ReconciliationPage, 'run' | 'generation' | 'after' | 'through' | 'isLast'>,
     comparison: Comparison,
   ): Promise<boolean>;
+  /** For the worker that holds the lease; undefined: nothing is to be listed now, or at all. */
+  listingPage(store: string, worker: string): Promise<ListingPage | undefined>;
+  /** False: the page was taken already, or the list is over. */
+  listed(store: string, page: Pick<ListingPage, 'generation' | 'pages'>, listed: Listed): Promise<boolean>;
+  /** Undefined: there is none, since nothing that the store suppresses by itself is recorded. */
+  listing(store: string): Promise<Listing | undefined>;
   /** Begins a pass at full speed, and gives its id. Undefined: no such store in service, or it cannot be read. */
   reconcile(store: string, caller: Caller): Promise<number | undefined>;
   /** The latest passes, newest first. Undefined: no such store. */

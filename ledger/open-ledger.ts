@@ -18,9 +18,11 @@ import { judgeGate } from './gate.ts';
 import { recordGrant } from './grant.ts';
 import { createImports, tidyImports } from './imports.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Direction, LagReport, Ledger } from './ledger.ts';
+import type { Direction, LagReport, Ledger, RecordAnswer } from './ledger.ts';
 import { newestOf, outstandingPage } from './outstanding.ts';
 import { propagationOf, propagationOfGrants } from './propagation.ts';
+import { askListing, nextListingPage, readListing, recordOfKnown, takeListed } from './own-suppressions.ts';
+import type { RecordOptOut } from './own-suppressions.ts';
 import { readLag } from './propagation-lag.ts';
 import { findParked, listParked, retryParked } from './quarantine.ts';
 import {
@@ -115,6 +117,7 @@ export async function openLedger({
   log,
   onSettled = () => undefined,
   onExhausted = () => undefined,
+  onFound = () => undefined,
   canaries,
 }: {
   pool: Pool;
@@ -122,6 +125,8 @@ export async function openLedger({
   log: LedgerLog;
   onSettled?: (store: RegisteredStore, settled: readonly Settled[]) => void;
   onExhausted?: (direction: Direction) => void;
+  /** Sees each opt-out that a store had taken by itself, recorded. */
+  onFound?: (answer: RecordAnswer) => void;
   /** Undefined: none are issued, and none is missed. */
   canaries?: Canaries | undefined;
 }): Promise<OpenLedger> {
@@ -261,12 +266,18 @@ export async function openLedger({
     return new Map([...found, ...(await propagationOfGrants(pool, stores, others))]);
   });
 
+  const record: Ledger['record'] = async (intent, render) => {
+    const answer = await recorder.record(intent, render);
+    watch.expect(answer.optOutId, answer.decisions);
+    return answer;
+  };
+  /** Nobody waits for an answer to what a store took by itself. */
+  const recordFound: RecordOptOut = async (intent) => {
+    onFound(await record(intent, () => ''));
+  };
+
   return {
-    record: async (intent, render) => {
-      const answer = await recorder.record(intent, render);
-      watch.expect(answer.optOutId, answer.decisions);
-      return answer;
-    },
+    record,
     findOptOut: (id, client) => asked(() => findOptOut(pool, context(), id, client)),
     listOptOuts: (filter) => asked(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => asked(() => lookupSubject(pool, context(), subject)),
@@ -372,6 +383,14 @@ export async function openLedger({
         if (store === undefined) return false;
         const { taken, ahead } = await takeComparison(pool, store, page, comparison);
         for (const [subjectId, above] of ahead) await raise(subjectId, above);
+        if (taken)
+          await recordOfKnown(
+            pool,
+            ring,
+            store,
+            { run: page.run, own: comparison.ownSuppressions ?? [] },
+            recordFound,
+          );
         if (comparison.differences.length > 0) recorded.ring();
         return taken;
       }),
@@ -380,6 +399,7 @@ export async function openLedger({
         const store = await findStore(pool, name);
         if (store === undefined || store.retiredAt !== undefined || store.evidence !== 'read_back')
           return undefined;
+        await askListing(pool, store);
         return await askReconciliation(pool, store, caller);
       }),
     reconciliations: (name, limit) =>
@@ -393,6 +413,21 @@ export async function openLedger({
       isLiveWaiting: () => recorder.isWaiting(),
       untilWaiting: (signal) => waitingImports.wait(IMPORTS_MS, AbortSignal.any([signal, closing.signal])),
     },
+    listingPage: (name, worker) =>
+      asked(async () => {
+        const store = await findStore(pool, name);
+        return store && (await nextListingPage(pool, ring, store, worker));
+      }),
+    listed: (name, page, listed) =>
+      asked(async () => {
+        const store = await findStore(pool, name);
+        return store !== undefined && (await takeListed(pool, ring, store, page, listed, recordFound));
+      }),
+    listing: (name) =>
+      asked(async () => {
+        const store = await findStore(pool, name);
+        return store && (await readListing(pool, store));
+      }),
     authenticate: (token) => asked(() => authenticate(token)),
     countUse: (use) => usage.count(use),
     createKey: (fields) => asked(() => createKey(pool, fields)),

@@ -13,6 +13,7 @@ import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
 import type { RegisteredStore } from './stores.ts';
 import type { Comparison, ReconciliationPage } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
 
 const PAGE = 500;
 /** Between two pages that nobody waits for: at most 500 subjects a second beside the live decisions. */
@@ -70,10 +71,11 @@ async function currentRun(pool: Pool, store: RegisteredStore): Promise<Run | und
 }
 
 // $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels, $6 cursor. Only what the store has confirmed and
-// nothing newer has overtaken: the rest is outstanding, and read back on its way.
+// nothing newer has overtaken: the rest is outstanding, and read back on its way. $7: the others as well, of whom the store
+// was never told anything, for what it suppresses of them by itself.
 const EXPECTED = `
   with seen as materialized (
-    select j.id, j.version from subjects j where j.id > $6 order by j.id limit ${PAGE}
+    select j.id, j.version, j.sealed is null as erased from subjects j where j.id > $6 order by j.id limit ${PAGE}
   )
   select (select count(*) from seen) as looked, (select id from seen order by id desc limit 1) as last,
     (select json_agg(one.seq order by one.subject_id) from (
@@ -86,7 +88,13 @@ const EXPECTED = `
                         where a.store_id = $1 and a.generation = $2 and a.seq = d.seq offset 0))
         and not exists (select from exceptions e
                         where e.subject_id = seen.id and e.store_id = $1 and e.generation = $2 offset 0)
-    ) one) as seqs`;
+    ) one) as seqs,
+    (select json_agg(one.seq order by one.subject_id) from (
+      select d.seq, d.subject_id from seen
+      cross join lateral (
+        select * from decisions d where d.subject_id = seen.id and d.version = seen.version offset 0) d
+      where $7 and d.kind = any ($3) and not seen.erased and not due(d.kind, d.suppressed, d.granted, $3, $4, $5)
+    ) one) as others`;
 
 const DECISIONS = `
   select ${DECISION} from unnest($1::bigint[]) as wanted (seq)
@@ -118,24 +126,42 @@ export async function nextReconciliationPage(
   if (head === undefined) return undefined;
   const run = await currentRun(pool, store);
   if (run === undefined) return undefined;
-  const { rows: found } = await pool.query<{ looked: number; last: string | null; seqs: number[] | null }>({
+  const recordsOwn = store.ownScopes.length > 0;
+  const { rows: found } = await pool.query<{
+    looked: number;
+    last: string | null;
+    seqs: number[] | null;
+    others: number[] | null;
+  }>({
     name: 'reconciliation-expected',
     text: EXPECTED,
-    values: [store.id, store.generation, head.accepts, head.due_exact, head.due_channels, run.cursor],
+    values: [
+      store.id,
+      store.generation,
+      head.accepts,
+      head.due_exact,
+      head.due_channels,
+      run.cursor,
+      recordsOwn,
+    ],
   });
-  const { looked, last, seqs } = found[0]!;
-  const { rows: decisions } = await pool.query<DecisionRow>({
-    name: 'reconciliation-decisions',
-    text: DECISIONS,
-    values: [seqs ?? []],
-  });
+  const { looked, last, seqs, others } = found[0]!;
+  const read = async (wanted: readonly number[]): Promise<readonly Decision[]> => {
+    const { rows } = await pool.query<DecisionRow>({
+      name: 'reconciliation-decisions',
+      text: DECISIONS,
+      values: [wanted],
+    });
+    return await toDecisions(pool, seals, rows);
+  };
   return {
     run: run.id,
     generation: store.generation,
     after: run.cursor,
     through: last ?? run.cursor,
     isLast: looked < PAGE,
-    decisions: await toDecisions(pool, seals, decisions),
+    decisions: await read(seqs ?? []),
+    own: recordsOwn ? { scopes: store.ownScopes, others: await read(others ?? []) } : undefined,
     pauseMs: run.asked ? 0 : PAUSE_MS,
   };
 }
@@ -290,6 +316,7 @@ type ReconciliationRow = {
   resurrected: number;
   ahead: number;
   own: number;
+  recorded: number;
   unread: number;
 };
 
@@ -300,7 +327,7 @@ export async function listReconciliations(
   limit: number,
 ): Promise<readonly Reconciliation[]> {
   const { rows } = await db.query<ReconciliationRow>(
-    `select id, asked, through, started_at, finished_at, compared, missing, older, resurrected, ahead, own, unread
+    `select id, asked, through, started_at, finished_at, compared, missing, older, resurrected, ahead, own, recorded, unread
      from reconciliations where store_id = $1 order by id desc limit $2`,
     [store.id, limit],
   );
@@ -316,6 +343,7 @@ export async function listReconciliations(
     resurrected: row.resurrected,
     ahead: row.ahead,
     own: row.own,
+    recorded: store.ownScopes.length === 0 ? undefined : row.recorded,
     unread: row.unread,
   }));
 }

@@ -27,6 +27,7 @@ const API_TABLES: Readonly<Record<string, string>> = {
   carried: 'update',
   exceptions: 'update, delete',
   reconciliations: 'update, delete',
+  listings: 'update, delete',
   canaries: 'update, delete',
   workers: 'update, delete',
   latency_buckets: 'update, delete',

@@ -23,6 +23,8 @@ export type StoreRegistration = {
   /** SHA-256 over connector, host, port, database and table or prefix; never credentials. */
   readonly fingerprint: Buffer;
   readonly keyForm: string;
+  /** Recorded as opt-outs where the store suppresses them by itself. */
+  readonly ownScopes: readonly string[];
   readonly formerly: string | undefined;
 };
 
@@ -37,6 +39,9 @@ export type RegisteredStore = {
   readonly required: boolean;
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly lateAfterSeconds: number;
+  readonly keyForm: string;
+  /** Recorded as opt-outs where the store suppresses them by itself; empty: they are only counted. */
+  readonly ownScopes: readonly string[];
   /** Everything due at or below this seq is the back-fill's; undefined while there is none. */
   readonly backfillFence: number | undefined;
   /** What the store last said that it is; undefined: it has not, or there was nothing in its place. */
@@ -49,7 +54,8 @@ export type RegisteredStore = {
 
 const COLUMNS = `
   id, name, generation, connector, accepts, scopes, topics, required, evidence,
-  late_after_seconds as "lateAfterSeconds", incarnation, backfill_fence as "backfillFence",
+  late_after_seconds as "lateAfterSeconds", key_form as "keyForm", own_scopes as "ownScopes",
+  incarnation, backfill_fence as "backfillFence",
   coalesce(backfill_live_through, scanned_through) as "liveAfter", paused_at as "pausedAt", retired_at as "retiredAt"`;
 
 type Row = { [K in keyof RegisteredStore]: RegisteredStore[K] | null };
@@ -95,15 +101,12 @@ async function startBackfill(client: Client, storeId: number, fence: Fence | und
   );
 }
 
-type Full = Row & {
-  target_fingerprint: Buffer;
-  key_form: string;
-};
+type Full = Row & { target_fingerprint: Buffer };
 
 /** What of a change could leave old opt-outs out; undefined where none could. */
 function whyRefill(before: Full, now: StoreRegistration): string | undefined {
   if (!before.target_fingerprint.equals(now.fingerprint)) return 'another target';
-  if (before.key_form !== now.keyForm) return 'another key form';
+  if (before.keyForm !== now.keyForm) return 'another key form';
   if (before.connector !== now.connector) return 'another connector';
   if (now.accepts.some((kind) => !before.accepts!.includes(kind))) return 'accepts more kinds of subject';
   if (now.scopes.some((scope) => !before.scopes!.includes(scope))) return 'more scopes';
@@ -165,6 +168,7 @@ async function syncStore(
     now.lateAfterSeconds,
     now.fingerprint,
     now.keyForm,
+    now.ownScopes,
   ];
   if (now.formerly !== undefined) {
     const renamed = await client.query(
@@ -175,15 +179,15 @@ async function syncStore(
       await audit(client, caller, 'store.renamed', now.name, { formerly: now.formerly });
   }
   const { rows } = await client.query<Full>(
-    `select ${COLUMNS}, target_fingerprint, key_form from stores where name = $1 for update`,
+    `select ${COLUMNS}, target_fingerprint from stores where name = $1 for update`,
     [now.name],
   );
   const before = rows[0];
   if (before === undefined) {
     const added = await client.query<{ id: number }>(
       `insert into stores (name, connector, accepts, scopes, topics, due_exact, due_channels, required, evidence,
-         late_after_seconds, target_fingerprint, key_form, generation, added_at, scanned_through)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, clock_timestamp(), 0) returning id`,
+         late_after_seconds, target_fingerprint, key_form, own_scopes, generation, added_at, scanned_through)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1, clock_timestamp(), 0) returning id`,
       values,
     );
     await startBackfill(client, added.rows[0]!.id, fence);
@@ -193,15 +197,20 @@ async function syncStore(
   const refill = before.retiredAt === null ? whyRefill(before, now) : 'in service again';
   const changed = await client.query(
     `update stores set connector = $2, accepts = $3, scopes = $4, topics = $5, due_exact = $6, due_channels = $7,
-       required = $8, evidence = $9, late_after_seconds = $10, target_fingerprint = $11, key_form = $12, retired_at = null
+       required = $8, evidence = $9, late_after_seconds = $10, target_fingerprint = $11, key_form = $12, own_scopes = $13,
+       retired_at = null
      where name = $1 and (connector, accepts, scopes, topics, due_exact, due_channels, required, evidence,
-       late_after_seconds, target_fingerprint, key_form, retired_at is null)
+       late_after_seconds, target_fingerprint, key_form, own_scopes, retired_at is null)
        is distinct from ($2, $3::text[], $4::text[], $5::boolean, $6::text[], $7::text[], $8::boolean, $9,
-       $10::double precision, $11::bytea, $12, true)`,
+       $10::double precision, $11::bytea, $12, $13::text[], true)`,
     values,
   );
   if (changed.rowCount === 1) {
-    await audit(client, caller, 'store.changed', now.name, { scopes: now.scopes, required: now.required });
+    await audit(client, caller, 'store.changed', now.name, {
+      scopes: now.scopes,
+      required: now.required,
+      own_scopes: now.ownScopes,
+    });
     if (isNarrower(before, now)) await client.query(FORGET_NOT_DUE, [now.name]);
   }
   if (refill !== undefined) {

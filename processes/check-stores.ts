@@ -1,4 +1,5 @@
 import { Item } from '../connectors/contract/connector.ts';
+import type { Store } from '../connectors/contract/connector.ts';
 import { makeKey } from '../connectors/contract/key-form.ts';
 import type { StoreConfiguration } from '../config/configuration.ts';
 import { sayError } from '../suppression/errors.ts';
@@ -29,13 +30,20 @@ function itemOf(kind: SubjectKind, { key, scopes }: StoreConfiguration, now: str
   });
 }
 
+function noteOf({ recordOwn, key }: StoreConfiguration, open: Store): string | undefined {
+  if (!recordOwn || (key === 'plain' && open.scan !== undefined)) return undefined;
+  const why =
+    key === 'plain' ? 'it cannot list what it holds' : 'of a hashed key nobody can tell whose it is';
+  return `record_own records only of people whom the ledger knows: ${why}`;
+}
+
 /**
  * Opens each store and tries what a worker would do there, changing nothing; where its connector cannot try, only reads.
- * A problem is said in words without any value from the store.
+ * A problem is said in words without any value from the store; a note is of what the configuration asks for and gets in part.
  */
 export async function checkStores(
   stores: readonly StoreConfiguration[],
-): Promise<{ store: string; problem: string | undefined }[]> {
+): Promise<{ store: string; problem: string | undefined; note?: string }[]> {
   const now = new Date().toISOString();
   return await Promise.all(
     stores.map(async (store) => {
@@ -48,7 +56,8 @@ export async function checkStores(
         const items = store.accepts.map((kind) => itemOf(kind, store, now));
         const deadline = AbortSignal.timeout(DEADLINE_MS);
         await (open.check === undefined ? open.readBack(items, deadline) : open.check(items, deadline));
-        return { store: store.name, problem: undefined };
+        const note = noteOf(store, open);
+        return { store: store.name, problem: undefined, ...(note === undefined ? {} : { note }) };
       } catch (error) {
         return { store: store.name, problem: sayError(error) };
       }

@@ -23,7 +23,9 @@ import { syncStores } from '../ledger/stores.ts';
 import type { StoreRegistration } from '../ledger/stores.ts';
 import { createPgoutputSource } from '../stream/pgoutput-source.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { recordedOf } from '../suppression/own-suppression.ts';
 import { isChannel } from '../suppression/scope.ts';
+import type { DeclaredScopes } from '../suppression/scope.ts';
 import { createDecisionLines } from './decision-lines.ts';
 import { findEmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { loadConnector } from './load-connector.ts';
@@ -61,6 +63,9 @@ export type Serving = {
   readonly adminKey: string | undefined;
   stop(): Promise<void>;
 };
+
+const HASHED =
+  'of a hashed key nobody can tell whose it is: of what this store suppresses by itself only that of people whom the ledger knows is recorded';
 
 const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'localhost'].includes(host);
 
@@ -112,6 +117,9 @@ export async function serve({
     ring,
     log,
     canaries: configuration.canary,
+    onFound: ({ decisions }) => {
+      for (const decision of decisions) lines.recorded(decision);
+    },
     onSettled: (store, settled) => {
       lines.settled(store.name, settled);
       api.metrics.settled(store.name, store.scopes.filter(isChannel), settled);
@@ -153,12 +161,19 @@ export async function serve({
     tracer,
     security: configuration.security,
   });
-  const { missing } = await syncStores(pool, configuration.stores.map(toRegistration), undefined);
+  const { missing } = await syncStores(
+    pool,
+    configuration.stores.map((store) => toRegistration(store, configuration.declared.topics)),
+    undefined,
+  );
   if (missing.length > 0) {
     log.warn(
       { stores: missing },
       'registered stores are in no configuration: they stay due until `abide stores retire`',
     );
+  }
+  for (const { name, recordOwn, key } of configuration.stores) {
+    if (recordOwn && key !== 'plain') log.warn({ store: name }, HASHED);
   }
   await ledger.refresh();
   started.use(
@@ -308,7 +323,7 @@ async function administratorKey({
   return { token, madeIn: file };
 }
 
-const toRegistration = (store: StoreConfiguration): StoreRegistration => ({
+const toRegistration = (store: StoreConfiguration, topics: DeclaredScopes['topics']): StoreRegistration => ({
   name: store.name,
   connector: store.connectorName,
   accepts: store.accepts,
@@ -319,10 +334,13 @@ const toRegistration = (store: StoreConfiguration): StoreRegistration => ({
   lateAfterSeconds: store.lateAfterSeconds,
   fingerprint: store.fingerprint,
   keyForm: store.keyForm,
+  ownScopes: store.recordOwn
+    ? recordedOf({ scopes: [...store.scopes.keys()], topics: store.connector.topics }, topics)
+    : [],
   formerly: store.formerly,
 });
 
-/** The ledger as a worker in this process gets it; over HTTP it is the same eight questions. */
+/** The ledger as a worker in this process gets it; over HTTP it is the same ten questions. */
 function accessTo(ledger: OpenLedger, store: string, worker: string): LedgerAccess {
   return {
     outstanding: async ({ after, limit, waitMs = 0, signal }) => {
@@ -341,6 +359,10 @@ function accessTo(ledger: OpenLedger, store: string, worker: string): LedgerAcce
     reconciliationPage: () => ledger.reconciliationPage(store, worker),
     compared: async (page, comparison) => {
       await ledger.compared(store, page, comparison);
+    },
+    listingPage: () => ledger.listingPage(store, worker),
+    listed: async (page, listed) => {
+      await ledger.listed(store, page, listed);
     },
   };
 }

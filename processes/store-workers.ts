@@ -18,6 +18,7 @@ export const toWorkerStore = (store: StoreConfiguration): WorkerStore => ({
   scopes: store.scopes,
   accepts: store.accepts,
   makeKey: (value) => makeKey(store.key, value),
+  isPlain: store.key === 'plain',
 });
 
 export type StoreWorkers = { stop(): Promise<void> };

@@ -148,6 +148,8 @@ export type ReconciliationPage = {
   readonly through: string;
   readonly isLast: boolean;
   readonly decisions: readonly Decision[];
+  /** Where what the store suppresses by itself is recorded; undefined: it is only counted. */
+  readonly own?: { readonly scopes: readonly string[]; readonly others: readonly Decision[] } | undefined;
   /** How long to rest before the next page: 0 where somebody waits for this pass. */
   readonly pauseMs: number;
 };
@@ -158,9 +160,14 @@ export type Comparison = {
   readonly differences: readonly Difference[];
   /** Subjects of which the store suppresses more than was decided: its own doing. */
   readonly own: number;
+  /** Of whom it does, and what, as far as that is to be recorded. */
+  readonly ownSuppressions?: readonly OwnSuppression[] | undefined;
   /** Subjects whose address was erased: where a store keeps them cannot be known any more. */
   readonly unread: number;
 };
+
+/** What a store suppresses of a subject beyond its newest decision, which this is. */
+export type OwnSuppression = { readonly seq: number; readonly suppressed: readonly string[] };
 
 /**
  * What became of a decision that the store acknowledged, by what it holds now; undefined: it stands. `older`: it holds an
@@ -184,12 +191,12 @@ export function differenceOf(
   }
 }
 
-/** Whether the store suppresses something of its own: what no decision told it to hold. */
-export const holdsMore = (
+/** What the store suppresses of its own: what no decision told it to hold. */
+export const heldOfItsOwn = (
   decision: Pick<Decision, 'suppressed'>,
   store: StoreScopes,
   held: Held | undefined,
-): boolean => {
+): string[] => {
   const told = new Set(mustHold(decision, store));
-  return (held?.suppressed ?? []).some((scope) => !told.has(scope));
+  return (held?.suppressed ?? []).filter((scope) => !told.has(scope));
 };

@@ -22,7 +22,7 @@ const TRANSPORT_KEY_ID = /^[1-9]\d{0,9}$/;
 const Seq = z.int().min(1);
 const Name = z.string().regex(/^[\x21-\x7e]{1,128}$/, 'must be 1 to 128 visible ASCII characters');
 const Code = z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'must match ^[A-Z][A-Z0-9_]{0,63}$');
-const ScopeName = z
+export const ScopeName = z
   .string()
   .refine(isScope, 'is not a scope')
   .describe('`email`, `email/newsletter`, `analytics`.');

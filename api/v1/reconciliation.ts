@@ -1,16 +1,25 @@
-// Whether stores still hold what they acknowledged: asked for and watched by operations, carried out by the stores' workers.
+// Whether stores still hold what they acknowledged, and what they suppress by themselves: asked for and watched by operations,
+// carried out by the stores' workers.
 import { z } from 'zod';
-import type { Reconciliation } from '../../ledger/ledger.ts';
+import type { Listing, Reconciliation } from '../../ledger/ledger.ts';
 import { DIFFERENCES } from '../../suppression/acknowledgement.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject.ts';
 import { authorizedOf, requireStore } from '../guard/authorize.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import { DecisionAnswer, EXAMPLE_DECISION, renderDecision, SEQ, SUBJECT_ID } from './acknowledgements.ts';
+import {
+  DecisionAnswer,
+  EXAMPLE_DECISION,
+  renderDecision,
+  ScopeName,
+  SEQ,
+  SUBJECT_ID,
+} from './acknowledgements.ts';
 import type { Deps } from '../deps.ts';
 
-const BYTES_MAX = 256 * 1024;
+const BYTES_MAX = 512 * 1024;
 
 const Query = z.strictObject({ limit: queryInteger(100).default(10) });
 const PageQuery = z.strictObject({ worker: z.string().regex(/^[\x21-\x7e]{1,128}$/) });
@@ -25,6 +34,11 @@ const Compared = z
     last: z.boolean(),
     compared: z.int().min(0).max(10_000),
     own: z.int().min(0).max(10_000),
+    own_suppressions: z
+      .array(z.strictObject({ seq: Seq, suppressed: z.array(ScopeName).min(1).max(1_000) }))
+      .max(1_000)
+      .optional()
+      .describe('What of it is among the scopes that the page named under `own`.'),
     unread: z.int().min(0).max(10_000),
     differences: z
       .array(z.strictObject({ seq: Seq, kind: z.enum(DIFFERENCES), held_version: z.int().min(0).nullable() }))
@@ -46,12 +60,32 @@ const Pass = z
     resurrected: count.describe('Held in this version, and not suppressed.'),
     ahead: count.describe('Held in a version that the ledger never gave.'),
     own: count.describe('Suppressed beyond what was decided: by the store itself.'),
+    recorded: count
+      .optional()
+      .describe(
+        'Of these, opt-outs that were recorded; absent where the configuration does not ask for that.',
+      ),
     unread: count.describe('Cannot be compared: the address was erased.'),
   })
   .meta({ title: 'ReconciliationPass', description: 'How many subjects it found how.' });
 const Passes = z
-  .object({ store: z.string(), passes: z.array(Pass).describe('Newest first.') })
+  .object({
+    store: z.string(),
+    passes: z.array(Pass).describe('Newest first.'),
+    listing: z
+      .object({
+        asked: z.boolean(),
+        started_at: Instant,
+        finished_at: Instant.nullable(),
+        listed: count.describe('Entries of the store that were looked at.'),
+        recorded: count.describe('People whom only the store knew: opt-outs that were recorded.'),
+        unread: count.describe('Entries that are no address of their kind.'),
+      })
+      .optional()
+      .describe("The latest pass over the store's own list, where what it suppresses by itself is recorded."),
+  })
   .meta({ title: 'ReconciliationPasses' });
+export type ReconciliationPasses = z.output<typeof Passes>;
 const Begun = z.object({ store: z.string(), id: Seq }).meta({ title: 'ReconciliationBegun' });
 const Page = z
   .object({
@@ -63,11 +97,47 @@ const Page = z
         through: Id,
         last: z.boolean(),
         decisions: z.array(DecisionAnswer),
+        own: z
+          .object({
+            scopes: z.array(z.string()),
+            others: z
+              .array(DecisionAnswer)
+              .describe("None of the store's: read back only for what it suppresses by itself."),
+          })
+          .optional()
+          .describe('What the store suppresses by itself of these scopes is to be told.'),
         pause_ms: z.int().min(0).describe('Rest so long before the next page.'),
       })
       .nullable(),
   })
   .meta({ title: 'ReconciliationPage' });
+const ListedKey = z.strictObject({ kind: z.enum(SUBJECT_KINDS), key: z.string().max(4_096) });
+const ListingPageAnswer = z
+  .object({
+    page: z
+      .object({
+        generation: Seq,
+        pages: count.describe('Taken so far; repeat it in the report.'),
+        after: ListedKey.nullable().describe('Null: from the beginning.'),
+        scopes: z.array(z.string()).describe('Of these is to be told what the store suppresses.'),
+        pause_ms: z.int().min(0).describe('Rest so long before the next page.'),
+      })
+      .nullable(),
+  })
+  .meta({ title: 'ListingPage' });
+const ListedBody = z
+  .strictObject({
+    generation: Seq,
+    pages: z.int().min(0),
+    through: ListedKey.nullable().describe('The last one that was looked at; null: there was none any more.'),
+    last: z.boolean(),
+    listed: z.int().min(0).max(10_000),
+    suppressed: z
+      .array(ListedKey.extend({ scopes: z.array(ScopeName).min(1).max(1_000) }))
+      .max(1_000)
+      .describe('Those who are.'),
+  })
+  .meta({ title: 'Listed' });
 const Taken = z.object({ taken: z.boolean() }).meta({ title: 'ComparisonAnswer' });
 
 const PASS_ID = 5;
@@ -201,6 +271,70 @@ const report: Operation = {
   },
 };
 
+const nextListing: Operation = {
+  method: 'get',
+  path: '/v1/stores/:name/listing',
+  id: 'getListingPage',
+  tag: 'Workers',
+  summary: 'Where to go on listing what the store holds',
+  description:
+    "For the worker that holds the store's lease, where what the store suppresses by itself is recorded and its keys are plain addresses. Null: nothing is to be listed now, or at all.",
+  scopes: ['acknowledgements:write'],
+  params: { name: StoreName },
+  query: PageQuery,
+  answers: { 200: { description: 'Where to go on, or null.', schema: ListingPageAnswer } },
+  problems: ['not-found'],
+  examples: {
+    none: {
+      summary: 'Nothing of this store is recorded',
+      path: { name: 'crm' },
+      query: { worker: 'worker-1' },
+      status: 200,
+      answer: { page: null } satisfies z.input<typeof ListingPageAnswer>,
+    },
+  },
+};
+
+const reportListing: Operation = {
+  method: 'post',
+  path: '/v1/stores/:name/listing',
+  id: 'reportListingPage',
+  tag: 'Workers',
+  summary: 'What the store lists',
+  description:
+    'Whoever is suppressed and not known to the ledger is recorded as an opt-out of the client `store:NAME`. A page is taken once: `taken` is false where it was before, or the list is over.',
+  scopes: ['acknowledgements:write'],
+  params: { name: StoreName },
+  body: ListedBody,
+  answers: { 200: { description: 'Whether it was taken.', schema: Taken } },
+  problems: ['not-found'],
+  examples: {
+    over: {
+      summary: 'Nothing of this store is recorded',
+      path: { name: 'crm' },
+      body: {
+        generation: 1,
+        pages: 0,
+        through: { kind: 'email', key: 'ada@example.com' },
+        last: false,
+        listed: 1,
+        suppressed: [{ kind: 'email', key: 'ada@example.com', scopes: ['email'] }],
+      } satisfies z.input<typeof ListedBody>,
+      status: 200,
+      answer: { taken: false } satisfies z.input<typeof Taken>,
+    },
+  },
+};
+
+const renderListing = ({ asked, startedAt, finishedAt, listed, recorded, unread }: Listing) => ({
+  asked,
+  started_at: startedAt,
+  finished_at: finishedAt ?? null,
+  listed,
+  recorded,
+  unread,
+});
+
 const render = (pass: Reconciliation): z.input<typeof Pass> => ({
   id: pass.id,
   asked: pass.asked,
@@ -213,6 +347,7 @@ const render = (pass: Reconciliation): z.input<typeof Pass> => ({
   resurrected: pass.resurrected,
   ahead: pass.ahead,
   own: pass.own,
+  ...(pass.recorded === undefined ? {} : { recorded: pass.recorded }),
   unread: pass.unread,
 });
 
@@ -221,7 +356,12 @@ export function addReconciliation(routes: Routes, { ledger }: Deps): void {
     const { limit } = parse(Query, { ...ctx.query });
     const passes = await ledger.reconciliations(ctx.params.name!, limit);
     if (passes === undefined) throw new AbideError('not-found', 'The store is not registered.');
-    ctx.body = { store: ctx.params.name, passes: passes.map(render) };
+    const listing = await ledger.listing(ctx.params.name!);
+    ctx.body = {
+      store: ctx.params.name,
+      passes: passes.map(render),
+      ...(listing === undefined ? {} : { listing: renderListing(listing) }),
+    };
   });
 
   routes.add(begin, async (ctx) => {
@@ -247,6 +387,9 @@ export function addReconciliation(routes: Routes, { ledger }: Deps): void {
               through: page.through,
               last: page.isLast,
               decisions: page.decisions.map(renderDecision),
+              ...(page.own === undefined
+                ? {}
+                : { own: { scopes: page.own.scopes, others: page.own.others.map(renderDecision) } }),
               pause_ms: page.pauseMs,
             },
     };
@@ -254,16 +397,15 @@ export function addReconciliation(routes: Routes, { ledger }: Deps): void {
 
   routes.add(report, async (ctx) => {
     requireStore(ctx, ctx.params.name!);
-    const { run, generation, after, through, last, compared, own, unread, differences } = parse(
-      Compared,
-      await readJson(ctx, BYTES_MAX),
-    );
+    const body = parse(Compared, await readJson(ctx, BYTES_MAX));
+    const { run, generation, after, through, last, compared, own, unread, differences } = body;
     const taken = await ledger.compared(
       ctx.params.name!,
       { run, generation, after, through, isLast: last },
       {
         compared,
         own,
+        ownSuppressions: body.own_suppressions,
         unread,
         differences: differences.map((one) => ({
           seq: one.seq,
@@ -271,6 +413,38 @@ export function addReconciliation(routes: Routes, { ledger }: Deps): void {
           heldVersion: one.held_version ?? undefined,
         })),
       },
+    );
+    ctx.body = { taken };
+  });
+
+  routes.add(nextListing, async (ctx) => {
+    requireStore(ctx, ctx.params.name!);
+    const { worker } = parse(PageQuery, { ...ctx.query });
+    const page = await ledger.listingPage(ctx.params.name!, worker);
+    ctx.body = {
+      page:
+        page === undefined
+          ? null
+          : {
+              generation: page.generation,
+              pages: page.pages,
+              after: page.after ?? null,
+              scopes: page.scopes,
+              pause_ms: page.pauseMs,
+            },
+    };
+  });
+
+  routes.add(reportListing, async (ctx) => {
+    requireStore(ctx, ctx.params.name!);
+    const { generation, pages, through, last, listed, suppressed } = parse(
+      ListedBody,
+      await readJson(ctx, BYTES_MAX),
+    );
+    const taken = await ledger.listed(
+      ctx.params.name!,
+      { generation, pages },
+      { through: through ?? undefined, isLast: last, listed, suppressed },
     );
     ctx.body = { taken };
   });

@@ -264,6 +264,9 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     canary: () => Promise.resolve(undefined),
     reconciliationPage: () => Promise.resolve(undefined),
     compared: () => Promise.resolve(true),
+    listingPage: () => Promise.resolve(undefined),
+    listed: () => Promise.resolve(false),
+    listing: () => Promise.resolve(undefined),
     reconcile: (store) => Promise.resolve(store === 'crm' ? 5 : undefined),
     reconciliations: (store) => Promise.resolve(store === 'crm' ? [] : undefined),
     // Files are tested over the real one.

@@ -70,6 +70,29 @@ test('stores that can be written and read are fine, and nothing is left in them'
   expect(await f.rows('select id from contacts')).toEqual([]);
 });
 
+test('where what is asked to be recorded can be found only in part, that is said, and is no fault', async () => {
+  await using f = await given();
+  await f.rows(`${CONTACTS}; alter table contacts owner to abide_owner`);
+  const stores = {
+    crm: ownTable('record_own: true'),
+    hashed: ownTable('record_own: true\nkey: { sha256: hex }'),
+    contacts: `${ownStatements()}\nrecord_own: true`,
+  };
+  const known = 'record_own records only of people whom the ledger knows';
+  const ran = await f.check(stores);
+  expect([ran.code, ran.output.split('\n').slice(1, -1)]).toEqual([
+    0,
+    [
+      'crm: fine',
+      `hashed: fine; ${known}: of a hashed key nobody can tell whose it is`,
+      `contacts: fine; ${known}: it cannot list what it holds`,
+    ],
+  ]);
+  expect(JSON.parse((await f.check(stores, '--json')).stdout)).toMatchObject({
+    checked: [{ store: 'crm' }, { store: 'hashed', note: expect.stringContaining(known) as unknown }, {}],
+  });
+});
+
 test('what is wrong with a statement is said, with its name and line and without a value', async () => {
   const wrong: Record<string, [Partial<Statements>, string]> = {
     syntax: [

@@ -45,6 +45,7 @@ async function load(
     loadConnector: (name, from) => {
       asked.push([name, from]);
       if (name === 'lists') return Promise.resolve(lists);
+      if (name === 'mute') return Promise.resolve({ ...sql, evidence: 'applied' } as Connector);
       if (name === 'sql' || name.startsWith('./')) return Promise.resolve(sql as Connector);
       return Promise.reject(new AbideError('CONFIG_INVALID', `There is no connector ${name}.`));
     },
@@ -93,6 +94,19 @@ test('a stanza becomes a store, with the defaults of the design', async () => {
       formerly: undefined,
     }),
   ]);
+});
+
+test('what a store suppresses by itself is recorded only where the stanza says so, and the store can be read', async () => {
+  const { stores } = await load(
+    `stores:
+  crm: { connector: sql, url: "x:y", scopes: [email] }
+  mail: { connector: sql, url: "x:y", scopes: [email], record_own: true }
+`,
+  );
+  expect(stores.map(({ recordOwn }) => recordOwn)).toEqual([false, true]);
+  expect(
+    await faultsOf('stores:\n  mail: { connector: mute, url: "x:y", scopes: [email], record_own: true }\n'),
+  ).toEqual(['line 2, column 69: stores.mail.record_own needs a store that can be read, and mute cannot']);
 });
 
 test('an environment variable may stand bare within a flow map', async () => {

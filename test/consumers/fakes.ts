@@ -141,6 +141,12 @@ export class FakeLedger implements LedgerAccess {
   compared(): Promise<void> {
     return Promise.resolve();
   }
+  listingPage(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+  listed(): Promise<void> {
+    return Promise.resolve();
+  }
 
   async newest(subjectId: string): ReturnType<LedgerAccess['newest']> {
     await this.#answer();
@@ -287,6 +293,7 @@ export function carry({
       scopes: new Map(SCOPES.map((scope) => [scope, undefined])),
       accepts: connector.accepts,
       makeKey: (value) => value,
+      isPlain: true,
     },
     ledger,
     source: { report: () => SOURCE },

@@ -65,6 +65,7 @@ async function installation() {
         scopes: new Map(SCOPES.map((scope) => [scope, undefined])),
         accepts: postgres.accepts,
         makeKey: (value) => value,
+        isPlain: true,
       },
       ledger,
       source,

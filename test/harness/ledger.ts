@@ -33,6 +33,7 @@ export const store = (fields: Partial<StoreRegistration> & { name: string }): St
   lateAfterSeconds: 10,
   fingerprint: Buffer.from(fields.name),
   keyForm: 'plain',
+  ownScopes: [],
   formerly: undefined,
   ...fields,
 });

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { createClient } from 'redis';
 import { Agent, request } from 'undici';
+import { sign } from '../../connectors/http.ts';
 import type { LagReport, StoreLag } from '../../ledger/ledger.ts';
 import { spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
@@ -262,7 +263,21 @@ async function mailStore(stack: AsyncDisposableStack): Promise<StoreEye> {
     tamper: () => Promise.reject(new Error('the example store lets nobody past it')),
     wipe: () => Promise.reject(new Error('not here')),
     refuseWrites: () => Promise.reject(new Error('not here')),
-    suppressByItself: () => Promise.reject(new Error('the example store has no page of its own')),
+    // It has no page of its own: told again in the version that it holds, it suppresses what it is told and nothing else.
+    suppressByItself: async (email, scope) => {
+      const version = (await rows())[`email:${email}`]?.version ?? 0;
+      const suppressed = { [scope]: new Date().toISOString() };
+      const body = JSON.stringify({
+        items: [{ version, kind: 'email', key: email, suppressed, granted: {} }],
+      });
+      const answer = await request(`http://127.0.0.1:${port}/`, {
+        method: 'POST',
+        headers: sign(secret, 'msg_own', Math.floor(Date.now() / 1000), body),
+        body,
+      });
+      await answer.body.dump();
+      if (answer.statusCode !== 200) throw new Error(`the store answered ${answer.statusCode}`);
+    },
   };
 }
 
@@ -317,12 +332,15 @@ export async function startSystem({
   workersApart = false,
   first = STORES,
   canarySeconds,
+  recordOwn = [],
   instead = {},
 }: {
   workersApart?: boolean;
   first?: readonly StoreName[];
   /** Undefined: no canaries, so that the stores hold what the test put there and nothing else. */
   canarySeconds?: number;
+  /** What these suppress by themselves is recorded. */
+  recordOwn?: readonly StoreName[];
   /** Stores of the test's own under these names. */
   instead?: Partial<Record<StoreName, StoreEye>>;
 } = {}): Promise<System> {
@@ -331,7 +349,13 @@ export async function startSystem({
   const canary = canarySeconds === undefined ? '' : `canary: { every_seconds: ${canarySeconds} }\n`;
   const config = (...stanzas: string[]): string =>
     `${canary}stores:\n${stanzas.map((one) => `  ${one}\n`).join('')}`;
-  const text = config(...first.map((name) => stores[name].stanza));
+  const text = config(
+    ...first.map((name) =>
+      recordOwn.includes(name)
+        ? stores[name].stanza.replace('scopes:', 'record_own: true, scopes:')
+        : stores[name].stanza,
+    ),
+  );
   const abide = stack.use(await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [] }));
   const spoken = speakWith(abide, stack);
 

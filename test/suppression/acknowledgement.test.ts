@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import {
   compareHeld,
   differenceOf,
-  holdsMore,
+  heldOfItsOwn,
   isDue,
   mustClear,
   mustHold,
@@ -151,8 +151,8 @@ describe('what a store that had acknowledged holds now', () => {
     expect(differenceOf({ version: 1, suppressed: {} }, store, undefined)).toBeUndefined();
   });
   test('what no decision told it is its own', () => {
-    expect(holdsMore(decision, store, held(4, 'email', 'sms'))).toBe(true);
-    expect(holdsMore(decision, store, held(4, 'email'))).toBe(false);
-    expect(holdsMore(decision, store, undefined)).toBe(false);
+    expect(heldOfItsOwn(decision, store, held(4, 'email', 'sms'))).toEqual(['sms']);
+    expect(heldOfItsOwn(decision, store, held(4, 'email'))).toEqual([]);
+    expect(heldOfItsOwn(decision, store, undefined)).toEqual([]);
   });
 });

@@ -27,6 +27,8 @@ export const tellExamples: TellExamples = async ({ replay, real, ledger }) => {
   await replay('listReconciliations');
   await replay('getReconciliationPage');
   await replay('reportReconciliationPage');
+  await replay('getListingPage');
+  await replay('reportListingPage');
 
   const refused = verified(other!, { outcome: 'refused', code: 'TOO_LONG' });
   await ledger.acknowledge('crm', report([refused]));

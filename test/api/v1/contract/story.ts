@@ -9,7 +9,9 @@ export type Story = {
   /** What it is about. */
   readonly story: string;
   readonly default_region?: string;
-  readonly stores: readonly (Partial<Pick<StoreRegistration, 'accepts' | 'scopes' | 'required'>> & {
+  readonly stores: readonly (Partial<
+    Pick<StoreRegistration, 'accepts' | 'scopes' | 'required' | 'ownScopes'>
+  > & {
     readonly name: string;
   })[];
   readonly keys: Readonly<Record<string, StoryKey>>;

@@ -1,0 +1,91 @@
+// Goes through what a store lists of itself, a page at a time, for people whom it suppresses and the ledger does not know. It
+// records nothing: the ledger knows who is a stranger.
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Store, SubjectKey } from '../connectors/contract/connector.ts';
+import type { Listed } from '../suppression/own-suppression.ts';
+import type { LedgerAccess } from './ledger-access.ts';
+
+/** How often the ledger is asked whether the list is to be gone on with. */
+const ASK_MS = 2_000;
+/** Of what the store lists at once so many go into one report, and no more than so many characters of them. */
+const PAGE = 500;
+const CHARACTERS_MAX = 64 * 1024;
+/** Nobody's key is longer, and the ledger takes none that is. */
+const KEY_MAX = 4_096;
+
+type Entry = Awaited<ReturnType<NonNullable<Store['scan']>>>[number];
+
+/**
+ * Until `signal` aborts. `scan` lists what the store holds after a key, in key order; nothing more: an empty page. What fails is
+ * said once and tried again where it was.
+ */
+export async function listOwnAlways({
+  ledger,
+  scan,
+  onFailure,
+  signal,
+}: {
+  ledger: Pick<LedgerAccess, 'listingPage' | 'listed'>;
+  scan: (after: SubjectKey | undefined) => Promise<readonly Entry[]>;
+  onFailure: (error: unknown) => void;
+  signal: AbortSignal;
+}): Promise<void> {
+  /** What the store gave beyond the last report, so that it is asked once for it. */
+  let kept: { readonly after: SubjectKey | undefined; readonly entries: readonly Entry[] } | undefined;
+
+  while (!signal.aborted) {
+    let restMs = ASK_MS;
+    try {
+      const page = await ledger.listingPage(signal);
+      if (page === undefined) kept = undefined;
+      else {
+        const entries =
+          kept !== undefined && isSame(kept.after, page.after)
+            ? kept.entries
+            : (await scan(page.after)).filter(({ key }) => key.length <= KEY_MAX);
+        const taken = entries.slice(0, countOf(entries));
+        const last = taken.at(-1);
+        const through = last && { kind: last.kind, key: last.key };
+        await ledger.listed(page, toListed(taken, through, page.scopes), signal);
+        kept =
+          entries.length > taken.length
+            ? { after: through, entries: entries.slice(taken.length) }
+            : undefined;
+        restMs = page.pauseMs;
+      }
+    } catch (error) {
+      kept = undefined;
+      if (!signal.aborted) onFailure(error);
+    }
+    await delay(restMs, undefined, { signal }).catch(() => undefined);
+  }
+}
+
+const isSame = (a: SubjectKey | undefined, b: SubjectKey | undefined): boolean =>
+  a?.kind === b?.kind && a?.key === b?.key;
+
+/** How many of the entries one report takes, at least one. */
+function countOf(entries: readonly Entry[]): number {
+  let characters = 0;
+  let count = 0;
+  for (const { key, held } of entries.slice(0, PAGE)) {
+    characters += key.length + held.suppressed.join().length;
+    if (count > 0 && characters > CHARACTERS_MAX) break;
+    count += 1;
+  }
+  return count;
+}
+
+const toListed = (
+  entries: readonly Entry[],
+  through: SubjectKey | undefined,
+  scopes: readonly string[],
+): Listed => ({
+  through,
+  isLast: entries.length === 0,
+  listed: entries.length,
+  suppressed: entries.flatMap(({ kind, key, held }) => {
+    const suppressed = held.suppressed.filter((scope) => scopes.includes(scope));
+    return suppressed.length === 0 ? [] : [{ kind, key, scopes: suppressed }];
+  }),
+});

@@ -1,0 +1,263 @@
+// What a store suppresses by itself, recorded as opt-outs where the configuration says so. Two ways lead here: the read-back of
+// people whom the ledger knows (reconcile.ts), and the store's own list, for those whom only the store knows. Either way it goes
+// by the one way that records an opt-out, and what was recorded is known from then on: to come twice changes nothing.
+import { hostname } from 'node:os';
+import type { OwnSuppression } from '../suppression/acknowledgement.ts';
+import { toBeRecorded } from '../suppression/own-suppression.ts';
+import type { Listed, ListedKey, ListingPage } from '../suppression/own-suppression.ts';
+import type { Scope } from '../suppression/scope.ts';
+import { Address, normalise } from '../suppression/subject.ts';
+import type { Subject, SubjectKind } from '../suppression/subject.ts';
+import type { SubjectState } from '../suppression/decision.ts';
+import { toMilliseconds } from './database.ts';
+import type { Pool, Queryable } from './database.ts';
+import type { KeyRing } from './key-ring.ts';
+import type { Listing, OptOutIntent } from './ledger.ts';
+import type { RegisteredStore } from './stores.ts';
+
+/** Between two pages of the list that nobody waits for: at most 500 entries a second. */
+const PAUSE_MS = 1_000;
+const REST = "interval '1 minute'";
+
+type Found = { readonly subject: Subject; readonly scopes: readonly Scope[] };
+/** Records one opt-out by the ledger's own way. */
+export type RecordOptOut = (intent: OptOutIntent) => Promise<unknown>;
+
+/** The store is the client; whoever reads the log finds by the request what found it. */
+const toIntent = (store: RegisteredStore, requestId: string, { subject, scopes }: Found): OptOutIntent => ({
+  subjects: [subject],
+  scopes,
+  effectiveAt: undefined,
+  reason: 'other',
+  note: `suppressed in store ${store.name} by itself`,
+  regimes: [],
+  evidence: undefined,
+  idempotencyKey: undefined,
+  apiVersion: 'v2',
+  caller: { client: `store:${store.name}`, keyId: 'store', address: hostname(), requestId },
+  traceparent: undefined,
+  receivedAtMs: performance.now(),
+});
+
+async function recordAll(
+  store: RegisteredStore,
+  requestId: string,
+  found: readonly Found[],
+  record: RecordOptOut,
+): Promise<number> {
+  await Promise.all(found.map((one) => record(toIntent(store, requestId, one))));
+  return found.length;
+}
+
+// ---- people whom the ledger knows -------------------------------------------------------------------------------------
+
+// The decision must still be the subject's newest: what was decided meanwhile may have lifted what the store shows. A canary is
+// nobody who could have asked.
+const KNOWN = `
+  select s.id, s.kind, s.sealed, s.state, x.suppressed
+  from json_to_recordset($1) as x (seq bigint, suppressed text[])
+  cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
+  join subjects s on s.id = d.subject_id and s.version = d.version
+  where s.sealed is not null and not exists (select from canaries c where c.subject_id = s.id)`;
+
+/** Records what a pass found beyond the newest decisions of these people; gives how many opt-outs. */
+export async function recordOfKnown(
+  pool: Pool,
+  ring: KeyRing,
+  store: RegisteredStore,
+  { run, own }: { readonly run: number; readonly own: readonly OwnSuppression[] },
+  record: RecordOptOut,
+): Promise<number> {
+  if (own.length === 0 || store.ownScopes.length === 0) return 0;
+  const { rows } = await pool.query<{
+    id: string;
+    kind: SubjectKind;
+    sealed: Buffer;
+    state: SubjectState['suppressed'];
+    suppressed: string[];
+  }>({ name: 'own-of-known', text: KNOWN, values: [JSON.stringify(own)] });
+  const found = rows.flatMap(({ id, kind, sealed, state, suppressed }): Found[] => {
+    const scopes = toBeRecorded(suppressed, store.ownScopes, state) as Scope[];
+    if (scopes.length === 0) return [];
+    return [{ subject: { kind, value: new Address(ring.unseal(sealed, [id, kind])) }, scopes }];
+  });
+  const recorded = await recordAll(store, `reconciliation-${run}`, found, record);
+  if (recorded > 0)
+    await pool.query('update reconciliations set recorded = recorded + $2 where id = $1', [run, recorded]);
+  return recorded;
+}
+
+// ---- people whom only the store knows ---------------------------------------------------------------------------------
+
+// As a pass does, it goes on where it was after a restart, and begins anew with a generation, or when it is asked for.
+const BEGIN = `
+  insert into listings as l (store_id, generation, asked, started_at) values ($1, $2, $3, clock_timestamp())
+  on conflict (store_id) do update set generation = excluded.generation, asked = excluded.asked,
+    started_at = excluded.started_at, finished_at = null, pages = 0, through = null, listed = 0, recorded = 0, unread = 0
+  where $3 or l.generation <> excluded.generation or l.finished_at < clock_timestamp() - ${REST}`;
+
+const listsOwn = ({ ownScopes, keyForm, evidence, retiredAt }: RegisteredStore): boolean =>
+  ownScopes.length > 0 && keyForm === 'plain' && evidence === 'read_back' && retiredAt === undefined;
+
+/** The store's list is begun anew now, and gone through at full speed; nothing where none is. */
+export async function askListing(db: Queryable, store: RegisteredStore): Promise<void> {
+  if (listsOwn(store)) await db.query(BEGIN, [store.id, store.generation, true]);
+}
+
+const sealKey = (ring: KeyRing, { id }: RegisteredStore, { kind, key }: ListedKey): Buffer =>
+  ring.seal(JSON.stringify([kind, key]), [String(id), 'listing']);
+
+function unsealKey(ring: KeyRing, { id }: RegisteredStore, sealed: Buffer): ListedKey {
+  const [kind, key] = JSON.parse(ring.unseal(sealed, [String(id), 'listing'])) as [SubjectKind, string];
+  return { kind, key };
+}
+
+/** Where the worker that holds the store's lease goes on listing; undefined: nowhere, or not now. */
+export async function nextListingPage(
+  pool: Pool,
+  ring: KeyRing,
+  store: RegisteredStore,
+  worker: string,
+): Promise<ListingPage | undefined> {
+  if (!listsOwn(store)) return undefined;
+  const { rowCount } = await pool.query({
+    name: 'listing-head',
+    text: `select from stores where id = $1 and generation = $2 and lease_holder = $3 and paused_at is null
+             and retired_at is null`,
+    values: [store.id, store.generation, worker],
+  });
+  if (rowCount === 0) return undefined;
+  const listing = (await underWay(pool, store)) ?? (await begun(pool, store));
+  if (listing === undefined) return undefined;
+  return {
+    generation: store.generation,
+    pages: listing.pages,
+    after: listing.through === null ? undefined : unsealKey(ring, store, listing.through),
+    scopes: store.ownScopes,
+    pauseMs: listing.asked ? 0 : PAUSE_MS,
+  };
+}
+
+type UnderWay = { readonly pages: number; readonly through: Buffer | null; readonly asked: boolean };
+
+async function underWay(db: Queryable, store: RegisteredStore): Promise<UnderWay | undefined> {
+  const { rows } = await db.query<UnderWay>({
+    name: 'listing-under-way',
+    text: `select pages, through, asked from listings where store_id = $1 and generation = $2 and finished_at is null`,
+    values: [store.id, store.generation],
+  });
+  return rows[0];
+}
+
+/** The next list where its time has come. */
+async function begun(db: Queryable, store: RegisteredStore): Promise<UnderWay | undefined> {
+  const { rows } = await db.query({
+    name: 'listing-rests',
+    text: `select from listings
+           where store_id = $1 and generation = $2 and clock_timestamp() < finished_at + ${REST}`,
+    values: [store.id, store.generation],
+  });
+  if (rows.length > 0) return undefined;
+  await db.query({ name: 'listing-begin', text: BEGIN, values: [store.id, store.generation, false] });
+  return await underWay(db, store);
+}
+
+/**
+ * Records whom the ledger does not know of a page of the store's list. Whom it knows the read-back looks after, which sees
+ * whether the store was told of a grant. False where the page was taken already, or the list is over.
+ */
+export async function takeListed(
+  pool: Pool,
+  ring: KeyRing,
+  store: RegisteredStore,
+  { generation, pages }: Pick<ListingPage, 'generation' | 'pages'>,
+  { through, isLast, listed, suppressed }: Listed,
+  record: RecordOptOut,
+): Promise<boolean> {
+  if (generation !== store.generation || !listsOwn(store)) return false;
+  const current = 'store_id = $1 and generation = $2 and pages = $3 and finished_at is null';
+  const place = [store.id, generation, pages];
+  const { rowCount } = await pool.query(`select from listings where ${current}`, place);
+  if (rowCount === 0) return false;
+  const read = suppressed.flatMap((one) => {
+    const found = toFound(store, one);
+    return found === undefined ? [] : [found];
+  });
+  const recorded = await recordAll(
+    store,
+    `listing-${pages + 1}`,
+    await strangersAmong(pool, ring, read),
+    record,
+  );
+  const moved = await pool.query(
+    `update listings set pages = pages + 1, through = coalesce($4, through), listed = listed + $5,
+       recorded = recorded + $6, unread = unread + $7, finished_at = case when $8 then clock_timestamp() end
+     where ${current}`,
+    [
+      ...place,
+      through === undefined ? null : sealKey(ring, store, through),
+      listed,
+      recorded,
+      suppressed.length - read.length,
+      isLast,
+    ],
+  );
+  return moved.rowCount === 1;
+}
+
+/** Undefined where it is no address of its kind; the store may hold it in another spelling than we would. */
+function toFound(
+  store: RegisteredStore,
+  { kind, key, scopes }: Listed['suppressed'][number],
+): Found | undefined {
+  const address = normalise(kind, key);
+  if (!address.ok || !store.accepts.includes(kind)) return undefined;
+  const wanted = toBeRecorded(scopes, store.ownScopes, {}) as Scope[];
+  return wanted.length === 0 ? undefined : { subject: { kind, value: address.value }, scopes: wanted };
+}
+
+async function strangersAmong(
+  db: Queryable,
+  ring: KeyRing,
+  found: readonly Found[],
+): Promise<readonly Found[]> {
+  if (found.length === 0) return [];
+  // One person in two spellings is one opt-out.
+  const byKey = new Map<string, Found>();
+  for (const { subject, scopes } of found) {
+    const key = ring.matchKey(subject).toString('hex');
+    byKey.set(key, { subject, scopes: [...new Set([...(byKey.get(key)?.scopes ?? []), ...scopes])] });
+  }
+  const { rows } = await db.query<{ match: string }>({
+    name: 'listing-known',
+    text: `select encode(match_key, 'hex') as match from subjects where match_key = any ($1::bytea[]) and pepper_id = $2`,
+    values: [[...byKey.keys()].map((key) => Buffer.from(key, 'hex')), ring.pepperId],
+  });
+  for (const { match } of rows) byKey.delete(match);
+  return [...byKey.values()];
+}
+
+/** The store's list as it stands; undefined where none is gone through. */
+export async function readListing(db: Queryable, store: RegisteredStore): Promise<Listing | undefined> {
+  if (!listsOwn(store)) return undefined;
+  const { rows } = await db.query<{
+    asked: boolean;
+    started_at: string;
+    finished_at: string | null;
+    listed: number;
+    recorded: number;
+    unread: number;
+  }>(
+    `select asked, started_at, finished_at, listed, recorded, unread from listings
+     where store_id = $1 and generation = $2`,
+    [store.id, store.generation],
+  );
+  const row = rows[0];
+  if (row === undefined) return undefined;
+  const { asked, listed, recorded, unread } = row;
+  return {
+    ...{ asked, listed, recorded, unread },
+    startedAt: toMilliseconds(row.started_at),
+    finishedAt: row.finished_at === null ? undefined : toMilliseconds(row.finished_at),
+  };
+}

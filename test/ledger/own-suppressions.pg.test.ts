@@ -1,0 +1,203 @@
+// What a store suppresses by itself, as its worker tells the ledger: recorded once, and only what nobody decided since.
+import { expect, test } from '@jest/globals';
+import type { OpenLedger } from '../../ledger/open-ledger.ts';
+import { refillStore, renewLease } from '../../ledger/stores.ts';
+import type { OwnSuppression } from '../../suppression/acknowledgement.ts';
+import type { Listed } from '../../suppression/own-suppression.ts';
+import {
+  freshLedger,
+  grant,
+  intent,
+  outstandingOf,
+  render,
+  report,
+  subject,
+  verified,
+} from '../harness/ledger.ts';
+import type { TestLedger } from '../harness/ledger.ts';
+
+const OWN = ['email', 'sms', 'push', 'email/offers'];
+const worker = 'worker-1';
+
+/** Store mail, whose worker has the lease and what is recorded of it; and store crm beside it. */
+async function given({ ownScopes = OWN, keyForm = 'plain' } = {}): Promise<TestLedger> {
+  const t = await freshLedger();
+  await t.register({ name: 'mail', ownScopes, keyForm }, { name: 'crm' });
+  expect(await renewLease(t.pool, 'mail', worker)).toBe(true);
+  return t;
+}
+
+const settle = async (t: TestLedger): Promise<void> => {
+  for (const name of ['mail', 'crm'])
+    await t.ledger.acknowledge(
+      name,
+      report((await outstandingOf(t.ledger, name)).map((one) => verified(one))),
+    );
+};
+const suppressedOf = async (ledger: OpenLedger, who: string): Promise<string[]> =>
+  Object.keys((await ledger.lookupSubject(subject(who))).state.suppressed).sort();
+
+/** A whole pass over the store, which shows more than was decided as `own` says. */
+async function pass(t: TestLedger, own: (page: Page) => readonly OwnSuppression[]): Promise<Page> {
+  await t.ledger.reconcile('mail', { client: 'ops', keyId: 'ops', address: 'here', requestId: 'r-1' });
+  const page = (await t.ledger.reconciliationPage('mail', worker))!;
+  const ownSuppressions = own(page);
+  const comparison = {
+    compared: page.decisions.length,
+    differences: [],
+    own: ownSuppressions.length,
+    unread: 0,
+  };
+  expect(await t.ledger.compared('mail', page, { ...comparison, ownSuppressions })).toBe(true);
+  return page;
+}
+type Page = NonNullable<Awaited<ReturnType<OpenLedger['reconciliationPage']>>>;
+
+test('of somebody known it becomes an opt-out of the store’s, due to every other store, and once is once', async () => {
+  await using t = await given();
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  await settle(t);
+  const shown = ({ decisions }: Page): OwnSuppression[] => [
+    { seq: decisions[0]!.seq, suppressed: ['email', 'fax', 'sms'] },
+  ];
+  const page = await pass(t, shown);
+  expect(page.own).toEqual({ scopes: OWN, others: [] });
+  expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['email', 'sms']);
+  expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ version: 2 }]);
+  const [passed] = (await t.ledger.reconciliations('mail', 1))!;
+  expect(passed).toMatchObject({ own: 1, recorded: 1 });
+
+  const [optOut] = (await t.ledger.lookupSubject(subject('ada@example.com'))).optOuts;
+  expect(optOut?.optOut).toMatchObject({ client: 'store:mail', reason: 'other', requestedScopes: ['email'] });
+  const audited = await t.ledger.audit({ after: 0, limit: 10, action: 'opt_out.recorded' });
+  expect(audited.at(-1)).toMatchObject({
+    client: 'store:mail',
+    resource: optOut!.optOut.id,
+    requestId: `reconciliation-${page.run}`,
+  });
+
+  await settle(t);
+  await pass(t, shown);
+  expect((await t.ledger.reconciliations('mail', 1))![0]).toMatchObject({ own: 1, recorded: 0 });
+  expect(await t.ledger.audit({ after: 0, limit: 10, action: 'opt_out.repeated' })).toEqual([]);
+});
+
+test('what was decided since the store was read is not undone by what it showed before', async () => {
+  await using t = await given();
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  await settle(t);
+  await pass(t, ({ decisions }) => {
+    const [one] = decisions;
+    return [{ seq: one!.seq, suppressed: ['email'] }];
+  });
+  await settle(t);
+  expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['email', 'sms']);
+  // The page is read, the person consents again, and only then comes what the page showed.
+  await t.ledger.reconcile('mail', { client: 'ops', keyId: 'ops', address: 'here', requestId: 'r-1' });
+  const page = (await t.ledger.reconciliationPage('mail', worker))!;
+  await grant(t, page.decisions[0]!.subjectId, ['email']);
+  const own = [{ seq: page.decisions[0]!.seq, suppressed: ['email', 'push'] }];
+  const comparison = { compared: 1, differences: [], own: 1, ownSuppressions: own, unread: 0 };
+  expect(await t.ledger.compared('mail', page, comparison)).toBe(true);
+  expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['sms']);
+});
+
+test('of somebody known for what the store does not hold it is asked as well, and of nobody where nothing is recorded', async () => {
+  await using t = await given();
+  await t.register({ name: 'mail', ownScopes: ['email'], scopes: ['email'] });
+  expect(await renewLease(t.pool, 'mail', worker)).toBe(true);
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  await settle(t);
+  const page = await pass(t, ({ own }) => [{ seq: own!.others[0]!.seq, suppressed: ['email'] }]);
+  expect(page).toMatchObject({
+    decisions: [],
+    own: { others: [{ suppressed: { sms: expect.any(String) } }] },
+  });
+  expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['email', 'sms']);
+
+  await t.register({ name: 'mail', ownScopes: [], scopes: ['email'] });
+  await t.ledger.record(intent('bob@example.com', { scopes: ['sms'] }), render);
+  await settle(t);
+  const none = await pass(t, ({ decisions }) => [{ seq: decisions[0]!.seq, suppressed: ['push'] }]);
+  expect(none.own).toBeUndefined();
+  expect((await t.ledger.reconciliations('mail', 1))![0]).toMatchObject({ own: 1, recorded: undefined });
+  expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['email', 'sms']);
+});
+
+const listed = (fields: Partial<Listed> = {}): Listed => ({
+  through: { kind: 'email', key: 'zoe@example.com' },
+  isLast: false,
+  listed: 10,
+  suppressed: [],
+  ...fields,
+});
+
+test('whom only the store knows is recorded, and whom the ledger knows is left to the read-back', async () => {
+  await using t = await given();
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  const page = (await t.ledger.listingPage('mail', worker))!;
+  expect(page).toEqual({ generation: 1, pages: 0, after: undefined, scopes: OWN, pauseMs: 1_000 });
+  const suppressed = [
+    { kind: 'email' as const, key: 'ada@example.com', scopes: ['email'] },
+    { kind: 'email' as const, key: 'Bob@Example.com', scopes: ['email', 'fax'] },
+    { kind: 'email' as const, key: 'bob@example.com', scopes: ['sms'] },
+    { kind: 'email' as const, key: 'not an address', scopes: ['email'] },
+    { kind: 'phone' as const, key: '+442071838750', scopes: ['sms'] },
+  ];
+  expect(await t.ledger.listed('mail', page, listed({ suppressed }))).toBe(true);
+  expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['sms']);
+  expect(await suppressedOf(t.ledger, 'bob@example.com')).toEqual(['email', 'sms']);
+  expect(
+    Object.keys((await t.ledger.lookupSubject(subject('+442071838750', 'phone'))).state.suppressed),
+  ).toEqual(['sms']);
+  // A page is taken once.
+  expect(await t.ledger.listed('mail', page, listed())).toBe(false);
+  expect(await t.ledger.listing('mail')).toMatchObject({ listed: 10, recorded: 2, unread: 1 });
+});
+
+test('it goes on where it was after a restart; where that is stands nowhere in the clear', async () => {
+  await using t = await given();
+  const first = (await t.ledger.listingPage('mail', worker))!;
+  await t.ledger.listed('mail', first, listed({ through: { kind: 'email', key: 'kay@example.com' } }));
+  const another = await t.another();
+  const next = (await another.listingPage('mail', worker))!;
+  expect(next).toMatchObject({ pages: 1, after: { kind: 'email', key: 'kay@example.com' } });
+  const { rows } = await t.pool.query<{ text: string }>('select listings::text as text from listings');
+  expect(rows[0]!.text).not.toContain(Buffer.from('kay@').toString('hex'));
+
+  await another.listed('mail', next, listed({ through: undefined, isLast: true, listed: 0 }));
+  // Over: it rests, unless it is asked for, and then somebody waits.
+  expect(await t.ledger.listingPage('mail', worker)).toBeUndefined();
+  await t.ledger.reconcile('mail', { client: 'ops', keyId: 'ops', address: 'here', requestId: 'r-1' });
+  expect(await t.ledger.listingPage('mail', worker)).toMatchObject({
+    pages: 0,
+    after: undefined,
+    pauseMs: 0,
+  });
+  await t.pool.query("update listings set finished_at = clock_timestamp() - interval '61 seconds'");
+  expect(await t.ledger.listingPage('mail', worker)).toMatchObject({ pages: 0, pauseMs: 1_000 });
+});
+
+test('only the worker with the lease is told to list, and what it listed of the store that was is not taken', async () => {
+  await using t = await given();
+  expect(await t.ledger.listingPage('mail', 'another')).toBeUndefined();
+  expect(await t.ledger.listingPage('nowhere', worker)).toBeUndefined();
+  const page = (await t.ledger.listingPage('mail', worker))!;
+  await refillStore(t.pool, 'mail', 'test', undefined);
+  const suppressed = [{ kind: 'email' as const, key: 'bob@example.com', scopes: ['email'] }];
+  expect(await t.ledger.listed('mail', page, listed({ suppressed }))).toBe(false);
+  expect(await suppressedOf(t.ledger, 'bob@example.com')).toEqual([]);
+  expect(await t.ledger.listingPage('mail', worker)).toMatchObject({ generation: 2, pages: 0 });
+});
+
+test.each([
+  ['of which nothing is recorded', { ownScopes: [] }],
+  ['with hashed keys', { keyForm: 'sha256:hex' }],
+])('of a store %s nothing is listed', async (_, fields) => {
+  await using t = await given(fields);
+  expect(await t.ledger.listingPage('mail', worker)).toBeUndefined();
+  expect(await t.ledger.listing('mail')).toBeUndefined();
+  const suppressed = [{ kind: 'email' as const, key: 'bob@example.com', scopes: ['email'] }];
+  expect(await t.ledger.listed('mail', { generation: 1, pages: 0 }, listed({ suppressed }))).toBe(false);
+  expect(await suppressedOf(t.ledger, 'bob@example.com')).toEqual([]);
+});
