@@ -11,10 +11,19 @@ type Answers<Operation> = Operation extends { responses: infer Responses }
   ? Json<Responses[keyof Responses & (200 | 201 | 202)]>
   : never;
 
-/** `GET /v2/opt-outs/{id}`: every call that is answered with JSON. */
+/** JSON, or nothing, goes in, and JSON comes out: a file or a stream of events is another matter. */
+type IsCall<Operation> = [Answers<Operation>] extends [never]
+  ? false
+  : Operation extends { requestBody: infer Body }
+    ? [Json<Body>] extends [never]
+      ? false
+      : true
+    : true;
+
+/** `GET /v2/opt-outs/{id}`: every call that takes and gives JSON. */
 export type Route = {
   [P in Path]: {
-    [M in Method]: [Answers<Paths[P][M]>] extends [never] ? never : `${Uppercase<M>} ${P}`;
+    [M in Method]: IsCall<Paths[P][M]> extends true ? `${Uppercase<M>} ${P}` : never;
   }[Method];
 }[Path];
 

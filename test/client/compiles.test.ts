@@ -38,6 +38,8 @@ export const uses = (abide: Abide, problem: AbideProblem): unknown[] => [
   abide.call('GET /v1/stores/{name}/quarantine', { path: { name: 'crm' }, query: { kind: 'absent' } }),
   // @ts-expect-error -- there is no such call
   abide.call('DELETE /v2/opt-outs/{id}', { path: { id: 'x' } }),
+  // @ts-expect-error -- its body is a file
+  abide.call('POST /v2/imports'),
   // @ts-expect-error -- which store?
   abide.call('GET /v1/stores/{name}/quarantine'),
   // @ts-expect-error -- a call without a key of its own takes none
