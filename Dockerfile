@@ -19,6 +19,7 @@ COPY ledger ledger
 COPY stream stream
 COPY consumers consumers
 COPY api api
+COPY client client
 COPY debezium debezium
 COPY processes processes
 COPY cli cli
