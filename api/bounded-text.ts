@@ -3,9 +3,16 @@ import { z } from 'zod';
 /** Lines and tabs are text; no other control character is. */
 const TEXT = /^(?:[^\p{Cc}\p{Cs}]|[\t\n\r])*$/u;
 
-/** Characters as people count them, not UTF-16 units; no text that is too long is taken apart. */
-const isAtMost = (text: string, characters: number): boolean =>
+/** Characters as people and JSON Schema count them, not UTF-16 units; no text that is too long is taken apart. */
+export const isAtMost = (text: string, characters: number): boolean =>
   text.length <= characters || (text.length <= 2 * characters && Array.from(text).length <= characters);
+
+/** Any text of at most so many characters. */
+export const shortText = (charactersMax: number) =>
+  z
+    .string()
+    .refine((text) => isAtMost(text, charactersMax), `must have at most ${charactersMax} characters`)
+    .meta({ maxLength: charactersMax });
 
 /** What somebody wrote: bounded, without control characters but tabs and line ends. */
 export const boundedText = (charactersMax: number, description: string) =>

@@ -1,5 +1,6 @@
 // What the checks of every version share.
 import type { CheckItem } from '../ledger/ledger.ts';
+import { isAtMost } from './bounded-text.ts';
 
 export const CHECKS_MAX = 1_000;
 /** A thousand items with several identifiers each. */
@@ -7,7 +8,7 @@ export const CHECKS_BYTES_MAX = 1024 * 1024;
 export const REF_CHARACTERS_MAX = 255;
 
 export const isRef = (value: unknown): value is string | undefined =>
-  value === undefined || (typeof value === 'string' && value.length <= REF_CHARACTERS_MAX);
+  value === undefined || (typeof value === 'string' && isAtMost(value, REF_CHARACTERS_MAX));
 
 /** The caller's name for an item, also where nothing else of it can be read. */
 export const refOf = (value: unknown): { ref?: string } => {

@@ -1,13 +1,14 @@
 import type { Context } from 'koa';
 import { z } from 'zod';
 import { REASONS } from '../ledger/ledger.ts';
+import { shortText } from './bounded-text.ts';
 import { InstantSchema } from './instant.ts';
 import type { HeaderField } from './operation.ts';
 import { PROPAGATION_STATES } from './propagation-shape.ts';
 import { queryInteger } from './guard/read-body.ts';
 
 /** Where a list goes on. */
-export const CURSOR = z.string().max(200).describe('`next_cursor` of the page before.').optional();
+export const CURSOR = shortText(200).describe('`next_cursor` of the page before.').optional();
 export const LINK: Readonly<Record<string, HeaderField>> = {
   Link: {
     description: 'The next page, `rel="next"` (RFC 8288); absent on the last one.',
@@ -30,9 +31,7 @@ export const OptOutListQuery = z.strictObject({
   since: InstantSchema.describe('Recorded at this time or later, RFC 3339 with an offset.').optional(),
   until: InstantSchema.describe('Recorded before this time, RFC 3339 with an offset.').optional(),
   state: z.enum(PROPAGATION_STATES).describe('Whose propagation is in this state now.').optional(),
-  store: z
-    .string()
-    .max(63)
+  store: shortText(63)
     .describe('Which this store must hold; with `state`, by what it has confirmed.')
     .optional(),
   reason: z.enum(REASONS).describe('Recorded for this reason.').optional(),

@@ -5,6 +5,7 @@ import type { Context } from 'koa';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import type { ErrorCode, Fault } from '../suppression/errors.ts';
+import { shortText } from './bounded-text.ts';
 import type { Authorize, KeyScope } from './guard/authorize.ts';
 import { toProblem } from './problem.ts';
 import type { Problem } from './problem.ts';
@@ -96,7 +97,7 @@ export const Instant = z
 export const Id = z.uuid().meta({ title: 'Id', description: 'UUIDv7.' });
 
 /** A store's name in a path. */
-export const StoreName = z.string().max(63).describe('As in `abide.yaml`.');
+export const StoreName = shortText(63).describe('As in `abide.yaml`.');
 
 export const exampleProblem = (
   code: ErrorCode,

@@ -6,6 +6,7 @@ import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { isScope } from '../../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { shortText } from '../bounded-text.ts';
 import { requireSomeStore, requireStore } from '../guard/authorize.ts';
 import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
@@ -29,7 +30,7 @@ export const ScopeName = z
 
 const Report = z
   .strictObject({
-    store: z.string().max(63),
+    store: shortText(63),
     generation: z.int().min(1),
     worker: z.strictObject({
       id: Name,
@@ -45,7 +46,7 @@ const Report = z
     }),
     observed: z
       .strictObject({
-        incarnation: z.string().min(1).max(200).nullable().optional(),
+        incarnation: shortText(200).min(1).nullable().optional(),
         canary: z.enum(['held', 'lost']).optional(),
       })
       .optional(),

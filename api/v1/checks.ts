@@ -14,6 +14,7 @@ import {
   REF_CHARACTERS_MAX,
   refOf,
 } from '../check-items.ts';
+import { shortText } from '../bounded-text.ts';
 import type { Deps } from '../deps.ts';
 import { OPT_OUT_ID } from './opt-outs.ts';
 import { createSubjectSchema, readSubjects } from '../subject.ts';
@@ -31,7 +32,7 @@ export const createItemSchema = (defaultRegion: string | undefined) => {
   const subject = createSubjectSchema(defaultRegion);
   return z
     .strictObject({
-      ref: z.string().max(REF_CHARACTERS_MAX).describe('Yours, answered as it is.').optional(),
+      ref: shortText(REF_CHARACTERS_MAX).describe('Yours, answered as it is.').optional(),
       subject: subject.optional(),
       subjects: z
         .array(subject)

@@ -13,6 +13,7 @@ import {
   refOf,
 } from '../check-items.ts';
 import { authorizedOf } from '../guard/authorize.ts';
+import { shortText } from '../bounded-text.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -31,7 +32,7 @@ const Envelope = z.strictObject({
 export const createItemSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 'declared'>) =>
   z
     .strictObject({
-      ref: z.string().max(REF_CHARACTERS_MAX).describe('Yours, answered as it is.').optional(),
+      ref: shortText(REF_CHARACTERS_MAX).describe('Yours, answered as it is.').optional(),
       identifiers: z
         .array(createIdentifierSchema(defaultRegion))
         .min(1)

@@ -32,17 +32,20 @@ afterAll(async () => {
 });
 
 describe("another client's opt-out", () => {
-  test.each(['', '/propagation'])('is not found by its id: GET /v1/opt-outs/{id}%s', async (more) => {
-    for (const [{ key }, { ids }] of [
-      [shop, app],
-      [app, shop],
-    ] as const)
-      for (const id of ids)
-        expect(problemOf(await api.send('GET', `/v1/opt-outs/${id}${more}`, { key }))).toEqual([
-          404,
-          'not-found',
-        ]);
-  });
+  test.each(['v1', 'v2'].flatMap((version) => ['', '/propagation'].map((more) => [version, more] as const)))(
+    'is not found by its id: GET /%s/opt-outs/{id}%s',
+    async (version, more) => {
+      for (const [{ key }, { ids }] of [
+        [shop, app],
+        [app, shop],
+      ] as const)
+        for (const id of ids)
+          expect(problemOf(await api.send('GET', `/${version}/opt-outs/${id}${more}`, { key }))).toEqual([
+            404,
+            'not-found',
+          ]);
+    },
+  );
 
   test('is not found by waiting for it either, and nobody waits', async () => {
     const began = performance.now();
@@ -150,6 +153,24 @@ describe('an idempotency key', () => {
     const glued = await post(token, { subject: { email: 'glued2@example.com' }, idempotency_key: 'op' });
     expect([mine.status, glued.status, glued.headers['idempotency-replayed']]).toEqual([201, 201, undefined]);
   });
+});
+
+test("another client's grant is not found, and a list of v2 has no more of others than one of v1", async () => {
+  const identifier = { email: 'granted@example.com' };
+  await post(shop.key, { subject: identifier, effective_at: '2026-03-01T09:00:00Z' });
+  const { json } = await api.send('POST', '/v2/grants', {
+    key: shop.key,
+    body: {
+      identifier,
+      scopes: ['email'],
+      granted_at: '2026-03-02T09:00:00Z',
+      evidence: { method: 'web_form', statement: 'Write to me again', source: 'https://example.com' },
+    },
+  });
+  const read = async (key: string) => (await api.send('GET', `/v2/grants/${json.id}`, { key })).status;
+  expect([await read(shop.key), await read(app.key)]).toEqual([200, 404]);
+  const { json: page } = await api.send('GET', '/v2/opt-outs?limit=100', { key: app.key });
+  expect(page.opt_outs.map(({ id }: { id: string }) => id)).toEqual(idsOf(await list(app.key, '?limit=100')));
 });
 
 test('opt_outs:read_all is a scope of its own: opt_outs:read does not grow into it', async () => {
