@@ -161,14 +161,14 @@ export function createImports({
     return id;
   }
 
-  /** Whose lease is over was taken for gone. */
+  /** Whose lease is over was taken for gone, or has abandoned it. */
   async function keep(id: string, n: number, piece: Buffer): Promise<void> {
     const sealed = ring.seal(await compress(piece, SMALLEST_COMPRESSION), sealedAs(id, n));
     const { rowCount } = await pool.query({
       name: 'import-keep',
       text: `with held as (
                update imports set lease_until = clock_timestamp() + ${RECEIVING}
-               where id = $1 and state = 'receiving' returning id
+               where id = $1 and state = 'receiving' and lease_until > clock_timestamp() returning id
              )
              insert into import_chunks (import_id, n, sealed) select id, $2, $3 from held`,
       values: [id, n, sealed],
@@ -184,7 +184,8 @@ export function createImports({
   ): Promise<Import | undefined> {
     return await inTransaction(pool, async (client) => {
       const { rows: found } = await client.query<Row & { caller_address: string; request_id: string }>(
-        `select ${COLUMNS}, caller_address, request_id from imports where id = $1 and state = 'receiving' for update`,
+        `select ${COLUMNS}, caller_address, request_id from imports
+         where id = $1 and state = 'receiving' and lease_until > clock_timestamp() for update`,
         [id],
       );
       const row = found[0];
@@ -246,7 +247,11 @@ export function createImports({
     }
   }
 
+  /** The lease ends first: a piece that is still on its way comes before that, or not at all. */
   async function abandon(id: string): Promise<void> {
+    await pool.query("update imports set lease_until = '-infinity' where id = $1 and state = 'receiving'", [
+      id,
+    ]);
     await discard(id);
     await pool.query("delete from imports where id = $1 and state = 'receiving'", [id]);
   }
