@@ -96,12 +96,17 @@ const say = (line: string): boolean => process.stdout.write(`${line}\n`);
 
 const partsOf = (file: string): string[] => file.split('/').at(-1)!.split('.').slice(1, -2);
 
+/** Options of Jest that take nothing of what follows them. */
+const IS_WHOLE = /^-(-verbose|i|-runInBand|-bail|-silent|-detectOpenHandles|-[a-zA-Z]+=.*)$/;
+
 async function main(args: readonly string[]): Promise<number> {
   const files = globSync('test/**/*.test.ts');
-  // With options among the arguments it is Jest's to say which are patterns; then everything is made ready.
-  const isSelection = args.length > 0 && !args.some((arg) => arg.startsWith('-'));
+  // Behind an option that takes a value it is Jest's to say which are patterns; then everything is made ready.
+  const options = args.filter((arg) => arg.startsWith('-'));
+  const patterns = args.filter((arg) => !arg.startsWith('-'));
+  const isSelection = patterns.length > 0 && options.every((option) => IS_WHOLE.test(option));
   const selected = isSelection
-    ? files.filter((file) => args.some((pattern) => file.includes(pattern)))
+    ? files.filter((file) => patterns.some((pattern) => file.includes(pattern)))
     : files;
   const used = Object.keys(KINDS).filter((part) => selected.some((file) => partsOf(file).includes(part)));
   const here = new Map(
