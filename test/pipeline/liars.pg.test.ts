@@ -217,11 +217,34 @@ test('it answers a byte at a time, for ever: ended at the deadline as well', asy
   }
 }, 90_000);
 
+/**
+ * Does it once a canary was written and read back. The next is written within a second, and what is lost between the look
+ * before that and its being written the canary covers up (docs/operations.md): the next comparison finds it.
+ */
+async function behindACanary(lose: () => void): Promise<void> {
+  await new Promise<void>((resolve) => {
+    let written = false;
+    store.misbehave = (incoming, response, items) => {
+      if (incoming.method === 'POST') {
+        written ||= items.some(({ key }) => key.includes('canary'));
+        return false;
+      }
+      if (!written) return false;
+      store.misbehave = undefined;
+      store.send(response, store.show(incoming));
+      lose();
+      resolve();
+      return true;
+    };
+  });
+}
+
 test('it loses all of its data: filled up again by itself', async () => {
   const { id, email } = await optOut();
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
-  await eventually(async () => expect((await lagOf('mail')).canary_age_seconds).toBeLessThan(3));
-  store.rows.clear();
+  await behindACanary(() => {
+    store.rows.clear();
+  });
   await eventually(() => expect(holds(email)).toBe(true), 30_000);
 }, 60_000);
 
@@ -229,11 +252,9 @@ test('it goes back in time: what it forgot meanwhile is there again', async () =
   const before = structuredClone(store.rows);
   const { id, email } = await optOut();
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
-  const seen = [...store.rows].find(([name]) => name.includes('canary'))![1].version;
-  await eventually(() =>
-    expect([...store.rows].find(([name]) => name.includes('canary'))![1].version).toBeGreaterThan(seen),
-  );
-  store.rows = before;
+  await behindACanary(() => {
+    store.rows = before;
+  });
   await eventually(() => expect(holds(email)).toBe(true), 30_000);
 }, 60_000);
 
