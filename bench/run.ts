@@ -1,9 +1,11 @@
 // `npm run bench` runs (a) to (e); `npm run bench -- growth` (f), which makes ten million decisions first; `npm run bench --
-// stack` (g), which needs a JDK and Maven; `npm run bench -- reconcile` (h), with a million subjects; or name some.
+// stack` (g), which needs a JDK and Maven; `npm run bench -- reconcile` (h), with a million subjects; `npm run bench -- import`
+// (i), a file of a million; or name some.
 import { EXIT, print } from '../cli/output.ts';
 import { benchCatchUp } from './catch-up.ts';
 import { benchChecks } from './checks.ts';
 import { benchGrowth } from './growth.ts';
+import { benchImport } from './import.ts';
 import { benchPropagate } from './propagate.ts';
 import { benchRecord } from './record.ts';
 import { benchReconcile } from './reconcile.ts';
@@ -19,11 +21,12 @@ const BENCHES = {
   growth: benchGrowth,
   reconcile: benchReconcile,
   stack: benchStack,
+  import: benchImport,
 } as const;
 const NAMES = Object.keys(BENCHES) as (keyof typeof BENCHES)[];
 
 /** What takes minutes, or needs more than is here, runs when it is named. */
-const LARGE: readonly string[] = ['growth', 'reconcile', 'stack'];
+const LARGE: readonly string[] = ['growth', 'reconcile', 'stack', 'import'];
 
 const asked = process.argv.slice(2);
 const unknown = asked.filter((name) => !(NAMES as string[]).includes(name));
