@@ -69,6 +69,45 @@ export function describePipeline<D extends Deployment>(
       }
     });
 
+    test('who consents again later is lifted in every store, of exactly that, and is opted out again by a newer word', async () => {
+      const { client } = system;
+      const ada = somebody();
+      const also = somebody();
+      const scopes = ['email', 'sms'];
+      const identifiers = [{ email: ada }, { email: also }];
+      const { id, effective_at } = await client.optOuts.create({ identifiers, scopes });
+      await client.optOuts.waitUntilPropagated(id);
+      for (const email of [ada, also]) await inEveryStore(email, scopes);
+
+      const evidence = {
+        method: 'web_form' as const,
+        statement: 'Yes, write to me.',
+        source: 'https://example.com/yes',
+      };
+      const grant = (granted_at: string) =>
+        client.grants.create(
+          { identifier: { email: ada }, scopes: ['email'], granted_at, evidence },
+          { waitSeconds: 10 },
+        );
+      await expect(grant(effective_at)).rejects.toMatchObject({ code: 'grant-not-later' });
+      await eventually(() => expect(Date.now()).toBeGreaterThan(Date.parse(effective_at)));
+      const granted_at = new Date().toISOString();
+      expect(await grant(granted_at)).toMatchObject({
+        lifted_scopes: ['email'],
+        still_suppressed: ['sms'],
+        propagation: { state: 'complete', confirmed: 3, verified: 3 },
+      });
+      await inEveryStore(ada, ['sms']);
+      await inEveryStore(also, scopes);
+      expect((await client.optOuts.propagation(id)).state).toBe('complete');
+
+      const newer = await client.optOuts.create({ identifiers: [{ email: ada }], scopes: ['email'] });
+      await client.optOuts.waitUntilPropagated(newer.id);
+      // The same consent once more, as a retry without its key would send it.
+      expect(await grant(granted_at)).toMatchObject({ outcome: 'already_recorded', in_force: false });
+      await inEveryStore(ada, scopes);
+    }, 60_000);
+
     test.each(STORES)(
       'while %s is down the others abide, its lag tells the true age, and it catches up by itself',
       async (down) => {

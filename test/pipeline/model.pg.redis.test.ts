@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { eventually } from '../harness/eventually.ts';
@@ -20,8 +19,14 @@ const PEOPLE = 6;
 type Step =
   | {
       readonly kind: 'opt_outs';
-      readonly asked: readonly { who: number; scopes: readonly string[]; repeats: number }[];
+      readonly asked: readonly {
+        who: number;
+        also: number | null;
+        scopes: readonly string[];
+        repeats: number;
+      }[];
     }
+  | { readonly kind: 'grant'; readonly who: number; readonly scopes: readonly string[] }
   | {
       readonly kind: 'fault';
       readonly store: StoreName;
@@ -29,9 +34,13 @@ type Step =
     }
   | { readonly kind: 'crash' };
 
+const who = fc.nat({ max: PEOPLE - 1 });
+const scopes = fc.subarray([...CHANNELS], { minLength: 1 });
 const asked = fc.record({
-  who: fc.nat({ max: PEOPLE - 1 }),
-  scopes: fc.subarray([...CHANNELS], { minLength: 1 }),
+  who,
+  /** A second address of the same person, by v2; null: v1, which knows one. */
+  also: fc.option(who),
+  scopes,
   /** Sent this many times more at once, under one key. */
   repeats: fc.nat({ max: 2 }),
 });
@@ -43,6 +52,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       asked: fc.array(asked, { minLength: 1, maxLength: 8 }),
     }),
   },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant('grant' as const), who, scopes }) },
   {
     weight: 3,
     arbitrary: fc.record({
@@ -56,7 +66,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 
 let runs = 0;
 
-test('random opt-outs, repeats, crashes and outages: in the end every store is what a plain model says', async () => {
+test('random opt-outs, consents, repeats, crashes and outages: in the end every store is what a plain model says', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 15 }), async (steps) => {
       runs += 1;
@@ -66,21 +76,7 @@ test('random opt-outs, repeats, crashes and outages: in the end every store is w
       const truth = watchTruth(system);
       let requests = 0;
 
-      /** Repeats until it is answered 2xx, under one key. */
-      async function optOut(email: string, scopes: readonly string[], key: string): Promise<string> {
-        for (;;) {
-          const body = {
-            subject: { email },
-            scope: Object.fromEntries(scopes.map((scope) => [scope, true])),
-          };
-          const answer = await system
-            .ask('POST', '/v1/opt-outs', body, { 'idempotency-key': key })
-            .catch(() => undefined);
-          if (answer !== undefined && answer.status < 300) return answer.text;
-          if (answer !== undefined) expect([409, 503]).toContain(answer.status);
-          await delay(10);
-        }
-      }
+      const { optOuts, grants, call } = system.client;
 
       let crashing = Promise.resolve();
       for (const one of steps) {
@@ -95,18 +91,39 @@ test('random opt-outs, repeats, crashes and outages: in the end every store is w
             break;
           case 'opt_outs':
             await Promise.all(
-              one.asked.map(async ({ who, scopes, repeats }) => {
-                const key = `${run}-${(requests += 1)}`;
-                const answers = await Promise.all(
-                  Array.from({ length: repeats + 1 }, () => optOut(nameOf(who), scopes, key)),
-                );
-                expect(new Set(answers).size).toBe(1);
-                const held = model.get(nameOf(who)) ?? new Set();
-                for (const scope of scopes) held.add(scope);
-                model.set(nameOf(who), held);
-                if (scopes.includes('email')) truth.answered(nameOf(who));
+              one.asked.map(async ({ who, also, scopes, repeats }) => {
+                const idempotencyKey = `${run}-${(requests += 1)}`;
+                const people = [...new Set([who, also ?? who])].map(nameOf);
+                const email = nameOf(who);
+                const scope = Object.fromEntries(scopes.map((name) => [name, true]));
+                const identifiers = people.map((one) => ({ email: one }));
+                const optOut = () =>
+                  also === null
+                    ? call('POST /v1/opt-outs', { body: { subject: { email }, scope }, idempotencyKey })
+                    : optOuts.create({ identifiers, scopes: [...scopes] }, { idempotencyKey });
+                const answers = await Promise.all(Array.from({ length: repeats + 1 }, optOut));
+                for (const answer of answers) expect(answer).toEqual(answers[0]);
+                for (const name of people) {
+                  model.set(name, new Set([...(model.get(name) ?? []), ...scopes]));
+                  if (scopes.includes('email')) truth.answered(name);
+                }
               }),
             );
+            break;
+          case 'grant': {
+            const email = nameOf(one.who);
+            truth.lifted(email);
+            // Later than every opt-out that was answered.
+            const answeredAt = Date.now();
+            await eventually(() => expect(Date.now()).toBeGreaterThan(answeredAt));
+            await grants.create({
+              identifier: { email },
+              scopes: [...one.scopes],
+              granted_at: new Date().toISOString(),
+              evidence: { method: 'web_form', statement: 'Yes.', source: 'https://example.com/yes' },
+            });
+            for (const scope of one.scopes) model.get(email)?.delete(scope);
+          }
         }
       }
       await crashing;

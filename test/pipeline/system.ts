@@ -10,6 +10,8 @@ import { fileURLToPath } from 'node:url';
 import pg from 'pg';
 import { createClient } from 'redis';
 import { Agent, request } from 'undici';
+import { createAbide } from '../../client/client.ts';
+import type { Abide } from '../../client/client.ts';
 import { sign } from '../../connectors/http.ts';
 import type { LagReport, StoreLag } from '../../ledger/ledger.ts';
 import { spawnAbide, startAbide } from '../harness/abide.ts';
@@ -64,6 +66,8 @@ export type OptOutAnswer = {
 
 export type Deployment = AsyncDisposable & {
   readonly stores: Readonly<Record<StoreName, StoreEye>>;
+  /** Tries for a minute, whatever is down meanwhile. */
+  readonly client: Abide;
   ask(method: 'GET' | 'POST', path: string, body?: object, headers?: object): Promise<Answer>;
   optOut(email: string, fields?: object, headers?: object): Promise<OptOutAnswer>;
   /** Measured after it was asked for; Abide may answer what it measured a quarter of a second before. */
@@ -291,7 +295,7 @@ export async function openStores(stack: AsyncDisposableStack): Promise<Record<St
 export function speakWith(
   { url, key }: { readonly url: string; readonly key: string },
   stack: AsyncDisposableStack,
-): Pick<Deployment, 'ask' | 'optOut' | 'lag' | 'lagOf'> {
+): Pick<Deployment, 'client' | 'ask' | 'optOut' | 'lag' | 'lagOf'> {
   const agent = new Agent({ connections: 64 });
   stack.defer(() => agent.close());
   const ask: Deployment['ask'] = async (method, path, body, headers = {}) => {
@@ -312,6 +316,7 @@ export function speakWith(
     }
   };
   return {
+    client: createAbide({ url, key, timeoutMs: 60_000, triesMax: 1_000 }),
     ask,
     optOut: async (email, fields = {}, headers = {}) => {
       const answer = await ask('POST', '/v1/opt-outs', { subject: { email }, ...fields }, headers);

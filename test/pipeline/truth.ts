@@ -8,6 +8,8 @@ const ROUNDING_MS = 2;
 export type Truth = {
   /** An opt-out that was answered 2xx, just now. */
   answered(email: string, scopes?: readonly string[], recordedAt?: number): void;
+  /** Somebody consents again, from now on: whether a store still suppresses them is nothing to be told. */
+  lifted(email: string): void;
   /**
    * Somebody changed this store past Abide, just now. Of what was recorded before nothing can be said any more: until it
    * has looked, Abide cannot know. (An answer may come late: what it tells may have been in the store and gone by then.)
@@ -87,6 +89,10 @@ export function watchTruth(system: Deployment): Truth {
       const entry = { email, scopes, answeredAt: Date.now() };
       for (const [name, entries] of open)
         if (recordedAt - ROUNDING_MS > (tamperedAt.get(name) ?? 0)) entries.add(entry);
+    },
+    lifted: (email) => {
+      for (const entries of open.values())
+        for (const entry of entries) if (entry.email === email) entries.delete(entry);
     },
     tampered: (name) => {
       tamperedAt.set(name, Date.now());
