@@ -93,10 +93,11 @@ async function checkAfter(
       const { id, outcome } = await system.optOut(email, { scope: { [scope]: true } });
       truth.answered(email, [scope]);
       const one: Answered = {
+        says: 'no',
         email,
         scopes: [scope],
         key: undefined,
-        opt_out_id: id,
+        id,
         outcome,
         attempts: 1,
         answeredAt: Date.now(),
@@ -131,7 +132,7 @@ async function changeLedger(statement: string, seq: string): Promise<void> {
   }
 }
 
-async function seqOf({ opt_out_id: id }: Answered): Promise<string> {
+async function seqOf({ id }: Answered): Promise<string> {
   const client = await system.abide.connect();
   try {
     const { rows } = await client.query<{ seq: string }>('select seq from decisions where opt_out_id = $1', [

@@ -1,8 +1,8 @@
-// What must be so after a run, whatever happened in it. It has a model of its own (opt-outs add up, nobody lifts them: no
-// scenario has a grant) and its own SQL, and knows nothing of ledger/: what that believes is one of the things to check.
+// What must be so after a run, whatever happened in it. It has a model of its own (opt-outs add up, and a person's own later
+// consent lifts what it names) and its own SQL, and knows nothing of ledger/: what that believes is one of the things to check.
 import type { Client } from 'pg';
 import type { Contents } from '../pipeline/system.ts';
-import type { Answered } from './clients.ts';
+import type { Answered, Unanswered } from './clients.ts';
 
 export const CATEGORIES = [
   'lost',
@@ -29,6 +29,11 @@ export type LedgerDump = {
     readonly subject_id: string;
     readonly scopes: readonly string[];
   }[];
+  readonly grants: readonly {
+    readonly id: string;
+    readonly subject_id: string;
+    readonly scopes: readonly string[];
+  }[];
   /** Of the sequence numbers of decisions, by store: those that the ledger takes for held. */
   readonly settled: Readonly<Record<string, readonly number[]>>;
   /** How many opt-outs the audit log says were recorded. */
@@ -45,6 +50,9 @@ export async function dumpLedger(client: Client): Promise<LedgerDump> {
   const { rows: optOuts } = await client.query<LedgerDump['opt_outs'][number]>(`
     select o.id, s.subject_id, array(select unnest(o.requested_scopes) order by 1) as scopes
     from opt_outs o join opt_out_subjects s on s.opt_out_id = o.id order by o.id`);
+  const { rows: grants } = await client.query<LedgerDump['grants'][number]>(
+    'select id, subject_id, lifted_scopes as scopes from grants order by id',
+  );
   // Confirmed without a row is what lies at or below the mark and is no exception.
   const { rows: settled } = await client.query<{ name: string; seqs: number[] }>(`
     select s.name, array(
@@ -64,6 +72,7 @@ export async function dumpLedger(client: Client): Promise<LedgerDump> {
   return {
     decisions,
     opt_outs: optOuts,
+    grants,
     settled: Object.fromEntries(settled.map(({ name, seqs }) => [name, seqs])),
     audited: audited[0]!.n,
   };
@@ -71,8 +80,7 @@ export async function dumpLedger(client: Client): Promise<LedgerDump> {
 
 export type Evidence = {
   readonly answered: readonly Answered[];
-  /** Asked and never answered: it may have been recorded, or not. */
-  readonly unanswered: readonly { readonly email: string; readonly scopes: readonly string[] }[];
+  readonly unanswered: readonly Unanswered[];
   readonly ledger: LedgerDump;
   readonly stores: Readonly<Record<string, Contents>>;
   /** Lies that were told while the run went on. */
@@ -99,35 +107,41 @@ export function check({
 
   // --- what was answered, and what the ledger has
   const optOuts = new Map(ledger.opt_outs.map((one) => [one.id, one]));
+  const grants = new Map(ledger.grants.map((one) => [one.id, one]));
   const ofSubject = Map.groupBy(ledger.decisions, ({ subject_id: subject }) => subject);
   /** Address → its subject, as far as answers tell. */
   const subjects = new Map<string, string>();
-  /** Address → what was answered 2xx. */
+  /** Address → what is suppressed by what was answered 2xx. */
   const promised = new Map<string, Set<string>>();
-  for (const { email, scopes, opt_out_id: id } of answered) {
+  for (const { says, email, scopes, id } of answered) {
     const known = promised.get(email) ?? new Set();
     promised.set(email, known);
-    for (const scope of scopes) known.add(scope);
-    const recorded = optOuts.get(id);
+    for (const scope of scopes) {
+      if (says === 'no') known.add(scope);
+      else known.delete(scope);
+    }
+    if (id === undefined) continue;
+    const recorded = (says === 'no' ? optOuts : grants).get(id);
     if (recorded === undefined) {
-      find('lost', `${email}: answered with opt-out ${id}, which the ledger does not have`);
+      const what = says === 'no' ? 'opt-out' : 'grant';
+      find('lost', `${email}: answered with ${what} ${id}, which the ledger does not have`);
       continue;
     }
     const subject = subjects.get(email) ?? recorded.subject_id;
     subjects.set(email, subject);
     if (subject !== recorded.subject_id) find('duplicate', `${email}: is two subjects`);
   }
-  const perhaps = new Map<string, Set<string>>();
-  for (const { email, scopes } of unanswered)
-    perhaps.set(email, new Set([...(perhaps.get(email) ?? []), ...scopes]));
+  /** Whether a request that was not answered may have suppressed it, or lifted it. */
+  const isOpen = (says: 'no' | 'yes', email: string, scope: string): boolean =>
+    unanswered.some((one) => one.says === says && one.email === email && one.scopes.includes(scope));
 
   for (const [email, scopes] of promised) {
     const newest = ofSubject.get(subjects.get(email) ?? '')?.at(-1);
-    const missing = [...scopes].filter((scope) => newest?.scopes.includes(scope) !== true);
-    if (missing.length > 0) find('lost', `${email}: ${names(missing)} is not in the ledger`);
-    const invented = newest?.scopes.filter(
-      (scope) => !scopes.has(scope) && perhaps.get(email)?.has(scope) !== true,
+    const missing = [...scopes].filter(
+      (scope) => newest?.scopes.includes(scope) !== true && !isOpen('yes', email, scope),
     );
+    if (missing.length > 0) find('lost', `${email}: ${names(missing)} is not in the ledger`);
+    const invented = newest?.scopes.filter((scope) => !scopes.has(scope) && !isOpen('no', email, scope));
     if (invented !== undefined && invented.length > 0)
       find('duplicate', `${email}: nobody asked for ${names(invented)}, and the ledger has it`);
   }
@@ -137,8 +151,8 @@ export function check({
     answered.filter((one) => one.key !== undefined),
     (one) => one.key!,
   )) {
-    const named = new Set(ids.map((one) => one.opt_out_id));
-    if (named.size > 1) find('duplicate', `key ${key}: was answered with ${named.size} opt-outs`);
+    const named = new Set(ids.map(({ id }) => id));
+    if (named.size > 1) find('duplicate', `key ${key}: was answered with ${named.size} ids`);
   }
   const decided = ledger.decisions.filter(({ cause }) => cause === 'opt_out');
   for (const [id, made] of Map.groupBy(decided, (one) => one.opt_out_id))
@@ -146,7 +160,18 @@ export function check({
   if (ledger.audited !== decided.length)
     find('duplicate', `${decided.length} opt-outs were decided, the audit log has ${ledger.audited}`);
 
-  // --- versions in the order of decisions, states that only grow
+  // --- grants that somebody gave, each lifting once
+  const given = new Set(answered.flatMap(({ says, id }) => (says === 'yes' && id !== undefined ? [id] : [])));
+  const asked = unanswered.filter(({ says }) => says === 'yes').length;
+  const ungiven = ledger.grants.filter(({ id }) => !given.has(id));
+  if (ungiven.length > asked)
+    find('resurrected', `${ungiven.length} grants that nobody was told of, ${asked} were not answered`);
+  const lifting = ledger.decisions.filter(({ cause }) => cause === 'grant').length;
+  if (lifting !== ledger.grants.length)
+    find('resurrected', `${ledger.grants.length} grants, and ${lifting} decisions that lift`);
+  const liftable = Map.groupBy(ledger.grants, (one) => one.subject_id);
+
+  // --- versions in the order of decisions, states that only grow, but for grants
   for (const [subject, decisions] of ofSubject) {
     for (const [n, one] of decisions.entries()) {
       const before = decisions[n - 1];
@@ -154,7 +179,9 @@ export function check({
       const at = `subject ${subject}, decision ${one.seq}`;
       if (one.version <= before.version)
         find('wrong_order', `${at}: version ${one.version} after ${before.version}`);
-      const lifted = before.scopes.filter((scope) => !one.scopes.includes(scope));
+      const mayLift =
+        one.cause === 'grant' ? (liftable.get(subject) ?? []).flatMap(({ scopes }) => scopes) : [];
+      const lifted = before.scopes.filter((scope) => !one.scopes.includes(scope) && !mayLift.includes(scope));
       if (lifted.length > 0) find('resurrected', `${at}: ${names(lifted)} lifted without a grant`);
       if (one.cause === 'opt_out' && names(one.scopes) === names(before.scopes))
         find('duplicate', `${at}: an opt-out that changes nothing`);
@@ -167,7 +194,9 @@ export function check({
     for (const [email, scopes] of promised) {
       const newest = ofSubject.get(subjects.get(email) ?? '')?.at(-1);
       const held = contents.get(email);
-      const missing = [...scopes].filter((scope) => held?.suppressed.includes(scope) !== true);
+      const missing = [...scopes].filter(
+        (scope) => held?.suppressed.includes(scope) !== true && !isOpen('yes', email, scope),
+      );
       if (missing.length > 0) {
         // A row of this very version without the scope was written and lifted again; otherwise it never came, or went.
         const lifted = held !== undefined && held.version === newest?.version;

@@ -1,15 +1,14 @@
 // Carries out what a scenario says will break. What one moment does not allow (nobody there to forget, no backup yet) is
 // left out and said in the run's log.
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { runAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
 import type { TcpProxy } from '../harness/tcp-proxy.ts';
 import { STORES } from '../pipeline/system.ts';
-import type { StoreName, System } from '../pipeline/system.ts';
+import type { StoreName } from '../pipeline/system.ts';
 import { LINES } from './scenario.ts';
 import type { Fault, Line } from './scenario.ts';
+import type { Target } from './target.ts';
 
 export type Faults = {
   /** Begins it; what lasts, and what waits for a process to be back, goes on by itself. */
@@ -26,7 +25,7 @@ export function createFaults({
   tampered,
   say,
 }: {
-  system: System;
+  system: Target;
   /** The line that the clients go by. */
   apiLine: Pick<TcpProxy, 'setFault'>;
   /** A store was changed past Abide. */
@@ -53,29 +52,10 @@ export function createFaults({
     tampered(store);
   }
 
-  async function killDatabase(): Promise<void> {
-    const file = join(system.abide.dataFolder, 'postgres/postmaster.pid');
-    await eventually(async () => {
-      const lines = (await readFile(file, 'utf8')).split('\n');
-      // Abide writes into the file as well before the new server does, which says so when it is ready. One that was killed
-      // just now still stands there, and is nobody.
-      if (lines[7]?.trim() !== 'ready') throw new Error('the database is not ready');
-      process.kill(Number(lines[0]), 'SIGKILL');
-    }, RESTART_MS);
-  }
-
-  async function kill(what: 'abide' | 'database' | 'both'): Promise<void> {
-    if (what !== 'abide') await killDatabase();
-    if (what !== 'database') {
-      await system.abide.kill();
-      await system.abide.start();
-    }
-  }
-
   /** A command of operations; while the ledger is away it fails, and operations would try again. */
   async function changeByCommand(verb: 'pause' | 'resume', store: StoreName): Promise<void> {
-    const { dataFolder } = system.abide;
-    const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: join(dataFolder, 'abide.yaml'), ABIDE_LOG: 'silent' };
+    const { dataFolder, configFile } = system.abide;
+    const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: configFile, ABIDE_LOG: 'silent' };
     await eventually(async () => {
       const { code, output } = await runAbide(['stores', verb, store], env);
       // 3: it is so already.
@@ -86,7 +66,7 @@ export function createFaults({
   async function carryOut(fault: Fault): Promise<void> {
     switch (fault.kind) {
       case 'kill':
-        processes = processes.then(() => kill(fault.what));
+        processes = processes.then(() => system.kill(fault.what));
         return await processes;
       case 'line': {
         const { line } = fault;
@@ -131,12 +111,7 @@ export function createFaults({
       case 'drop_slots': {
         const client = await system.abide.connect().catch(() => undefined);
         if (client === undefined) return say('left out: the database is away');
-        // A temporary slot goes with the session that reads it.
-        await client
-          .query(
-            'select pg_terminate_backend(active_pid) from pg_replication_slots where active_pid is not null',
-          )
-          .catch(() => say('left out: the database went away'));
+        await client.query(system.dropSlots).catch(() => say('left out: the database went away'));
         return await client.end().catch(() => undefined);
       }
     }

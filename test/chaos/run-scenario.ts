@@ -1,14 +1,16 @@
 // One run: an Abide of its own, a scenario carried out on it, and the check of what is left when everything is well again.
 import { setTimeout as delay } from 'node:timers/promises';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
-import { STORES, speakWith, startSystem } from '../pipeline/system.ts';
-import type { System } from '../pipeline/system.ts';
+import { STORES, speakWith } from '../pipeline/system.ts';
+import type { Deployment } from '../pipeline/system.ts';
 import { watchTruth } from '../pipeline/truth.ts';
 import { check, dumpLedger } from './checker.ts';
 import type { Evidence, Finding } from './checker.ts';
 import { createClients } from './clients.ts';
 import { createFaults } from './faults.ts';
-import type { Scenario } from './scenario.ts';
+import type { Scenario, Source } from './scenario.ts';
+import { startTarget } from './target.ts';
+import type { Target } from './target.ts';
 
 export type RunResult = {
   readonly scenario: Scenario;
@@ -30,7 +32,6 @@ export type RunResult = {
 
 const ANSWER_MS = 60_000;
 export const RECOVERY_MS = 90_000;
-const CANARY_SECONDS = 5;
 
 /** Waits for a condition; false where it did not come in time. */
 async function within(ms: number, signal: AbortSignal, holds: () => Promise<boolean>): Promise<boolean> {
@@ -43,7 +44,7 @@ async function within(ms: number, signal: AbortSignal, holds: () => Promise<bool
 }
 
 /** Whether every store is ok, nothing is outstanding, and none of them is known to have drifted. */
-export const isWell = async ({ lag }: Pick<System, 'lag'>): Promise<boolean> =>
+export const isWell = async ({ lag }: Pick<Deployment, 'lag'>): Promise<boolean> =>
   (await lag()).stores.every(
     ({ status, outstanding, drift, backfill }) =>
       status === 'ok' && outstanding === 0 && drift === 0 && backfill === null,
@@ -51,7 +52,7 @@ export const isWell = async ({ lag }: Pick<System, 'lag'>): Promise<boolean> =>
 
 /** A whole pass over every store, begun now; how many differences they found, undefined where one did not end in time. */
 export async function reconcileAll(
-  { ask }: Pick<System, 'ask'>,
+  { ask }: Pick<Deployment, 'ask'>,
   ms: number,
   signal: AbortSignal,
 ): Promise<number | undefined> {
@@ -88,7 +89,7 @@ export async function reconcileAll(
 
 /** What the stores and the ledger hold, read past Abide, after asking it once more what it claims. */
 export async function gatherEvidence(
-  system: System,
+  system: Pick<Target, 'lag' | 'stores'> & { readonly abide: Pick<Target['abide'], 'connect'> },
   told: Pick<Evidence, 'answered' | 'unanswered' | 'lies'>,
 ): Promise<Evidence> {
   const lag = await system.lag().catch(() => undefined);
@@ -106,20 +107,13 @@ export async function gatherEvidence(
   }
 }
 
-/** Between finding a free port and listening there, anybody's outgoing connection may take it. */
-async function start(): Promise<System> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await startSystem({ canarySeconds: CANARY_SECONDS });
-    } catch (error) {
-      if (tries === 3 || !String(error).includes('EADDRINUSE')) throw error;
-    }
-  }
-}
-
-export async function runScenario(scenario: Scenario, signal: AbortSignal): Promise<RunResult> {
+export async function runScenario(
+  scenario: Scenario,
+  signal: AbortSignal,
+  source: Source = 'pgoutput',
+): Promise<RunResult> {
   await using stack = new AsyncDisposableStack();
-  const system = stack.use(await start());
+  const system = stack.use(await startTarget(source));
   const apiLine = stack.use(
     await startTcpProxy({ host: '127.0.0.1', port: Number(new URL(system.abide.url).port) }),
   );
@@ -141,9 +135,11 @@ export async function runScenario(scenario: Scenario, signal: AbortSignal): Prom
     await truth.stop().catch(() => undefined);
   });
   const clients = createClients({
-    post: (body, headers) => post('POST', '/v1/opt-outs', body, headers),
+    post: (path, body, headers) => post('POST', path, body, headers),
     emailOf: (who) => `c${scenario.seed}-${who}@example.com`,
+    emailOfMind: (who) => `m${scenario.seed}-${who}@example.com`,
     onAnswer: (...told) => truth.answered(...told),
+    onConsent: (email) => truth.lifted(email),
     say,
   });
   const faults = createFaults({ system, apiLine, tampered: (store) => truth.tampered(store), say });
@@ -153,6 +149,7 @@ export async function runScenario(scenario: Scenario, signal: AbortSignal): Prom
     if (waitMs > 0) await delay(waitMs);
     signal.throwIfAborted();
     if (step.kind === 'load') clients.send(step.optOuts);
+    else if (step.kind === 'minds_changed') clients.say(step.who, step.words);
     else faults.begin(step.fault);
   }
   await faults.end();

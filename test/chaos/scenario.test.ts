@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import { CHANNELS, makeScenario } from './scenario.ts';
+import { CHANNELS, makeScenario, PROGRAMS } from './scenario.ts';
 
 const SEEDS = Array.from({ length: 200 }, (_, n) => n + 1);
 
@@ -31,7 +31,7 @@ test('200 seeds hold every kind of fault, every way of a line to be bad, and eve
         if (fault.kind === 'line') seen.add(`${fault.line} ${fault.how}`);
         if (fault.kind === 'kill') seen.add(`kill ${fault.what}`);
         if (fault.kind === 'wipe' || fault.kind === 'tamper') seen.add(`${fault.store} ${fault.how}`);
-      } else {
+      } else if (step.kind === 'load') {
         const { optOuts } = step;
         if (optOuts.length >= 40) seen.add('bulk');
         if (optOuts.some(({ keyed, clients }) => keyed && clients > 1)) seen.add('one key, several clients');
@@ -57,4 +57,37 @@ test('200 seeds hold every kind of fault, every way of a line to be bad, and eve
       ...['bulk', 'race', 'one key, several clients', 'no key, several clients'],
     ].sort(),
   );
+});
+
+test('over Kafka any of its processes is killed, and all else is as it is embedded', () => {
+  const killed = new Set<string>();
+  for (const seed of SEEDS) {
+    const [embedded, kafka] = (['pgoutput', 'kafka'] as const).map(
+      (source) => makeScenario(seed, 3_000, source).steps,
+    );
+    const others = embedded!.map((step, n) => {
+      const over = kafka![n]!;
+      if (step.kind !== 'fault' || step.fault.kind !== 'kill') return over;
+      if (over.kind === 'fault' && over.fault.kind === 'kill') killed.add(over.fault.what);
+      return { ...step, atMs: over.atMs };
+    });
+    expect(others).toEqual(embedded);
+  }
+  expect([...killed].sort()).toEqual([...PROGRAMS].sort());
+});
+
+test('whose mind changes has opted out before consenting, and nobody else speaks for them', () => {
+  for (const seed of SEEDS) {
+    const minds = makeScenario(seed).steps.filter((step) => step.kind === 'minds_changed');
+    expect(minds.length).toBeGreaterThan(3);
+    expect(new Set(minds.map(({ who }) => who)).size).toBe(minds.length);
+    for (const { words } of minds) {
+      const before = words.slice(
+        0,
+        words.findIndex(({ says }) => says === 'yes'),
+      );
+      expect(before.map(({ says }) => says)).toContain('no');
+      for (const { scopes } of words) expect(scopes.length).toBeGreaterThan(0);
+    }
+  }
 });

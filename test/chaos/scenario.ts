@@ -14,11 +14,30 @@ export type OptOut = {
   readonly clients: number;
 };
 
+/** One thing that somebody says; the next is said once this one was answered. */
+export type Word = { readonly says: 'no' | 'yes'; readonly scopes: readonly string[] };
+
 export type Line = StoreName | 'api';
 export const LINES: readonly Line[] = ['api', 'crm', 'sessions', 'mail'];
 
+/** What carries the decisions. */
+export type Source = 'pgoutput' | 'kafka';
+
+/** Embedded there is one process beside the database; over Kafka there are these. */
+export const PROGRAMS = [
+  'api',
+  'broker',
+  'connect',
+  'registry',
+  'worker-crm',
+  'worker-sessions',
+  'worker-mail',
+  'database',
+] as const;
+export type Killed = 'abide' | 'database' | 'both' | (typeof PROGRAMS)[number];
+
 export type Fault =
-  | { readonly kind: 'kill'; readonly what: 'abide' | 'database' | 'both' }
+  | { readonly kind: 'kill'; readonly what: Killed }
   | {
       readonly kind: 'line';
       readonly line: Line;
@@ -44,6 +63,8 @@ export type Fault =
 
 export type Step = { readonly atMs: number } & (
   | { readonly kind: 'load'; readonly optOuts: readonly OptOut[] }
+  /** Somebody who opts out, consents again later, and perhaps opts out once more: nobody else speaks for them. */
+  | { readonly kind: 'minds_changed'; readonly who: number; readonly words: readonly Word[] }
   | { readonly kind: 'fault'; readonly fault: Fault }
 );
 
@@ -62,12 +83,27 @@ function randomOf(seed: number): () => number {
 
 const LENGTH_MS = 8_000;
 
-/** `lengthMs`: from the first step to the last fault. */
-export function makeScenario(seed: number, lengthMs = LENGTH_MS): Scenario {
-  const random = randomOf(seed);
+/** What is drawn from `random`. */
+function drawFrom(random: () => number) {
   const upTo = (max: number): number => Math.floor(random() * max);
-  const between = (min: number, max: number): number => min + upTo(max - min + 1);
-  const oneOf = <T>(choices: readonly T[]): T => choices[upTo(choices.length)]!;
+  const scopes = (): readonly string[] => {
+    const chosen = CHANNELS.filter(() => random() < 0.5);
+    return chosen.length === 0 ? [CHANNELS[upTo(CHANNELS.length)]!] : chosen;
+  };
+  return {
+    upTo,
+    between: (min: number, max: number): number => min + upTo(max - min + 1),
+    oneOf: <T>(choices: readonly T[]): T => choices[upTo(choices.length)]!,
+    scopes,
+  };
+}
+
+/** `lengthMs`: from the first step to the last fault. */
+export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source = 'pgoutput'): Scenario {
+  const random = randomOf(seed);
+  const { upTo, between, oneOf, scopes } = drawFrom(random);
+  // Of their own, so that a seed means what it meant before there was this.
+  const later = drawFrom(randomOf(~seed));
 
   const FAULTS: readonly [weight: number, make: () => Fault][] = [
     [3, () => ({ kind: 'kill', what: oneOf(['abide', 'abide', 'database', 'both']) })],
@@ -105,10 +141,6 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS): Scenario {
   // People come a few at a time, and those of before come again: with another scope, with the same once more, and several
   // clients at once.
   let people = 0;
-  const scopes = (): readonly string[] => {
-    const chosen = CHANNELS.filter(() => random() < 0.5);
-    return chosen.length === 0 ? [oneOf(CHANNELS)] : chosen;
-  };
   const said: OptOut[] = [];
   function makeOptOut(): OptOut {
     const kind = random();
@@ -156,5 +188,17 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS): Scenario {
   const faults = between(4, 9);
   for (let n = 0; n < faults; n += 1)
     steps.push({ atMs: between(200, lengthMs), kind: 'fault', fault: makeFault() });
+  for (let who = later.between(4, 8); who >= 0; who -= 1) {
+    const words: Word[] = [{ says: 'no', scopes: later.scopes() }];
+    for (let more = later.between(1, 4); more > 0; more -= 1)
+      words.push({ says: words.length % 2 === 1 ? 'yes' : 'no', scopes: later.scopes() });
+    steps.push({ atMs: later.between(0, lengthMs), kind: 'minds_changed', who, words });
+  }
+  if (source === 'kafka') {
+    for (const [n, step] of steps.entries()) {
+      if (step.kind === 'fault' && step.fault.kind === 'kill')
+        steps[n] = { ...step, fault: { kind: 'kill', what: later.oneOf(PROGRAMS) } };
+    }
+  }
   return { seed, lengthMs, steps: steps.sort((a, b) => a.atMs - b.atMs) };
 }

@@ -17,6 +17,7 @@ export type AbideProcess = AsyncDisposable & {
   /** The administrator's key. */
   readonly key: string;
   readonly dataFolder: string;
+  readonly configFile: string;
   readonly pid: number;
   /** False once it has ended, by whatever. */
   readonly isRunning: boolean;
@@ -95,6 +96,7 @@ export async function startAbide({
 } = {}): Promise<AbideProcess> {
   const folder = dataFolder ?? (await mkdtemp(join(tmpdir(), 'abide-process-')));
   if (dataFolder === undefined) await putClusterInto(folder);
+  const configFile = join(folder, 'abide.yaml');
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   let running: ReturnType<typeof spawnAbide> | undefined;
@@ -102,9 +104,9 @@ export async function startAbide({
   let key = '';
 
   async function start(text?: string): Promise<void> {
-    if (text !== undefined) await writeFile(join(folder, 'abide.yaml'), withoutCanary(text));
+    if (text !== undefined) await writeFile(configFile, withoutCanary(text));
     before += running?.output() ?? '';
-    const own = text === undefined && config === undefined ? [] : ['--config', join(folder, 'abide.yaml')];
+    const own = text === undefined && config === undefined ? [] : ['--config', configFile];
     running = spawnAbide(['serve', '--data', folder, ...own, ...args], { ...env, PORT: String(port) });
     await untilReady(url, running);
     key = (await readFile(join(folder, 'admin.key'), 'utf8')).trim();
@@ -134,6 +136,7 @@ export async function startAbide({
       return key;
     },
     dataFolder: folder,
+    configFile,
     get pid() {
       return running!.child.pid!;
     },

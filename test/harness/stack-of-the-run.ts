@@ -1,5 +1,5 @@
 // One stack for the whole run, started as its users start it, in a temporary folder with ports of its own.
-import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -20,12 +20,23 @@ import { freePort } from './free-port.ts';
 export const STACK = 'ABIDE_TEST_STACK';
 const START_MS_MAX = 300_000;
 
-export async function startStackOfTheRun(): Promise<{ found: string; stop(): Promise<void> }> {
+export type StackProcess = {
+  readonly folder: string;
+  readonly url: string;
+  output(): string;
+  stop(): Promise<void>;
+};
+
+/** `abide stack`, in a folder and on a port of its own; returns when it is ready. `config`: the text of an abide.yaml. */
+export async function startStack({ config }: { config?: string } = {}): Promise<StackProcess> {
   const folder = await mkdtemp(join(tmpdir(), 'abide-stack-'));
   // As root the database server runs as another user, who must get in.
   await chmod(folder, 0o711);
+  const file = join(folder, 'abide.yaml');
+  if (config !== undefined) await writeFile(file, config);
   const port = await freePort();
-  const { child, ended, output } = spawnAbide(['stack', '--data', folder], { PORT: String(port) });
+  const own = config === undefined ? [] : ['--config', file];
+  const { child, ended, output } = spawnAbide(['stack', '--data', folder, ...own], { PORT: String(port) });
   const stop = async (): Promise<void> => {
     child.kill('SIGTERM');
     await ended;
@@ -40,9 +51,14 @@ export async function startStackOfTheRun(): Promise<{ found: string; stop(): Pro
     ended.then(() => false),
     delay(START_MS_MAX, false, { ref: false }),
   ]);
-  if (ready) return { found: JSON.stringify({ folder, url: `http://127.0.0.1:${port}` }), stop };
+  if (ready) return { folder, url: `http://127.0.0.1:${port}`, output, stop };
   await stop();
-  throw new Error(`the stack of the run did not start:\n${output()}`);
+  throw new Error(`the stack did not start:\n${output()}`);
+}
+
+export async function startStackOfTheRun(): Promise<{ found: string; stop(): Promise<void> }> {
+  const { folder, url, stop } = await startStack();
+  return { found: JSON.stringify({ folder, url }), stop };
 }
 
 export type RunningStack = {
@@ -70,7 +86,13 @@ export async function findStackOfTheRun(): Promise<RunningStack> {
   const found = process.env[STACK];
   if (found === undefined || found === 'none')
     throw new Error('No stack in this run: start it with npm test.');
-  const { folder, url } = JSON.parse(found) as { folder: string; url: string };
+  return await openStack(JSON.parse(found) as Pick<StackProcess, 'folder' | 'url'>);
+}
+
+export async function openStack({
+  folder,
+  url,
+}: Pick<StackProcess, 'folder' | 'url'>): Promise<RunningStack> {
   const read = async (name: string): Promise<string> => (await readFile(join(folder, name), 'utf8')).trim();
   const ports = JSON.parse(await read('stack/ports.json')) as RunningStack['ports'];
   const authorization = `Bearer ${await read('admin.key')}`;

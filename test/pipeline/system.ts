@@ -366,13 +366,10 @@ export async function startSystem({
 
   const workers = new Map<StoreName, WorkerProcess>();
   if (workersApart) {
-    const { url, dataFolder } = abide;
+    const { url, dataFolder, configFile: config } = abide;
     await Promise.all(
       STORES.map(async (name) => {
-        const worker = await startWorkerProcess(
-          { url, dataFolder, config: join(dataFolder, 'abide.yaml') },
-          name,
-        );
+        const worker = await startWorkerProcess({ url, dataFolder, config }, name);
         workers.set(name, worker);
         stack.defer(() => worker.kill());
       }),

@@ -1,0 +1,109 @@
+// What a scenario is carried out on: a whole Abide of its own with the three stores, embedded or over Kafka.
+import { readdirSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import type { AbideProcess } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+import { openStack, startStack } from '../harness/stack-of-the-run.ts';
+import { STORES, openStores, speakWith, startSystem } from '../pipeline/system.ts';
+import type { Deployment } from '../pipeline/system.ts';
+import type { Killed, Source } from './scenario.ts';
+
+export type Target = Deployment & {
+  readonly abide: Pick<AbideProcess, 'url' | 'key' | 'dataFolder' | 'configFile' | 'output' | 'connect'>;
+  /** kill -9; returns when it runs again. */
+  kill(what: Killed): Promise<void>;
+  /** SQL: every replication slot goes, with the session that reads it. */
+  readonly dropSlots: string;
+};
+
+const CANARY_SECONDS = 5;
+const RESTART_MS = 60_000;
+
+async function killDatabase(dataFolder: string): Promise<void> {
+  const file = join(dataFolder, 'postgres/postmaster.pid');
+  await eventually(async () => {
+    const lines = (await readFile(file, 'utf8')).split('\n');
+    // Abide writes into the file as well before the new server does, which says so when it is ready. One that was killed
+    // just now still stands there, and is nobody.
+    if (lines[7]?.trim() !== 'ready') throw new Error('the database is not ready');
+    process.kill(Number(lines[0]), 'SIGKILL');
+  }, RESTART_MS);
+}
+
+async function startEmbedded(): Promise<Target> {
+  const system = await startSystem({ canarySeconds: CANARY_SECONDS });
+  const { abide } = system;
+  return {
+    ...system,
+    kill: async (what) => {
+      if (what !== 'abide') await killDatabase(abide.dataFolder);
+      if (what !== 'database') {
+        await abide.kill();
+        await abide.start();
+      }
+    },
+    // A temporary slot goes with the session that reads it.
+    dropSlots:
+      'select pg_terminate_backend(active_pid) from pg_replication_slots where active_pid is not null',
+  };
+}
+
+/** The stack starts what was killed again by itself. */
+async function startOverKafka(): Promise<Target> {
+  await using place = new AsyncDisposableStack();
+  const stores = await openStores(place);
+  const stanzas = STORES.map((name) => `  ${stores[name].stanza}\n`).join('');
+  const { folder, url, output, stop } = await startStack({
+    config: `canary: { every_seconds: ${CANARY_SECONDS} }\nstores:\n${stanzas}`,
+  });
+  place.defer(stop);
+  const stack = await openStack({ folder, url });
+  const key = (await readFile(join(folder, 'admin.key'), 'utf8')).trim();
+  const { superuserUrl } = (await findEmbeddedPostgres(folder))!;
+  const logs = join(folder, 'stack/logs');
+  const spoken = speakWith({ url, key }, place);
+  const owned = place.move();
+  return {
+    ...spoken,
+    stores,
+    abide: {
+      url,
+      key,
+      dataFolder: folder,
+      configFile: join(folder, 'stack/abide.yaml'),
+      get output() {
+        const ofPrograms = readdirSync(logs).map(
+          (name) => `\n--- ${name}\n${readFileSync(join(logs, name), 'utf8')}`,
+        );
+        return output() + ofPrograms.join('');
+      },
+      connect: async (database = 'abide') => {
+        const client = new pg.Client(Object.assign(new URL(superuserUrl), { pathname: `/${database}` }).href);
+        client.on('error', () => undefined);
+        await client.connect();
+        return client;
+      },
+    },
+    kill: async (what) => {
+      if (what === 'database') await killDatabase(folder);
+      else await stack.restart([what], 'SIGKILL');
+    },
+    dropSlots: `select pg_terminate_backend(active_pid, 5000) from pg_replication_slots where active;
+      select pg_drop_replication_slot(slot_name) from pg_replication_slots where not active`,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+}
+
+/** Between finding a free port and listening there, anybody's outgoing connection may take it. */
+export async function startTarget(source: Source): Promise<Target> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await (source === 'kafka' ? startOverKafka() : startEmbedded());
+    } catch (error) {
+      if (tries === 3 || !String(error).includes('EADDRINUSE')) throw error;
+    }
+  }
+}
