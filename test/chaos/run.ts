@@ -41,7 +41,8 @@ const options = new Command('npm run chaos --')
 const say = (line: string): boolean => process.stdout.write(`${line}\n`);
 
 const interrupted = new AbortController();
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+// Ctrl-C comes twice, from the terminal and by npm: the second one must not leave what the first one is ending.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interrupted.abort());
 
 const command = (seed: number): string =>
   [

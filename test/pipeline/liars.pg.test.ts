@@ -4,8 +4,8 @@ import { createServer } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, afterEach, beforeAll, expect, test } from '@jest/globals';
-import { request } from 'undici';
-import type { LagReport, StoreLag } from '../../ledger/ledger.ts';
+import { createAbide } from '../../client/client.ts';
+import type { Abide, StoreLag } from '../../client/client.ts';
 import { startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -69,6 +69,7 @@ class Store {
 
 const store = new Store();
 let abide: AbideProcess;
+let client: Abide;
 let made = 0;
 
 beforeAll(async () => {
@@ -84,6 +85,7 @@ stores:
   mail: { connector: http, url: 'http://127.0.0.1:${port}/', secret: 'sixteen characters or more', allow_private: true, scopes: [email], late_after_seconds: 2 }
 `,
   });
+  client = createAbide({ url: abide.url, key: abide.key });
 }, 60_000);
 afterEach(async () => {
   store.misbehave = undefined;
@@ -96,51 +98,38 @@ afterAll(async () => {
   store.server.close();
 }, 30_000);
 
-async function ask<T>(method: 'GET' | 'POST', path: string, body?: object, headers = {}): Promise<T> {
-  const answer = await request(abide.url + path, {
-    method,
-    headers: { authorization: `Bearer ${abide.key}`, 'content-type': 'application/json', ...headers },
-    body: body === undefined ? null : JSON.stringify(body),
-  });
-  return (await answer.body.json()) as T;
-}
 const lagOf = async (name: string): Promise<StoreLag> =>
-  (await ask<LagReport>('GET', '/v1/propagation-lag')).stores.find((one) => one.store === name)!;
+  (await client.lag()).stores.find((one) => one.store === name)!;
+const retryAll = (): Promise<unknown> =>
+  client.call('POST /v1/stores/{name}/quarantine/retry', { path: { name: 'mail' }, body: { all: true } });
 const isWell = (): Promise<void> =>
   eventually(async () => {
     for (const name of ['crm', 'mail'])
       expect(await lagOf(name)).toMatchObject({ status: 'ok', quarantined: 0, drift: 0, backfill: null });
   }, 60_000);
 
-type OptOut = { id: string; propagation: { state: string; confirmed: number } };
+type OptOut = { readonly id: string; readonly email: string };
 /** `first` is told who it will be. */
-const optOut = async (
-  first: (email: string) => void = () => undefined,
-): Promise<OptOut & { email: string }> => {
+async function optOut(first: (email: string) => void = () => undefined): Promise<OptOut> {
   const email = `liar${(made += 1)}@example.com`;
   first(email);
-  return {
-    email,
-    ...(await ask<OptOut>('POST', '/v1/opt-outs', { subject: { email }, scope: { email: true } })),
-  };
-};
+  return { email, id: (await client.optOuts.create({ identifiers: [{ email }], scopes: ['email'] })).id };
+}
 const stateAt = async (id: string, name: string): Promise<string | undefined> =>
-  (
-    await ask<{ stores: { store: string; state: string }[] }>('GET', `/v1/opt-outs/${id}/propagation`)
-  ).stores.find((one) => one.store === name)?.state;
+  (await client.optOuts.propagation(id)).stores.find((one) => one.store === name)?.state;
 const holds = (email: string): boolean => store.rows.get(`email:${email}`)?.scopes.email === true;
 
 /** The bad store is late and says why, the honest one has it, and nothing is claimed; then it behaves, and holds it. */
-async function isCaught({ id, email }: { id: string; email: string }, code: string): Promise<void> {
+async function isCaught({ id, email }: OptOut, code: string): Promise<void> {
   await eventually(async () => {
     expect(await lagOf('mail')).toMatchObject({ status: 'late', last_error: { code } });
   }, 30_000);
   expect(['pending', 'quarantined']).toContain(await stateAt(id, 'mail'));
-  expect(await stateAt(id, 'crm')).toBe('verified');
+  await eventually(async () => expect(await stateAt(id, 'crm')).toBe('verified'));
   expect(await lagOf('crm')).toMatchObject({ status: 'ok' });
   store.misbehave = undefined;
   store.release();
-  await ask('POST', '/v1/stores/mail/quarantine/retry', { all: true });
+  await retryAll();
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'), 60_000);
   expect(holds(email)).toBe(true);
 }
@@ -188,10 +177,10 @@ test('it hangs and then refuses: a retry that was asked for meanwhile is not los
     };
   });
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('quarantined'));
-  await ask('POST', '/v1/stores/mail/quarantine/retry', { all: true });
+  await retryAll();
   await eventually(() => expect(letGo).toBeDefined());
   // Mended now, as whoever asks knows; the try that is under way does not.
-  await ask('POST', '/v1/stores/mail/quarantine/retry', { all: true });
+  await retryAll();
   store.misbehave = undefined;
   letGo!();
   const began = performance.now();
@@ -262,7 +251,7 @@ test('an import writes over a suppression: found by the next pass, and held agai
   const { id, email } = await optOut();
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
   store.rows.get(`email:${email}`)!.scopes.email = false;
-  await ask('POST', '/v1/stores/mail/reconciliation', {});
+  await client.call('POST /v1/stores/{name}/reconciliation', { path: { name: 'mail' } });
   await eventually(() => expect(holds(email)).toBe(true), 30_000);
 }, 60_000);
 
