@@ -36,6 +36,8 @@ export function createFaults({
   const underWay = new Set<Promise<void>>();
   /** One process is killed at a time, and is back before the next. */
   let processes = Promise.resolve();
+  /** One clock jumps at a time, and is right again before the next. */
+  let clocks = Promise.resolve();
   let restore: (() => Promise<void>) | undefined;
   const lineFaults = new Map<Line, object>();
 
@@ -108,6 +110,13 @@ export function createFaults({
           .catch(() => say('the long transaction ended with the database'));
         return await client.end().catch(() => undefined);
       }
+      case 'clock':
+        clocks = clocks.then(async () => {
+          await system.setClock(fault.of, fault.aheadMs);
+          await last(fault.forMs);
+          await system.setClock(fault.of, 0);
+        });
+        return await clocks;
       case 'drop_slots': {
         const client = await system.abide.connect().catch(() => undefined);
         if (client === undefined) return say('left out: the database is away');

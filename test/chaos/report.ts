@@ -15,6 +15,8 @@ const nameOf = (fault: Fault): string => {
     case 'wipe':
     case 'tamper':
       return `${fault.store} ${fault.how}`;
+    case 'clock':
+      return `clock of ${fault.of} ${fault.aheadMs / 1_000} s`;
     case 'pause':
       return `pause ${fault.store}`;
     case 'back_up':

@@ -53,27 +53,31 @@ test('200 seeds hold every kind of fault, every way of a line to be bad, and eve
       ...changes,
       'crm truncate',
       ...['kill', 'kill abide', 'kill database', 'kill both'],
-      ...['line', 'wipe', 'tamper', 'back_up', 'restore', 'pause', 'long_transaction', 'drop_slots'],
+      ...['line', 'wipe', 'tamper', 'back_up', 'restore', 'pause', 'long_transaction', 'drop_slots', 'clock'],
       ...['bulk', 'race', 'one key, several clients', 'no key, several clients'],
     ].sort(),
   );
 });
 
-test('over Kafka any of its processes is killed, and all else is as it is embedded', () => {
+test('over Kafka any of its processes is killed, any clock jumps, and all else is as it is embedded', () => {
   const killed = new Set<string>();
+  const clocks = new Set<string>();
   for (const seed of SEEDS) {
     const [embedded, kafka] = (['pgoutput', 'kafka'] as const).map(
       (source) => makeScenario(seed, 3_000, source).steps,
     );
     const others = embedded!.map((step, n) => {
       const over = kafka![n]!;
-      if (step.kind !== 'fault' || step.fault.kind !== 'kill') return over;
-      if (over.kind === 'fault' && over.fault.kind === 'kill') killed.add(over.fault.what);
-      return { ...step, atMs: over.atMs };
+      if (step.kind !== 'fault' || over.kind !== 'fault') return over;
+      const { fault } = over;
+      if (fault.kind === 'kill') killed.add(fault.what);
+      if (fault.kind === 'clock') clocks.add(fault.of);
+      return ['kill', 'clock'].includes(step.fault.kind) ? { ...step, atMs: over.atMs } : over;
     });
     expect(others).toEqual(embedded);
   }
   expect([...killed].sort()).toEqual([...PROGRAMS].sort());
+  expect([...clocks].sort()).toEqual(['crm', 'mail', 'serve', 'sessions']);
 });
 
 test('whose mind changes has opted out before consenting, and nobody else speaks for them', () => {

@@ -1,5 +1,6 @@
 // What happens in one run, made from its seed alone: who opts out when, and what breaks when. Pure: the same seed is the
 // same scenario, on any machine. What the moments then find is the machine's own; see docs/chaos.md.
+import { STORES } from '../pipeline/system.ts';
 import type { StoreName } from '../pipeline/system.ts';
 
 export const CHANNELS = ['email', 'sms', 'push'] as const;
@@ -59,7 +60,14 @@ export type Fault =
   | { readonly kind: 'pause'; readonly store: StoreName; readonly forMs: number }
   /** A write transaction, open in another database of the ledger's server. */
   | { readonly kind: 'long_transaction'; readonly forMs: number }
-  | { readonly kind: 'drop_slots' };
+  | { readonly kind: 'drop_slots' }
+  /** The clock of a process jumps, and jumps back: of the API (embedded that is everything), or of a store's worker. */
+  | {
+      readonly kind: 'clock';
+      readonly of: 'serve' | StoreName;
+      readonly aheadMs: number;
+      readonly forMs: number;
+    };
 
 export type Step = { readonly atMs: number } & (
   | { readonly kind: 'load'; readonly optOuts: readonly OptOut[] }
@@ -194,10 +202,18 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source 
       words.push({ says: words.length % 2 === 1 ? 'yes' : 'no', scopes: later.scopes() });
     steps.push({ atMs: later.between(0, lengthMs), kind: 'minds_changed', who, words });
   }
+  for (let more = later.between(0, 2); more > 0; more -= 1) {
+    const aheadMs = later.oneOf([-3_600_000, -90_000, 90_000, 3_600_000]);
+    const fault: Fault = { kind: 'clock', of: 'serve', aheadMs, forMs: later.between(500, 4_000) };
+    steps.push({ atMs: later.between(200, lengthMs), kind: 'fault', fault });
+  }
   if (source === 'kafka') {
     for (const [n, step] of steps.entries()) {
-      if (step.kind === 'fault' && step.fault.kind === 'kill')
+      if (step.kind !== 'fault') continue;
+      if (step.fault.kind === 'kill')
         steps[n] = { ...step, fault: { kind: 'kill', what: later.oneOf(PROGRAMS) } };
+      if (step.fault.kind === 'clock')
+        steps[n] = { ...step, fault: { ...step.fault, of: later.oneOf(['serve', ...STORES]) } };
     }
   }
   return { seed, lengthMs, steps: steps.sort((a, b) => a.atMs - b.atMs) };

@@ -1,6 +1,7 @@
 // What a scenario is carried out on: a whole Abide of its own with the three stores, embedded or over Kafka.
 import { readdirSync, readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
@@ -8,13 +9,15 @@ import type { AbideProcess } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
 import { openStack, startStack } from '../harness/stack-of-the-run.ts';
 import { STORES, openStores, speakWith, startSystem } from '../pipeline/system.ts';
-import type { Deployment } from '../pipeline/system.ts';
+import type { Deployment, StoreName } from '../pipeline/system.ts';
 import type { Killed, Source } from './scenario.ts';
 
 export type Target = Deployment & {
   readonly abide: Pick<AbideProcess, 'url' | 'key' | 'dataFolder' | 'configFile' | 'output' | 'connect'>;
   /** kill -9; returns when it runs again. */
   kill(what: Killed): Promise<void>;
+  /** How far the clock of this process is ahead of the true one, from now on. */
+  setClock(of: 'serve' | StoreName, aheadMs: number): Promise<void>;
   /** SQL: every replication slot goes, with the session that reads it. */
   readonly dropSlots: string;
 };
@@ -33,11 +36,31 @@ async function killDatabase(dataFolder: string): Promise<void> {
   }, RESTART_MS);
 }
 
+/** What processes need whose clocks are to jump (clock.mjs); it ends with `stack`. */
+async function makeClocks(
+  stack: AsyncDisposableStack,
+): Promise<{ readonly env: Record<string, string>; readonly setClock: Target['setClock'] }> {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-clocks-'));
+  stack.defer(() => rm(folder, { recursive: true, force: true }));
+  return {
+    env: {
+      NODE_OPTIONS: `--import ${new URL('clock.mjs', import.meta.url).href}`,
+      ABIDE_CHAOS_CLOCKS: folder,
+    },
+    setClock: (of, aheadMs) => writeFile(join(folder, of), String(aheadMs)),
+  };
+}
+
 async function startEmbedded(): Promise<Target> {
-  const system = await startSystem({ canarySeconds: CANARY_SECONDS });
+  await using stack = new AsyncDisposableStack();
+  const { env, setClock } = await makeClocks(stack);
+  const system = stack.use(await startSystem({ canarySeconds: CANARY_SECONDS, env }));
   const { abide } = system;
+  const owned = stack.move();
   return {
     ...system,
+    setClock,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
     kill: async (what) => {
       if (what !== 'abide') await killDatabase(abide.dataFolder);
       if (what !== 'database') {
@@ -56,7 +79,9 @@ async function startOverKafka(): Promise<Target> {
   await using place = new AsyncDisposableStack();
   const stores = await openStores(place);
   const stanzas = STORES.map((name) => `  ${stores[name].stanza}\n`).join('');
+  const { env, setClock } = await makeClocks(place);
   const { folder, url, output, stop } = await startStack({
+    env,
     config: `canary: { every_seconds: ${CANARY_SECONDS} }\nstores:\n${stanzas}`,
   });
   place.defer(stop);
@@ -87,6 +112,7 @@ async function startOverKafka(): Promise<Target> {
         return client;
       },
     },
+    setClock,
     kill: async (what) => {
       if (what === 'database') await killDatabase(folder);
       else await stack.restart([what], 'SIGKILL');

@@ -28,7 +28,10 @@ export type StackProcess = {
 };
 
 /** `abide stack`, in a folder and on a port of its own; returns when it is ready. `config`: the text of an abide.yaml. */
-export async function startStack({ config }: { config?: string } = {}): Promise<StackProcess> {
+export async function startStack({
+  config,
+  env = {},
+}: { config?: string; env?: Readonly<Record<string, string>> } = {}): Promise<StackProcess> {
   const folder = await mkdtemp(join(tmpdir(), 'abide-stack-'));
   // As root the database server runs as another user, who must get in.
   await chmod(folder, 0o711);
@@ -36,7 +39,10 @@ export async function startStack({ config }: { config?: string } = {}): Promise<
   if (config !== undefined) await writeFile(file, config);
   const port = await freePort();
   const own = config === undefined ? [] : ['--config', file];
-  const { child, ended, output } = spawnAbide(['stack', '--data', folder, ...own], { PORT: String(port) });
+  const { child, ended, output } = spawnAbide(['stack', '--data', folder, ...own], {
+    ...env,
+    PORT: String(port),
+  });
   const stop = async (): Promise<void> => {
     child.kill('SIGTERM');
     await ended;

@@ -339,6 +339,7 @@ export async function startSystem({
   canarySeconds,
   recordOwn = [],
   instead = {},
+  env = {},
 }: {
   workersApart?: boolean;
   first?: readonly StoreName[];
@@ -348,6 +349,8 @@ export async function startSystem({
   recordOwn?: readonly StoreName[];
   /** Stores of the test's own under these names. */
   instead?: Partial<Record<StoreName, StoreEye>>;
+  /** Of Abide's process. */
+  env?: Readonly<Record<string, string>>;
 } = {}): Promise<System> {
   await using stack = new AsyncDisposableStack();
   const stores = { ...(await openStores(stack)), ...instead };
@@ -361,7 +364,9 @@ export async function startSystem({
         : stores[name].stanza,
     ),
   );
-  const abide = stack.use(await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [] }));
+  const abide = stack.use(
+    await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [], env }),
+  );
   const spoken = speakWith(abide, stack);
 
   const workers = new Map<StoreName, WorkerProcess>();
