@@ -178,7 +178,9 @@ export function addKeys(program: Command): void {
       });
     });
   withLimits(ofInstallation(keys.command('limit')), (text) => (text === 'none' ? text : toCount(1)(text)))
-    .description('Change the limits of a key, within a second; `none` takes one away')
+    .description(
+      'Change the limits of a key and of those that it was rotated from or into, within a second; `none` takes one away',
+    )
     .argument('<id>', 'the 12 characters after abide_live_')
     .action(async (id: string, options: Installation & Limits) => {
       const limits = toKeyLimits(options);

@@ -1448,7 +1448,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            readonly 429: components["responses"]["TooManyRequests"];
+            readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
             readonly 500: components["responses"]["InternalError"];
             readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };

@@ -192,7 +192,10 @@ export async function rotateKey(
   });
 }
 
-/** Changes the limits that are named, null takes one away. Undefined where there is no such key in use. */
+/**
+ * Changes the limits that are named, null takes one away; of every key that it was rotated from or into as well, or the other
+ * one would go on under the old limits. Undefined where there is no such key in use.
+ */
 export async function limitKey(
   pool: Pool,
   { id, limits, caller }: { id: string; limits: KeyLimits; caller: Caller | undefined },
@@ -201,12 +204,14 @@ export async function limitKey(
     const named = LIMITS.filter(([name]) => limits[name] !== undefined);
     const { rows } = await client.query<Row>(
       `update api_keys set ${named.map(([, column], n) => `${column} = $${n + 2}`).join(', ')}
-       where id = $1 and ${USABLE} returning ${COLUMNS}`,
+       where coalesce(lineage, id) = (select coalesce(lineage, id) from api_keys where id = $1 and ${USABLE})
+       returning ${COLUMNS}`,
       [id, ...named.map(([name]) => limits[name])],
     );
-    if (rows[0] === undefined) return undefined;
+    const row = rows.find((one) => one.id === id);
+    if (row === undefined) return undefined;
     await audit(client, caller, 'key.limited', id, sayLimits(limits));
-    return toKey(rows[0]);
+    return toKey(row);
   });
 }
 

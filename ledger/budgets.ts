@@ -60,7 +60,10 @@ async function markRefused(client: Client, budget: Budget, day: string, spent: n
 }
 
 export type Spending = {
-  /** Takes from what the caller has left, if it fits; else gives what to answer, and takes nothing. */
+  /**
+   * Takes from what the caller has left, if it fits; else gives what to answer, and takes nothing. A count of 0 fits where
+   * anything was left before this transaction.
+   */
   take(caller: Caller, count: number): AbideError | undefined;
   /** Writes what was taken and refused, before COMMIT; what it gives tells of the refusals, to be called after it. */
   write(): Promise<() => void>;
@@ -114,9 +117,9 @@ export async function beginSpending(
   return {
     take: (caller, count) => {
       const budget = budgetOf(caller, direction);
-      if (budget === undefined || count === 0) return undefined;
+      if (budget === undefined) return undefined;
       const row = locked.get(nameOf(budget))!;
-      if (row.spent + row.taken + count > budget.perDay) {
+      if (count === 0 ? row.spent >= budget.perDay : row.spent + row.taken + count > budget.perDay) {
         refused.push(budget);
         return exhausted(budget, row.seconds_left);
       }

@@ -69,6 +69,8 @@ export type Looks<Before> = {
   readonly covering: (named: readonly Locked[], scopes: readonly Scope[]) => Promise<Before | undefined>;
   /** Pays for so many people newly opted out; gives what to answer where that is too many. */
   readonly spend: (newlyOptedOut: number) => AbideError | undefined;
+  /** What to answer where it must not be told that this was there before. */
+  readonly tell: (before: Before) => AbideError | undefined;
 };
 
 export type Folded<Before> =
@@ -109,7 +111,12 @@ export async function foldIntent<Before>(
     named.some(({ state }) => scopes.some((scope) => state.granted[scope] !== undefined))
   ) {
     const before = await looks.same(named, scopes, effectiveAt);
-    if (before !== undefined) return { kind: 'already_recorded', before, adjusted };
+    if (before !== undefined) {
+      const error = looks.tell(before);
+      return error === undefined
+        ? { kind: 'already_recorded', before, adjusted }
+        : { kind: 'exhausted', error };
+    }
   }
   const id = randomUUIDv7();
   const effects = named.map(({ state }) => applyOptOut(state, { id, scopes, effectiveAt }));
@@ -117,6 +124,8 @@ export async function foldIntent<Before>(
     // Where each was opted out apart, that they are one person is news: they get an opt-out together.
     const before = await looks.covering(named, scopes);
     if (before !== undefined) {
+      const error = looks.tell(before);
+      if (error !== undefined) return { kind: 'exhausted', error };
       for (const [n, effect] of effects.entries()) {
         if (effect.kind !== 'already_opted_out' || !effect.widened) continue;
         named[n]!.state = effect.state;

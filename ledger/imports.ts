@@ -46,7 +46,6 @@ type Row = {
   client: string;
   key_id: string;
   key_lineage: string;
-  opt_outs_per_day: number | null;
   state: ImportState;
   format: ImportFormat;
   dry_run: boolean;
@@ -71,7 +70,7 @@ type Row = {
 
 const COLUMNS = `id, client, key_id, key_lineage, state, format, dry_run, scopes, reason, effective_at, bytes, rows_total, rows_done,
   recorded, already, invalid, errors_found, received_at, started_at, finished_at, approved_by_client, approved_by_key,
-  approved_at, failure, (select k.opt_outs_per_day from api_keys k where k.id = imports.key_id) as opt_outs_per_day`;
+  approved_at, failure`;
 
 const instant = (micros: string | null): string | undefined =>
   micros === null ? undefined : toMilliseconds(micros);
@@ -81,7 +80,6 @@ const toImport = (row: Row): Import => ({
   client: row.client,
   keyId: row.key_id,
   lineage: row.key_lineage,
-  optOutsPerDay: row.opt_outs_per_day ?? undefined,
   state: row.state,
   format: row.format,
   dryRun: row.dry_run,

@@ -493,8 +493,6 @@ export type Import = Pick<NewImport, 'format' | 'dryRun' | 'defaults'> & {
   readonly client: string;
   readonly keyId: string;
   readonly lineage: string;
-  /** What the key that sent it may opt out a day, as it is now. */
-  readonly optOutsPerDay: number | undefined;
   readonly state: ImportState;
   readonly bytes: number;
   readonly rowsTotal: number;

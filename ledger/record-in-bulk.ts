@@ -7,6 +7,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { from as copyFrom } from 'pg-copy-streams';
+import { AbideError } from '../suppression/errors.ts';
 import type { Scope } from '../suppression/scope.ts';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
@@ -36,7 +37,9 @@ const BEGIN =
 // The transaction draws its id here, in a statement before those that take sequence numbers (fence.ts).
 const LOCK = `
   with ${LOCKED}
-  select (select json_agg(locked) from locked) as subjects, pg_current_xact_id()::text as xid, clock_timestamp() as now`;
+  select (select json_agg(locked) from locked) as subjects, pg_current_xact_id()::text as xid, clock_timestamp() as now,
+    (select opt_outs_per_day from api_keys where id = $3) as per_day,
+    exists (select from api_keys where id = $3 and revoked_at is not null) as is_revoked`;
 
 const SEEN = `
   select s.subject_id as id, encode(s.match_key, 'hex') as match, s.version, s.state, s.granted, false as erased
@@ -194,12 +197,19 @@ export function createBulkRecorder({
   ) {
     const matches = [...new Map(keys.flat().map(({ hex, match }) => [hex, match])).values()];
     await client.query(BEGIN);
-    const { rows } = await client.query<{ subjects: LockedRow[] | null; now: string }>({
+    const { rows } = await client.query<{
+      subjects: LockedRow[] | null;
+      now: string;
+      per_day: number | null;
+      is_revoked: boolean;
+    }>({
       name: 'import-lock',
       text: LOCK,
-      values: [matches, ring.pepperId],
+      values: [matches, ring.pepperId, of.keyId],
     });
-    const { now, subjects: locked } = rows[0]!;
+    const { now, subjects: locked, per_day: perDay, is_revoked: isRevoked } = rows[0]!;
+    // Whoever revokes a key wants nothing more of it; one that expired, or was rotated, sent its file while it was good.
+    if (isRevoked) throw new AbideError('unauthenticated');
     const subjects = toLocked(locked);
     if (of.dryRun) {
       const seen = await client.query<LockedRow>({
@@ -210,7 +220,7 @@ export function createBulkRecorder({
       for (const [hex, subject] of toLocked(seen.rows)) subjects.set(hex, subject);
     }
     // After the subjects, as everywhere; what a dry run would do is free.
-    const caller = callerOf(of);
+    const caller = callerOf(of, perDay ?? undefined);
     const spending = await beginSpending(client, 'opt_out', of.dryRun ? [] : [caller], onRefused);
     const clock = { receivedAt: of.receivedAt, nowMs: Date.parse(now) };
     const transport = transportKey();
@@ -227,6 +237,8 @@ export function createBulkRecorder({
 
     const looks: Looks<true> = {
       spend: (newlyOptedOut) => (of.dryRun ? undefined : spending.take(caller, newlyOptedOut)),
+      // Whoever's it is: of thousands nobody asks.
+      tell: () => (of.dryRun ? undefined : spending.take(caller, 0)),
       same: async (named, scopes, effectiveAt) =>
         (await findSameOptOut(client, ring, idsOf(named), scopes, effectiveAt)) && true,
       covering: async (named, scopes) => {
@@ -403,7 +415,7 @@ function isCoveredByOne(named: readonly Locked[], scopes: readonly Scope[]): boo
 }
 
 /** Who sent the file, with the budget that the key has now. */
-const callerOf = ({ client, keyId, lineage, optOutsPerDay }: Import): Caller => ({
+const callerOf = ({ client, keyId, lineage }: Import, optOutsPerDay: number | undefined): Caller => ({
   client,
   keyId,
   address: '',

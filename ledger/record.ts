@@ -372,7 +372,7 @@ export function createRecorder({
     const replays: { item: Pending; of: string }[] = [];
     const claimed = new Map<string, string>();
 
-    const looks: Omit<Looks<OptOut>, 'spend'> = {
+    const looks: Omit<Looks<OptOut>, 'spend' | 'tell'> = {
       same: (named, scopes, effectiveAt) =>
         findSameOptOut(
           client,
@@ -404,7 +404,13 @@ export function createRecorder({
         intent,
         named,
         { receivedAt, nowMs },
-        { ...looks, spend: (newlyOptedOut) => spending.take(intent.caller, newlyOptedOut) },
+        {
+          ...looks,
+          spend: (newlyOptedOut) => spending.take(intent.caller, newlyOptedOut),
+          // A spent key would otherwise learn of anybody whether they opted out: who did not would be refused, and so unchanged.
+          tell: ({ client: whose }) =>
+            whose === intent.caller.client ? undefined : spending.take(intent.caller, 0),
+        },
       );
       if (folded.kind === 'too_far_ahead') {
         const errors = [{ pointer: '/effective_at', detail: 'must not lie more than an hour ahead' }];

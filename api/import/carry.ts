@@ -129,8 +129,9 @@ export function startImports({
       const isUnavailable = error instanceof AbideError && error.code === 'ledger-unavailable';
       if (!isUnavailable) failed.set(of.id, tries);
       const details = { import: of.id, error, tries };
-      const isSpent = error instanceof AbideError && error.code === 'budget-exhausted';
-      if (isUnavailable || (tries < TRIES && !isSpent)) {
+      const isRefused =
+        error instanceof AbideError && ['budget-exhausted', 'unauthenticated'].includes(error.code);
+      if (isUnavailable || (tries < TRIES && !isRefused)) {
         log.warn(details, 'an import was interrupted and is carried on');
         await imports.release(of.id, holder).catch(() => undefined);
         await delay(AGAIN_MS, undefined, { signal: closing.signal }).catch(() => undefined);

@@ -12,11 +12,14 @@ const PIECE_BYTES = 256 * 1024;
 export const fileTooLarge = (): AbideError =>
   new AbideError('too-large', `A file may have at most ${FILE_BYTES_MAX / 1024 ** 3} GiB.`);
 
-/** Throws AbideError: malformed-file, invalid-value (columns), too-large, and what the ledger throws. */
+/** Throws AbideError: malformed-file, invalid-value (columns), too-large, budget-exhausted, and what the ledger throws. */
 export async function receiveFile(
   body: IncomingMessage,
   of: NewImport,
-  { imports, approveAbove }: { imports: Ledger['imports']; approveAbove: number },
+  {
+    ledger: { imports, spend },
+    approveAbove,
+  }: { ledger: Pick<Ledger, 'imports' | 'spend'>; approveAbove: number },
 ): Promise<{ readonly import: Import; readonly isNew: boolean }> {
   const id = await imports.begin(of);
   const hash = createHash('sha256');
@@ -51,6 +54,8 @@ export async function receiveFile(
     for await (const { row } of readFile(of.format, kept(), { scopes: of.defaults.scopes === undefined }))
       rows = row;
     if (!body.complete) throw new AbideError('invalid-request', 'The connection ended before the body did.');
+    // What it would change tells who opted out, as a check does.
+    if (of.dryRun) await spend(of.caller, 'check', rows);
     return await imports.submit(id, { sha256: hash.digest(), bytes, rows, approveAbove });
   } catch (error) {
     await imports.abandon(id).catch(() => undefined);

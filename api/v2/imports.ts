@@ -235,7 +235,7 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
       202: { description: 'It is kept, and waits for its turn.', schema: ImportAnswer, headers: LOCATION },
       200: { description: 'It was sent before: that import.', schema: ImportAnswer, headers: LOCATION },
     },
-    problems: ['malformed-file', 'overloaded'],
+    problems: ['malformed-file', 'overloaded', 'budget-exhausted'],
     examples: {
       csv: {
         summary: 'Two people',
@@ -292,7 +292,7 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
           caller,
           lineage: key.lineage,
         },
-        { imports: ledger.imports, approveAbove: approveAboveRows },
+        { ledger, approveAbove: approveAboveRows },
       );
       ctx.status = isNew ? 202 : 200;
       ctx.set('Location', `/v2/imports/${made.id}`);
