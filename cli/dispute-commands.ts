@@ -176,8 +176,11 @@ async function writeWhole(name: string, send: (to: Writable) => Promise<void>): 
   }
 }
 
-/** Cells that a spreadsheet would run begin with one of these; a client that means harm may have put them there. */
-const RUN_BY_SPREADSHEETS = /^[=+\-@\t\r]/;
+/**
+ * Cells that a spreadsheet would run begin with one of these, also of double width; a client that means harm may have put
+ * them there.
+ */
+const RUN_BY_SPREADSHEETS = /^[=+\-@\t\r\n＝＋－＠]/;
 const PHONE = /^\+\d+$/;
 
 function cellOf(text: string): string {

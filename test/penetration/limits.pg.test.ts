@@ -32,7 +32,7 @@ const v2 = (key: string, names: readonly string[], send = api.send): Promise<Ans
     body: { identifiers: names.map(email), scopes: ['email', 'sms', 'push'] },
   });
 const named = (prefix: string, count: number): string[] =>
-  Array.from({ length: count }, (_, n) => prefix + n);
+  Array.from({ length: count }, (_, n) => `${prefix}${n}`);
 
 const spent = async (keyId: string, direction: string): Promise<number> => {
   const { rows } = await api.t.pool.query<{ spent: number }>(
