@@ -527,6 +527,7 @@ export interface components {
             readonly recorded_at: components["schemas"]["Instant"];
             /** @description Yours, or `auto_` and the id. */
             readonly idempotency_key: string;
+            /** @description Null as well where another client gave it, unless the key has `opt_outs:read_all`. */
             readonly evidence: components["schemas"]["EvidenceAnswer"] | null;
             readonly warnings: readonly components["schemas"]["Warning"][];
             readonly propagation: components["schemas"]["PropagationSummary"];

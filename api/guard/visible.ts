@@ -1,5 +1,5 @@
 import type { Context } from 'koa';
-import type { FoundOptOut, Ledger } from '../../ledger/ledger.ts';
+import type { FoundOptOut, Grant, Ledger } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf } from './authorize.ts';
 
@@ -8,6 +8,22 @@ export const visibleClient = (ctx: Context): string | undefined => {
   const { key } = authorizedOf(ctx);
   return key.scopes.includes('opt_outs:read_all') ? undefined : key.client;
 };
+
+/** How a client names its requests is between it and us: somebody may have put an address there. */
+export const withItsName = <T extends Pick<Grant, 'id' | 'client' | 'idempotencyKey'>>(
+  one: T,
+  reader: string,
+): T => (one.client === reader ? one : { ...one, idempotencyKey: `auto_${one.id}` });
+
+/** What the key is shown of an opt-out, whoever recorded it. The evidence is for who gave it, and for opt_outs:read_all. */
+export function shownTo(ctx: Context, found: FoundOptOut): FoundOptOut {
+  const { client } = authorizedOf(ctx).key;
+  return {
+    ...found,
+    optOut: withItsName(found.optOut, client),
+    evidence: [undefined, found.optOut.client].includes(visibleClient(ctx)) ? found.evidence : undefined,
+  };
+}
 
 /** One opt-out that the key may see; anything else is not found, and does not tell why. */
 export async function findVisible(ctx: Context, ledger: Ledger, id: string): Promise<FoundOptOut> {

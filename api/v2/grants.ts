@@ -12,7 +12,7 @@ import { IDEMPOTENCY_HEADER, keyInHeader } from '../guard/idempotency.ts';
 import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { traceparentOf } from '../guard/trace.ts';
-import { visibleClient } from '../guard/visible.ts';
+import { visibleClient, withItsName } from '../guard/visible.ts';
 import { InstantSchema } from '../instant.ts';
 import { exampleProblem, Id, Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -91,7 +91,7 @@ const renderGrant = (grant: Grant) => ({
   idempotency_key: grant.idempotencyKey,
 });
 
-function renderRecorded(recorded: RecordedGrant): string {
+function renderRecorded(recorded: RecordedGrant, client: string): string {
   const { subject, asked, stillSuppressed } = recorded;
   const about = {
     identifier: { kind: subject.kind, masked: mask(subject) },
@@ -107,7 +107,7 @@ function renderRecorded(recorded: RecordedGrant): string {
           outcome: recorded.outcome,
           in_force: recorded.outcome === 'recorded' || recorded.inForce,
           ...about,
-          ...renderGrant(recorded.grant),
+          ...renderGrant(withItsName(recorded.grant, client)),
           propagation: propagationMember(urlOf(recorded.grant.id), recorded.propagation),
         };
   return JSON.stringify(answer);
@@ -236,6 +236,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
     const wait = preferredWait(ctx);
     const { key, faults } = keyInHeader(ctx, undefined);
     const request = parse(GrantRequest, await readJson(ctx), faults);
+    const { caller } = authorizedOf(ctx);
     const answer = await ledger.grant(
       {
         subject: request.identifier,
@@ -244,11 +245,11 @@ export function addGrants(routes: Routes, deps: Deps): void {
         evidence: request.evidence,
         idempotencyKey: key,
         apiVersion: 'v2',
-        caller: authorizedOf(ctx).caller,
+        caller,
         traceparent: traceparentOf(ctx),
         receivedAtMs,
       },
-      renderRecorded,
+      (recorded) => renderRecorded(recorded, caller.client),
     );
     const { grantId } = answer;
     if (grantId === undefined) {
@@ -301,6 +302,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
         ? found.propagation
         : await ledger.waitForPropagation(found.grant.id, wait * 1000, goneSignal(ctx, closing));
     waited(ctx, wait);
-    ctx.body = renderFound({ ...found, propagation });
+    const grant = withItsName(found.grant, authorizedOf(ctx).key.client);
+    ctx.body = renderFound({ ...found, grant, propagation });
   });
 }

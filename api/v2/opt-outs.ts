@@ -14,7 +14,7 @@ import { IDEMPOTENCY_HEADER, keyInHeader } from '../guard/idempotency.ts';
 import { PREFER, preferredWait } from '../guard/prefer.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { traceparentOf } from '../guard/trace.ts';
-import { findVisible, visibleClient } from '../guard/visible.ts';
+import { findVisible, shownTo, visibleClient } from '../guard/visible.ts';
 import { InstantSchema } from '../instant.ts';
 import { LINK, linkNext, OptOutListQuery } from '../list.ts';
 import { exampleProblem, Id, Instant } from '../operation.ts';
@@ -116,7 +116,9 @@ export const OptOutAnswer = z
       .boolean()
       .describe('Whether every scope that was asked for is still suppressed, for every identifier.'),
     ...ABOUT,
-    evidence: EvidenceAnswer.nullable(),
+    evidence: EvidenceAnswer.nullable().describe(
+      'Null as well where another client gave it, unless the key has `opt_outs:read_all`.',
+    ),
     warnings: z.array(Warning),
     propagation: PropagationSummary,
   })
@@ -396,7 +398,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     linkNext(ctx, nextCursor);
     const answer: z.input<typeof OptOutList> = {
       object: 'list',
-      opt_outs: optOuts.map(renderFound),
+      opt_outs: optOuts.map((found) => renderFound(shownTo(ctx, found))),
       next_cursor: nextCursor ?? null,
     };
     ctx.body = answer;
@@ -426,6 +428,6 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
   };
 
   routes.add(read, async (ctx) => {
-    ctx.body = renderFound(await findVisible(ctx, ledger, ctx.params.id!));
+    ctx.body = renderFound(shownTo(ctx, await findVisible(ctx, ledger, ctx.params.id!)));
   });
 }

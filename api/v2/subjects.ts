@@ -3,6 +3,7 @@ import { mask } from '../../suppression/subject.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { parse, readJson } from '../guard/read-body.ts';
+import { shownTo } from '../guard/visible.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
 import { createIdentifierSchema, IdentifierState, suppressedOf } from './identifier.ts';
@@ -76,7 +77,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
       granted: Object.entries(state.granted)
         .sort(([a], [b]) => (a < b ? -1 : 1))
         .map(([scope, { at }]) => ({ scope, granted_at: at })),
-      opt_outs: optOuts.map(renderFound),
+      opt_outs: optOuts.map((found) => renderFound(shownTo(ctx, found))),
     };
     ctx.body = answer;
   });

@@ -155,6 +155,60 @@ describe('an idempotency key', () => {
   });
 });
 
+test('v2 shows a client how it named its own requests, what it gave as evidence, and nothing of that of others', async () => {
+  const evidence = { method: 'email', statement: 'of the shop', source: 'box of the shop' };
+  const named = (key: string) => ({ 'idempotency-key': key });
+  const optOut = async ({ key }: Client, email: string, name: string) =>
+    (
+      await api.send('POST', '/v2/opt-outs', {
+        key,
+        headers: named(name),
+        body: { identifiers: [{ email }], scopes: [name.split('-')[0]], evidence },
+      })
+    ).json.id as string;
+  const email = 'shown@example.com';
+  const ids = [await optOut(shop, email, 'email-shop'), await optOut(app, email, 'sms-app')];
+  const { token: auditor } = await api.makeKey({
+    client: 'auditor',
+    scopes: ['opt_outs:read_all', 'subjects:read'],
+  });
+  const { token: support } = await api.makeKey({ client: 'support', scopes: ['subjects:read'] });
+  const looked = async (key: string): Promise<unknown[]> => {
+    const { json } = await api.send('POST', '/v2/subjects/lookup', { key, body: { identifier: { email } } });
+    return json.opt_outs.map((one: Record<string, unknown>) => [one.idempotency_key, one.evidence]).reverse();
+  };
+  const auto = ids.map((id) => `auto_${id}`);
+  expect(await looked(shop.key)).toEqual([
+    ['email-shop', evidence],
+    [auto[1], null],
+  ]);
+  expect(await looked(app.key)).toEqual([
+    [auto[0], null],
+    ['sms-app', evidence],
+  ]);
+  expect(await looked(support)).toEqual(auto.map((name) => [name, null]));
+  expect(await looked(auditor)).toEqual(auto.map((name) => [name, evidence]));
+  const read = await api.send('GET', `/v2/opt-outs/${ids[0]}`, { key: auditor });
+  const { json: list } = await api.send('GET', '/v2/opt-outs?limit=2', { key: auditor });
+  expect([
+    read.json.idempotency_key,
+    ...list.opt_outs.map((one: typeof read.json) => one.idempotency_key),
+  ]).toEqual([auto[0], auto[1], auto[0]]);
+
+  const granted_at = new Date().toISOString();
+  const grant = { identifier: { email }, scopes: ['email'], granted_at, evidence };
+  const of = ({ key }: Client, name: string) =>
+    api.send('POST', '/v2/grants', { key, headers: named(name), body: grant });
+  const made = await of(shop, 'grant-shop');
+  const repeated = await of(app, 'grant-app');
+  const found = await api.send('GET', `/v2/grants/${made.json.id}`, { key: auditor });
+  expect([made, repeated, found].map(({ status, json }) => [status, json.id, json.idempotency_key])).toEqual([
+    [201, made.json.id, 'grant-shop'],
+    [200, made.json.id, `auto_${made.json.id}`],
+    [200, made.json.id, `auto_${made.json.id}`],
+  ]);
+});
+
 test("another client's grant is not found, and a list of v2 has no more of others than one of v1", async () => {
   const identifier = { email: 'granted@example.com' };
   await post(shop.key, { subject: identifier, effective_at: '2026-03-01T09:00:00Z' });
