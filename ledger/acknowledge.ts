@@ -322,7 +322,7 @@ export type Acknowledge = (
  */
 export function createAcknowledge(
   pool: Pool,
-  raise: (subjectId: string, above: number) => Promise<void>,
+  raise: (store: RegisteredStore, subjectId: string, above: number) => Promise<void>,
 ): Acknowledge {
   const signs: SignsOfLife = new Map();
   let queue: Pending[] = [];
@@ -380,7 +380,7 @@ export function createAcknowledge(
         values: [JSON.stringify(parked), store.id, store.generation],
       });
     }
-    for (const [subjectId, version] of judged.ahead) await raise(subjectId, version);
+    for (const [subjectId, version] of judged.ahead) await raise(store, subjectId, version);
     const written = new Set(settled.map(({ seq }) => seq));
     const raced = judged.settle.filter(({ seq }) => !written.has(seq)).length;
     return {

@@ -225,9 +225,15 @@ export async function openLedger({
   const context = () => ({ ring, stores });
   const seals = () => ({ ring, transport, livingKeys });
   const authenticate = createAuthenticator(pool);
-  const raise = async (subjectId: string, above: number): Promise<void> => {
-    await reissue(pool, { ring, transport }, subjectId, above);
-    log.warn({ subjectId }, 'a store is ahead of the ledger: its subject is decided again');
+  const raise = async (store: RegisteredStore, subjectId: string, above: number): Promise<void> => {
+    const done = await reissue(pool, { ring, transport }, { subjectId, above, store });
+    if (done === 'above_already') return;
+    log.warn(
+      { store: store.name, subjectId },
+      done === 'decided'
+        ? 'a store is ahead of the ledger: its subject is decided again'
+        : 'a store is ahead of the ledger again and again: its subject is in quarantine there',
+    );
     recorded.ring();
   };
   const acknowledge = createAcknowledge(pool, raise);
@@ -382,7 +388,7 @@ export async function openLedger({
         const store = await findStore(pool, name);
         if (store === undefined) return false;
         const { taken, ahead } = await takeComparison(pool, store, page, comparison);
-        for (const [subjectId, above] of ahead) await raise(subjectId, above);
+        for (const [subjectId, above] of ahead) await raise(store, subjectId, above);
         if (taken)
           await recordOfKnown(
             pool,

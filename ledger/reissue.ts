@@ -10,13 +10,59 @@ import { audit } from './audit.ts';
 
 type Keys = { readonly ring: KeyRing; readonly transport: SealingKey };
 
-/** Raises a subject's version above `above` and decides its unchanged state again. Nothing where it is above already. */
-export const reissue = (pool: Pool, keys: Keys, subjectId: string, above: number): Promise<boolean> =>
+/**
+ * For one store. A store that came to be ahead is followed once; one that always says that it is ahead, or whoever stole the
+ * key of its worker, would have its people decided again without end, and every other store told of it.
+ */
+const FOLLOWED_AN_HOUR = 3;
+
+// Not followed is not settled either: its newest decision is outstanding at this store, or again, and asked for in an hour.
+const PARK_AHEAD = `
+  insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
+                               next_try_at)
+  select s.id, s.generation, d.seq, d.subject_id, d.version,
+    coalesce((select min(o.seq) from decisions o
+     where o.subject_id = d.subject_id and o.seq > s.scanned_through and o.seq <= d.seq
+       and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+       and not exists (select from acknowledgements a
+                       where a.store_id = s.id and a.generation = s.generation and a.seq = o.seq offset 0)), d.seq),
+    'quarantine', 'AHEAD_OF_LEDGER', 1, clock_timestamp(), clock_timestamp() + interval '1 hour'
+  from stores s
+  cross join lateral (
+    select d.* from decisions d
+    where d.subject_id = $2 and d.version = (select version from subjects j where j.id = $2 offset 0) offset 0) d
+  where s.id = $1 and due(d.kind, d.suppressed, d.granted, s.accepts, s.due_exact, s.due_channels)
+  on conflict (store_id, generation, seq) do update
+    set kind = excluded.kind, code = excluded.code, attempts = e.attempts + 1, next_try_at = excluded.next_try_at`;
+
+/**
+ * Raises a subject's version above the one that a store holds and decides its unchanged state again; `above_already` where
+ * there is nothing to raise. `too_often`: the store is not followed for now, and what it must hold is in its quarantine.
+ */
+export const reissue = (
+  pool: Pool,
+  keys: Keys,
+  { subjectId, above, store }: { subjectId: string; above: number; store: { id: number; name: string } },
+): Promise<'decided' | 'above_already' | 'too_often'> =>
   inTransaction(pool, async (client) => {
+    const { rows: locked } = await client.query<{ version: number }>(
+      'select version from subjects where id = $1 for update',
+      [subjectId],
+    );
+    if (locked[0] === undefined || locked[0].version > above) return 'above_already';
+    const { rows } = await client.query<{ followed: number }>(
+      `select count(*)::int as followed from audit_log
+       where action = 'subject.reissued' and resource = $1 and at > clock_timestamp() - interval '1 hour'
+         and details ->> 'store' = $2`,
+      [subjectId, store.name],
+    );
+    if (rows[0]!.followed >= FOLLOWED_AN_HOUR) {
+      await client.query(PARK_AHEAD, [store.id, subjectId]);
+      return 'too_often';
+    }
     const version = await decideAgain(client, keys, subjectId, { above });
-    if (version === undefined) return false;
-    await audit(client, undefined, 'subject.reissued', subjectId, { version });
-    return true;
+    await audit(client, undefined, 'subject.reissued', subjectId, { version, store: store.name });
+    return 'decided';
   });
 
 /**

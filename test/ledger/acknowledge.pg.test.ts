@@ -14,6 +14,7 @@ import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { explainLag, explainPage } from '../harness/explain.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
+import type { Outstanding } from '../../ledger/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
 const settled = async (t: TestLedger) =>
@@ -110,6 +111,60 @@ test('a store that holds a version the ledger never gave is drift: the subject i
   expect(again.map(({ version }) => version)).toEqual([1, 42]);
   await t.ledger.acknowledge('crm', report([verified(again[1]!)]));
   expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+});
+
+test('a store that is ahead again and again is followed thrice an hour for one person; then it is in quarantine there, and late', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' }, { name: 'mail' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  await t.ledger.record(intent('bob@example.com'), render);
+  const [ada, bob] = (await outstandingOf(t.ledger, 'crm')) as [Outstanding, Outstanding];
+  const decisions = async (): Promise<number> => (await t.pool.query('select from decisions')).rowCount!;
+  const versions = async (store: string): Promise<number[]> =>
+    (await outstandingOf(t.ledger, store))
+      .filter(({ subjectId }) => subjectId === ada.subjectId)
+      .map(({ version }) => version);
+  const ahead = async (store: string, one: Outstanding, version: number): Promise<unknown> => {
+    const held = { held: { version, suppressed: ['email', 'sms', 'push'] } };
+    return (await t.ledger.acknowledge(store, report([verified(one, held)]))).rejected;
+  };
+  for (const version of [11, 21, 31, 41, 51])
+    expect(await ahead('crm', ada, version)).toEqual([{ seq: ada.seq, code: 'ahead_of_ledger' }]);
+
+  expect(await decisions()).toBe(2 + 3);
+  // The lag is kept for a moment.
+  const expectQuarantined = (crm: number): Promise<void> =>
+    eventually(async () =>
+      expect((await t.ledger.lag()).stores.map(({ quarantined }) => quarantined)).toEqual([crm, 0]),
+    );
+  await expectQuarantined(1);
+  const { rows } = await t.pool.query('select code, version, attempts from exceptions');
+  expect(rows).toEqual([{ code: 'AHEAD_OF_LEDGER', version: 32, attempts: 2 }]);
+  // Given out to nobody until its time comes, and so is what it speaks for.
+  expect(await versions('mail')).toContain(32);
+  expect(await versions('crm')).not.toContain(32);
+
+  // Another person there, and the same person at another store, are followed.
+  await ahead('crm', bob, 5);
+  await ahead('mail', ada, 101);
+  expect(await decisions()).toBe(2 + 3 + 2);
+
+  // What it acknowledged is outstanding again as well.
+  const settled = (await outstandingOf(t.ledger, 'crm')).find(({ version }) => version === 102)!;
+  await t.ledger.acknowledge('crm', report([verified(settled)]));
+  await expectQuarantined(0);
+  await ahead('crm', settled, 200);
+  await expectQuarantined(1);
+
+  await withClient(t.db.superuserUrl, (client) =>
+    client.query("set session_replication_role = replica; update audit_log set at = at - interval '1 hour'"),
+  );
+  await ahead('crm', settled, 200);
+  expect(await decisions()).toBe(2 + 3 + 2 + 1);
+  const last = (await outstandingOf(t.ledger, 'crm')).find(({ version }) => version === 201)!;
+  await t.ledger.acknowledge('crm', report([verified(last)]));
+  expect(await versions('crm')).toEqual([]);
+  await expectQuarantined(0);
 });
 
 test("a grant is verified only once what it lifted is lifted; a suppression of the store's own is believed at the second try", async () => {

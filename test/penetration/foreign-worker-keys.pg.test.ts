@@ -138,6 +138,26 @@ describe('at its own store', () => {
     expect(await confirmed()).toEqual([]);
   });
 
+  test('it has nobody decided again without end by saying that its store is ahead, however many say so at once', async () => {
+    const decisions = async (): Promise<number> =>
+      (await api.t.pool.query('select from decisions where subject_id = $1', [due.crm.subjectId])).rowCount!;
+    const before = await decisions();
+    for (let n = 1; n <= 10; n += 1)
+      await Promise.all(
+        Array.from({ length: 5 }, (_, m) => {
+          const held = { version: 1_000 * n + m, suppressed: ['email', 'sms', 'push'] };
+          return report(crm, 'crm', [{ ...acknowledgement(due.crm), held }]);
+        }),
+      );
+    expect(await decisions()).toBe(before + 3);
+    const { json } = await api.send('GET', `/v1/opt-outs/${optOut}/propagation`, { key: api.key });
+    expect(json.stores.find(({ store }: { store: string }) => store === 'crm')).toMatchObject({
+      state: 'quarantined',
+      reason: 'AHEAD_OF_LEDGER',
+    });
+    expect(json.state).toBe('pending');
+  });
+
   test('it is not believed of another generation', async () => {
     for (const generation of [2, 7, 1_000_000]) {
       const { json } = await report(crm, 'crm', [acknowledgement(due.crm)], { generation });
