@@ -181,7 +181,10 @@ const readable = (faults: readonly Fault[]): readonly Fault[] =>
         { pointer: '', detail: `has ${faults.length - FAULTS_MAX} more faults` },
       ];
 
-/** In our words where zod's would repeat the value, e.g. an invalid enum's. */
+/**
+ * In our words where zod's would repeat the value, e.g. an invalid enum's. A schema says the rest in words of its own; where one
+ * of v1's does not, zod's are what v1 answers for ever.
+ */
 function describe(issue: z.core.$ZodIssue): string {
   if (issue.input === null) return 'must not be null';
   if (issue.code === 'invalid_value') return `must be one of ${issue.values.map(String).join(', ')}`;

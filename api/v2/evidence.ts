@@ -7,6 +7,9 @@ export const Method = z.enum(EVIDENCE_METHODS).describe('How the person said it.
 export const Statement = boundedText(2_000, 'What the person was shown or said. Kept sealed.');
 export const Source = boundedText(500, 'Where from: a page, a call, a campaign. Kept sealed.');
 
+/** Of what must not be left empty. */
+export const EMPTY = 'must not be empty';
+
 /** As it is answered to the client that gave it. */
 export const EvidenceAnswer = z
   .object({ method: Method, statement: z.string().nullable(), source: z.string().nullable() })

@@ -16,7 +16,7 @@ import { visibleClient, withItsName } from '../guard/visible.ts';
 import { InstantSchema } from '../instant.ts';
 import { exampleProblem, Id, Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import { EvidenceAnswer, Method, renderEvidence, Source, Statement } from './evidence.ts';
+import { EMPTY, EvidenceAnswer, Method, renderEvidence, Source, Statement } from './evidence.ts';
 import { createIdentifierSchema, MaskedIdentifier } from './identifier.ts';
 import { AT, propagationMember, PropagationSummary } from './opt-outs.ts';
 import { createScopesSchema } from './scopes.ts';
@@ -31,7 +31,7 @@ const createSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 
       'When the person consented, RFC 3339 with an offset: later than every opt-out that it lifts, and not in the future.',
     ),
     evidence: z
-      .strictObject({ method: Method, statement: Statement.min(1), source: Source.min(1) })
+      .strictObject({ method: Method, statement: Statement.min(1, EMPTY), source: Source.min(1, EMPTY) })
       .meta({ title: 'GrantEvidence' }),
   });
 

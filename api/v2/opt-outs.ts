@@ -38,7 +38,7 @@ const createSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 
     reason: z.enum(REASONS).default('person_request'),
     regimes: z
       .array(z.enum(REGIMES))
-      .max(REGIMES.length)
+      .max(REGIMES.length, `must have at most ${REGIMES.length}`)
       .transform((regimes) => [...new Set(regimes)])
       .describe('The laws that it is made under, as far as you know: for your own records.')
       .optional(),

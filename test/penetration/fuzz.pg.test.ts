@@ -105,7 +105,10 @@ const keyFor = ({ call, credential }: Case): string | undefined =>
       ];
 
 /** What is wrong with an answer; undefined: nothing. */
-function complaint({ call, fault }: Case, { status, json, headers }: Answer): string | undefined {
+function complaint(
+  { call, fault, sent: { target } }: Case,
+  { status, json, headers }: Answer,
+): string | undefined {
   const isProblem = headers['content-type']?.startsWith('application/problem+json') === true;
   // The lag answers 503 with itself where it was asked to.
   if (status >= 500 && (isProblem || call.query['fail_on'] === undefined)) return 'a failure of ours';
@@ -121,6 +124,11 @@ function complaint({ call, fault }: Case, { status, json, headers }: Answer): st
     if (isForm) return 'refused, and nothing is wrong with it';
     return isOfBadItem ? 'an item is refused, and nothing is wrong with it' : undefined;
   }
+  // Workers and operators are told in v1 what they were always told.
+  const isOfTheLibrary = (json?.errors as { detail: string }[] | undefined)?.some(({ detail }) =>
+    /^(?:Too |Invalid |Unrecognized |Expected )/.test(detail),
+  );
+  if (isOfTheLibrary === true && target.startsWith('/v2/')) return 'in the words of a library';
   return status >= 400 || isOfBadItem ? undefined : 'taken';
 }
 
