@@ -67,8 +67,8 @@ export type Looks<Before> = {
   ) => Promise<Before | undefined>;
   /** The newest opt-out whose resulting state first covered all of the scopes, of all of the subjects together. */
   readonly covering: (named: readonly Locked[], scopes: readonly Scope[]) => Promise<Before | undefined>;
-  /** Pays for so many people newly opted out; gives what to answer where that is too many. */
-  readonly spend: (newlyOptedOut: number) => AbideError | undefined;
+  /** Pays for what is recorded: a person newly opted out each, at least one. Gives what to answer where that is too much. */
+  readonly spend: (count: number) => AbideError | undefined;
   /** What to answer where it must not be told that this was there before. */
   readonly tell: (before: Before) => AbideError | undefined;
 };
@@ -134,7 +134,8 @@ export async function foldIntent<Before>(
       return { kind: 'already_opted_out', before, adjusted };
     }
   }
-  const error = looks.spend(effects.filter(({ kind }) => kind !== 'already_opted_out').length);
+  // That they are one person costs something as well: every pair of those who opted out would else be decided again for nothing.
+  const error = looks.spend(Math.max(1, effects.filter(({ kind }) => kind !== 'already_opted_out').length));
   if (error !== undefined) return { kind: 'exhausted', error };
   for (const [n, locked] of named.entries()) {
     // One that is suppressed already is decided again, so that the opt-out has evidence of each of its subjects.

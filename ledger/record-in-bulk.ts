@@ -236,7 +236,7 @@ export function createBulkRecorder({
     const constant = line(asText(of.client), asText(of.keyId), 'v2', of.id);
 
     const looks: Looks<true> = {
-      spend: (newlyOptedOut) => (of.dryRun ? undefined : spending.take(caller, newlyOptedOut)),
+      spend: (count) => (of.dryRun ? undefined : spending.take(caller, count)),
       // Whoever's it is: of thousands nobody asks.
       tell: () => (of.dryRun ? undefined : spending.take(caller, 0)),
       same: async (named, scopes, effectiveAt) =>

@@ -406,7 +406,7 @@ export function createRecorder({
         { receivedAt, nowMs },
         {
           ...looks,
-          spend: (newlyOptedOut) => spending.take(intent.caller, newlyOptedOut),
+          spend: (count) => spending.take(intent.caller, count),
           // A spent key would otherwise learn of anybody whether they opted out: who did not would be refused, and so unchanged.
           tell: ({ client: whose }) =>
             whose === intent.caller.client ? undefined : spending.take(intent.caller, 0),

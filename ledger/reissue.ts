@@ -33,7 +33,8 @@ const PARK_AHEAD = `
     where d.subject_id = $2 and d.version = (select version from subjects j where j.id = $2 offset 0) offset 0) d
   where s.id = $1 and due(d.kind, d.suppressed, d.granted, s.accepts, s.due_exact, s.due_channels)
   on conflict (store_id, generation, seq) do update
-    set kind = excluded.kind, code = excluded.code, attempts = e.attempts + 1, next_try_at = excluded.next_try_at`;
+    set kind = excluded.kind, code = excluded.code, attempts = e.attempts + 1,
+        next_try_at = case when e.next_try_at > clock_timestamp() then e.next_try_at else excluded.next_try_at end`;
 
 /**
  * Raises a subject's version above the one that a store holds and decides its unchanged state again; `above_already` where

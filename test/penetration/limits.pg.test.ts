@@ -107,6 +107,18 @@ describe('a budget', () => {
     );
   });
 
+  test('is spent by every opt-out that is recorded: those who opted out are not decided again pair by pair for nothing', async () => {
+    const names = named('pair-', 4);
+    for (const name of names) await v1(api.key, name);
+    const { id, token } = await limited({ optOutsPerDay: 3 });
+    const statuses = [];
+    for (let one = 0; one < names.length; one += 1)
+      for (let other = one + 1; other < names.length; other += 1)
+        statuses.push((await v2(token, [names[one]!, names[other]!])).status);
+    expect(statuses).toEqual([201, 201, 201, 429, 429, 429]);
+    expect(await spent(id, 'opt_out')).toBe(3);
+  });
+
   test('is not raised by whoever has the key: no call makes, rotates or limits one', async () => {
     const { token } = await api.makeKey({
       scopes: [...CLIENT_SCOPES, 'opt_outs:read_all', 'imports:approve'],
