@@ -329,4 +329,4 @@ stores:
   expect(found).toEqual(secrets.map(([name, , mayStandIn]) => [name, mayStandIn]));
   for (const name of ['admin.key', 'keys.json', 'postgres.json'])
     expect([name, (await stat(join(abide.dataFolder, name))).mode & 0o777]).toEqual([name, 0o600]);
-}, 180_000);
+}, 300_000);
