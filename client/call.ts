@@ -1,4 +1,6 @@
 // One call of the API: as often as it takes, never longer than it may, and never again where twice would be two.
+import { isGivenAgain, openFile } from './file.ts';
+import type { FileBody, FileSource, Movement } from './file.ts';
 import { nextTryMs } from './next-try.ts';
 import { AbideProblem, parsed, problemOf } from './problem.ts';
 import type { AnswerOf, Keyed, RequestOf, Route, Waiting } from './route.ts';
@@ -47,6 +49,22 @@ const READING: readonly string[] = [
   'POST /v2/subjects/lookup',
 ] satisfies Route[];
 
+/** What is so already stays so. */
+const STAYING: readonly string[] = [
+  'POST /v2/imports/{id}/approval',
+  'POST /v2/imports/{id}/cancellation',
+] satisfies Route[];
+
+/** Sends a file, and gives the answer with its status. The same file again is the same import. */
+export type SendFile = (
+  route: 'POST /v2/imports',
+  request: CallOptions & {
+    readonly file: FileSource;
+    readonly type: string;
+    readonly query: Readonly<Record<string, string | undefined>>;
+  },
+) => Promise<{ readonly status: number; readonly body: unknown }>;
+
 /** A request of whichever route. */
 type AnyRequest = CallOptions &
   Keyed &
@@ -55,6 +73,16 @@ type AnyRequest = CallOptions &
     readonly query?: Readonly<Record<string, string | number | undefined>>;
     readonly body?: unknown;
   };
+
+/** A call as it is tried: its body is opened for each try, undefined where it cannot be once more. */
+type Trying = {
+  readonly to: string;
+  readonly isRepeatable: boolean;
+  readonly timeoutMs: number;
+  readonly tryTimeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+  readonly open: (movement: Movement) => FileBody | Promise<FileBody> | undefined;
+};
 
 export function createCall({
   url,
@@ -66,40 +94,60 @@ export function createCall({
   readonly token: Token;
   readonly fetch: typeof globalThis.fetch;
   readonly limits: Limits;
-}): Call {
-  const call = async (route: string, request: AnyRequest = {}): Promise<unknown> => {
-    const { signal, waitSeconds = 0 } = request;
-    const isRepeatable = KEYED.includes(route) || READING.includes(route) || route.startsWith('GET ');
-    // Made once: every try is the same request, under the same key.
-    const { to, init } = toFetch(url, route, request);
-    const send = async (bearer: string, trySignal: AbortSignal): Promise<Answered> => {
+}): { readonly call: Call; readonly sendFile: SendFile } {
+  async function perform(
+    route: string,
+    { to, isRepeatable, timeoutMs, tryTimeoutMs, signal, open }: Trying,
+  ): Promise<{ status: number; body: unknown }> {
+    const send = async (
+      bearer: string,
+      trySignal: AbortSignal,
+      movement: Movement,
+    ): Promise<Answered | undefined> => {
       // The platform would refuse it as well, and quote it.
       if (!VISIBLE.test(bearer)) throw new TypeError('A key or token has visible ASCII characters only.');
-      const headers = new Headers(init.headers);
+      const opened = await open(movement);
+      if (opened === undefined) return undefined;
+      const headers = new Headers(opened.init.headers);
       headers.set('authorization', `Bearer ${bearer}`);
       try {
-        const response = await fetch(to, { ...init, headers, signal: trySignal });
+        trySignal.throwIfAborted();
+        const response = await fetch(to, { ...opened.init, headers, signal: trySignal });
         return { response, text: await response.text() };
       } catch (cause) {
+        const failure = opened.failure();
+        if (failure !== undefined) throw failure.error;
         trySignal.throwIfAborted();
         throw noAnswer(`Nobody answers ${route} at ${url}.`, cause);
+      } finally {
+        opened.end();
       }
     };
-    const tryOnce = async (trySignal: AbortSignal): Promise<unknown> => {
+    const tryOnce = async (trySignal: AbortSignal, movement: Movement): Promise<Answered> => {
       const bearer = await token({ refused: undefined, signal: trySignal });
-      const first = await send(bearer, trySignal);
-      if (first.response.status !== 401) return bodyOf(first);
+      const first = (await send(bearer, trySignal, movement))!;
+      if (first.response.status !== 401) return first;
       // A token may end before its time. What is refused twice is refused.
       const another = await token({ refused: bearer, signal: trySignal });
-      return bodyOf(another === bearer ? first : await send(another, trySignal));
+      return (another === bearer ? undefined : await send(another, trySignal, movement)) ?? first;
     };
 
-    const until = performance.now() + (request.timeoutMs ?? limits.timeoutMs + waitSeconds * 1_000);
+    let until = performance.now() + timeoutMs;
     for (let tries = 1; ; tries += 1) {
-      const tryMs = Math.min(limits.tryTimeoutMs + waitSeconds * 1_000, until - performance.now());
+      const tryMs = Math.min(tryTimeoutMs, until - performance.now());
       try {
-        const tooLate = (): AbideProblem => noAnswer(`No answer to ${route} within ${Math.round(tryMs)} ms.`);
-        return await within(tryMs, { signal, tooLate }, tryOnce);
+        const tooLate = (ms: number): AbideProblem =>
+          noAnswer(`No answer to ${route} within ${Math.round(ms)} ms.`);
+        const answered = await within(tryMs, { signal, tooLate }, (trySignal, clock) =>
+          tryOnce(trySignal, {
+            reads: () => clock.stop(),
+            goes: (expectedMs = 0) => {
+              until = performance.now() + timeoutMs + expectedMs;
+              clock.restart(Math.min(tryTimeoutMs, timeoutMs) + expectedMs);
+            },
+          }),
+        );
+        return { status: answered.response.status, body: bodyOf(answered) };
       } catch (error) {
         if (!(error instanceof AbideProblem)) throw error;
         const leftMs = until - performance.now();
@@ -109,8 +157,47 @@ export function createCall({
         await delay(waitMs, signal);
       }
     }
+  }
+
+  const call = async (route: string, request: AnyRequest = {}): Promise<unknown> => {
+    const { signal, waitSeconds = 0 } = request;
+    const isRepeatable =
+      [KEYED, READING, STAYING].some((routes) => routes.includes(route)) || route.startsWith('GET ');
+    // Made once: every try is the same request, under the same key.
+    const { to, init } = toFetch(url, route, request);
+    const made = { init, failure: () => undefined, end: () => undefined };
+    const { body } = await perform(route, {
+      to,
+      isRepeatable,
+      timeoutMs: request.timeoutMs ?? limits.timeoutMs + waitSeconds * 1_000,
+      tryTimeoutMs: limits.tryTimeoutMs + waitSeconds * 1_000,
+      signal,
+      open: () => made,
+    });
+    return body;
   };
-  return call as Call;
+
+  const sendFile: SendFile = async (route, { file, type, query, signal, timeoutMs }) => {
+    const { to, init } = toFetch(url, route, { query });
+    const isRepeatable = isGivenAgain(file);
+    let isGiven = false;
+    return await perform(route, {
+      to,
+      isRepeatable,
+      timeoutMs: timeoutMs ?? limits.timeoutMs,
+      tryTimeoutMs: limits.tryTimeoutMs,
+      signal,
+      open: (movement) => {
+        if (isGiven && !isRepeatable) return undefined;
+        isGiven = true;
+        return openFile(file, movement).then((opened) => ({
+          ...opened,
+          init: { ...init, ...opened.init, headers: { ...init.headers, 'content-type': type } },
+        }));
+      },
+    });
+  };
+  return { call: call as Call, sendFile };
 }
 
 const VISIBLE = /^[\x21-\x7e]+$/;
@@ -127,7 +214,11 @@ function bodyOf({ response, text }: Answered): unknown {
   return body;
 }
 
-function toFetch(url: string, route: string, request: AnyRequest): { to: string; init: RequestInit } {
+function toFetch(
+  url: string,
+  route: string,
+  request: AnyRequest,
+): { to: string; init: RequestInit & { headers: Record<string, string> } } {
   const [method, template] = route.split(' ') as [string, string];
   const query = new URLSearchParams(
     Object.entries(request.query ?? {}).flatMap(([name, value]) =>

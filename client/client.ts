@@ -1,6 +1,7 @@
 // `abide/client`: the API as functions. What goes over the wire is what they take and give; docs/client.md has the rest.
 import { createCall } from './call.ts';
-import type { Call, CallOptions, Limits, Token } from './call.ts';
+import type { Call, CallOptions, Limits, SendFile, Token } from './call.ts';
+import type { FileSource } from './file.ts';
 import type { components as V1 } from './openapi-v1.ts';
 import type { components as V2 } from './openapi-v2.ts';
 import { AbideProblem } from './problem.ts';
@@ -9,6 +10,7 @@ import { delay } from './time.ts';
 
 export { AbideProblem };
 export type { Call, CallOptions, Token };
+export type { FilePieces, FileSource } from './file.ts';
 export type { ClientCode, Code, Fault } from './problem.ts';
 export type { AnswerOf, RequestOf, Route } from './route.ts';
 
@@ -27,8 +29,27 @@ export type Grant = V2['schemas']['Grant'];
 export type PropagationLag = V1['schemas']['PropagationLag'];
 export type StoreLag = V1['schemas']['StoreLag'];
 export type Gate = V1['schemas']['Gate'];
+export type Import = V2['schemas']['Import'];
+export type RowError = V2['schemas']['RowError'];
+/** `sent_before`: the same file with the same parameters is that import. */
+export type SentImport = Import & { readonly outcome: 'received' | 'sent_before' };
 /** Which opt-outs; `limit` is how many a page has at most. */
 export type OptOutFilter = Omit<NonNullable<RequestOf<'GET /v2/opt-outs'>['query']>, 'cursor'>;
+/** Which imports; `limit` is how many a page has at most. */
+export type ImportFilter = Omit<NonNullable<RequestOf<'GET /v2/imports'>['query']>, 'cursor'>;
+
+/** How a file is read. */
+export type ImportParameters = {
+  readonly format: Import['format'];
+  /** Counts what it would do, and records nothing. */
+  readonly dryRun?: boolean | undefined;
+  /** For rows without scopes of their own. */
+  readonly scopes?: readonly string[] | undefined;
+  /** For rows without a reason of their own; absent: `person_request`. */
+  readonly reason?: Import['reason'] | undefined;
+  /** For rows without a date of their own, RFC 3339 with an offset; absent: when the file was received. */
+  readonly effectiveAt?: string | undefined;
+};
 
 export type AbideOptions = Partial<Limits> & {
   /** Where the API is; a path in front of its own is kept. */
@@ -71,6 +92,33 @@ export type Abide = {
     create(grant: GrantRequest, options?: Keyed & Waiting & CallOptions): Promise<RecordedGrant>;
     get(id: string, options?: Waiting & CallOptions): Promise<Grant>;
   };
+  readonly imports: {
+    /**
+     * Sends a file of opt-outs, which is then recorded as a job. It takes as long as it keeps going: both time limits count
+     * from the last piece that went. The same file again is the same import.
+     */
+    create(file: FileSource, parameters: ImportParameters & CallOptions): Promise<SentImport>;
+    get(id: string, options?: CallOptions): Promise<Import>;
+    /** All of them, newest first; the next page is asked for when this one is used up. */
+    list(filter?: ImportFilter, options?: CallOptions): AsyncGenerator<Import, void, undefined>;
+    /** Rows that were not taken, in order; `limit` is how many a page has at most. */
+    errors(
+      id: string,
+      options?: CallOptions & { readonly limit?: number | undefined },
+    ): AsyncGenerator<RowError, void, undefined>;
+    /** Lets one begin that another key sent. */
+    approve(id: string, options?: CallOptions): Promise<Import>;
+    /** Ends one that has not begun. */
+    cancel(id: string, options?: CallOptions): Promise<Import>;
+    /**
+     * Waits until all of it is recorded, for as long as it takes where no `timeoutMs` is given. Throws `awaiting-approval`,
+     * `import-failed` or `import-cancelled` where it is not going to be, and `not-done` where it is not in time.
+     */
+    waitUntilDone(
+      id: string,
+      options?: CallOptions & { /** Told at each look. */ readonly onProgress?: (now: Import) => void },
+    ): Promise<Import>;
+  };
   /** How far every store is behind. */
   lag(options?: CallOptions): Promise<PropagationLag>;
   /** May a sender rely on a store's own copy now? No answer means hold. */
@@ -98,9 +146,18 @@ const ANSWER_MS = 500;
 /** An answer that should have been held and was not (the API stops) is not asked for again at once. */
 const ROUND_MS_MIN = 250;
 
+/** How often an import is looked at: one of a few rows is done at once, a long one runs for minutes. */
+const LOOK_MS_MIN = 100;
+const LOOK_MS_MAX = 1_000;
+
+const FILE_TYPES: Readonly<Record<Import['format'], string>> = {
+  csv: 'text/csv',
+  ndjson: 'application/x-ndjson',
+};
+
 export function createAbide(options: AbideOptions): Abide {
   const { key, timeoutMs, tryTimeoutMs, triesMax } = options;
-  const call = createCall({
+  const { call, sendFile } = createCall({
     url: originAndPath(new URL(options.url)),
     token: key === undefined ? options.token : () => key,
     // Looked up when it is used: whoever watches or replaces the platform's own may come later.
@@ -115,7 +172,11 @@ export function createAbide(options: AbideOptions): Abide {
     optOuts: {
       create: (body, more) => call('POST /v2/opt-outs', { ...more, body }),
       get: (id, more) => call('GET /v2/opt-outs/{id}', { ...more, path: { id } }),
-      list: (filter, more) => list(call, filter, more),
+      list: (filter, more) =>
+        pages(
+          (cursor) => call('GET /v2/opt-outs', { ...more, query: { ...filter, ...cursor } }),
+          ({ opt_outs }) => opt_outs,
+        ),
       propagation: (id, more) => call('GET /v2/opt-outs/{id}/propagation', { ...more, path: { id } }),
       waitUntilPropagated: (id, more) => waitUntilPropagated(call, id, more),
     },
@@ -126,6 +187,28 @@ export function createAbide(options: AbideOptions): Abide {
     grants: {
       create: (body, more) => call('POST /v2/grants', { ...more, body }),
       get: (id, more) => call('GET /v2/grants/{id}', { ...more, path: { id } }),
+    },
+    imports: {
+      create: (file, more) => createImport(sendFile, file, more),
+      get: (id, more) => call('GET /v2/imports/{id}', { ...more, path: { id } }),
+      list: (filter, more) =>
+        pages(
+          (cursor) => call('GET /v2/imports', { ...more, query: { ...filter, ...cursor } }),
+          ({ imports }) => imports,
+        ),
+      errors: (id, { limit, ...more } = {}) =>
+        pages(
+          (cursor) =>
+            call('GET /v2/imports/{id}/errors', {
+              ...more,
+              path: { id },
+              query: { ...(limit === undefined ? {} : { limit }), ...cursor },
+            }),
+          ({ errors }) => errors,
+        ),
+      approve: (id, more) => call('POST /v2/imports/{id}/approval', { ...more, path: { id } }),
+      cancel: (id, more) => call('POST /v2/imports/{id}/cancellation', { ...more, path: { id } }),
+      waitUntilDone: (id, more) => waitUntilDone(call, id, more),
     },
     lag: (more) => call('GET /v1/propagation-lag', { ...more }),
     gate: (name, { maxAgeSeconds, ...more } = {}) =>
@@ -144,17 +227,16 @@ function originAndPath({ protocol, origin, pathname }: URL): string {
   return origin + pathname.replace(/\/+$/, '');
 }
 
-async function* list(
-  call: Call,
-  filter: OptOutFilter = {},
-  options: CallOptions = {},
-): AsyncGenerator<OptOut, void, undefined> {
-  let query: OptOutFilter & { readonly cursor?: string } = filter;
+/** Page after page; the next one is asked for when this one is used up. */
+async function* pages<Page extends { readonly next_cursor: string | null }, One>(
+  ask: (cursor: { readonly cursor?: string }) => Promise<Page>,
+  of: (page: Page) => readonly One[],
+): AsyncGenerator<One, void, undefined> {
+  let page = await ask({});
   for (;;) {
-    const page = await call('GET /v2/opt-outs', { ...options, query });
-    yield* page.opt_outs;
+    yield* of(page);
     if (page.next_cursor === null) return;
-    query = { ...filter, cursor: page.next_cursor };
+    page = await ask({ cursor: page.next_cursor });
   }
 }
 
@@ -198,6 +280,79 @@ const notPropagated = ({ confirmed, required }: Propagation): AbideProblem =>
     code: 'not-propagated',
     retryable: true,
   });
+
+async function createImport(
+  sendFile: SendFile,
+  file: FileSource,
+  { format, dryRun, scopes, reason, effectiveAt, ...more }: ImportParameters & CallOptions,
+): Promise<SentImport> {
+  const { status, body } = await sendFile('POST /v2/imports', {
+    ...more,
+    file,
+    type: FILE_TYPES[format],
+    query: {
+      dry_run: dryRun === true ? 'true' : undefined,
+      scopes: scopes?.join(' '),
+      reason,
+      effective_at: effectiveAt,
+    },
+  });
+  return { ...(body as Import), outcome: status === 202 ? 'received' : 'sent_before' };
+}
+
+async function waitUntilDone(
+  call: Call,
+  id: string,
+  {
+    timeoutMs = Infinity,
+    signal,
+    onProgress,
+  }: CallOptions & { readonly onProgress?: (now: Import) => void } = {},
+): Promise<Import> {
+  const until = performance.now() + timeoutMs;
+  const isOver = (): boolean => performance.now() >= until;
+  let last: Import | undefined;
+  for (let pauseMs = LOOK_MS_MIN; ; pauseMs = Math.min(LOOK_MS_MAX, pauseMs * 1.5)) {
+    const leftMs = Math.max(1, until - performance.now());
+    const looking = call('GET /v2/imports/{id}', {
+      path: { id },
+      signal,
+      ...(leftMs === Infinity ? {} : { timeoutMs: leftMs }),
+    });
+    const now = await looking.catch((error: unknown) => {
+      // Seen under way once, that is what is known at the end.
+      if (last !== undefined && isOver() && error instanceof AbideProblem && error.code === 'no-answer')
+        return last;
+      throw error;
+    });
+    last = now;
+    onProgress?.(now);
+    if (now.state === 'done') return now;
+    if (now.state !== 'pending' && now.state !== 'running') throw notGoingOn(now);
+    if (isOver()) throw notDone(now);
+    await delay(Math.max(0, Math.min(pauseMs, until - performance.now())), signal);
+  }
+}
+
+const notDone = ({ rows }: Import): AbideProblem =>
+  new AbideProblem(`${rows.done} of ${rows.total} rows are recorded in time.`, {
+    code: 'not-done',
+    retryable: true,
+  });
+
+const notGoingOn = ({ state, rows, failure }: Import): AbideProblem => {
+  if (state === 'awaiting_approval')
+    return new AbideProblem(`${rows.total} rows wait for the approval of another key.`, {
+      code: 'awaiting-approval',
+      retryable: true,
+    });
+  return state === 'cancelled'
+    ? new AbideProblem('The import was cancelled.', { code: 'import-cancelled', retryable: false })
+    : new AbideProblem(
+        `The import failed after ${rows.done} of ${rows.total} rows: ${failure ?? 'it is not known why'}.`,
+        { code: 'import-failed', retryable: false },
+      );
+};
 
 async function ask(
   call: Call,

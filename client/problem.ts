@@ -15,6 +15,14 @@ export const CLIENT_CODES = [
   'not-propagated',
   /** No required store covers what was asked: there is nothing to wait for. */
   'uncovered',
+  /** The time was over before the import had come to its end. */
+  'not-done',
+  /** Another key must approve the import: nothing goes on until then. */
+  'awaiting-approval',
+  /** The import failed. */
+  'import-failed',
+  /** The import was cancelled. */
+  'import-cancelled',
 ] as const;
 export type ClientCode = (typeof CLIENT_CODES)[number];
 

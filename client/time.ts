@@ -15,24 +15,42 @@ export function delay(ms: number, signal: AbortSignal | undefined): Promise<void
   });
 }
 
+/** The time that is left, for who knows that it goes on. */
+export type Clock = {
+  /** Stands still until it is begun anew. */
+  stop(): void;
+  /** Begins anew, with so long. */
+  restart(ms: number): void;
+};
+
 /** What `work` gives, or else: `tooLate` after so long, the signal's reason where that ends it. Both end the work's signal. */
 export async function within<T>(
   ms: number,
-  { signal, tooLate }: { readonly signal: AbortSignal | undefined; readonly tooLate: () => Error },
-  work: (signal: AbortSignal) => Promise<T>,
+  { signal, tooLate }: { readonly signal: AbortSignal | undefined; readonly tooLate: (ms: number) => Error },
+  work: (signal: AbortSignal, clock: Clock) => Promise<T>,
 ): Promise<T> {
   signal?.throwIfAborted();
   const ending = new AbortController();
-  const timer = setTimeout(() => ending.abort(tooLate()), ms);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isOver = false;
+  const clock: Clock = {
+    stop: () => clearTimeout(timer),
+    restart: (leftMs) => {
+      clearTimeout(timer);
+      if (!isOver) timer = setTimeout(() => ending.abort(tooLate(leftMs)), leftMs);
+    },
+  };
+  clock.restart(ms);
   const stop = (): void => ending.abort(signal?.reason);
   signal?.addEventListener('abort', stop);
   const ended = new Promise<never>((_, reject) => {
     ending.signal.addEventListener('abort', () => reject(ending.signal.reason as Error));
   });
   try {
-    return await Promise.race([work(ending.signal), ended]);
+    return await Promise.race([work(ending.signal, clock), ended]);
   } finally {
-    clearTimeout(timer);
+    isOver = true;
+    clock.stop();
     signal?.removeEventListener('abort', stop);
   }
 }

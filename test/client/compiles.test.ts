@@ -1,5 +1,6 @@
 // What a compiler says to whoever uses the client. `npm run types` reads this file; each `@ts-expect-error` fails there as
 // soon as the line below it compiles.
+import { createReadStream } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import type { Abide, AbideProblem, AnswerOf, CheckItem, OptOutRequest, RequestOf, Route } from 'abide/client';
 import { createAbide } from 'abide/client';
@@ -40,6 +41,16 @@ export const uses = (abide: Abide, problem: AbideProblem): unknown[] => [
   abide.call('DELETE /v2/opt-outs/{id}', { path: { id: 'x' } }),
   // @ts-expect-error -- its body is a file
   abide.call('POST /v2/imports'),
+  abide.imports.create(new Blob(), { format: 'csv', scopes: ['email'], reason: 'legal', dryRun: true }),
+  abide.imports.create(() => createReadStream('opt-outs.csv'), { format: 'csv' }),
+  // @ts-expect-error -- it is not guessed
+  abide.imports.create(new Blob(), { scopes: ['email'] }),
+  // @ts-expect-error -- a misspelt parameter
+  abide.imports.create(new Blob(), { format: 'csv', scope: ['email'] }),
+  // @ts-expect-error -- a text may be a file or the name of one
+  abide.imports.create('opt-outs.csv', { format: 'csv' }),
+  // @ts-expect-error -- there is no such state
+  abide.imports.list({ state: 'complete' }),
   // @ts-expect-error -- which store?
   abide.call('GET /v1/stores/{name}/quarantine'),
   // @ts-expect-error -- a call without a key of its own takes none
