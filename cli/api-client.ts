@@ -19,17 +19,32 @@ export type Ask = <T>(question: (abide: Abide) => Promise<T>) => Promise<T>;
 /** Somebody waits and can type it again: a hiccup is bridged, no more. */
 const PATIENCE = { triesMax: 3, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 
-/** `--url` or ABIDE_URL, `--key` or ABIDE_KEY, or the administrator's key of the data folder. */
-export function createAsk(options: ApiOptions): Ask {
+/** Somebody waits for what goes on by itself: a restart is bridged as well. */
+export const LONG_PATIENCE = { triesMax: 100, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
+
+/**
+ * `--url` or ABIDE_URL, `--key` or ABIDE_KEY, or the administrator's key of the data folder. `say` is what a command has to say
+ * of a problem that means something there.
+ */
+export function createAsk(
+  options: ApiOptions,
+  {
+    patience = PATIENCE,
+    say = () => undefined,
+  }: {
+    readonly patience?: typeof PATIENCE;
+    readonly say?: (problem: AbideProblem) => Error | undefined;
+  } = {},
+): Ask {
   const url = options.url ?? process.env.ABIDE_URL ?? `http://127.0.0.1:${process.env.PORT ?? '8080'}`;
   const abide = createAbide({
     url,
     key: options.key ?? process.env.ABIDE_KEY ?? keptAdminKey(),
-    ...PATIENCE,
+    ...patience,
   });
   return (question) =>
     question(abide).catch((error: unknown) => {
-      throw error instanceof AbideProblem ? inWords(error, url) : error;
+      throw error instanceof AbideProblem ? (say(error) ?? inWords(error, url)) : error;
     });
 }
 

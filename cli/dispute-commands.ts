@@ -1,13 +1,10 @@
 // disputes: a client's mistaken mass opt-out. Its addresses are unsealed here and nowhere else: who has the key ring has them
 // anyway, and no API key ever gets one.
-import { createWriteStream, existsSync } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import type { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
-import { toInstant } from '../api/instant.ts';
 import {
   addressOf,
   auditExport,
@@ -23,12 +20,8 @@ import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { onLedger, operator } from './on-ledger.ts';
 import { endProgress, EXIT, print, printJson, printProgress, printTable, toJson } from './output.ts';
-
-const readInstant = (text: string): string => {
-  const instant = toInstant(text);
-  if (instant !== undefined) return instant;
-  throw new InvalidArgumentError('Give a time with an offset, such as 2026-11-24T09:00:00Z.');
-};
+import { readInstant } from './read-instant.ts';
+import { writeWhole } from './write-whole.ts';
 
 const REASON_CHARACTERS_MAX = 500;
 const readReason = (text: string): string => {
@@ -157,23 +150,6 @@ export function addDisputes(program: Command): void {
 function sayNoDispute(id: string): void {
   print(`no dispute ${id}`);
   process.exitCode = EXIT.no;
-}
-
-/**
- * Under another name until it is whole, since half a list would be taken for all of it; never over a file that is there, which
- * others might be able to read.
- */
-async function writeWhole(name: string, send: (to: Writable) => Promise<void>): Promise<void> {
-  if (existsSync(name)) throw new Error(`${name} is there already.`);
-  const part = `${name}.part`;
-  await rm(part, { force: true });
-  try {
-    await send(createWriteStream(part, { mode: 0o600, flags: 'wx' }));
-    await rename(part, name);
-  } catch (error) {
-    await rm(part, { force: true });
-    throw error;
-  }
 }
 
 /**

@@ -10,6 +10,7 @@ import { untilAborted } from '../connectors/contract/until-aborted.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
+import { untilInterrupted } from './interruption.ts';
 import { EXIT } from './output.ts';
 
 const BATCH_ROWS = 1_000;
@@ -230,14 +231,9 @@ export function addImportFilter(program: Command): void {
       const { channel, topic } = options;
       const ask = createAsk(options);
       const scope = topic === undefined ? channel : `${channel}/${topic}`;
+      const interruption = untilInterrupted();
       const ending = new AbortController();
-      let interrupted: NodeJS.Signals | undefined;
-      for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-        process.once(signal, () => {
-          interrupted = signal;
-          ending.abort(new Error(signal));
-        });
-      }
+      const signal = AbortSignal.any([interruption.signal, ending.signal]);
       // Whoever was to read has gone: what is left was not written, and that is no success here.
       process.stdout.removeAllListeners('error').on('error', (error) => {
         ending.abort(new Error('Nobody reads what is written.', { cause: error }));
@@ -255,12 +251,10 @@ export function addImportFilter(program: Command): void {
             note: (text) => {
               if ((notes += 1) <= NOTES_MAX) say(text);
             },
-            signal: ending.signal,
+            signal,
             check: async (rows) => {
               const items = rows.map((identifiers, n) => ({ ref: String(n), identifiers, scope }));
-              const { items: answers } = await ask((abide) =>
-                abide.checks.ask(items, { signal: ending.signal }),
-              );
+              const { items: answers } = await ask((abide) => abide.checks.ask(items, { signal }));
               return answers.map(({ allowed, reason }) => (allowed ? undefined : (reason ?? 'opted_out')));
             },
           },
@@ -275,8 +269,7 @@ export function addImportFilter(program: Command): void {
         );
         if (topic !== undefined && counts.rows > 0 && counts.invalid === counts.rows)
           say(`is the topic ${topic} declared in abide.yaml?`);
-        // As whoever started it expects of a program that was interrupted.
-        if (interrupted !== undefined) process.kill(process.pid, interrupted);
+        interruption.pass();
       }
     });
 }

@@ -1,8 +1,8 @@
 // How commands print and end: text for people, `--json` for scripts, exit codes that mean something.
 import { AbideError, ERRORS, sayError } from '../suppression/errors.ts';
 
-/** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already). */
-export const EXIT = { done: 0, failed: 1, usage: 2, no: 3 } as const;
+/** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already), 4 somebody else's turn. */
+export const EXIT = { done: 0, failed: 1, usage: 2, no: 3, waiting: 4 } as const;
 
 export const print = (line: string): void => {
   process.stdout.write(`${line}\n`);
@@ -33,6 +33,16 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
     );
   }
 }
+
+/** 95 s, 12 min, 7 h, 3 d: how long somebody waits, not a measurement. */
+export const sayDuration = (seconds: number): string =>
+  seconds < 100
+    ? `${Math.round(seconds)} s`
+    : seconds < 6_000
+      ? `${Math.round(seconds / 60)} min`
+      : seconds < 172_800
+        ? `${Math.round(seconds / 3_600)} h`
+        : `${Math.round(seconds / 86_400)} d`;
 
 /** How far long work is, for whoever watches: one line of a terminal that each call overwrites; elsewhere nothing. */
 export const printProgress = (line: string): void => {

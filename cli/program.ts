@@ -5,6 +5,7 @@ import { addConfig } from './config-commands.ts';
 import { addDisputes } from './dispute-commands.ts';
 import { addDoctor } from './doctor.ts';
 import { addGuard } from './guard-commands.ts';
+import { addImport } from './import-commands.ts';
 import { addImportFilter } from './import-filter.ts';
 import { addKeys } from './key-commands.ts';
 import { addAudit, addLedger, addStores } from './ledger-commands.ts';
@@ -22,6 +23,8 @@ export function createProgram(): Command {
     )
     .version('0.1.0')
     .showHelpAfterError('(see abide --help)')
+    // An option belongs to the command that it stands behind: `import` has options, and so have the commands below it.
+    .enablePositionalOptions()
     .exitOverride()
     .addHelpText(
       'after',
@@ -36,7 +39,8 @@ Environment:
   ABIDE_LOG        fatal, error, warn (default), info, debug, silent
   PORT             the port to listen on (default 8080)
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, hold, nothing there, so already).`,
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, hold, nothing there, so already),
+4 it waits for somebody else.`,
     );
 
   for (const add of [
@@ -51,6 +55,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     addStores,
     addReconcile,
     addGuard,
+    addImport,
     addImportFilter,
     addKeys,
     addDisputes,

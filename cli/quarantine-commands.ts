@@ -6,7 +6,7 @@ import { AbideProblem } from '../client/client.ts';
 import type { AnswerOf } from '../client/client.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
-import { EXIT, print, printJson, printTable } from './output.ts';
+import { EXIT, print, printJson, printTable, sayDuration } from './output.ts';
 
 type Parked = AnswerOf<'GET /v1/stores/{name}/quarantine'>['quarantine'][number];
 
@@ -22,16 +22,6 @@ const toCode = (text: string): string => {
   if (/^[A-Z][A-Z0-9_]{0,63}$/.test(text)) return text;
   throw new InvalidArgumentError('A code is upper-case, such as STORE_FAILED.');
 };
-
-/** 95 s, 12 min, 7 h, 3 d: how long somebody waits, not a measurement. */
-const age = (seconds: number): string =>
-  seconds < 100
-    ? `${Math.round(seconds)} s`
-    : seconds < 6_000
-      ? `${Math.round(seconds / 60)} min`
-      : seconds < 172_800
-        ? `${Math.round(seconds / 3_600)} h`
-        : `${Math.round(seconds / 86_400)} d`;
 
 const ofStore = (command: Command): Command =>
   withApi(command).requiredOption('--store <name>', 'of which store').option('--json', 'print JSON');
@@ -79,7 +69,7 @@ export function addQuarantine(program: Command): void {
           String(one.seq),
           one.kind,
           one.code ?? '-',
-          age(one.age_seconds),
+          sayDuration(one.age_seconds),
           String(one.attempts),
           one.next_try_at,
           one.opt_out_id ?? '-',

@@ -59,7 +59,10 @@ function faultOf(line: string): string | undefined {
   }
   if (command === program && words[0] !== undefined && !/^(--help|…)$/.test(words[0]))
     return `${line}: no command ${words[0]}`;
-  if (command.commands.length > 0 && /^[a-z]/.test(words[0] ?? '')) return `${line}: no command ${words[0]}`;
+  // Beside its commands `abide import` takes a file.
+  const isFile = command.registeredArguments.length > 0 && words[0]?.includes('.') === true;
+  if (command.commands.length > 0 && !isFile && /^[a-z]/.test(words[0] ?? ''))
+    return `${line}: no command ${words[0]}`;
   const options = ['--help', ...command.options.map(({ long }) => long)];
   const unknown = words.filter((word) => word.startsWith('--') && !options.includes(word));
   return unknown.length === 0 ? undefined : `${line}: no option ${unknown.join(', ')}`;
@@ -86,6 +89,9 @@ test.each(PAGES)('every command and option that %s names is there', (path) => {
 test('a wrong command or option in a page would be found', () => {
   expect(faultOf('abide lags')).toContain('no command lags');
   expect(faultOf('abide stores reed crm')).toContain('no command reed');
+  expect(faultOf('abide import stauts ID')).toContain('no command stauts');
+  expect(faultOf('abide import opt-outs.csv --scope email')).toContain('no option --scope');
+  expect(faultOf('abide import opt-outs.csv --scopes email')).toBeUndefined();
   expect(faultOf('abide lag --fail-om late')).toContain('no option --fail-om');
   expect(faultOf('abide stores retire NAME --reason …')).toBeUndefined();
 });

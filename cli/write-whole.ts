@@ -1,0 +1,25 @@
+import { createWriteStream, existsSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import type { Writable } from 'node:stream';
+
+/** Throws where something of this name is there. */
+export function expectNothingAt(name: string): void {
+  if (existsSync(name)) throw new Error(`${name} is there already.`);
+}
+
+/**
+ * Under another name until it is whole, since half a list would be taken for all of it; never over a file that is there, which
+ * others might be able to read.
+ */
+export async function writeWhole(name: string, send: (to: Writable) => Promise<void>): Promise<void> {
+  expectNothingAt(name);
+  const part = `${name}.part`;
+  await rm(part, { force: true });
+  try {
+    await send(createWriteStream(part, { mode: 0o600, flags: 'wx' }));
+    await rename(part, name);
+  } catch (error) {
+    await rm(part, { force: true });
+    throw error;
+  }
+}
