@@ -189,6 +189,7 @@ async function importFile(name: string, options: Sending): Promise<void> {
   const { outcome: _, ...sent } = made;
   const ended = options.wait ? await watch(ask, sent, interruption) : sent;
   if (ended === undefined) return;
+  interruption.stop();
   await show(ask, ended, options);
   if (!options.wait && options.json !== true && isGoingOn(ended))
     print(`how far it is: abide import status ${ended.id}`);
@@ -366,7 +367,9 @@ async function status(id: string, options: Looking): Promise<void> {
   const found = await createAsk(options, { say })((abide) => unlessNotThere(abide.imports.get(id)));
   if (found === undefined) return sayNotThere(id);
   const ask = createAsk(options, { patience: LONG_PATIENCE, say });
-  const now = options.wait === true ? await watch(ask, found, untilInterrupted()) : found;
+  const interruption = untilInterrupted();
+  const now = options.wait === true ? await watch(ask, found, interruption) : found;
+  interruption.stop();
   if (now !== undefined) await show(ask, now, options);
 }
 

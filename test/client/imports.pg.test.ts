@@ -127,13 +127,22 @@ describe('a file', () => {
     expect((await sending).rows.total).toBe(1_000);
 
     // Of what nobody takes nothing is read.
-    given = 0;
-    const taken = new AbortController();
-    const nobody = client({ fetch: () => new Promise(() => undefined) });
-    const waiting = nobody.imports.create(source(), { ...EMAIL, signal: taken.signal });
-    taken.abort(new Error('enough'));
-    await expect(waiting).rejects.toThrow('enough');
-    expect(given).toBe(0);
+    let read = 0;
+    async function* counted(): AsyncGenerator<string> {
+      for (;;) {
+        read += 1;
+        yield await Promise.resolve(row);
+      }
+    }
+    const asked: unknown[] = [];
+    const nobody = client({ fetch: (to) => (asked.push(to), new Promise(() => undefined)) });
+    const ending = new AbortController();
+    const waiting = nobody.imports.create(counted(), { ...EMAIL, signal: ending.signal });
+    const caught = expect(waiting).rejects.toThrow('enough');
+    await eventually(() => expect(asked).toHaveLength(1));
+    ending.abort(new Error('enough'));
+    await caught;
+    expect(read).toBe(0);
   });
 
   test('that is refused is not read to its end', async () => {
