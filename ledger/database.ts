@@ -149,6 +149,21 @@ export async function onClient<T>(pool: Pool, work: (client: Client) => Promise<
 }
 
 /**
+ * Cuts the line of a client that has not done its work by then: whatever it waits for fails as unavailable, and whether what
+ * was sent is done is in doubt. For a database that does not answer at all, where none of its own timeouts helps.
+ */
+export async function within<T>(client: Client, ms: number, work: () => Promise<T>): Promise<T> {
+  const late = setTimeout(() => streamOf(client).destroy(), ms);
+  try {
+    return await work();
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+const streamOf = (client: Client) => (client as Client & Pick<pg.Client, 'connection'>).connection.stream;
+
+/**
  * Sends statements as one packet and waits for all of them: they run in this order, and one that fails does not keep the
  * next from running. Each round trip costs both sides a system call and a wake-up, more than a small statement does.
  */
@@ -156,7 +171,7 @@ export async function together<T extends readonly Promise<unknown>[]>(
   client: Client,
   send: () => readonly [...T],
 ): Promise<{ -readonly [I in keyof T]: Awaited<T[I]> }> {
-  const { stream } = (client as Client & Pick<pg.Client, 'connection'>).connection;
+  const stream = streamOf(client);
   stream.cork();
   let sent: readonly [...T];
   try {

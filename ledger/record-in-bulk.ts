@@ -389,7 +389,9 @@ export function createBulkRecorder({
             return await recordOnce(of, holder, batch, keys, before);
           } catch (error) {
             // A live opt-out of somebody in the batch came first.
-            if (!(isRace(error) || isLockTimeout(error)) || attempt === TRIES) throw error;
+            if (!(isRace(error) || isLockTimeout(error))) throw error;
+            // A table may be locked for as long as somebody's migration takes: that passes, and the file goes on.
+            if (attempt === TRIES) throw new AbideError('overloaded', undefined, { cause: error });
           }
         }
       } finally {

@@ -26,6 +26,7 @@ import {
   onClient,
   together,
   toMilliseconds,
+  within,
 } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findOptOut, findOptOutsOf, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
@@ -55,6 +56,8 @@ type Pending = {
   /** Namespaced by client; undefined where the request names no key. */
   readonly keyHex: string | undefined;
   readonly intentHex: string;
+  /** When it has waited for as long as anybody waits. */
+  readonly until: number;
   readonly resolve: (answer: RecordAnswer) => void;
   readonly reject: (error: unknown) => void;
 };
@@ -64,9 +67,16 @@ const BATCH = 256;
 const FLIGHTS = 2;
 /** More than this waiting is more than a client waits for: refusing early keeps memory and answers bounded. */
 const QUEUE = 10_000;
+/** What waits for longer is answered, and tried no more: a table may be locked, or the database stand still. */
+const WAIT_MS_MAX = 10_000;
+/** A transaction has what is left of that to whom it waits for longest, and at least so long: else it is cut off. */
+const TRANSACTION_MS_MIN = 2_000;
+const LOOK_MS = 250;
 
-const BEGIN =
-  "begin isolation level read committed; set local synchronous_commit = on; set local lock_timeout = '1s'";
+// Whoever is cut off leaves a statement behind, which ends by itself. No earlier than the line is cut: a COMMIT that waits for a
+// standby is, where it is cancelled, a commit that the standby does not have.
+const BEGIN = `begin isolation level read committed; set local synchronous_commit = on; set local lock_timeout = '1s';
+  set local statement_timeout = '${WAIT_MS_MAX}ms'`;
 
 // The clock is read last in the list, after every lock was waited for (fold.ts); the transaction draws its id here, in a
 // statement before the one that takes sequence numbers (fence.ts).
@@ -230,6 +240,7 @@ export function createRecorder({
   let queue: Pending[] = [];
   let flights = 0;
   let scheduled = false;
+  let looking = false;
   /** Subjects and keys of the batches under way: whoever shares one waits for it instead of racing it. */
   const underWay = new Set<string>();
 
@@ -251,8 +262,27 @@ export function createRecorder({
     });
   }
 
+  /** Whoever waits for longest stands first. */
+  function refuseLate(): void {
+    const now = performance.now();
+    const inTime = queue.findIndex(({ until }) => until > now);
+    for (const item of queue.splice(0, inTime === -1 ? queue.length : inTime)) item.reject(tooLate());
+  }
+
+  /** As long as somebody waits, however long the batches under way take. */
+  function lookForLate(): void {
+    if (looking || queue.length === 0) return;
+    looking = true;
+    setTimeout(() => {
+      looking = false;
+      refuseLate();
+      lookForLate();
+    }, LOOK_MS).unref();
+  }
+
   /** In order of arrival; an item whose subject or key is under way, or waits already, stays where it is. */
   function nextBatch(): Pending[] {
+    refuseLate();
     const batch: Pending[] = [];
     const waiting: Pending[] = [];
     const held = new Set<string>();
@@ -287,7 +317,10 @@ export function createRecorder({
           for (const item of batch) item.reject(asLedgerError(whatItMeans(error, item)));
           return;
         }
-        for (const item of batch) await recordBatch([item]);
+        for (const item of batch) {
+          if (item.until <= performance.now()) item.reject(tooLate());
+          else await recordBatch([item]);
+        }
         return;
       }
     }
@@ -295,11 +328,14 @@ export function createRecorder({
 
   async function recordOnce(batch: readonly Pending[]): Promise<void> {
     const settle: (() => void)[] = [];
-    const decisions = await onClient(pool, async (client) => {
-      const [, opened] = await together(client, () => [client.query(BEGIN), lockAndRead(client, batch)]);
-      const callers = batch.map(({ intent }) => intent.caller);
-      const spending = await beginSpending(client, 'opt_out', callers, onRefused);
-      return await fold(client, batch, { ...opened, spending }, settle);
+    const decisions = await onClient(pool, (client) => {
+      const leftMs = Math.max(TRANSACTION_MS_MIN, batch[0]!.until - performance.now());
+      return within(client, leftMs, async () => {
+        const [, opened] = await together(client, () => [client.query(BEGIN), lockAndRead(client, batch)]);
+        const callers = batch.map(({ intent }) => intent.caller);
+        const spending = await beginSpending(client, 'opt_out', callers, onRefused);
+        return await fold(client, batch, { ...opened, spending }, settle);
+      });
     });
     // Only here, after COMMIT returned, does anybody get a 2xx.
     for (const answer of settle) answer();
@@ -715,10 +751,12 @@ export function createRecorder({
           }),
           keyHex: key && keyName(key.toString('hex'), caller.client),
           intentHex: ring.fingerprint('intent', intentText(intent)).toString('hex'),
+          until: performance.now() + WAIT_MS_MAX,
           resolve,
           reject,
         });
         schedule();
+        lookForLate();
       });
     },
   };
@@ -743,6 +781,12 @@ export const fingerprintOfKey = (
 const keyName = (keyHex: string, client: string): string => `${keyHex}${client}`;
 
 const since = (state: SubjectState): Record<string, Instant> => sinceOf(state.suppressed);
+
+/** Nothing of it was begun. */
+const tooLate = (): AbideError =>
+  new AbideError('overloaded', `It waited for ${WAIT_MS_MAX / 1000} s, and nothing was recorded.`, {
+    retryAfterSeconds: 1,
+  });
 
 function whatItMeans(error: unknown, item: Pending): unknown {
   if (isLockTimeout(error) || isRace(error)) {

@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import type { Import, ImportBatch, ImportRow, Ledger, RowError } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import type { ErrorCode } from '../../suppression/errors.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { ApiLog } from '../deps.ts';
 import { readFile } from './read-file.ts';
@@ -24,6 +25,10 @@ const LOOK_MS = 50;
 const RENEW_MS = 1_000;
 const AGAIN_MS = 1_000;
 const TRIES = 3;
+/** However often the ledger is away, or locked, the file goes on when it is there again. */
+const PASSING: readonly ErrorCode[] = ['ledger-unavailable', 'overloaded'];
+/** Trying again changes nothing. */
+const REFUSED: readonly ErrorCode[] = ['budget-exhausted', 'unauthenticated'];
 
 type ImportLedger = Pick<Ledger, 'imports' | 'lag'>;
 
@@ -126,21 +131,19 @@ export function startImports({
       } else await imports.release(of.id, holder);
     } catch (error) {
       const tries = (failed.get(of.id) ?? 0) + 1;
-      const isUnavailable = error instanceof AbideError && error.code === 'ledger-unavailable';
-      if (!isUnavailable) failed.set(of.id, tries);
+      const code = error instanceof AbideError ? error.code : undefined;
+      const passes = code !== undefined && PASSING.includes(code);
+      if (!passes) failed.set(of.id, tries);
       const details = { import: of.id, error, tries };
-      const isRefused =
-        error instanceof AbideError && ['budget-exhausted', 'unauthenticated'].includes(error.code);
-      if (isUnavailable || (tries < TRIES && !isRefused)) {
+      const isRefused = code !== undefined && REFUSED.includes(code);
+      if (passes || (tries < TRIES && !isRefused)) {
         log.warn(details, 'an import was interrupted and is carried on');
         await imports.release(of.id, holder).catch(() => undefined);
         await delay(AGAIN_MS, undefined, { signal: closing.signal }).catch(() => undefined);
       } else {
         log.error(details, 'an import failed');
         failed.delete(of.id);
-        await imports
-          .finish(of.id, holder, error instanceof AbideError ? error.code : 'internal-error')
-          .catch(() => undefined);
+        await imports.finish(of.id, holder, code ?? 'internal-error').catch(() => undefined);
       }
     }
   }

@@ -165,4 +165,21 @@ describe('a line that is cut while COMMIT is under way', () => {
     );
     expect(rows[0].n).toBe(8);
   });
+
+  test('that carries nothing any more is 503 after some seconds for whoever waits, and later ones are recorded', async () => {
+    const before = await count('opt_outs');
+    const began = performance.now();
+    proxy.setFault('hang');
+    // The first are under way when the line stands still, the others wait behind them.
+    const answers = await Promise.all(Array.from({ length: 8 }, (_, n) => post(`hang-${n}`)));
+    expect(performance.now() - began).toBeLessThan(20_000);
+    for (const answer of answers) {
+      expect(problemOf(answer)).toEqual([503, expect.stringMatching(/^(?:overloaded|ledger-unavailable)$/)]);
+      expect(answer.headers['retry-after']).toBe('1');
+    }
+    await heal();
+    const again = await Promise.all(answers.map((_, n) => post(`hang-${n}`)));
+    expect(again.map(({ status, json }) => [status, json.outcome])).toEqual(Array(8).fill([201, 'recorded']));
+    expect(await count('opt_outs')).toBe(before + 8);
+  }, 60_000);
 });
