@@ -42,6 +42,7 @@ import {
   findTransportKey,
   livingTransportKeys,
 } from './transport-keys.ts';
+import { createTurns } from './turns.ts';
 import { createUsageCounter } from './usage.ts';
 import { createPropagationWatch } from './wait-for-propagation.ts';
 import { createWatermarkJob } from './watermark.ts';
@@ -56,6 +57,8 @@ const HOUSEKEEPING_MS = 60_000;
 const USAGE_MS = 5_000;
 /** How soon an import that another process left, or received, is noticed. */
 const IMPORTS_MS = 500;
+/** Of the pool's connections, for what clients ask, and as many for what workers ask. */
+const SHARE = 3 / 8;
 /** How often within an interval it is looked whether a canary's time has come: several processes share them. */
 const CANARY_LOOKS = 4;
 
@@ -212,6 +215,12 @@ export async function openLedger({
     }
   };
 
+  // What is left of the pool is for recording, for keys, for the lag and for the jobs.
+  const share = Math.max(1, Math.floor(pool.options.max * SHARE));
+  const [turnsOfClients, turnsOfWorkers] = [createTurns(share), createTurns(share)];
+  const forClient = <T>(work: () => Promise<T>): Promise<T> => asked(() => turnsOfClients(work));
+  const forWorker = <T>(work: () => Promise<T>): Promise<T> => asked(() => turnsOfWorkers(work));
+
   const eachAsked = <Methods extends Readonly<Record<string, (...args: never[]) => Promise<unknown>>>>(
     methods: Methods,
   ): Methods =>
@@ -284,20 +293,20 @@ export async function openLedger({
 
   return {
     record,
-    findOptOut: (id, client) => asked(() => findOptOut(pool, context(), id, client)),
-    listOptOuts: (filter) => asked(() => listOptOuts(pool, context(), filter)),
-    lookupSubject: (subject) => asked(() => lookupSubject(pool, context(), subject)),
+    findOptOut: (id, client) => forClient(() => findOptOut(pool, context(), id, client)),
+    listOptOuts: (filter) => forClient(() => listOptOuts(pool, context(), filter)),
+    lookupSubject: (subject) => forClient(() => lookupSubject(pool, context(), subject)),
     grant: (intent, render) =>
-      asked(async () => {
+      forClient(async () => {
         const answer = await recordGrant(pool, { ring, transport, stores, onRefused }, intent, render);
         if (answer.grantId !== undefined) watch.expect(answer.grantId, answer.decisions);
         if (answer.decisions.length > 0) recorded.ring();
         return answer;
       }),
-    findGrant: (id, client) => asked(() => findGrant(pool, context(), { id, client })),
+    findGrant: (id, client) => forClient(() => findGrant(pool, context(), { id, client })),
     waitForPropagation: (id, waitMs, signal) =>
       asked(() => watch.wait(id, waitMs, AbortSignal.any([signal, closing.signal]))),
-    checkSendable: (items) => asked(() => checkSendable(pool, ring, items)),
+    checkSendable: (items) => forClient(() => checkSendable(pool, ring, items)),
     spend: (caller, direction, count) => asked(() => spend(caller, direction, count)),
     lag: () => {
       const now = performance.now();
@@ -319,11 +328,11 @@ export async function openLedger({
         if (store === undefined) return undefined;
         return store.retiredAt === undefined ? gate : { ...gate, reason: 'retired' as const };
       }),
-    listParked: (name, filter) => asked(() => listParked(pool, name, filter)),
-    findParked: (name, seq) => asked(() => findParked(pool, name, seq)),
-    retryParked: (name, which, caller) => asked(() => retryParked(pool, name, which, caller)),
+    listParked: (name, filter) => forClient(() => listParked(pool, name, filter)),
+    findParked: (name, seq) => forClient(() => findParked(pool, name, seq)),
+    retryParked: (name, which, caller) => forClient(() => retryParked(pool, name, which, caller)),
     acknowledge: (name, report) =>
-      asked(async (): Promise<AcknowledgementAnswer> => {
+      forWorker(async (): Promise<AcknowledgementAnswer> => {
         // The generation must be of now: an acknowledgement of the one before speaks of another store. Where it ended within
         // the half second since the registry was read, the statements themselves settle nothing.
         const store =
@@ -357,7 +366,7 @@ export async function openLedger({
       asked(async () => {
         const until = performance.now() + waitMs;
         for (;;) {
-          const page = await outstandingPage(pool, seals(), store, ask);
+          const page = await turnsOfWorkers(() => outstandingPage(pool, seals(), store, ask));
           const left = until - performance.now();
           if (
             page === undefined ||
@@ -371,20 +380,20 @@ export async function openLedger({
           await recorded.wait(Math.min(left, POLL_MS), AbortSignal.any([signal, closing.signal]));
         }
       }),
-    newest: (subjectId) => asked(() => newestOf(pool, subjectId)),
-    transportKey: (id) => asked(() => findTransportKey(pool, ring, id)),
+    newest: (subjectId) => forWorker(() => newestOf(pool, subjectId)),
+    transportKey: (id) => forWorker(() => findTransportKey(pool, ring, id)),
     canary: (name) =>
-      asked(async () => {
+      forWorker(async () => {
         const store = stores.find((one) => one.name === name) ?? (await findStore(pool, name));
         return store && (await canaryOf(pool, seals(), store));
       }),
     reconciliationPage: (name, worker) =>
-      asked(async () => {
+      forWorker(async () => {
         const store = await findStore(pool, name);
         return store && (await nextReconciliationPage(pool, seals(), store, worker));
       }),
     compared: (name, page, comparison) =>
-      asked(async () => {
+      forWorker(async () => {
         const store = await findStore(pool, name);
         if (store === undefined) return false;
         const { taken, ahead } = await takeComparison(pool, store, page, comparison);
@@ -401,7 +410,7 @@ export async function openLedger({
         return taken;
       }),
     reconcile: (name, caller) =>
-      asked(async () => {
+      forClient(async () => {
         const store = await findStore(pool, name);
         if (store === undefined || store.retiredAt !== undefined || store.evidence !== 'read_back')
           return undefined;
@@ -409,7 +418,7 @@ export async function openLedger({
         return await askReconciliation(pool, store, caller);
       }),
     reconciliations: (name, limit) =>
-      asked(async () => {
+      forClient(async () => {
         const store = await findStore(pool, name);
         return store && (await listReconciliations(pool, store, limit));
       }),
@@ -420,17 +429,17 @@ export async function openLedger({
       untilWaiting: (signal) => waitingImports.wait(IMPORTS_MS, AbortSignal.any([signal, closing.signal])),
     },
     listingPage: (name, worker) =>
-      asked(async () => {
+      forWorker(async () => {
         const store = await findStore(pool, name);
         return store && (await nextListingPage(pool, ring, store, worker));
       }),
     listed: (name, page, listed) =>
-      asked(async () => {
+      forWorker(async () => {
         const store = await findStore(pool, name);
         return store !== undefined && (await takeListed(pool, ring, store, page, listed, recordFound));
       }),
     listing: (name) =>
-      asked(async () => {
+      forClient(async () => {
         const store = await findStore(pool, name);
         return store && (await readListing(pool, store));
       }),
@@ -439,7 +448,7 @@ export async function openLedger({
     createKey: (fields) => asked(() => createKey(pool, fields)),
     listKeys: () => asked(() => listKeys(pool)),
     revokeKey: (id, caller) => asked(() => revokeKey(pool, id, caller)),
-    audit: (ask) => asked(() => readAudit(pool, ask)),
+    audit: (ask) => forClient(() => readAudit(pool, ask)),
     ready: () =>
       asked(async () => {
         await pool.query('select from decisions limit 0');
