@@ -5,6 +5,7 @@ import type { Propagation, RecordAnswer } from '../ledger/ledger.ts';
 import type { Deps } from './deps.ts';
 import { authorizedOf } from './guard/authorize.ts';
 import { goneSignal, PREFERENCE_APPLIED, waited } from './guard/prefer.ts';
+import { placeOf } from './guard/rooms.ts';
 import type { HeaderField } from './operation.ts';
 
 export const RECORDED_HEADERS: Readonly<Record<string, HeaderField>> = {
@@ -37,9 +38,10 @@ export async function answerRecorded(
     readonly toMember: (propagation: Propagation) => object;
   },
 ): Promise<void> {
-  // From here on it is recorded: whatever happens to the waiting, the answer is the recorded one.
+  // From here on it is recorded: whatever happens to the waiting, and where there is no room to wait, the answer is the
+  // recorded one.
   const live =
-    wait === undefined
+    wait === undefined || (wait > 0 && !placeOf(ctx).tryMoveTo('waits'))
       ? undefined
       : await ledger.waitForPropagation(id, wait * 1000, goneSignal(ctx, closing)).catch((error: unknown) => {
           const { requestId } = authorizedOf(ctx).caller;

@@ -15,6 +15,8 @@ import { APPROVE_ABOVE_ROWS } from '../config/configuration.ts';
 import { EVERY_ANSWER } from './every-answer.ts';
 import { authorizedOf, createAuthorize } from './guard/authorize.ts';
 import { createLimits } from './guard/limits.ts';
+import { createRooms } from './guard/rooms.ts';
+import type { Room, Rooms } from './guard/rooms.ts';
 import { createTrace } from './guard/trace.ts';
 import { createRoutes } from './operation.ts';
 import { addHealth } from './ops/health.ts';
@@ -25,13 +27,15 @@ import { addReference } from './public/reference.ts';
 import type { ApiLog } from './deps.ts';
 import { addSecurityTxt } from './public/security-txt.ts';
 import type { SecurityContact } from './public/security-txt.ts';
-import { endOf, isRetired, pageOf, successorOf, versionOf } from './version.ts';
+import { endOf, isRetired, operationsIn, pageOf, successorOf, versionOf } from './version.ts';
 import type { Versions } from './version.ts';
 import { VERSIONS } from './versions.ts';
 
 export type Handler = ((request: IncomingMessage, response: ServerResponse) => void) & {
   /** Answers every long poll and `Prefer: wait` with what is known now: the server stops. */
   readonly endWaits: () => void;
+  /** Whether so much is under way that nobody may take long to send a body. */
+  readonly isCrowded: () => boolean;
 };
 
 export type App = {
@@ -55,6 +59,8 @@ export function createApp({
   versions = VERSIONS,
   limits: settings = DEFAULT_LIMITS,
   now,
+  rooms: sizes,
+  bodyBytes,
 }: {
   ledger: Ledger;
   log: ApiLog;
@@ -73,8 +79,12 @@ export function createApp({
   limits?: LimitSettings;
   /** For tests: what rates go by. */
   now?: () => number;
+  /** For tests: how much is held at once. */
+  rooms?: Readonly<Record<Room, number>>;
+  bodyBytes?: number;
 }): App {
-  const metrics = createMetrics();
+  const metrics = createMetrics(() => rooms.held());
+  const rooms = createRooms({ onRefused: (of) => metrics.refused(of), rooms: sizes, bodyBytes });
   const closing = new AbortController();
   const endWaits = (): void => closing.abort();
   const api = new Router({ sensitive: true });
@@ -96,11 +106,15 @@ export function createApp({
   addReference(api, versions);
   if (security !== undefined) addSecurityTxt(api, security);
   return {
-    handler: Object.assign(toHandler(api, { log, metrics, tracer, versions }), { endWaits }),
+    handler: Object.assign(toHandler(api, { log, metrics, rooms, tracer, versions }), {
+      endWaits,
+      isCrowded: () => rooms.isCrowded(),
+    }),
     opsHandler: opsOnSameListener
       ? undefined
-      : Object.assign(toHandler(ops, { log, metrics, tracer: undefined, versions: {} }), {
+      : Object.assign(toHandler(ops, { log, metrics, rooms, tracer: undefined, versions: {} }), {
           endWaits: () => undefined,
+          isCrowded: () => false,
         }),
     metrics,
   };
@@ -111,16 +125,17 @@ function toHandler(
   {
     log,
     metrics,
+    rooms,
     tracer,
     versions,
-  }: { log: ApiLog; metrics: Metrics; tracer: Tracer | undefined; versions: Versions },
+  }: { log: ApiLog; metrics: Metrics; rooms: Rooms; tracer: Tracer | undefined; versions: Versions },
 ): (request: IncomingMessage, response: ServerResponse) => void {
   const koa = new Koa();
   koa.on('error', (error: unknown) => {
     if (!isGone(error)) log.error({ error }, 'a response failed');
   });
   koa.use(createTrace(tracer));
-  koa.use(outermost(log, metrics));
+  koa.use(outermost({ log, metrics, rooms }, createDoorOf(versions)));
   koa.use(sayEnd(router, versions));
   koa.use(router.routes());
   koa.use(gone(versions));
@@ -135,14 +150,45 @@ const isGone = (error: unknown): boolean =>
   'code' in error &&
   ['ECONNRESET', 'EPIPE', 'ECONNABORTED', 'ERR_STREAM_PREMATURE_CLOSE'].includes(String(error.code));
 
-function outermost(log: ApiLog, metrics: Metrics) {
+const OPS: readonly string[] = ['/readyz', '/metrics'];
+
+/** Which room a path is let into before its key is known. */
+function createDoorOf(versions: Versions): (path: string) => Room {
+  const paths = Object.values(versions)
+    .flatMap(operationsIn)
+    .filter(({ tag }) => tag === 'Workers')
+    .map(({ path }) => path.replace(/:\w+/g, '[^/]+'));
+  const ofWorkers = new RegExp(`^(?:${paths.join('|')})$`);
+  return (path) => (OPS.includes(path) ? 'ops' : ofWorkers.test(path) ? 'worker_door' : 'door');
+}
+
+/** Takes a place until its answer is sent, or its client is gone, and what is given back was called: nothing works on it any more. */
+function takePlace(ctx: Context, rooms: Rooms, doorOf: (path: string) => Room): () => void {
+  if (ctx.path === '/livez') return () => undefined;
+  const place = rooms.enter(doorOf(ctx.path));
+  ctx.state.place = place;
+  let left = 2;
+  const leave = (): void => {
+    left -= 1;
+    if (left === 0) place.leave();
+  };
+  ctx.res.once('close', leave);
+  return leave;
+}
+
+function outermost(
+  { log, metrics, rooms }: { log: ApiLog; metrics: Metrics; rooms: Rooms },
+  doorOf: (path: string) => Room,
+) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const began = performance.now();
     const requestId = randomUUID();
     ctx.state.requestId = requestId;
     ctx.set('X-Request-Id', requestId);
     for (const [name, value] of EVERY_ANSWER) ctx.res.setHeader(name, value);
+    let leave: (() => void) | undefined;
     try {
+      leave = takePlace(ctx, rooms, doorOf);
       const ambiguity = ambiguityOf(ctx.req);
       if (ambiguity !== undefined) {
         ctx.set('Connection', 'close');
@@ -157,6 +203,8 @@ function outermost(log: ApiLog, metrics: Metrics) {
         log.error({ error: error.cause ?? error, requestId }, 'a request failed');
       answerProblem(ctx, error, requestId);
       if (!ctx.req.complete) drain(ctx.req);
+    } finally {
+      leave?.();
     }
     const route = (ctx as { routerPath?: string; _matchedRoute?: unknown })._matchedRoute;
     metrics.request(

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { createServer, STATUS_CODES } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import type { ErrorCode } from '../suppression/errors.ts';
@@ -18,8 +18,27 @@ const REQUEST_MS_MAX = 30_000;
 const BYTES_A_SECOND_MIN = 64 * 1024;
 /** How often the times above are looked at; Node's own 30 s would double them. */
 const TIMES_CHECKED_MS = 1_000;
+/** The same where so much is under way that others are refused. */
+const CROWDED_MS_MAX = 3_000;
+/** An answer that its client does not take for so long is dropped with its connection. */
+const UNREAD_MS_MAX = 30_000;
+/** Of all such answers; beyond it those go that were not taken for longest. */
+const UNREAD_BYTES_MAX = 64 * 1024 * 1024;
 const KEEP_ALIVE_MS = 65_000;
+/** Each costs 6 KiB while it idles, and 20 with the headers of a request that never comes to its end. */
 const CONNECTIONS_MAX = 10_000;
+/**
+ * Connections that the system keeps until they are accepted, at most as many as it allows (net.core.somaxconn). Of Node's own 511
+ * a burst leaves the rest to TCP's retries, after one second, three, seven.
+ */
+const BACKLOG = 4_096;
+/** Requests of one connection that are at work; what comes behind them waits in its socket. */
+const PIPELINED_MAX = 32;
+/**
+ * Requests behind another one of their connection, of all connections. Node reads 64 KiB at a time and hands over every request
+ * in it: thousands, each with an answer that waits for its turn. Beyond this their connection is cut.
+ */
+const PIPELINED_TOGETHER_MAX = 4_096;
 const CLOSE_MS_MAX = 10_000;
 const IDLE_CHECKED_MS = 20;
 /** What a refused client is given to read why. */
@@ -32,7 +51,34 @@ export type Listening = {
   close(): Promise<void>;
 };
 
-type Limits = { headersMs?: number; requestMs?: number; checkedMs?: number; closeMs?: number };
+type Limits = {
+  headersMs?: number;
+  requestMs?: number;
+  crowdedMs?: number;
+  unreadMs?: number;
+  unreadBytes?: number;
+  checkedMs?: number;
+  closeMs?: number;
+};
+
+type Connection = {
+  /** Its latest request; undefined once that is over. */
+  latest: Exchange | undefined;
+  /** Requests whose answers are not sent to their end. */
+  unanswered: number;
+  /** It is not read: see PIPELINED_MAX. */
+  isHeld: boolean;
+};
+
+type Exchange = {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  /** Since when its body is on its way, and what the connection had read by then. */
+  since: number;
+  read: number;
+  /** Since when the answer is there and not taken. */
+  unreadSince: number | undefined;
+};
 
 /** `limits` are for tests. */
 export async function listen(
@@ -41,25 +87,72 @@ export async function listen(
   {
     headersMs = HEADERS_MS_MAX,
     requestMs = REQUEST_MS_MAX,
+    crowdedMs = Math.min(CROWDED_MS_MAX, requestMs),
+    unreadMs = UNREAD_MS_MAX,
+    unreadBytes = UNREAD_BYTES_MAX,
     checkedMs = TIMES_CHECKED_MS,
     closeMs = CLOSE_MS_MAX,
   }: Limits = {},
 ): Promise<Listening> {
   let closing = false;
-  /** The latest request of a connection and its answer. */
-  const running = new WeakMap<Duplex, { request: IncomingMessage; response: ServerResponse }>();
-  /** Requests whose bodies are on their way: since when, and what their connections had read by then. */
-  const arriving = new Map<IncomingMessage, { readonly since: number; readonly read: number }>();
+  const connections = new WeakMap<Duplex, Connection>();
+  /** Requests whose body or answer is on its way. */
+  const exchanges = new Set<Exchange>();
+  let pipelined = 0;
+  /** Somebody found no connection left. */
+  let isFull = false;
+
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
-    running.set(request.socket, { request, response });
-    arriving.set(request, { since: performance.now(), read: request.socket.bytesRead });
+    const { socket } = request;
+    const connection = connectionOf(socket);
+    const [since, read] = [performance.now(), socket.bytesRead];
+    count({ request, response, since, read, unreadSince: undefined }, connection);
     if (closing) response.shouldKeepAlive = false;
+    if (connection.unanswered > 1 && pipelined > PIPELINED_TOGETHER_MAX) return void socket.destroy();
     handler(request, response);
   };
+
+  const connectionOf = (socket: Socket): Connection => {
+    const known = connections.get(socket);
+    if (known !== undefined) return known;
+    const connection: Connection = { latest: undefined, unanswered: 0, isHeld: false };
+    connections.set(socket, connection);
+    // Whoever reads a body that has come already would have Node read on.
+    socket.on('resume', () => {
+      if (connection.isHeld) socket.pause();
+    });
+    return connection;
+  };
+
+  /** Until its answer is sent or the connection is gone. A connection with too many is not read until few are left. */
+  function count(exchange: Exchange, connection: Connection): void {
+    const { request, response } = exchange;
+    exchanges.add(exchange);
+    connection.latest = exchange;
+    connection.unanswered += 1;
+    if (connection.unanswered > 1) pipelined += 1;
+    if (connection.unanswered >= PIPELINED_MAX && !connection.isHeld) {
+      connection.isHeld = true;
+      request.socket.pause();
+    }
+    response.once('close', () => {
+      if (connection.unanswered > 1) pipelined -= 1;
+      connection.unanswered -= 1;
+      // A body that was refused may still be coming.
+      if (request.complete) {
+        exchanges.delete(exchange);
+        if (connection.latest === exchange) connection.latest = undefined;
+      }
+      if (!connection.isHeld || connection.unanswered > PIPELINED_MAX / 2) return;
+      connection.isHeld = false;
+      request.socket.resume();
+    });
+  }
+
   const server = createServer({
     maxHeaderSize: HEADER_BYTES_MAX,
     headersTimeout: headersMs,
-    // Node's own would end a file that takes longer, however fast it comes: see `bodies` below.
+    // Node's own would end a file that takes longer, however fast it comes: see `look` below.
     requestTimeout: 0,
     connectionsCheckingInterval: checkedMs,
     keepAliveTimeout: KEEP_ALIVE_MS,
@@ -74,7 +167,7 @@ export async function listen(
     // Whatever arrives after the refusal is dropped; the linger below ends it.
     if (socket.writableEnded) return;
     if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
-    const before = running.get(socket);
+    const before = connections.get(socket)?.latest;
     if (before !== undefined && before.request.complete && !before.response.writableFinished) {
       // What could not be read came behind a request that is still running. The next answer on this connection is that
       // one's, and it may be a recorded opt-out: a refusal here would be taken for its answer.
@@ -87,24 +180,56 @@ export async function listen(
     refuse(socket, codeOf(error));
   });
   server.maxConnections = CONNECTIONS_MAX;
+  server.on('drop', () => (isFull = true));
   // Bytes bound them. Node's own bound on their number leaves the rest out and says nothing.
   server.maxHeadersCount = 0;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(port, host, resolve);
+    server.listen({ port, host, backlog: BACKLOG }, resolve);
   });
-  const bodies = setInterval(() => {
+  function look(): void {
     const now = performance.now();
-    for (const [request, { since, read }] of arriving) {
+    const bodyMs = handler.isCrowded() ? crowdedMs : requestMs;
+    const unread: Exchange[] = [];
+    for (const exchange of exchanges) {
+      const { request, response } = exchange;
       const { socket } = request;
-      if (request.complete || socket.destroyed) arriving.delete(request);
-      else if (now - since > requestMs + ((socket.bytesRead - read) / BYTES_A_SECOND_MIN) * 1000) {
-        arriving.delete(request);
-        server.emit('clientError', Object.assign(new Error(), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }), socket);
+      if (socket.destroyed || (request.complete && response.writableFinished)) exchanges.delete(exchange);
+      else if (!request.complete) {
+        // What waits here is no delay of the client's.
+        if (request.readableLength > 0 || connections.get(socket)?.isHeld === true) {
+          exchange.since = now;
+          exchange.read = socket.bytesRead;
+        } else if (
+          now - exchange.since >
+          bodyMs + ((socket.bytesRead - exchange.read) / BYTES_A_SECOND_MIN) * 1000
+        ) {
+          exchanges.delete(exchange);
+          server.emit(
+            'clientError',
+            Object.assign(new Error(), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }),
+            socket,
+          );
+        }
+      } else if (response.writableEnded && response.socket !== null) {
+        exchange.unreadSince ??= now;
+        unread.push(exchange);
       }
     }
-  }, checkedMs);
-  server.once('close', () => clearInterval(bodies));
+    let bytes = unread.reduce((sum, { response }) => sum + response.writableLength, 0);
+    for (const { response, unreadSince } of unread) {
+      // Those that were there at the last look as well.
+      const isLate = now - unreadSince! > unreadMs;
+      if (!isLate && (bytes <= unreadBytes || unreadSince === now)) continue;
+      bytes -= response.writableLength;
+      response.destroy();
+    }
+    // Whoever idles gives way to whoever asks.
+    if (isFull) server.closeIdleConnections();
+    isFull = false;
+  }
+  const looking = setInterval(look, checkedMs);
+  server.once('close', () => clearInterval(looking));
   const address = server.address() as AddressInfo;
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${address.port}`,

@@ -1211,21 +1211,6 @@ export interface components {
          * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
          *
          *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
-         */
-        readonly IssuerUnavailableOrLedgerUnavailable: {
-            headers: {
-                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                readonly "Retry-After": components["headers"]["Retry-After"];
-                readonly [name: string]: unknown;
-            };
-            content: {
-                readonly "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /**
-         * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
-         *
-         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
          *
          *     `overloaded`: Too much at once. Repeat after `Retry-After`; nothing was recorded.
          */
@@ -1383,7 +1368,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly createOptOut: {
@@ -1503,7 +1488,7 @@ export interface operations {
             };
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getPropagation: {
@@ -1540,7 +1525,7 @@ export interface operations {
             readonly 404: components["responses"]["NotFound"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly lookUpSubject: {
@@ -1576,7 +1561,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly check: {
@@ -1612,7 +1597,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getPropagationLag: {
@@ -1651,6 +1636,8 @@ export interface operations {
              *     `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
              *
              *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
+             *
+             *     `overloaded`: Too much at once. Repeat after `Retry-After`; nothing was recorded.
              */
             readonly 503: {
                 headers: {
@@ -1694,7 +1681,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getGate: {
@@ -1740,7 +1727,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly listQuarantine: {
@@ -1784,7 +1771,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getQuarantined: {
@@ -1827,7 +1814,7 @@ export interface operations {
             };
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly retryQuarantined: {
@@ -1876,7 +1863,7 @@ export interface operations {
             };
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly listReconciliations: {
@@ -1912,7 +1899,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly beginReconciliation: {
@@ -1945,7 +1932,7 @@ export interface operations {
             readonly 404: components["responses"]["NotFound"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getReconciliationPage: {
@@ -1979,7 +1966,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly reportReconciliationPage: {
@@ -2017,7 +2004,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getListingPage: {
@@ -2051,7 +2038,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly reportListingPage: {
@@ -2089,7 +2076,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly acknowledge: {
@@ -2124,7 +2111,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly listOutstanding: {
@@ -2176,7 +2163,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getCanary: {
@@ -2207,7 +2194,7 @@ export interface operations {
             readonly 404: components["responses"]["NotFound"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getNewestDecision: {
@@ -2239,7 +2226,7 @@ export interface operations {
             readonly 404: components["responses"]["NotFound"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getTransportKey: {
@@ -2269,7 +2256,7 @@ export interface operations {
             readonly 404: components["responses"]["NotFound"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
 }

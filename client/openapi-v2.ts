@@ -845,21 +845,6 @@ export interface components {
          * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
          *
          *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
-         */
-        readonly IssuerUnavailableOrLedgerUnavailable: {
-            headers: {
-                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                readonly "Retry-After": components["headers"]["Retry-After"];
-                readonly [name: string]: unknown;
-            };
-            content: {
-                readonly "application/problem+json": components["schemas"]["Problem"];
-            };
-        };
-        /**
-         * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
-         *
-         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
          *
          *     `overloaded`: Too much at once. Repeat after `Retry-After`; nothing was recorded.
          */
@@ -1031,7 +1016,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly createOptOut: {
@@ -1151,7 +1136,7 @@ export interface operations {
             };
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly getPropagation: {
@@ -1188,7 +1173,7 @@ export interface operations {
             readonly 404: components["responses"]["NotFound"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly lookUpSubject: {
@@ -1224,7 +1209,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly createGrant: {
@@ -1341,7 +1326,7 @@ export interface operations {
             readonly 404: components["responses"]["NotFound"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly listImports: {
@@ -1380,7 +1365,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly createImport: {
@@ -1492,7 +1477,7 @@ export interface operations {
             };
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly listImportErrors: {
@@ -1532,7 +1517,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly approveImport: {
@@ -1574,7 +1559,7 @@ export interface operations {
             readonly 409: components["responses"]["ImportNotWaiting"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly cancelImport: {
@@ -1616,7 +1601,7 @@ export interface operations {
             readonly 409: components["responses"]["ImportNotWaiting"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
     readonly check: {
@@ -1652,7 +1637,7 @@ export interface operations {
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
             readonly 500: components["responses"]["InternalError"];
-            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailable"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
         };
     };
 }

@@ -3,6 +3,7 @@ import { AbideError } from '../../suppression/errors.ts';
 import type { ApiKey, Caller, Ledger } from '../../ledger/ledger.ts';
 import { CLASS_OF } from './limits.ts';
 import type { Limits } from './limits.ts';
+import { placeOf } from './rooms.ts';
 
 export type KeyScope =
   | 'opt_outs:write'
@@ -32,7 +33,7 @@ export type Authorize = (...anyOf: readonly [KeyScope, ...KeyScope[]]) => Middle
 /**
  * Lets in who holds a key with the scope; opt_outs:read_all includes opt_outs:read. Unknown, expired and revoked keys are
  * one answer. Every call counts towards the rate of its key, or of its address where it has none. Throws AbideError:
- * unauthenticated, missing-scope, too-many-requests.
+ * unauthenticated, missing-scope, too-many-requests, overloaded.
  */
 export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>, limits: Limits): Authorize {
   return (...anyOf) => {
@@ -49,6 +50,7 @@ export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>, limits: Li
         key.scopes.includes(scope) || (scope === 'opt_outs:read' && key.scopes.includes('opt_outs:read_all'));
       if (!anyOf.some(has))
         throw new AbideError('missing-scope', `The key lacks the scope ${anyOf.join(' or ')}.`);
+      placeOf(ctx).moveTo(callClass === undefined ? 'workers' : 'clients');
       const caller: Caller = {
         client: key.client,
         keyId: key.id,

@@ -1,6 +1,7 @@
 import type { Context } from 'koa';
 import { z } from 'zod';
 import type { HeaderField } from '../operation.ts';
+import { placeOf } from './rooms.ts';
 
 const WAIT_SECONDS_MAX = 30;
 const WAIT = /^\s*wait\s*=\s*("?)(\d+)\1\s*(?:;|$)/i;
@@ -43,4 +44,14 @@ export function goneSignal(ctx: Context, closing: AbortSignal): AbortSignal {
   const gone = new AbortController();
   ctx.res.once('close', () => gone.abort());
   return AbortSignal.any([gone.signal, closing]);
+}
+
+/** Takes a place among the answers that are held, and gives what ends the wait. Throws AbideError('overloaded'). */
+export function beginWait(
+  ctx: Context,
+  closing: AbortSignal,
+  room: 'waits' | 'worker_waits' = 'waits',
+): AbortSignal {
+  placeOf(ctx).moveTo(room);
+  return goneSignal(ctx, closing);
 }

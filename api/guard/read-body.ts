@@ -4,6 +4,8 @@ import type { Context } from 'koa';
 import { z } from 'zod';
 import { AbideError } from '../../suppression/errors.ts';
 import type { Fault } from '../../suppression/errors.ts';
+import { placeOf } from './rooms.ts';
+import type { Place } from './rooms.ts';
 
 export const BODY_BYTES_MAX = 64 * 1024;
 const DEPTH_MAX = 32;
@@ -13,7 +15,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const tooLarge = (limit: number): AbideError =>
   new AbideError('too-large', `A body may have at most ${limit / 1024} KiB.`);
 
-/** Reads and parses a JSON body. Throws AbideError: unsupported-media-type, too-large, malformed-json. */
+/** Reads and parses a JSON body. Throws AbideError: unsupported-media-type, too-large, malformed-json, overloaded. */
 export async function readJson(ctx: Context, limit = BODY_BYTES_MAX): Promise<unknown> {
   const type = ctx.req.headers['content-type'];
   if (type === undefined || !/^application\/json(?:\s*;\s*charset="?utf-8"?)?\s*$/i.test(type)) {
@@ -26,7 +28,7 @@ export async function readJson(ctx: Context, limit = BODY_BYTES_MAX): Promise<un
     throw new AbideError('unsupported-media-type', 'Compressed bodies are not read.');
   }
   if (Number(ctx.req.headers['content-length'] ?? 0) > limit) throw tooLarge(limit);
-  const bytes = await readBytes(ctx.req, limit);
+  const bytes = await readBytes(ctx.req, limit, placeOf(ctx));
   let text: string;
   try {
     text = utf8.decode(bytes);
@@ -59,7 +61,7 @@ export function parseJson(text: string): unknown {
  * By events: leaving an async iteration early would destroy the socket, and with it the answer that says why. What is not
  * read here is drained once the answer is under way (app.ts).
  */
-function readBytes(request: IncomingMessage, limit: number): Promise<Buffer> {
+function readBytes(request: IncomingMessage, limit: number, place: Place): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
@@ -69,7 +71,9 @@ function readBytes(request: IncomingMessage, limit: number): Promise<Buffer> {
     };
     const onData = (chunk: Buffer): void => {
       length += chunk.length;
-      if (length > limit) done(() => reject(tooLarge(limit)));
+      if (length > limit) return done(() => reject(tooLarge(limit)));
+      const full = place.holdBody(length);
+      if (full !== undefined) done(() => reject(full));
       else chunks.push(chunk);
     };
     const onEnd = (): void => done(() => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)));

@@ -13,6 +13,8 @@ export const METRIC = {
   calls: 'abide_api_calls_total',
   limited: 'abide_rate_limited_total',
   budgets: 'abide_budget_exhausted_total',
+  refused: 'abide_overloaded_total',
+  held: 'abide_http_requests_held',
 } as const;
 
 const STATUSES = ['ok', 'paused', 'backfilling', 'late', 'unknown'] as const;
@@ -31,11 +33,14 @@ export type Metrics = {
   limited(of: string): void;
   /** Something was refused because a key's budget of the day is spent. */
   exhausted(direction: string): void;
+  /** A request was refused because so much is held already. */
+  refused(of: string): void;
   /** The text that /metrics answers; gauges are of now. */
   render(lag: () => Promise<LagReport>): Promise<string>;
 };
 
-export function createMetrics(): Metrics {
+/** `held`: requests that are not answered to their end, of now. */
+export function createMetrics(held: () => Readonly<Record<string, number>> = () => ({})): Metrics {
   const registers = [new Registry()];
   const [registry] = registers as [Registry];
   collectDefaultMetrics({ register: registry });
@@ -77,6 +82,18 @@ export function createMetrics(): Metrics {
     labelNames: ['direction'],
     registers,
   });
+  const refused = new Counter({
+    name: METRIC.refused,
+    help: 'Requests refused because as much as may be is held already',
+    labelNames: ['of'],
+    registers,
+  });
+  const requestsHeld = new Gauge({
+    name: METRIC.held,
+    help: 'Requests that are not answered to their end',
+    labelNames: ['room'],
+    registers,
+  });
   const gauge = (name: string, help: string, ...more: string[]) =>
     new Gauge({ name, help, labelNames: ['store', ...more], registers });
   const outstanding = gauge(METRIC.outstanding, 'Decisions that a store must hold and has not acknowledged');
@@ -104,11 +121,13 @@ export function createMetrics(): Metrics {
     called: (version, times = 1) => calls.inc({ version }, times),
     limited: (of) => limited.inc({ of }),
     exhausted: (direction) => budgets.inc({ direction }),
+    refused: (of) => refused.inc({ of }),
     request: (method, route, code, seconds) => requests.observe({ method, route, status: code }, seconds),
     render: async (lag) => {
       // Scrapes may overlap: from here to the next await they do not.
       const report = await lag().catch(() => undefined);
       if (report !== undefined) known = report;
+      for (const [room, count] of Object.entries(held())) requestsHeld.set({ room }, count);
       for (const one of [outstanding, oldest, status]) one.reset();
       for (const store of known?.stores ?? []) {
         const labels = { store: store.store };

@@ -92,6 +92,7 @@ const ALWAYS: readonly ErrorCode[] = [
   'internal-error',
   'issuer-unavailable',
   'ledger-unavailable',
+  'overloaded',
 ];
 const WITH_BODY: readonly ErrorCode[] = [
   'malformed-json',

@@ -8,7 +8,7 @@ import { isScope } from '../../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject.ts';
 import { shortText } from '../bounded-text.ts';
 import { requireSomeStore, requireStore } from '../guard/authorize.ts';
-import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import { beginWait, goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -434,12 +434,13 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
     const name = ctx.params.name!;
     requireStore(ctx, name);
     const wait = preferredWait(ctx);
+    const waitMs = (wait ?? 0) * 1000;
     const page = await ledger.outstanding(name, {
       after: query.after,
       limit: query.limit,
-      waitMs: (wait ?? 0) * 1000,
+      waitMs,
       worker: query.worker,
-      signal: goneSignal(ctx, closing),
+      signal: waitMs > 0 ? beginWait(ctx, closing, 'worker_waits') : goneSignal(ctx, closing),
     });
     if (page === undefined) throw new AbideError('not-found', 'The store is not registered.');
     waited(ctx, wait);

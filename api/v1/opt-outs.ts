@@ -338,7 +338,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
         headers: RECORDED_HEADERS,
       },
     },
-    problems: ['idempotency-key-in-use', 'idempotency-key-reused', 'budget-exhausted', 'overloaded'],
+    problems: ['idempotency-key-in-use', 'idempotency-key-reused', 'budget-exhausted'],
     examples: {
       recorded: {
         summary: 'One channel',

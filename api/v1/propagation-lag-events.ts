@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { LagReport, Ledger } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf } from '../guard/authorize.ts';
-import { goneSignal } from '../guard/prefer.ts';
+import { beginWait } from '../guard/prefer.ts';
 import { parse } from '../guard/read-body.ts';
 import type { Operation, Routes } from '../operation.ts';
 import { asAbideError, toProblem } from '../problem.ts';
@@ -158,9 +158,9 @@ export function addPropagationLagEvents(routes: Routes, { ledger, log, closing }
   routes.add(events, (ctx) => {
     parse(Query, { ...ctx.query });
     const { caller, isStillValid } = authorizedOf(ctx);
+    const gone = beginWait(ctx, closing);
     const stream = new PassThrough();
     feed.add({ stream, requestId: caller.requestId, isStillValid });
-    const gone = goneSignal(ctx, closing);
     // Ended, what was told still arrives; where nobody reads on, nothing is waited for.
     gone.addEventListener('abort', () => {
       if (ctx.res.destroyed || ctx.method === 'HEAD' || stream.writableNeedDrain) stream.destroy();

@@ -9,7 +9,7 @@ import { answerRecorded, RECORDED_HEADERS } from '../answer-recorded.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { IDEMPOTENCY_HEADER, keyInHeader } from '../guard/idempotency.ts';
-import { goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { traceparentOf } from '../guard/trace.ts';
 import { visibleClient, withItsName } from '../guard/visible.ts';
@@ -192,13 +192,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
         headers: RECORDED_HEADERS,
       },
     },
-    problems: [
-      'grant-not-later',
-      'idempotency-key-in-use',
-      'idempotency-key-reused',
-      'budget-exhausted',
-      'overloaded',
-    ],
+    problems: ['grant-not-later', 'idempotency-key-in-use', 'idempotency-key-reused', 'budget-exhausted'],
     examples: {
       recorded: {
         summary: 'Somebody wants email again',
@@ -300,7 +294,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
     const propagation =
       wait === undefined || wait === 0
         ? found.propagation
-        : await ledger.waitForPropagation(found.grant.id, wait * 1000, goneSignal(ctx, closing));
+        : await ledger.waitForPropagation(found.grant.id, wait * 1000, beginWait(ctx, closing));
     waited(ctx, wait);
     const grant = withItsName(found.grant, authorizedOf(ctx).key.client);
     ctx.body = renderFound({ ...found, grant, propagation });

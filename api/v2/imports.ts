@@ -235,7 +235,7 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
       202: { description: 'It is kept, and waits for its turn.', schema: ImportAnswer, headers: LOCATION },
       200: { description: 'It was sent before: that import.', schema: ImportAnswer, headers: LOCATION },
     },
-    problems: ['malformed-file', 'overloaded', 'budget-exhausted'],
+    problems: ['malformed-file', 'budget-exhausted'],
     examples: {
       csv: {
         summary: 'Two people',

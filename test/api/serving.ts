@@ -31,7 +31,15 @@ export async function serveStub(
   }: Partial<
     Pick<
       Parameters<typeof createApp>[0],
-      'defaultRegion' | 'opsOnSameListener' | 'isReady' | 'versions' | 'security' | 'limits' | 'now'
+      | 'defaultRegion'
+      | 'opsOnSameListener'
+      | 'isReady'
+      | 'versions'
+      | 'security'
+      | 'limits'
+      | 'now'
+      | 'rooms'
+      | 'bodyBytes'
     >
   > & {
     /** Of the listener. */

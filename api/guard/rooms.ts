@@ -1,0 +1,152 @@
+// How many requests are held at once that are not answered to their end, and how much of their bodies. What comes beyond is
+// refused, 503 `overloaded`, before anything of it is kept: memory is bounded by what is counted here, however many ask.
+//
+// Each kind of caller has a room of its own, so that a flood of one takes nothing from the others: who has shown no valid key
+// yet, clients, workers, whoever lets an answer be held, and health. /livez holds nothing and needs none.
+//
+// The arithmetic, measured: a request that waits costs 25 KiB with its connection, 45 KiB with headers as large as may be. All
+// rooms full are 7,250 requests: 180 MiB, at the very worst 320; bodies 64 MiB more, and some times that for a moment where they
+// are read as JSON.
+import type { Context } from 'koa';
+import { AbideError } from '../../suppression/errors.ts';
+
+/** How many requests each holds. */
+export const ROOMS = {
+  /** Until their key is known. One that was seen within the last second is at once: then all who come at that moment wait. */
+  door: 2_000,
+  /** The same for what only workers ask. */
+  worker_door: 500,
+  /** A database that stands still for a second is sat out at as many opt-outs a second as one process records. */
+  clients: 3_000,
+  /** A worker has up to eight requests under way, and mostly one. */
+  workers: 500,
+  /** Answers that a client lets be held: `Prefer: wait`, events. Each looks ten times a second how far it is. */
+  waits: 1_000,
+  /** The long polls of workers, one each; each asks the ledger ten times a second. */
+  worker_waits: 200,
+  /** /readyz and /metrics, which ask the ledger. */
+  ops: 50,
+} as const;
+export type Room = keyof typeof ROOMS;
+
+/** Of a body this much belongs to its request, and is not counted: an opt-out never lacks room because of large bodies. */
+const SMALL_BYTES = 4 * 1024;
+/** Of clients and of workers each: 32 of the largest calls of checks, 16 of the largest reports; of usual ones hundreds. */
+export const BODY_BYTES_HELD_MAX = 32 * 1024 * 1024;
+const RETRY_AFTER_SECONDS = 1;
+
+/** Made once: what refuses must cost next to nothing, and the trace of where it was refused costs most of it. */
+const fullOf = (detail: string): AbideError =>
+  new AbideError('overloaded', detail, { retryAfterSeconds: RETRY_AFTER_SECONDS });
+const FULL: Readonly<Record<Room | 'bodies', AbideError>> = {
+  door: fullOf('Too many requests are under way here.'),
+  worker_door: fullOf('Too many requests of workers are under way here.'),
+  clients: fullOf('Too many requests are under way here.'),
+  workers: fullOf('Too many requests of workers are under way here.'),
+  waits: fullOf('Too many answers are held here: ask without `Prefer: wait`.'),
+  worker_waits: fullOf('Too many workers wait here.'),
+  ops: fullOf('Health is asked for too often at once.'),
+  bodies: fullOf('Too many large bodies are being read here.'),
+};
+
+/** Where a request is, until its answer is sent and nothing of it is at work any more. */
+export type Place = {
+  /** Leaves the room that it is in for another one. Throws overloaded. */
+  moveTo(room: Room): void;
+  /** As moveTo, for who can do without: false where that is full, and then it stays where it is. */
+  tryMoveTo(room: Room): boolean;
+  /** Counts what came of a body, `bytes` in all, if it fits; else gives what to answer. */
+  holdBody(bytes: number): AbideError | undefined;
+  leave(): void;
+};
+
+export type Rooms = {
+  /** Throws overloaded. */
+  enter(room: Room): Place;
+  /** Whether what reads bodies is more than half full: then nobody may take long to send one. */
+  isCrowded(): boolean;
+  /** Requests by room, of now. */
+  held(): Readonly<Record<Room, number>>;
+};
+
+/** `onRefused` is told which room was full, or `bodies`. `rooms` and `bodyBytes` are for tests. */
+export function createRooms({
+  onRefused,
+  rooms = ROOMS,
+  bodyBytes = BODY_BYTES_HELD_MAX,
+}: {
+  onRefused: (of: Room | 'bodies') => void;
+  rooms?: Readonly<Record<Room, number>> | undefined;
+  bodyBytes?: number | undefined;
+}): Rooms {
+  const held: Record<Room, number> = {
+    door: 0,
+    worker_door: 0,
+    clients: 0,
+    workers: 0,
+    waits: 0,
+    worker_waits: 0,
+    ops: 0,
+  };
+  const bytesHeld = { clients: 0, workers: 0 };
+
+  return {
+    enter: (first) => {
+      if (held[first] >= rooms[first]) {
+        onRefused(first);
+        throw FULL[first];
+      }
+      held[first] += 1;
+      let room: Room | undefined = first;
+      let bytes = 0;
+      let payer: keyof typeof bytesHeld = 'clients';
+      const dropBody = (): void => {
+        bytesHeld[payer] -= bytes;
+        bytes = 0;
+      };
+      const tryMoveTo = (to: Room): boolean => {
+        if (room === undefined) return true;
+        if (held[to] >= rooms[to]) {
+          onRefused(to);
+          return false;
+        }
+        held[room] -= 1;
+        held[to] += 1;
+        room = to;
+        // Whoever waits has read its body, and needs it no more.
+        if (bytes > 0) dropBody();
+        return true;
+      };
+      return {
+        tryMoveTo,
+        moveTo: (to) => {
+          if (!tryMoveTo(to)) throw FULL[to];
+        },
+        holdBody: (length) => {
+          const more = length - SMALL_BYTES - bytes;
+          if (more <= 0 || room === undefined) return undefined;
+          payer = room === 'workers' ? 'workers' : 'clients';
+          if (bytesHeld[payer] + more > bodyBytes) {
+            onRefused('bodies');
+            return FULL.bodies;
+          }
+          bytesHeld[payer] += more;
+          bytes += more;
+          return undefined;
+        },
+        leave: () => {
+          if (room === undefined) return;
+          held[room] -= 1;
+          room = undefined;
+          if (bytes > 0) dropBody();
+        },
+      };
+    },
+    isCrowded: () =>
+      (['door', 'clients', 'workers'] as const).some((room) => held[room] > rooms[room] / 2) ||
+      Object.values(bytesHeld).some((bytes) => bytes > bodyBytes / 2),
+    held: () => held,
+  };
+}
+
+export const placeOf = (ctx: Context): Place => (ctx.state as { place: Place }).place;
