@@ -1,0 +1,49 @@
+import { expect, test } from '@jest/globals';
+import type { Command } from 'commander';
+import { createProgram } from '../../cli/program.ts';
+
+const below = (command: Command, path: readonly string[] = []): (readonly string[])[] => [
+  path,
+  ...command.commands.flatMap((one) => below(one, [...path, one.name()])),
+];
+
+/** What it prints, and the code that it ends with. */
+async function help(path: readonly string[]): Promise<readonly [output: string, code: unknown]> {
+  let output = '';
+  const program = createProgram();
+  const collect = (command: Command): void => {
+    command.configureOutput({
+      writeOut: (text) => void (output += text),
+      writeErr: (text) => void (output += text),
+    });
+    command.commands.forEach(collect);
+  };
+  collect(program);
+  const code = await program.parseAsync([...path, '--help'], { from: 'user' }).then(
+    () => 'it went on',
+    (error: unknown) => (error as { exitCode?: number }).exitCode,
+  );
+  return [output, code];
+}
+
+test('every command, and every command below it, has a --help that ends with 0', async () => {
+  const paths = below(createProgram());
+  expect(paths.map((path) => path.join(' '))).toEqual(
+    expect.arrayContaining([
+      '',
+      'serve',
+      'worker',
+      'demo',
+      'lag',
+      'check',
+      'import',
+      'import approve',
+      'keys create',
+    ]),
+  );
+  for (const path of paths) {
+    const [output, code] = await help(path);
+    expect([path, code]).toEqual([path, 0]);
+    expect(output).toMatch(new RegExp(`^Usage: ${['abide', ...path].join(' ')} `));
+  }
+});
