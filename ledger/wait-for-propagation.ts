@@ -64,7 +64,8 @@ export function createPropagationWatch(
 
   return {
     expect: (optOutId, decisions) => {
-      const due = decisions.filter(({ awaited }) => awaited.length > 0);
+      // Nothing else of them: thousands are remembered, and whose they are is nobody's business here.
+      const due = decisions.flatMap(({ seq, awaited }) => (awaited.length > 0 ? [{ seq, awaited }] : []));
       if (due.length > 0) expected.set(optOutId, due);
     },
     settled: (store, seqs) => {
