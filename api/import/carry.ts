@@ -84,12 +84,19 @@ export function startImports({
     if (through > after) yield batch();
   }
 
+  /** Of a store that is away counting what it lacks takes the longer the more that is; a tenth of the time may go into it. */
+  let behind = false;
+  let lookAt = 0;
   const isStoreBehind = async (): Promise<boolean> => {
+    const began = performance.now();
+    if (began < lookAt) return behind;
     const { stores } = await ledger.lag();
     // One that is late or away already is so for another reason, and holds up nobody.
-    return stores.some(
+    behind = stores.some(
       ({ status, outstanding }) => status === 'ok' && (outstanding ?? 0) > STORE_BACKLOG_MAX,
     );
+    lookAt = began + (performance.now() - began) * 10;
+    return behind;
   };
 
   /** False: it is somebody else's by now, or this process ends. */
