@@ -5,13 +5,12 @@ import type { Tracer } from '@opentelemetry/api';
 import Router from '@koa/router';
 import Koa from 'koa';
 import type { Context, Next } from 'koa';
-import { DEFAULT_LIMITS } from '../config/configuration.ts';
+import { APPROVE_ABOVE_ROWS, DEFAULT_LIMITS } from '../config/configuration.ts';
 import type { LimitSettings } from '../config/configuration.ts';
 import type { Ledger } from '../ledger/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { NOTHING_DECLARED } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
-import { APPROVE_ABOVE_ROWS } from '../config/configuration.ts';
 import { EVERY_ANSWER } from './every-answer.ts';
 import { authorizedOf, createAuthorize } from './guard/authorize.ts';
 import { createLimits } from './guard/limits.ts';
@@ -19,6 +18,7 @@ import { createRooms } from './guard/rooms.ts';
 import type { Room, Rooms } from './guard/rooms.ts';
 import { createTrace } from './guard/trace.ts';
 import { createRoutes } from './operation.ts';
+import type { Routes } from './operation.ts';
 import { addHealth } from './ops/health.ts';
 import { createMetrics } from './ops/metrics.ts';
 import type { Metrics } from './ops/metrics.ts';
@@ -27,7 +27,7 @@ import { addReference } from './public/reference.ts';
 import type { ApiLog } from './deps.ts';
 import { addSecurityTxt } from './public/security-txt.ts';
 import type { SecurityContact } from './public/security-txt.ts';
-import { endOf, isRetired, operationsIn, pageOf, successorOf, versionOf } from './version.ts';
+import { endOf, isRetired, pageOf, successorOf, versionOf } from './version.ts';
 import type { Versions } from './version.ts';
 import { VERSIONS } from './versions.ts';
 
@@ -93,26 +93,34 @@ export function createApp({
   const limits = createLimits({ settings, onLimited: (of) => metrics.limited(of), log, now });
   const authorize = createAuthorize(ledger, limits);
   const deps = { ledger, defaultRegion, declared, approveAboveRows, log, closing: closing.signal };
+  const pathsOfWorkers: string[] = [];
   for (const [version, { resources }] of Object.entries(versions)) {
-    const routes = createRoutes(api, authorize, (ctx) => {
+    const served = createRoutes(api, authorize, (ctx) => {
       const { client, keyId } = authorizedOf(ctx).caller;
       ledger.countUse({ version, client, keyId });
       metrics.called(version);
     });
+    const routes: Routes = {
+      add: (operation, handler) => {
+        if (operation.tag === 'Workers') pathsOfWorkers.push(operation.path);
+        served.add(operation, handler);
+      },
+    };
     for (const add of resources) add(routes, deps);
     // That nobody calls it is said, and not left open.
     if (resources.length > 0) metrics.called(version, 0);
   }
   addReference(api, versions);
   if (security !== undefined) addSecurityTxt(api, security);
+  const doorOf = createDoorOf(pathsOfWorkers);
   return {
-    handler: Object.assign(toHandler(api, { log, metrics, rooms, tracer, versions }), {
+    handler: Object.assign(toHandler(api, { log, metrics, rooms, doorOf, tracer, versions }), {
       endWaits,
       isCrowded: () => rooms.isCrowded(),
     }),
     opsHandler: opsOnSameListener
       ? undefined
-      : Object.assign(toHandler(ops, { log, metrics, rooms, tracer: undefined, versions: {} }), {
+      : Object.assign(toHandler(ops, { log, metrics, rooms, doorOf, tracer: undefined, versions: {} }), {
           endWaits: () => undefined,
           isCrowded: () => false,
         }),
@@ -126,16 +134,24 @@ function toHandler(
     log,
     metrics,
     rooms,
+    doorOf,
     tracer,
     versions,
-  }: { log: ApiLog; metrics: Metrics; rooms: Rooms; tracer: Tracer | undefined; versions: Versions },
+  }: {
+    log: ApiLog;
+    metrics: Metrics;
+    rooms: Rooms;
+    doorOf: DoorOf;
+    tracer: Tracer | undefined;
+    versions: Versions;
+  },
 ): (request: IncomingMessage, response: ServerResponse) => void {
   const koa = new Koa();
   koa.on('error', (error: unknown) => {
     if (!isGone(error)) log.error({ error }, 'a response failed');
   });
   koa.use(createTrace(tracer));
-  koa.use(outermost({ log, metrics, rooms }, createDoorOf(versions)));
+  koa.use(outermost({ log, metrics, rooms, doorOf }));
   koa.use(sayEnd(router, versions));
   koa.use(router.routes());
   koa.use(gone(versions));
@@ -153,17 +169,16 @@ const isGone = (error: unknown): boolean =>
 const OPS: readonly string[] = ['/readyz', '/metrics'];
 
 /** Which room a path is let into before its key is known. */
-function createDoorOf(versions: Versions): (path: string) => Room {
-  const paths = Object.values(versions)
-    .flatMap(operationsIn)
-    .filter(({ tag }) => tag === 'Workers')
-    .map(({ path }) => path.replace(/:\w+/g, '[^/]+'));
+type DoorOf = (path: string) => Room;
+
+function createDoorOf(pathsOfWorkers: readonly string[]): DoorOf {
+  const paths = pathsOfWorkers.map((path) => path.replace(/:\w+/g, '[^/]+'));
   const ofWorkers = new RegExp(`^(?:${paths.join('|')})$`);
   return (path) => (OPS.includes(path) ? 'ops' : ofWorkers.test(path) ? 'worker_door' : 'door');
 }
 
 /** Takes a place until its answer is sent, or its client is gone, and what is given back was called: nothing works on it any more. */
-function takePlace(ctx: Context, rooms: Rooms, doorOf: (path: string) => Room): () => void {
+function takePlace(ctx: Context, rooms: Rooms, doorOf: DoorOf): () => void {
   if (ctx.path === '/livez') return () => undefined;
   const place = rooms.enter(doorOf(ctx.path));
   ctx.state.place = place;
@@ -176,10 +191,17 @@ function takePlace(ctx: Context, rooms: Rooms, doorOf: (path: string) => Room): 
   return leave;
 }
 
-function outermost(
-  { log, metrics, rooms }: { log: ApiLog; metrics: Metrics; rooms: Rooms },
-  doorOf: (path: string) => Room,
-) {
+function outermost({
+  log,
+  metrics,
+  rooms,
+  doorOf,
+}: {
+  log: ApiLog;
+  metrics: Metrics;
+  rooms: Rooms;
+  doorOf: DoorOf;
+}) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const began = performance.now();
     const requestId = randomUUID();

@@ -8,10 +8,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { request } from 'undici';
 import { print, printTable } from '../cli/output.ts';
+import { createAbide } from '../client/client.ts';
 import { startAbide } from '../test/harness/abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
 import { count, judge, times } from './measure.ts';
@@ -34,33 +33,18 @@ async function writeFile(path: string, rows: number): Promise<void> {
 
 /** Seconds until the file is kept, and until it is recorded. */
 async function importFile(
-  abide: AbideProcess,
+  { url, key }: Pick<AbideProcess, 'url' | 'key'>,
   path: string,
   rows: number,
 ): Promise<{ kept: number; recorded: number }> {
-  const authorization = `Bearer ${abide.key}`;
+  const { imports } = createAbide({ url, key, timeoutMs: 600_000, tryTimeoutMs: 600_000 });
   const began = performance.now();
   const since = (): number => (performance.now() - began) / 1000;
-  const sent = await request(`${abide.url}/v2/imports?scopes=email`, {
-    method: 'POST',
-    headers: { authorization, 'content-type': 'text/csv' },
-    body: createReadStream(path),
-    headersTimeout: 600_000,
-  });
-  const { id } = (await sent.body.json()) as { id: string };
-  if (sent.statusCode !== 202) throw new Error(`POST answered ${sent.statusCode}`);
+  const { id } = await imports.create(() => createReadStream(path), { format: 'csv', scopes: ['email'] });
   const kept = since();
-  for (;;) {
-    const answer = await request(`${abide.url}/v2/imports/${id}`, { headers: { authorization } });
-    const { state, counts } = (await answer.body.json()) as {
-      state: string;
-      counts: { recorded: number };
-    };
-    if (state === 'done' && counts.recorded === rows) return { kept, recorded: since() };
-    if (state !== 'pending' && state !== 'running')
-      throw new Error(`${state}, with ${counts.recorded} recorded`);
-    await delay(50);
-  }
+  const { counts } = await imports.waitUntilDone(id);
+  if (counts.recorded !== rows) throw new Error(`${counts.recorded} of ${rows} rows are recorded`);
+  return { kept, recorded: since() };
 }
 
 const psql = async (url: string, ...commands: readonly string[]): Promise<void> => {

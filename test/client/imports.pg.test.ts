@@ -1,6 +1,6 @@
 // Files sent by abide/client, to the real API on a real ledger.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { AbideProblem, createAbide } from 'abide/client';
+import { createAbide } from 'abide/client';
 import type { Abide, AbideOptions, FileSource, Import } from 'abide/client';
 import { csvOf, serveImports } from '../api/v2/serving-imports.ts';
 import type { ServedImports } from '../api/v2/serving-imports.ts';
@@ -8,6 +8,7 @@ import { eventually } from '../harness/eventually.ts';
 import { subject } from '../harness/ledger.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 import type { TcpProxy } from '../harness/tcp-proxy.ts';
+import { problemOf } from './problem-of.ts';
 import { watchedFetch } from './watched-fetch.ts';
 
 let api: ServedImports;
@@ -33,14 +34,6 @@ let people = 1_000_000;
 const someCsv = (rows: number): string => csvOf(rows, (people += rows) - rows);
 const EMAIL = { format: 'csv', scopes: ['email'] } as const;
 
-async function problemOf(call: Promise<unknown>): Promise<AbideProblem> {
-  const error = await call.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  expect(error).toBeInstanceOf(AbideProblem);
-  return error as AbideProblem;
-}
 const receiving = async (): Promise<number | null> =>
   (await api.t.pool.query("select from imports where state = 'receiving'")).rowCount;
 const importsInAll = async (): Promise<number> => (await api.t.pool.query('select from imports')).rowCount!;

@@ -3,7 +3,7 @@ import { createServer } from 'node:http';
 import type { RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { AbideProblem, createAbide } from 'abide/client';
+import { createAbide } from 'abide/client';
 import type { Abide, AbideOptions } from 'abide/client';
 import { toOpenApi } from '../../api/public/openapi.ts';
 import { servedVersions } from '../../api/version.ts';
@@ -17,6 +17,7 @@ import { serveLedger } from '../harness/served-ledger.ts';
 import type { ServedLedger } from '../harness/served-ledger.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 import type { TcpProxy } from '../harness/tcp-proxy.ts';
+import { problemOf } from './problem-of.ts';
 import { watchedFetch } from './watched-fetch.ts';
 
 let served: ServedLedger;
@@ -57,15 +58,6 @@ const decisionsOf = async (id: string): Promise<number> => {
 };
 const recordedInAll = async (): Promise<number> =>
   (await served.t.pool.query<{ n: number }>('select count(*)::int as n from opt_outs')).rows[0]!.n;
-
-async function problemOf(call: Promise<unknown>): Promise<AbideProblem> {
-  const error = await call.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  expect(error).toBeInstanceOf(AbideProblem);
-  return error as AbideProblem;
-}
 
 test('an answer that is lost after the write: tried again under the same key, recorded once', async () => {
   const { fetch, passed } = watchedFetch();
