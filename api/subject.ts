@@ -1,6 +1,8 @@
 import { z } from 'zod';
-import { normalise, SUBJECT_KINDS } from '../suppression/subject.ts';
-import type { Subject, SubjectKind } from '../suppression/subject.ts';
+import { normalise } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
+import type { Subject } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 
 const Given = z.strictObject({
   email: z.string().optional(),

@@ -5,7 +5,8 @@ import { createProgram } from './program.ts';
 // `abide audit | head`: whoever read has what they wanted.
 process.stdout.on('error', () => process.exit(EXIT.done));
 try {
-  await createProgram().parseAsync();
+  const program = await createProgram(process.argv.slice(2));
+  await program.parseAsync();
 } catch (error) {
   if (error instanceof InvalidArgumentError) {
     process.stderr.write(`abide: ${error.message}\n`);

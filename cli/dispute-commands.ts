@@ -20,7 +20,7 @@ import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { onLedger, operator } from './on-ledger.ts';
 import { endProgress, EXIT, print, printJson, printProgress, printTable, toJson } from './output.ts';
-import { readInstant } from './read-instant.ts';
+import { readInstant } from './read-arguments.ts';
 import { writeWhole } from './write-whole.ts';
 
 const REASON_CHARACTERS_MAX = 500;

@@ -1,5 +1,5 @@
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 
 /** How the command line says who is meant. */
 export const SUBJECT_HELP = 'an address, a number with +, a person id, or kind:value';

@@ -14,10 +14,9 @@ import type { ApiOptions, Ask } from './api-client.ts';
 import { openImportSource } from './import-source.ts';
 import type { ImportSource } from './import-source.ts';
 import { untilInterrupted } from './interruption.ts';
-import { toCount } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
 import { createPace, drawAmount, sayBytes, showProgress } from './progress.ts';
-import { readInstant } from './read-instant.ts';
+import { readCount, readInstant } from './read-arguments.ts';
 import { expectNothingAt, writeWhole } from './write-whole.ts';
 
 const FORMATS: Readonly<Record<string, ImportFormat>> = {
@@ -121,7 +120,7 @@ what was recorded by then stays recorded. Interrupted while it is sent, nothing 
   withApi(command.command('list'))
     .description("The imports of the key's client, newest first; of every client for a key that approves")
     .addOption(new Option('--state <state>', 'those in this state').choices(IMPORT_STATES))
-    .option('--limit <n>', 'at most this many', toCount(1), 20)
+    .option('--limit <n>', 'at most this many', readCount(1), 20)
     .option('--json', 'print JSON')
     .action(list);
 
@@ -358,7 +357,8 @@ async function writeErrors(ask: Ask, id: string, name: string): Promise<void> {
     abide.call('GET /v2/imports/{id}/errors', { path: { id }, query: { limit: 1 } }),
   );
   await ask((abide) => writeWhole(name, (to) => pipeline(Readable.from(lines(abide)), to)));
-  note(`${name} has ${listed === found ? 'all' : `the first ${listed} of`} ${found} errors`);
+  const all = found === 1 ? 'the one error' : `all ${found} errors`;
+  note(`${name} has ${listed === found ? all : `the first ${listed} of ${found} errors`}`);
 }
 
 async function status(id: string, options: Looking): Promise<void> {

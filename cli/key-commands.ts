@@ -14,8 +14,9 @@ import { makeKeyRing } from '../ledger/key-ring.ts';
 import type { ApiKey, KeyLimits } from '../ledger/ledger.ts';
 import { ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
-import { expectStore, onLedger, operator, toCount } from './on-ledger.ts';
+import { expectStore, onLedger, operator } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
+import { readCount } from './read-arguments.ts';
 
 const toExpiry = (text: string): string => {
   const days = /^(\d{1,5})d$/.exec(text)?.[1];
@@ -85,7 +86,7 @@ export function addKeys(program: Command): void {
   const keys = program
     .command('keys')
     .description('API keys: make, list, rotate, limit, revoke; and the key ring');
-  withLimits(ofInstallation(keys.command('create')), toCount(1))
+  withLimits(ofInstallation(keys.command('create')), readCount(1))
     .description('Make a key. It is printed once and kept nowhere.')
     .requiredOption('--client <name>', 'who it is for; idempotency keys are shared within a client')
     .addOption(new Option('--scope <scope...>', 'what it may do').choices(KEY_SCOPES))
@@ -177,7 +178,7 @@ export function addKeys(program: Command): void {
         }
       });
     });
-  withLimits(ofInstallation(keys.command('limit')), (text) => (text === 'none' ? text : toCount(1)(text)))
+  withLimits(ofInstallation(keys.command('limit')), (text) => (text === 'none' ? text : readCount(1)(text)))
     .description(
       'Change the limits of a key and of those that it was rotated from or into, within a second; `none` takes one away',
     )

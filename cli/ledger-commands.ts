@@ -6,13 +6,14 @@ import type { Pool } from '../ledger/database.ts';
 import { changeStore, listStores, refillStore } from '../ledger/stores.ts';
 import type { RegisteredStore } from '../ledger/stores.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { identify, SUBJECT_HELP } from './identify.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
-import { expectStore, onLedger, operator, toCount } from './on-ledger.ts';
+import { expectStore, onLedger, operator } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
+import { readCount } from './read-arguments.ts';
 
 export function addStores(program: Command): void {
   const stores = program.command('stores').description('The stores that must abide');
@@ -151,8 +152,8 @@ async function sayWhyNot(pool: Pool, name: string, otherwise: string): Promise<v
 export function addAudit(program: Command): void {
   ofInstallation(program.command('audit'))
     .description('Print the audit log, oldest first')
-    .option('--after <seq>', 'begin after this entry', toCount(0), 0)
-    .option('--limit <n>', 'at most this many', toCount(1), 100)
+    .option('--after <seq>', 'begin after this entry', readCount(0), 0)
+    .option('--limit <n>', 'at most this many', readCount(1), 100)
     .option('--action <action>', 'only this action, e.g. opt_out.recorded, key.created, store.paused')
     .option('--json', 'print one JSON object a line')
     .action(

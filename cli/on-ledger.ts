@@ -34,13 +34,6 @@ export async function onLedger<T>(
   return await withLedgerDatabase(environmentOf(options), work, role);
 }
 
-export const toCount =
-  (least: number) =>
-  (text: string): number => {
-    if (/^\d{1,15}$/.test(text) && Number(text) >= least) return Number(text);
-    throw new InvalidArgumentError(`Give a whole number, ${least} or more.`);
-  };
-
 export async function expectStore(pool: Pool, name: string): Promise<RegisteredStore> {
   const stores = await listStores(pool);
   const found = stores.find((store) => store.name === name);

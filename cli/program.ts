@@ -1,22 +1,34 @@
-// What only one command needs it loads itself: `abide check` asks in a script, and need not load a database.
 import { Command } from 'commander';
-import { addCheck, addGate, addLag } from './api-commands.ts';
-import { addConfig } from './config-commands.ts';
-import { addDisputes } from './dispute-commands.ts';
-import { addDoctor } from './doctor.ts';
-import { addGuard } from './guard-commands.ts';
-import { addImport } from './import-commands.ts';
-import { addImportFilter } from './import-filter.ts';
-import { addKeys } from './key-commands.ts';
-import { addAudit, addLedger, addStores } from './ledger-commands.ts';
-import { addQuarantine } from './quarantine-commands.ts';
-import { addDemo, addServe, addWorker } from './running-commands.ts';
-import { addReconcile } from './reconcile.ts';
-import { addStack } from './stack-commands.ts';
-import { addVersions } from './versions.ts';
 
-/** Every command, as `abide --help` lists them. */
-export function createProgram(): Command {
+/** Adds a command to `abide`. */
+type Add = (program: Command) => void;
+
+/** In the order of `abide --help`. Each loads what it needs: `abide check` asks in a script, and need not load a database. */
+const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
+  serve: async () => (await import('./running-commands.ts')).addServe,
+  worker: async () => (await import('./running-commands.ts')).addWorker,
+  stack: async () => (await import('./stack-commands.ts')).addStack,
+  demo: async () => (await import('./running-commands.ts')).addDemo,
+  lag: async () => (await import('./api-commands.ts')).addLag,
+  check: async () => (await import('./api-commands.ts')).addCheck,
+  gate: async () => (await import('./api-commands.ts')).addGate,
+  quarantine: async () => (await import('./quarantine-commands.ts')).addQuarantine,
+  stores: async () => (await import('./ledger-commands.ts')).addStores,
+  reconcile: async () => (await import('./reconcile.ts')).addReconcile,
+  guard: async () => (await import('./guard-commands.ts')).addGuard,
+  import: async () => (await import('./import-commands.ts')).addImport,
+  'import-filter': async () => (await import('./import-filter.ts')).addImportFilter,
+  keys: async () => (await import('./key-commands.ts')).addKeys,
+  disputes: async () => (await import('./dispute-commands.ts')).addDisputes,
+  versions: async () => (await import('./versions.ts')).addVersions,
+  ledger: async () => (await import('./ledger-commands.ts')).addLedger,
+  audit: async () => (await import('./ledger-commands.ts')).addAudit,
+  doctor: async () => (await import('./doctor.ts')).addDoctor,
+  config: async () => (await import('./config-commands.ts')).addConfig,
+};
+
+/** The program with the one command that `args` begin with; with every command where they begin with none, as `--help`. */
+export async function createProgram(args: readonly string[]): Promise<Command> {
   const program = new Command('abide')
     .description(
       "Records people's opt-outs, carries each to every store that could still reach the person, and proves that it arrived.",
@@ -43,28 +55,10 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
 4 it waits for somebody else.`,
     );
 
-  for (const add of [
-    addServe,
-    addWorker,
-    addStack,
-    addDemo,
-    addLag,
-    addCheck,
-    addGate,
-    addQuarantine,
-    addStores,
-    addReconcile,
-    addGuard,
-    addImport,
-    addImportFilter,
-    addKeys,
-    addDisputes,
-    addVersions,
-    addLedger,
-    addAudit,
-    addDoctor,
-    addConfig,
-  ]) {
+  const [first = ''] = args;
+  const names = Object.hasOwn(COMMANDS, first) ? [first] : Object.keys(COMMANDS);
+  for (const name of names) {
+    const add = await COMMANDS[name]!();
     add(program);
   }
   return program;

@@ -7,6 +7,7 @@ import type { AnswerOf } from '../client/client.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
 import { EXIT, print, printJson, printTable, sayDuration } from './output.ts';
+import { readCount } from './read-arguments.ts';
 
 type Parked = AnswerOf<'GET /v1/stores/{name}/quarantine'>['quarantine'][number];
 
@@ -16,7 +17,6 @@ const toSeq = (text: string): number => {
   if (/^[1-9]\d{0,14}$/.test(text)) return Number(text);
   throw new InvalidArgumentError('Give a sequence number, as `abide quarantine list` prints it.');
 };
-const toCount = toSeq;
 
 const toCode = (text: string): string => {
   if (/^[A-Z][A-Z0-9_]{0,63}$/.test(text)) return text;
@@ -42,7 +42,7 @@ export function addQuarantine(program: Command): void {
       ).choices(PARKED_KINDS),
     )
     .option('--code <code>', 'only with this reason, e.g. NOT_HELD', toCode)
-    .option('--limit <n>', 'at most this many', toCount, 100)
+    .option('--limit <n>', 'at most this many', readCount(1), 100)
     .action(async (options: OfStore & { kind?: Parked['kind']; code?: string; limit: number }) => {
       const ask = createAsk(options);
       const { store, kind, code } = options;
@@ -85,7 +85,7 @@ export function addQuarantine(program: Command): void {
       const path = { name: options.store, seq };
       const parked = await createAsk(options)((abide) =>
         abide.call('GET /v1/stores/{name}/quarantine/{seq}', { path }).catch((error: unknown) => {
-          if (error instanceof AbideProblem && error.status === 404) return undefined;
+          if (error instanceof AbideProblem && error.code === 'not-found') return undefined;
           throw error;
         }),
       );

@@ -5,8 +5,9 @@ import type { Version, VersionState } from '../api/version.ts';
 import type { Usage } from '../ledger/ledger.ts';
 import { ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
-import { onLedger, toCount } from './on-ledger.ts';
+import { onLedger } from './on-ledger.ts';
 import { print, printJson, printTable } from './output.ts';
+import { readCount } from './read-arguments.ts';
 
 type Used = {
   readonly name: string;
@@ -20,7 +21,7 @@ type Used = {
 export function addVersions(program: Command): void {
   ofInstallation(program.command('versions'))
     .description('The versions of the API: which end when, and who still uses them')
-    .option('--days <n>', 'count the last days, today included', toCount(1), 30)
+    .option('--days <n>', 'count the last days, today included', readCount(1), 30)
     .option('--json', 'print JSON')
     .action(async ({ days, json, ...options }: Installation & { days: number; json?: boolean }) => {
       const { listUsage } = await import('../ledger/usage.ts');

@@ -11,8 +11,9 @@ import { KeyForm, describeKeyForm } from '../connectors/contract/key-form.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { CHANNELS, isScope, PURPOSES } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
-import { normalise, SUBJECT_KINDS } from '../suppression/subject.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import { normalise } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { readYaml } from './positioned-yaml.ts';
 import type { ConfigFault, PositionedYaml } from './positioned-yaml.ts';
 

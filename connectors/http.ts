@@ -13,7 +13,7 @@ import type { Dispatcher } from 'undici';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import { channelOfTopic } from '../suppression/scope.ts';
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { formatTraceparent } from '../suppression/traceparent.ts';
 import { defineConnector, TryLater } from './contract/connector.ts';
 import type { ApplyOutcome, Item, SubjectKey } from './contract/connector.ts';

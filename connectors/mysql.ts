@@ -15,7 +15,7 @@ import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import { CHANNELS, isChannel } from '../suppression/scope.ts';
 import type { Channel } from '../suppression/scope.ts';
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { defineConnector } from './contract/connector.ts';
 import type { ApplyOutcome, Held, Item, Log, SubjectKey } from './contract/connector.ts';
 import { untilAborted } from './contract/until-aborted.ts';

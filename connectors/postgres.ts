@@ -11,7 +11,7 @@ import type { PoolClient, PoolConfig } from 'pg';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import { CHANNELS, isChannel } from '../suppression/scope.ts';
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { defineConnector } from './contract/connector.ts';
 import type {
   ApplyOutcome,

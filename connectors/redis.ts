@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto';
 import { createClient, ErrorReply } from 'redis';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { defineConnector } from './contract/connector.ts';
 import type { ApplyOutcome, Held, Item, Log, SubjectKey } from './contract/connector.ts';
 import { untilAborted } from './contract/until-aborted.ts';

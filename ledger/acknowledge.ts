@@ -7,7 +7,7 @@ import type {
   Rejection,
 } from '../suppression/acknowledgement.ts';
 import type { Granted, Instant } from '../suppression/decision.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { isRace, isUnavailable } from './database.ts';
 import type { Pool } from './database.ts';
 import { LEASED, LEASE_IS_FREE } from './stores.ts';

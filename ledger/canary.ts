@@ -5,7 +5,7 @@ import { randomUUIDv7 } from 'node:crypto';
 import type { Decision } from '../suppression/decision.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { Address, NORMAL_FORM } from '../suppression/subject.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { inTransaction } from './database.ts';
 import type { Client, Pool, Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';

@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import pg from 'pg';
 import { AbideError } from '../suppression/errors.ts';
 
@@ -54,6 +56,12 @@ const SETTINGS = [
   ['max_parallel_workers_per_gather', '0'],
 ] as const;
 
+/**
+ * The server itself ends a statement, and a transaction that waits for its client, after 30 s, and the pool a connection that
+ * nobody used for as long. A line that is silent for longer leads nowhere; TCP would notice in a quarter of an hour.
+ */
+const SILENT_MS_MAX = 35_000;
+
 /** A bounded pool on our own database. A backend that dies while idle is logged, never thrown. */
 export function openPool(
   url: string,
@@ -76,13 +84,17 @@ export function openPool(
     types,
     application_name: name,
     connectionTimeoutMillis: 3_000,
-    idleTimeoutMillis: 60_000,
+    idleTimeoutMillis: 30_000,
     pipeline,
     options: SETTINGS.map(([name, value]) => `-c ${name}=${value}`).join(' '),
   });
   pool.on('error', onError);
   // A client that is checked out reports its lost connection here as well as to its query.
-  pool.on('connect', (client) => client.on('error', onError));
+  pool.on('connect', (client) => {
+    client.on('error', onError);
+    const stream = streamOf(client);
+    stream.setTimeout(SILENT_MS_MAX, () => stream.destroy());
+  });
   return pool;
 }
 
@@ -161,7 +173,8 @@ export async function within<T>(client: Client, ms: number, work: () => Promise<
   }
 }
 
-const streamOf = (client: Client) => (client as Client & Pick<pg.Client, 'connection'>).connection.stream;
+const streamOf = (client: Client) =>
+  (client as Client & Pick<pg.Client, 'connection'>).connection.stream as Duplex & Pick<Socket, 'setTimeout'>;
 
 /**
  * Sends statements as one packet and waits for all of them: they run in this order, and one that fails does not keep the

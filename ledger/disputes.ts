@@ -3,7 +3,7 @@
 import { randomUUIDv7 } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { AbideError } from '../suppression/errors.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { audit } from './audit.ts';
 import { inTransaction } from './database.ts';
 import type { Pool, Queryable } from './database.ts';

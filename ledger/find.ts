@@ -2,7 +2,8 @@
 import type { Instant, SubjectState, Suppressed } from '../suppression/decision.ts';
 import type { Scope } from '../suppression/scope.ts';
 import { Address, mask } from '../suppression/subject.ts';
-import type { Subject, SubjectKind } from '../suppression/subject.ts';
+import type { Subject } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';

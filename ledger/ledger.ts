@@ -9,7 +9,8 @@ import type {
 import type { Decision, Instant, SubjectState } from '../suppression/decision.ts';
 import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
 import type { Channel, Scope } from '../suppression/scope.ts';
-import type { Subject, SubjectKind } from '../suppression/subject.ts';
+import type { Subject } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 
 export const REASONS = ['person_request', 'complaint', 'legal', 'other'] as const;
 export type Reason = (typeof REASONS)[number];
@@ -458,6 +459,9 @@ export type Gate = {
 
 export const IMPORT_FORMATS = ['csv', 'ndjson'] as const;
 export type ImportFormat = (typeof IMPORT_FORMATS)[number];
+
+/** As long as a file may be. */
+export const FILE_BYTES_MAX = 1024 ** 3;
 
 /** What `receiving` is not shown: a file that did not come to its end is no import. */
 export const IMPORT_STATES = [

@@ -3,7 +3,7 @@
 import type { Decision, Granted, Instant } from '../suppression/decision.ts';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import { isUuid } from './find.ts';

@@ -2,7 +2,7 @@
 import type { Instant } from '../suppression/decision.ts';
 import { meets } from '../suppression/scope.ts';
 import type { Scope } from '../suppression/scope.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import type { DecisionPropagation, Propagation, StorePropagation } from './ledger.ts';

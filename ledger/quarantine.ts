@@ -4,7 +4,7 @@ import { audit } from './audit.ts';
 import { inTransaction, isRace, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import { AbideError } from '../suppression/errors.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import type { Caller, Parked, ParkedFilter, ParkedInFull, ParkedKind, ParkedWhich } from './ledger.ts';
 import { findStore } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';

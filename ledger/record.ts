@@ -15,7 +15,8 @@ import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import type { Scope } from '../suppression/scope.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
-import type { Subject, SubjectKind } from '../suppression/subject.ts';
+import type { Subject } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { beginSpending } from './budgets.ts';
 import type { OnRefused, Spending } from './budgets.ts';
 import {

@@ -1,7 +1,7 @@
 // Which stores must abide. Synced from the configuration by the API's process, under a lock, every change audited. A
 // store that disappears from the file stays due until it is retired: forgetting a store must not look like success.
 import type { StoreObservation } from '../suppression/acknowledgement.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { channelOfTopic, isChannel } from '../suppression/scope.ts';
 import { audit } from './audit.ts';
 import { inTransaction } from './database.ts';

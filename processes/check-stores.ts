@@ -4,7 +4,7 @@ import { makeKey } from '../connectors/contract/key-form.ts';
 import type { StoreConfiguration } from '../config/configuration.ts';
 import { sayError } from '../suppression/errors.ts';
 import { Address } from '../suppression/subject.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { quietLog } from './log.ts';
 
 const DEADLINE_MS = 10_000;

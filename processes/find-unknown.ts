@@ -1,6 +1,6 @@
 // What a store suppresses and the ledger does not: after a ledger was restored from a backup, opt-outs that came after it.
 // Only a store that can list and is keyed by plain addresses can tell whom it means.
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import type { Channel } from '../suppression/scope.ts';

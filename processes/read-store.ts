@@ -2,7 +2,7 @@ import { makeKey } from '../connectors/contract/key-form.ts';
 import type { Held } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { normalise } from '../suppression/subject.ts';
-import type { SubjectKind } from '../suppression/subject.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { quietLog } from './log.ts';
 import { readConfiguration } from './running-database.ts';
 

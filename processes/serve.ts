@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { trace } from '@opentelemetry/api';
 import { createApp } from '../api/app.ts';
 import type { Handler } from '../api/app.ts';
-import { createTokenAuthenticator } from '../api/guard/access-token.ts';
 import { startImports } from '../api/import/carry.ts';
 import { listen } from '../api/server.ts';
 import type { Listening } from '../api/server.ts';
@@ -31,7 +30,6 @@ import { findEmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres
 import { loadConnector } from './load-connector.ts';
 import { openDatabase, urlsOf } from './open-database.ts';
 import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
-import { tendKafkaPath, withKafkaPath } from './tend-kafka-path.ts';
 
 export type ServeOptions = {
   readonly configPath: string | undefined;
@@ -127,16 +125,22 @@ export async function serve({
     onExhausted: (direction) => api.metrics.exhausted(direction),
   });
   started.use(ledger);
-  const path = overKafka ? tendKafkaPath({ kafka: configuration.kafka, log }) : undefined;
+  // Clients of what an installation does not have are a quarter of what a start would load.
+  const path = overKafka
+    ? (await import('./tend-kafka-path.ts')).tendKafkaPath({ kafka: configuration.kafka, log })
+    : undefined;
   if (path !== undefined) started.use(path);
   let ready = false;
-  const tokenOf = createTokenAuthenticator(configuration.oauth);
+  const tokenOf =
+    configuration.oauth.length === 0
+      ? undefined
+      : (await import('../api/guard/access-token.ts')).createTokenAuthenticator(configuration.oauth);
   const tracer = configuration.tracing ? trace.getTracer('abide') : undefined;
   const api = createApp({
     declared: configuration.declared,
     ledger: {
       ...ledger,
-      authenticate: async (token) => (await ledger.authenticate(token)) ?? (await tokenOf(token)),
+      authenticate: async (token) => (await ledger.authenticate(token)) ?? (await tokenOf?.(token)),
       record: async (intent, render) => {
         const answer = await ledger.record(intent, render);
         for (const decision of answer.decisions) lines.recorded(decision);
@@ -149,7 +153,7 @@ export async function serve({
       },
       lag: async () => {
         const report = await ledger.lag();
-        return path === undefined ? report : withKafkaPath(report, path.state());
+        return path?.seenIn(report) ?? report;
       },
     },
     log,

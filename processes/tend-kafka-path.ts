@@ -16,7 +16,10 @@ const TOPICS_MS = 5_000;
 /** A state older than this is not known any more. */
 const STALE_MS = 10_000;
 
-export type KafkaPath = AsyncDisposable & { state(): TaskState };
+export type KafkaPath = AsyncDisposable & {
+  /** The lag, with what is known of the task in the entry of Kafka, which is there even where no worker was ever heard. */
+  seenIn(report: LagReport): LagReport;
+};
 
 export function tendKafkaPath({ kafka, log }: { kafka: Configuration['kafka']; log: Log }): KafkaPath {
   const stopping = new AbortController();
@@ -51,7 +54,7 @@ export function tendKafkaPath({ kafka, log }: { kafka: Configuration['kafka']; l
     }),
   ];
   return {
-    state: () => (performance.now() - seenAt > STALE_MS ? 'unknown' : state),
+    seenIn: (report) => withTask(report, performance.now() - seenAt > STALE_MS ? 'unknown' : state),
     [Symbol.asyncDispose]: async () => {
       stopping.abort();
       await Promise.race([Promise.all(tended), delay(2_000, undefined, { ref: false })]);
@@ -79,8 +82,7 @@ const STATUS_OF: Readonly<Record<TaskState, SourceStatus>> = {
 };
 const WORST: readonly SourceStatus[] = ['unknown', 'down', 'polling', 'catching_up', 'ok'];
 
-/** Pure: the lag, with what is known of the task in the entry of Kafka, which is there even where no worker was ever heard. */
-export function withKafkaPath(report: LagReport, task: TaskState): LagReport {
+function withTask(report: LagReport, task: TaskState): LagReport {
   const silent: SourceLag = {
     kind: 'kafka',
     status: 'unknown',

@@ -3,7 +3,7 @@
 import { z } from 'zod';
 import { CAUSES } from '../suppression/decision.ts';
 import type { Decision } from '../suppression/decision.ts';
-import { SUBJECT_KINDS } from '../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 
 /** A number, or what spells one: coercion would read null and an empty text as 0, and 0x10 as 16. */
 const Long = z.preprocess(

@@ -1,4 +1,4 @@
-import type { SubjectKind } from './subject.ts';
+import type { SubjectKind } from './subject-kind.ts';
 
 /**
  * An instant as RFC 3339 text in UTC with milliseconds, `2026-11-24T09:00:00.000Z`: it sorts as text and survives

@@ -1,7 +1,7 @@
 // What a store suppresses and nobody told it to: somebody unsubscribed there. Where the configuration says so it is recorded as
 // an opt-out, so that every other store abides too.
 import { channelOfTopic } from './scope.ts';
-import type { SubjectKind } from './subject.ts';
+import type { SubjectKind } from './subject-kind.ts';
 
 /** Where a store's own list is to be gone on with, for people whom only the store knows. */
 export type ListingPage = {

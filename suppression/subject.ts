@@ -4,10 +4,7 @@ import { parsePhoneNumberFromString } from 'libphonenumber-js/max';
 import type { CountryCode } from 'libphonenumber-js/max';
 import { CHANNELS } from './scope.ts';
 import type { Channel } from './scope.ts';
-
-/** A subject is one identifier of a person. */
-export const SUBJECT_KINDS = ['email', 'phone', 'push_token', 'person_id'] as const;
-export type SubjectKind = (typeof SUBJECT_KINDS)[number];
+import type { SubjectKind } from './subject-kind.ts';
 
 /** Kept with every subject, so that a later rule or library can tell which subjects were formed by an older one. */
 export const NORMAL_FORM = 1;

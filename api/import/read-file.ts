@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream';
 import { CsvError, parse } from 'csv-parse';
 import type { ImportFormat, RowError } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
-import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { parseJson, pointerOf } from '../guard/read-body.ts';
 
 export const COLUMNS = [...SUBJECT_KINDS, 'scopes', 'effective_at', 'reason'] as const;

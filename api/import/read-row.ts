@@ -3,11 +3,12 @@
 import { REASONS } from '../../ledger/ledger.ts';
 import type { ImportDefaults, ImportRow, Reason, RowError } from '../../ledger/ledger.ts';
 import type { Instant } from '../../suppression/decision.ts';
-import { normalise, SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { normalise } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import type { Subject } from '../../suppression/subject.ts';
 import { isDeclared } from '../../suppression/scope.ts';
 import type { DeclaredScopes, Scope } from '../../suppression/scope.ts';
-import { toInstant } from '../instant.ts';
+import { toInstant } from '../../suppression/instant.ts';
 import type { Column, FileRow } from './read-file.ts';
 
 const SCOPES_MAX = 50;

@@ -2,11 +2,11 @@
 // file nor more than a piece of it is ever held.
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { FILE_BYTES_MAX } from '../../ledger/ledger.ts';
 import type { Import, Ledger, NewImport } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { readFile } from './read-file.ts';
 
-export const FILE_BYTES_MAX = 1024 ** 3;
 const PIECE_BYTES = 256 * 1024;
 
 export const fileTooLarge = (): AbideError =>

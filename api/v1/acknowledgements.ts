@@ -5,7 +5,7 @@ import { CARRIED_BY, OUTCOMES, REJECTIONS } from '../../suppression/acknowledgem
 import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { isScope } from '../../suppression/scope.ts';
-import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { shortText } from '../bounded-text.ts';
 import { requireSomeStore, requireStore } from '../guard/authorize.ts';
 import { beginWait, goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';

@@ -6,7 +6,7 @@ import type { Instant, SubjectState } from '../../suppression/decision.ts';
 import { CHANNELS, isChannel } from '../../suppression/scope.ts';
 import type { Channel, Scope } from '../../suppression/scope.ts';
 import { mask, unreachedChannels } from '../../suppression/subject.ts';
-import type { SubjectKind } from '../../suppression/subject.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import { answerRecorded, RECORDED_HEADERS } from '../answer-recorded.ts';
 import { boundedText } from '../bounded-text.ts';
 import type { Deps } from '../deps.ts';

@@ -7,7 +7,7 @@ import { authorizedOf } from '../guard/authorize.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { SEQ as EXAMPLE_SEQ, SUBJECT_ID } from './acknowledgements.ts';
 import type { Deps } from '../deps.ts';
 import { CURSOR, LINK } from '../list.ts';

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { Listing, Reconciliation } from '../../ledger/ledger.ts';
 import { DIFFERENCES } from '../../suppression/acknowledgement.ts';
 import { AbideError } from '../../suppression/errors.ts';
-import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { authorizedOf, requireStore } from '../guard/authorize.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { Id, Instant, StoreName } from '../operation.ts';

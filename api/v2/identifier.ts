@@ -1,7 +1,7 @@
 // Whom a request is about: one identifier of a person, or several.
 import { z } from 'zod';
 import type { SubjectState } from '../../suppression/decision.ts';
-import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import type { Subject } from '../../suppression/subject.ts';
 import { Instant } from '../operation.ts';
 import { createSubjectSchema } from '../subject.ts';

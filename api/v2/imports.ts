@@ -1,7 +1,13 @@
 // Files of opt-outs: received as a whole, recorded as a job. Opt-outs alone: no file can take one back.
 import type { Context } from 'koa';
 import { z } from 'zod';
-import { IMPORT_FORMATS, IMPORT_STATES, REASONS, ROW_ERROR_CODES } from '../../ledger/ledger.ts';
+import {
+  FILE_BYTES_MAX,
+  IMPORT_FORMATS,
+  IMPORT_STATES,
+  REASONS,
+  ROW_ERROR_CODES,
+} from '../../ledger/ledger.ts';
 import type { Import, ImportFormat } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
@@ -9,7 +15,7 @@ import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { parse, queryInteger } from '../guard/read-body.ts';
 import { COLUMNS } from '../import/read-file.ts';
-import { FILE_BYTES_MAX, fileTooLarge, receiveFile } from '../import/receive.ts';
+import { fileTooLarge, receiveFile } from '../import/receive.ts';
 import { InstantSchema } from '../instant.ts';
 import { CURSOR, LINK, linkNext } from '../list.ts';
 import { exampleProblem, Id, Instant } from '../operation.ts';

@@ -13,7 +13,8 @@ import { inspect } from 'node:util';
 import type { z } from 'zod';
 import type { Granted, Instant } from '../../suppression/decision.ts';
 import type { Held } from '../../suppression/acknowledgement.ts';
-import type { Subject, SubjectKind } from '../../suppression/subject.ts';
+import type { Subject } from '../../suppression/subject.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 
 export type { Held };
 

@@ -5,7 +5,7 @@ import mysql from 'mysql2/promise';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { GuardedTable } from '../../config/configuration.ts';
 import { connectionTo, quoted } from '../../connectors/mysql.ts';
-import type { SubjectKind } from '../../suppression/subject.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
   columnsOf,
   LOG_TABLE,

@@ -2,7 +2,7 @@
 // no right on the suppressions; it decides by what the row is about to become and never fails the import.
 import pg from 'pg';
 import type { GuardedTable } from '../../config/configuration.ts';
-import type { SubjectKind } from '../../suppression/subject.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
   columnsOf,
   LOG_TABLE,

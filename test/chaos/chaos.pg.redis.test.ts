@@ -28,7 +28,7 @@ test('a short fixed set of seeds: nothing is lost, resurrected, doubled, out of 
   );
   for (const { confirmed } of runs) expect(confirmed).toBeGreaterThan(50);
   expect(runs.reduce((sum, { telling }) => sum + telling, 0)).toBeGreaterThan(0);
-}, 180_000);
+});
 
 let system: System;
 let folder: string;
@@ -68,18 +68,18 @@ beforeAll(async () => {
   await writeFile(file(), '{}');
   await tell('none');
   system = await startSystem({ instead: { crm: lyingEye() } });
-  await eventually(async () => expect(await isWell(system)).toBe(true), 30_000);
+  await eventually(async () => expect(await isWell(system)).toBe(true));
   // What a pass would find and mend is what the checker must find: none comes by itself.
   const client = await system.abide.connect();
   await client.query(`
     insert into reconciliations (store_id, generation, asked, through, cursor, started_at, finished_at)
     select id, generation, false, 0, '00000000-0000-0000-0000-000000000000', now(), 'infinity' from stores`);
   await client.end();
-}, 60_000);
+});
 afterAll(async () => {
   await system[Symbol.asyncDispose]();
   await rm(folder, { recursive: true, force: true });
-}, 30_000);
+});
 
 /** Opts somebody new out, one scope after another, as `work` does it; then what the checker says of it. */
 async function checkAfter(
@@ -116,8 +116,7 @@ async function checkAfter(
 const categories = (findings: readonly Finding[]): readonly Category[] =>
   [...new Set(findings.map(({ category }) => category))].sort();
 
-const isWellNow = (): Promise<void> =>
-  eventually(async () => expect(await isWell(system)).toBe(true), 20_000);
+const isWellNow = (): Promise<void> => eventually(async () => expect(await isWell(system)).toBe(true));
 
 /** As the superuser, while Abide is down: whatever it knew of the decision it has forgotten. $1: its seq. */
 async function changeLedger(statement: string, seq: string): Promise<void> {
@@ -169,7 +168,7 @@ test('a system that keeps its promises: nothing is found', async () => {
     await isWellNow();
   });
   expect(findings).toEqual([]);
-}, 30_000);
+});
 
 test('without a true read-back, a store that says yes and does nothing: lost, and a lie', async () => {
   await tell('says_applied');
@@ -179,7 +178,7 @@ test('without a true read-back, a store that says yes and does nothing: lost, an
   });
   await tell('none');
   expect(categories(findings)).toEqual(['lag_lie', 'lost']);
-}, 30_000);
+});
 
 test('without compare-and-set, an old decision heard again: wrong order, lost, and a lie', async () => {
   await tell('no_compare_and_set');
@@ -192,7 +191,7 @@ test('without compare-and-set, an old decision heard again: wrong order, lost, a
   });
   await tell('none');
   expect(categories(findings)).toEqual(['lag_lie', 'lost', 'wrong_order']);
-}, 30_000);
+});
 
 test('a decision marked acknowledged that the store does not hold: lost, and a lie', async () => {
   const findings = await checkAfter(
@@ -203,14 +202,14 @@ test('a decision marked acknowledged that the store does not hold: lost, and a l
       from decisions d, stores s where d.seq = $1 and s.name = 'sessions'`),
   );
   expect(categories(findings)).toEqual(['lag_lie', 'lost']);
-}, 30_000);
+});
 
 test('without the fence, a mark above a decision that was not delivered: lost, and a lie', async () => {
   const findings = await checkAfter(
     undelivered(`update stores set scanned_through = $1 where name = 'sessions'`),
   );
   expect(categories(findings)).toEqual(['lag_lie', 'lost']);
-}, 30_000);
+});
 
 test('a suppression lifted past Abide: resurrected', async () => {
   const findings = await checkAfter(async (optOut, email) => {
@@ -219,7 +218,7 @@ test('a suppression lifted past Abide: resurrected', async () => {
     await system.stores.sessions.tamper(email, 'resurrect');
   });
   expect(categories(findings)).toContain('resurrected');
-}, 30_000);
+});
 
 test('an opt-out that vanished from the ledger: lost', async () => {
   const findings = await checkAfter(async (optOut) => {
@@ -231,7 +230,7 @@ test('an opt-out that vanished from the ledger: lost', async () => {
     );
   });
   expect(categories(findings)).toEqual(['lost']);
-}, 30_000);
+});
 
 test('without the re-drive, a decision that nobody carries: lost, and no lie, since the lag says so', async () => {
   const findings = await checkAfter(
@@ -244,7 +243,7 @@ test('without the re-drive, a decision that nobody carries: lost, and no lie, si
   expect(await system.lagOf('sessions')).toMatchObject({ status: 'late', outstanding: 1 });
   await changeLedger('update exceptions set next_try_at = now() where seq >= $1', '0');
   await isWellNow();
-}, 30_000);
+});
 
 test('an opt-out that is recorded twice: duplicate', async () => {
   const findings = await checkAfter(async (optOut) => {
@@ -260,4 +259,4 @@ test('an opt-out that is recorded twice: duplicate', async () => {
     await isWellNow();
   });
   expect(categories(findings)).toEqual(['duplicate']);
-}, 30_000);
+});

@@ -449,7 +449,7 @@ test('versions says which versions there are, and which key used which of them h
     const all = await runJson<Printed[]>('versions', '--days', '1');
     expect(all[0]!.used_by).toContainEqual(expect.objectContaining({ key_id: made.id, requests: 3 }));
     return all;
-  }, 20_000);
+  });
   expect(printed.map(({ version }) => version)).toEqual(Object.keys(VERSIONS));
   expect(printed[0]).toMatchObject({ version: 'v1', state: 'current', deprecated_at: null });
   expect(printed[0]!.used_by).toContainEqual({

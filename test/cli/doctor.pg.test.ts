@@ -27,7 +27,7 @@ async function examine(
 test('an embedded Abide: all is fine, then its ring, its store and its database are missing', async () => {
   await using abide = await startAbide();
   const env = { ABIDE_DATA: abide.dataFolder };
-  await eventually(async () => expect(await examine(env)).toEqual({ code: 0, found: {} }), 20_000);
+  await eventually(async () => expect(await examine(env)).toEqual({ code: 0, found: {} }));
   expect((await runAbide(['doctor'], env)).output).toMatch(
     /^ok {4}roles: the API's role can only add decisions\n/m,
   );
@@ -72,7 +72,7 @@ test('an embedded Abide: all is fine, then its ring, its store and its database 
 /** A start without workers that makes ring and tables, and is gone again; what it printed. */
 async function runToReadyAndStop(env: Readonly<Record<string, string>>): Promise<string> {
   const { child, ended, output } = spawnAbide(['serve', '--no-workers'], env);
-  await eventually(() => expect(output()).toMatch(/ready after|^abide: (?!starting|listening)/m), 30_000);
+  await eventually(() => expect(output()).toMatch(/ready after|^abide: (?!starting|listening)/m));
   child.kill('SIGTERM');
   expect(await ended).toBe(0);
   return output();

@@ -95,7 +95,7 @@ test('of 100,000 rows of a kilobyte those of suppressed people are missing, and 
   );
   // Of a file of 100 MB. It is as much with one of 400 MB; one that kept the rows had 427.
   expect(memory / MIB).toBeLessThan(330);
-}, 120_000);
+});
 
 test('marked rows say why, and every row that is fine ends it with 0', async () => {
   await optOut('ada@example.com');

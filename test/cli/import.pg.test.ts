@@ -41,7 +41,7 @@ beforeAll(async () => {
       return new;
     end $$;
     create trigger hold before update on imports for each row when (new.rows_done > old.rows_done) execute function test.hold()`);
-}, 120_000);
+});
 afterAll(async () => {
   await db.end();
   await abide[Symbol.asyncDispose]();
@@ -264,7 +264,7 @@ describe('a large file', () => {
     });
     const late = await run('cancel', id);
     expect(late).toMatchObject({ code: 3, output: `${id}: The import is done.\n` });
-  }, 60_000);
+  });
 
   test('can be cancelled', async () => {
     const rows = APPROVE_ABOVE_ROWS + 1;
@@ -286,10 +286,7 @@ describe('whoever watches', () => {
     await hold(2_000);
     const path = await file('watched.csv', someCsv(2_500));
     const watching = start([path, '--scopes', 'email']);
-    await eventually(
-      () => expect(watching.errors()).toMatch(/^recording: 80% {2}2000 of 2500 rows/m),
-      60_000,
-    );
+    await eventually(() => expect(watching.errors()).toMatch(/^recording: 80% {2}2000 of 2500 rows/m));
     expect(watching.errors()).not.toContain('\r');
     watching.child.kill('SIGINT');
     const { code, signal, errors, output } = await watching.ended;
@@ -308,7 +305,7 @@ describe('whoever watches', () => {
       code: 0,
       output: '2500 rows: 2500 recorded, 0 already, 0 invalid\n',
     });
-  }, 120_000);
+  });
 
   test('interrupts a file that is being sent: nothing of it is recorded', async () => {
     const before = await imports();
@@ -333,7 +330,7 @@ describe('whoever watches', () => {
       code: 0,
       output: '2500 rows: 2500 recorded, 0 already, 0 invalid\n',
     });
-  }, 120_000);
+  });
 });
 
 describe('what is wrong is said in words', () => {

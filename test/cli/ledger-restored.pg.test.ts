@@ -17,11 +17,11 @@ beforeAll(async () => {
   abide = await startAbide({
     config: `stores:\n  crm: { connector: postgres, url: '${store.urls.owner}', scopes: [email, sms, push] }\n`,
   });
-}, 60_000);
+});
 afterAll(async () => {
   await abide[Symbol.asyncDispose]();
   await store[Symbol.asyncDispose]();
-}, 30_000);
+});
 
 async function post(path: string, body: object, headers = {}): Promise<{ status: number; text: string }> {
   const answer = await request(abide.url + path, {
@@ -93,7 +93,7 @@ test('what came after the backup is recorded anew from the store, and no number 
       status: 'ok',
       stores: [{ outstanding: 0, backfill: null }],
     });
-  }, 20_000);
+  });
   await withClient(abide.databaseUrl('abide'), async (client) => {
     const { rows } = await client.query<{ least: string }>(
       `select min(seq) as least from decisions where recorded_at > (select at from audit_log where action = 'ledger.restored')`,
@@ -102,7 +102,7 @@ test('what came after the backup is recorded anew from the store, and no number 
   });
   const again = await command('reconcile', '--after-restore', '--store', 'crm', '--json');
   expect(JSON.parse(again.stdout)).toMatchObject({ held: 4, known: 4, recorded: 0 });
-}, 120_000);
+});
 
 test('a store that cannot tell whom it means says so', async () => {
   const none = await command('reconcile', '--after-restore', '--store', 'nowhere');

@@ -26,7 +26,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   for (const pid of running) process.kill(-pid, 'SIGTERM');
-  await eventually(() => expect(running).toEqual(new Set()), 30_000);
+  await eventually(() => expect(running).toEqual(new Set()));
   await rm(folder, { recursive: true, force: true });
 });
 
@@ -63,7 +63,7 @@ async function npmStart(): Promise<{
     await body.dump();
     if (statusCode !== 200) throw new Error(`not ready: ${statusCode}`);
     return now;
-  }, 30_000);
+  });
   return { pid, ended, printed, printedBeforeReady };
 }
 
@@ -118,7 +118,7 @@ test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
 
     await ended;
     // npm does not wait for what it started where a SIGHUP ends npm itself.
-    await eventually(() => expect(printed()).toMatch(/^stopped$/m), 30_000);
+    await eventually(() => expect(printed()).toMatch(/^stopped$/m));
     await eventually(async () => expect(await serverRuns()).toBe(false));
     expect(printed()).toMatch(new RegExp(`^${signal}: stopping`, 'm'));
   },

@@ -47,7 +47,7 @@ beforeAll(async () => {
   ] as const) {
     await writeFile(join(theirs, name), blocksOf(after(page, comment), language)[0]!);
   }
-}, 120_000);
+});
 afterAll(() => rm(outer, { recursive: true }));
 
 /** Node in their folder, without this run's environment. */

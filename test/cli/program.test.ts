@@ -10,7 +10,7 @@ const below = (command: Command, path: readonly string[] = []): (readonly string
 /** What it prints, and the code that it ends with. */
 async function help(path: readonly string[]): Promise<readonly [output: string, code: unknown]> {
   let output = '';
-  const program = createProgram();
+  const program = await createProgram(path);
   const collect = (command: Command): void => {
     command.configureOutput({
       writeOut: (text) => void (output += text),
@@ -27,7 +27,7 @@ async function help(path: readonly string[]): Promise<readonly [output: string, 
 }
 
 test('every command, and every command below it, has a --help that ends with 0', async () => {
-  const paths = below(createProgram());
+  const paths = below(await createProgram([]));
   expect(paths.map((path) => path.join(' '))).toEqual(
     expect.arrayContaining([
       '',

@@ -115,4 +115,4 @@ test('what the store or the ledger fails is asked for again, from where the ledg
   });
   expect(failures).toEqual(['the store is away', 'the ledger is away']);
   expect(scanned).toEqual(Array(3).fill({ kind: 'email', key: 'k' }));
-}, 20_000);
+});

@@ -111,7 +111,7 @@ async function installation() {
         expect(found).toEqual(
           ids.map(() => expect.objectContaining({ state: 'complete', required: 1, verified: 1 })),
         );
-      }, 15_000),
+      }),
     acknowledged: async () =>
       (
         await api.t.pool.query<{ seq: number; generation: number; worker: string; carried_by: string }>(

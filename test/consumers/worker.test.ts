@@ -272,7 +272,7 @@ test('however many have their next try at once, a live decision waits for about 
   expect(t.store.applied.flat().length).toBeLessThan(100);
   // They are all tried, in the end.
   await eventually(() => expect(ledger.settled.size).toBe(161));
-}, 15_000);
+});
 
 test('a try says which asking it answers for, and one that the worker makes of itself answers for none', async () => {
   await using t = carry();
@@ -303,7 +303,7 @@ test('a store that takes so many a second is given no more, however many calls i
   await t.commit(...Array.from({ length: 120 }, (_, n) => decided(`person-${n}`)));
   expect(performance.now() - began).toBeGreaterThan(1_900);
   expect(t.store.applied.map(({ length }) => length)).toEqual([50, 50, 20]);
-}, 10_000);
+});
 
 // ---- stopping, and a ledger that comes and goes -----------------------------------------------------------------------
 
@@ -536,13 +536,13 @@ test('a store that falls behind leaves the stream, with no more than 10,000 in h
   await eventually(() => expect(answered).toBe(4));
   expect(t.logged).toEqual(['store is behind, catching up from the ledger']);
   answer.resolve(undefined);
-  await eventually(() => expect(t.ledger.settled.size).toBe(14_000), 20_000);
+  await eventually(() => expect(t.ledger.settled.size).toBe(14_000));
   const by = Map.groupBy(t.ledger.acknowledgements, ({ carriedBy }) => carriedBy);
   expect([...by].map(([carriedBy, { length }]) => [carriedBy, length])).toEqual([
     ['stream', 10_000],
     ['catch_up', 4_000],
   ]);
-}, 30_000);
+});
 
 // ---- lifting in a store without versions --------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import { blocksOf, readPage, tableOf } from './markdown.ts';
 const PAGES = globSync(['*.md', 'docs/*.md']);
 const page = readPage('README.md');
 const manifest = JSON.parse(readPage('package.json')) as { version: string; scripts: Record<string, string> };
-const program = createProgram();
+const program = await createProgram([]);
 
 /** The table whose first column has this head. */
 const tableHeaded = (head: string): string[][] => {

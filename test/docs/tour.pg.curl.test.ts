@@ -47,11 +47,11 @@ function shell(command: string): { said: Promise<string>; pid: number; output():
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'abide-tour-'));
   port = await freePort();
-}, 30_000);
+});
 afterAll(async () => {
   await stop();
   await rm(folder, { recursive: true, force: true });
-}, 30_000);
+});
 
 /** What differs from run to run is named; columns may be wider. */
 const plain = (text: string): string =>
@@ -76,7 +76,7 @@ test('every command of the tour answers what the page shows', async () => {
     process.kill(-serving.pid, 'SIGINT');
     await serving.said;
   };
-  await eventually(() => expect(printed()).toContain('abide: ready after'), 60_000);
+  await eventually(() => expect(printed()).toContain('abide: ready after'));
   const ownLines = printed()
     .split('\n')
     .filter((line) => !/^> |^$/.test(line));
@@ -96,4 +96,4 @@ test('every command of the tour answers what the page shows', async () => {
   // What the page says of the first terminal.
   const line = rest.find(({ text }) => text.includes(' recorded, crm verified'))!;
   await eventually(() => expect(plain(printed())).toContain(plain(line.text)));
-}, 120_000);
+});

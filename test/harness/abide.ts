@@ -172,7 +172,7 @@ async function untilReady(url: string, { child, output }: ReturnType<typeof spaw
     const { statusCode, body } = await request(`${url}/readyz`);
     await body.dump();
     if (statusCode !== 200) throw new Error(`not ready: ${statusCode}`);
-  }, 60_000);
+  });
   if (child.exitCode !== null || child.signalCode !== null)
     throw new Error(`abide ended before it was ready:\n${output()}`);
 }
@@ -186,5 +186,5 @@ async function endServer(folder: string): Promise<void> {
   process.kill(left, 'SIGINT');
   await eventually(async () => {
     if ((await pid()) > 0) throw new Error('the server of the folder still runs');
-  }, 30_000);
+  });
 }

@@ -2,7 +2,7 @@ const PAUSE_MS_MIN = 5;
 const PAUSE_MS_MAX = 50;
 
 /** Repeats until it neither throws nor rejects, and gives what it gave; after `withinMs` the last failure is thrown. */
-export async function eventually<T>(check: () => T | Promise<T>, withinMs = 10_000): Promise<T> {
+export async function eventually<T>(check: () => T | Promise<T>, withinMs = 60_000): Promise<T> {
   const began = performance.now();
   for (;;) {
     try {

@@ -10,7 +10,8 @@ import type { StoreRegistration } from '../../ledger/stores.ts';
 import type { Acknowledgement, AcknowledgementReport } from '../../suppression/acknowledgement.ts';
 import { applyGrant } from '../../suppression/precedence.ts';
 import { normalise } from '../../suppression/subject.ts';
-import type { Subject, SubjectKind } from '../../suppression/subject.ts';
+import type { Subject } from '../../suppression/subject.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import { freshDatabase, withClient } from './database.ts';
 import type { TestDatabase } from './database.ts';
 

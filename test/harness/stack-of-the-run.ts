@@ -127,7 +127,7 @@ export async function openStack({
       const running = (await stackStatus(folder)).programs.find(({ name }) => name === program);
       if (running === undefined) throw new Error(`${program} does not run`);
       return running.pid;
-    }, 30_000);
+    });
   };
   return {
     url,
@@ -155,7 +155,7 @@ export async function openStack({
       await eventually(async () => {
         const again = await Promise.all(programs.map(pidOf));
         if (again.some((pid) => pids.includes(pid))) throw new Error('a program has not ended');
-      }, 60_000);
+      });
     },
     retire: async (stores) => {
       const { urls } = (await findEmbeddedPostgres(folder))!;
@@ -169,7 +169,7 @@ export async function openStack({
       await eventually(async () => {
         const { status, sources } = await lag();
         if (status !== 'ok' || sources[0]?.status !== 'ok') throw new Error(`the stack is ${status}`);
-      }, 60_000);
+      });
     },
     workerEnvironment: async (store) => ({
       ABIDE_CONFIG: join(folder, 'stack/abide.yaml'),

@@ -59,7 +59,7 @@ test('a window of twelve thousand opt-outs is marked and read in pages, each onc
   }
   expect(new Set(seen).size).toBe(12_001);
   expect(seen).toEqual([...seen].sort());
-}, 60_000);
+});
 
 test('what is being recorded while it is opened, and has its time already, is waited for and marked', async () => {
   const since = await now();

@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { isDue } from '../../suppression/acknowledgement.ts';
-import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { freshLedger } from '../harness/ledger.ts';
 import { anyDecided, anyStoreScopes } from '../suppression/arbitrary-scopes.ts';
 

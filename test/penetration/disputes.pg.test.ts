@@ -103,7 +103,7 @@ beforeAll(async () => {
   );
   expect([opened.code, opened.output]).toEqual([0, opened.output]);
   dispute = (JSON.parse(opened.stdout) as { id: string }).id;
-}, 60_000);
+});
 afterAll(async () => {
   await db.end();
   await abide[Symbol.asyncDispose]();

@@ -36,7 +36,7 @@ beforeAll(async () => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   evil = { url, asked: 0, close: () => server.close().closeAllConnections() };
-}, 30_000);
+});
 afterAll(async () => {
   evil.close();
   await api[Symbol.asyncDispose]();

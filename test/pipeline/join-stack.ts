@@ -27,7 +27,7 @@ export async function joinStack(): Promise<Deployment & { readonly stack: Runnin
     await stack.restart(['api', ...Object.keys(storesBefore).map((name) => `worker-${name}`)]);
     await eventually(async () => {
       if ((await spoken.ask('GET', '/readyz')).status !== 200) throw new Error('the API is not ready');
-    }, 60_000);
+    });
   };
   place.defer(async () => {
     await rewrite(before);

@@ -21,6 +21,6 @@ describePipeline('Kafka, from a worker a store', joinStack, (system) => {
       expect(new Map(rows.map(({ name, carried_by }) => [name, carried_by]))).toEqual(
         new Map(STORES.map((name) => [name, 'stream'])),
       );
-    }, 30_000);
-  }, 40_000);
+    });
+  });
 });

@@ -15,11 +15,11 @@ beforeAll(async () => {
   [system, another] = await Promise.all([startSystem({ first: ['crm'] }), emptyDatabase()]);
   await Promise.all(Array.from({ length: HISTORY }, (_, n) => system.optOut(email(n))));
   await eventually(async () => expect((await system.lag()).stores[0]?.outstanding).toBe(0));
-}, 90_000);
+});
 afterAll(async () => {
   await system[Symbol.asyncDispose]();
   await another[Symbol.asyncDispose]();
-}, 30_000);
+});
 
 const restartWith = async (...stanzas: string[]): Promise<void> => {
   await system.abide.stop();
@@ -28,7 +28,7 @@ const restartWith = async (...stanzas: string[]): Promise<void> => {
 const until = (name: string, wanted: object): Promise<void> =>
   eventually(async () => {
     expect((await system.lag()).stores.find(({ store }) => store === name)).toMatchObject(wanted);
-  }, 30_000);
+  });
 
 test('a store added to a running history is back-filled completely, and shows so until it is', async () => {
   system.stores.sessions.setFault('refuse');
@@ -69,4 +69,4 @@ test('a store pointed elsewhere is filled again there; one that left the file st
     expect(JSON.parse(text)).toMatchObject({ state: 'complete', required: 1, confirmed: 1 });
     expect((await system.lag()).status).toBe('ok');
   });
-}, 60_000);
+});

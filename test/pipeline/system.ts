@@ -401,7 +401,7 @@ export async function startWorkerProcess(
   const started = (): Promise<void> =>
     eventually(() => {
       if (!running.output().includes('carrying decisions')) throw new Error(running.output());
-    }, 30_000);
+    });
   await started();
   return {
     kill: async () => {

@@ -116,10 +116,10 @@ test('one trace leads from the call of a client to the call of a store, by names
   // Told and read back, both within the worker's span.
   expect(contexts).toEqual([`00-${TRACE}-${carried!.spanId}-01`, `00-${TRACE}-${carried!.spanId}-01`]);
   expect(text).not.toMatch(/ada|example/);
-}, 30_000);
+});
 
 test('it is off by default, whatever SDK is loaded', async () => {
   contexts.length = 0;
   expect((await traceOneOptOut(false)).spans).toEqual([]);
   expect(contexts).toEqual(['undefined', 'undefined']);
-}, 30_000);
+});

@@ -15,7 +15,7 @@ describePipeline(
         const found = await lagOf('crm');
         expect(found.status).toBe('unknown');
         return await lag();
-      }, 15_000);
+      });
       expect(status).toBe('unknown');
       expect(Date.now() - deadSince).toBeLessThan(11_500);
       expect((await lagOf('mail')).status).toBe('ok');
@@ -29,6 +29,6 @@ describePipeline(
         expect(JSON.parse(text)).toMatchObject({ state: 'complete', confirmed: 3 });
       });
       expect(await stores.crm.held('nobody-carries@example.com')).toHaveLength(3);
-    }, 40_000);
+    });
   },
 );

@@ -8,7 +8,7 @@ import { Item } from '../../connectors/contract/connector.ts';
 import type { Connector } from '../../connectors/contract/connector.ts';
 import { openGuard } from '../../processes/guard/open-guard.ts';
 import { Address } from '../../suppression/subject.ts';
-import type { SubjectKind } from '../../suppression/subject.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 
 export type GuardPlace = AsyncDisposable & {
   /** As the store's own role, who owns what is there. */

@@ -23,7 +23,7 @@ test.each(Object.keys(moments))('told to end when %s, it ends its database too',
   try {
     await eventually(async () => {
       if (!(await moments[moment]!({ folder, url: `http://127.0.0.1:${port}` }))) throw new Error(output());
-    }, 20_000);
+    });
     child.kill('SIGTERM');
     await ended;
     expect(existsSync(join(folder, 'postgres/postmaster.pid'))).toBe(false);

@@ -18,7 +18,7 @@ beforeAll(async () => {
 }, UP_MS_MAX);
 afterAll(async () => {
   await environment?.down({ removeVolumes: true });
-}, 120_000);
+});
 
 test('docker compose up is all that it takes: an opt-out arrives in the store that must hold it, verified', async () => {
   const { output } = await environment!
@@ -36,4 +36,4 @@ test('docker compose up is all that it takes: an opt-out arrives in the store th
   });
 
   expect(await body.json()).toMatchObject({ propagation: { state: 'complete', required: 1, verified: 1 } });
-}, 90_000);
+});

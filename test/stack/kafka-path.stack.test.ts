@@ -26,8 +26,8 @@ import type { RunningStack } from '../harness/stack-of-the-run.ts';
 import { makeKafkaLedger } from './kafka-source.ts';
 import type { KafkaLedger } from './kafka-source.ts';
 
-const RECOVERED_MS_MAX = 60_000;
-const TEST_MS_MAX = 120_000;
+/** A JVM that starts beside everything else takes its time. */
+const STREAMING_MS_MAX = 120_000;
 
 let stack: RunningStack;
 let people = 0;
@@ -36,16 +36,16 @@ const somebody = (): string => `person.${process.pid}.${(people += 1)}@example.c
 beforeAll(async () => {
   stack = await findStackOfTheRun();
   await stack.admin.connect();
-}, 30_000);
+});
 
 describe('the conformance of change sources', () => {
   let ledger: KafkaLedger;
   beforeAll(async () => {
     ledger = await makeKafkaLedger(stack);
-  }, 60_000);
+  });
   afterAll(async () => {
     await ledger[Symbol.asyncDispose]();
-  }, 30_000);
+  });
 
   describeChangeSource('kafka', { open: () => ledger.open(), heldMax: 6_000, waits: true });
 });
@@ -62,7 +62,7 @@ const carriedBy = (id: string): Promise<string> =>
     );
     if (row === undefined) throw new Error('not acknowledged');
     return row.carried_by;
-  }, RECOVERED_MS_MAX);
+  });
 
 /** Until an opt-out arrives by the stream again. */
 const untilStreaming = (): Promise<void> =>
@@ -70,7 +70,7 @@ const untilStreaming = (): Promise<void> =>
     const id = await stack.optOut(somebody());
     if (id === undefined || (await carriedBy(id)) !== 'stream') throw new Error('not by the stream yet');
     await delay(200);
-  }, RECOVERED_MS_MAX);
+  }, STREAMING_MS_MAX);
 
 const outstandingOf = async (ids: readonly string[]): Promise<number> => {
   const [row] = await stack.query<{ count: number }>(
@@ -113,7 +113,7 @@ function watchLag(signal: AbortSignal): Promise<readonly string[]> {
 async function throughIt(fault: () => Promise<void>): Promise<void> {
   const ending = new AbortController();
   const answered: string[] = [];
-  const clients = Array.from({ length: 4 }, async () => {
+  const clients = Array.from({ length: 2 }, async () => {
     while (!ending.signal.aborted) {
       const id = await stack.optOut(somebody()).catch(() => undefined);
       if (id === undefined) await delay(100);
@@ -130,7 +130,7 @@ async function throughIt(fault: () => Promise<void>): Promise<void> {
     ending.abort();
     await Promise.all(clients);
   }
-  await eventually(async () => expect(await outstandingOf(answered)).toBe(0), RECOVERED_MS_MAX);
+  await eventually(async () => expect(await outstandingOf(answered)).toBe(0));
   expect(await lag).toEqual([]);
   await eventually(async () => {
     const { status, sources } = await stack.lag();
@@ -138,7 +138,7 @@ async function throughIt(fault: () => Promise<void>): Promise<void> {
       status: 'ok',
       source: { kind: 'kafka', slot: 'active', task: 'running' },
     });
-  }, RECOVERED_MS_MAX);
+  });
 }
 
 const kill = async (program: string): Promise<void> => {
@@ -152,16 +152,12 @@ const connect = async (method: 'GET' | 'DELETE', path: string): Promise<unknown>
 };
 
 describe('the stream', () => {
-  test(
-    'an opt-out arrives in the store by the stream, verified',
-    async () => {
-      await untilStreaming();
-      const id = (await stack.optOut(somebody()))!;
+  test('an opt-out arrives in the store by the stream, verified', async () => {
+    await untilStreaming();
+    const id = (await stack.optOut(somebody()))!;
 
-      expect(await carriedBy(id)).toBe('stream');
-    },
-    TEST_MS_MAX,
-  );
+    expect(await carriedBy(id)).toBe('stream');
+  });
 
   test('what Connect shows of the connector holds no secret', async () => {
     const config = (await connect('GET', 'connectors/abide/config')) as Record<string, string>;
@@ -169,76 +165,66 @@ describe('the stream', () => {
     expect(config['database.password']).toBe('${env:ABIDE_REPLICATION_PASSWORD}');
   });
 
-  test(
-    'the topic holds no address in the clear, and the key is the id of the subject',
-    async () => {
-      const email = somebody();
-      const id = (await stack.optOut(email))!;
-      const [{ subject_id: subjectId } = { subject_id: '' }] = await stack.query<{ subject_id: string }>(
-        'select subject_id from decisions where opt_out_id = $1',
-        [id],
-      );
-      const consumer = stack.kafka.consumer({ groupId: `test-raw-${process.pid}`, maxWaitTimeInMs: 100 });
-      const seen: { key: string; raw: string }[] = [];
-      await consumer.connect();
-      try {
-        await consumer.subscribe({ topic: DECISIONS_TOPIC, fromBeginning: true });
-        await consumer.run({
-          eachMessage: ({ message }) => {
-            const headers = JSON.stringify(message.headers);
-            seen.push({ key: String(message.key), raw: `${message.value!.toString('latin1')}${headers}` });
-            return Promise.resolve();
-          },
-        });
-        await eventually(() => expect(seen.map(({ key }) => key)).toContain(subjectId), 30_000);
-      } finally {
-        await consumer.disconnect();
-      }
-
-      expect(seen.filter(({ raw }) => /@example|example\.com|person\./i.test(raw))).toEqual([]);
-      expect(seen.every(({ key }) => /^[0-9a-f-]{36}$/.test(key))).toBe(true);
-    },
-    TEST_MS_MAX,
-  );
-
-  test(
-    'a record that cannot be read is parked with its bytes, counted, and holds nobody up',
-    async () => {
-      const producer = stack.kafka.producer();
-      await producer.connect();
-      const bytes = Buffer.from('no decision at all');
-      const messages = Array.from({ length: 12 }, (_, partition) => ({ partition, key: null, value: bytes }));
-      await producer.send({ topic: DECISIONS_TOPIC, messages });
-      await producer.disconnect();
-
-      await untilStreaming();
-      await eventually(async () => {
-        const offsets = await stack.admin.fetchTopicOffsets(PARKED_TOPIC);
-        expect(Number(offsets[0]!.high)).toBeGreaterThanOrEqual(12);
+  test('the topic holds no address in the clear, and the key is the id of the subject', async () => {
+    const email = somebody();
+    const id = (await stack.optOut(email))!;
+    const [{ subject_id: subjectId } = { subject_id: '' }] = await stack.query<{ subject_id: string }>(
+      'select subject_id from decisions where opt_out_id = $1',
+      [id],
+    );
+    const consumer = stack.kafka.consumer({ groupId: `test-raw-${process.pid}`, maxWaitTimeInMs: 100 });
+    const seen: { key: string; raw: string }[] = [];
+    await consumer.connect();
+    try {
+      await consumer.subscribe({ topic: DECISIONS_TOPIC, fromBeginning: true });
+      await consumer.run({
+        eachMessage: ({ message }) => {
+          const headers = JSON.stringify(message.headers);
+          seen.push({ key: String(message.key), raw: `${message.value!.toString('latin1')}${headers}` });
+          return Promise.resolve();
+        },
       });
-      const [row] = await stack.query<{ parked: number }>(
-        "select max((report -> 'source' ->> 'parked')::int) as parked from workers",
-      );
-      expect(row!.parked).toBeGreaterThanOrEqual(12);
-    },
-    TEST_MS_MAX,
-  );
+      await eventually(() => expect(seen.map(({ key }) => key)).toContain(subjectId));
+    } finally {
+      await consumer.disconnect();
+    }
+
+    expect(seen.filter(({ raw }) => /@example|example\.com|person\./i.test(raw))).toEqual([]);
+    expect(seen.every(({ key }) => /^[0-9a-f-]{36}$/.test(key))).toBe(true);
+  });
+
+  test('a record that cannot be read is parked with its bytes, counted, and holds nobody up', async () => {
+    const producer = stack.kafka.producer();
+    await producer.connect();
+    const bytes = Buffer.from('no decision at all');
+    const messages = Array.from({ length: 12 }, (_, partition) => ({ partition, key: null, value: bytes }));
+    await producer.send({ topic: DECISIONS_TOPIC, messages });
+    await producer.disconnect();
+
+    await untilStreaming();
+    await eventually(async () => {
+      const offsets = await stack.admin.fetchTopicOffsets(PARKED_TOPIC);
+      expect(Number(offsets[0]!.high)).toBeGreaterThanOrEqual(12);
+    });
+    const [row] = await stack.query<{ parked: number }>(
+      "select max((report -> 'source' ->> 'parked')::int) as parked from workers",
+    );
+    expect(row!.parked).toBeGreaterThanOrEqual(12);
+  });
 });
 
-test(
-  'what is prepared for an API that listens everywhere is a key a role, the same when it is prepared again, and enough',
-  async () => {
-    const name = `prepared_${process.pid}`;
-    const folder = await mkdtemp(join(tmpdir(), 'abide-prepared-'));
-    const { urls } = (await findEmbeddedPostgres(stack.folder))!;
-    const inDatabase = (url: string): string => Object.assign(new URL(url), { pathname: `/${name}` }).href;
-    const { broker, registry, connect: connectPort } = stack.ports;
-    const [port, opsPort] = [await freePort(), await freePort()];
-    await stack.query(`create database ${name} owner abide_owner`);
-    try {
-      await writeFile(
-        join(folder, 'abide.yaml'),
-        `source: kafka
+test('what is prepared for an API that listens everywhere is a key a role, the same when it is prepared again, and enough', async () => {
+  const name = `prepared_${process.pid}`;
+  const folder = await mkdtemp(join(tmpdir(), 'abide-prepared-'));
+  const { urls } = (await findEmbeddedPostgres(stack.folder))!;
+  const inDatabase = (url: string): string => Object.assign(new URL(url), { pathname: `/${name}` }).href;
+  const { broker, registry, connect: connectPort } = stack.ports;
+  const [port, opsPort] = [await freePort(), await freePort()];
+  await stack.query(`create database ${name} owner abide_owner`);
+  try {
+    await writeFile(
+      join(folder, 'abide.yaml'),
+      `source: kafka
 database: ${inDatabase(urls.api)}
 owner_database: ${inDatabase(urls.owner)}
 replication_database: ${inDatabase(urls.replication)}
@@ -248,295 +234,252 @@ kafka: { brokers: ['127.0.0.1:${broker}'], registry: 'http://127.0.0.1:${registr
 stores:
   crm: { connector: postgres, url: ${inDatabase(urls.owner)}, scopes: [email] }
 `,
-      );
-      const prepare = () =>
-        runAbide(['stack', 'prepare', '--data', folder, '--worker-keys', join(folder, 'workers')], {
-          ABIDE_CONFIG: join(folder, 'abide.yaml'),
-        });
-      const keys = () =>
-        Promise.all(
-          ['admin.key', 'keys.json', 'workers/crm'].map((file) => readFile(join(folder, file), 'utf8')),
-        );
-      const first = await prepare();
-      expect(first).toMatchObject({ code: 0 });
-      const made = await keys();
-      expect(first.stdout).toContain(made[0]!.trim());
-
-      expect(await prepare()).toMatchObject({ code: 0 });
-      expect(await keys()).toEqual(made);
-
-      // As docker-compose.yml starts it and looks at its health.
-      const api = spawnAbide(['serve', '--no-workers'], {
+    );
+    const prepare = () =>
+      runAbide(['stack', 'prepare', '--data', folder, '--worker-keys', join(folder, 'workers')], {
         ABIDE_CONFIG: join(folder, 'abide.yaml'),
-        ABIDE_DATA: folder,
       });
-      try {
-        await eventually(async () => {
-          expect([api.child.exitCode, api.output()]).toEqual([null, expect.anything()]);
-          const { statusCode, body } = await request(`http://127.0.0.1:${opsPort}/readyz`);
-          await body.dump();
-          expect(statusCode).toBe(200);
-        }, 30_000);
-        const { statusCode, body } = await request(`http://127.0.0.1:${port}/v1/propagation-lag`, {
-          headers: { authorization: `Bearer ${made[0]!.trim()}` },
-        });
+    const keys = () =>
+      Promise.all(
+        ['admin.key', 'keys.json', 'workers/crm'].map((file) => readFile(join(folder, file), 'utf8')),
+      );
+    const first = await prepare();
+    expect(first).toMatchObject({ code: 0 });
+    const made = await keys();
+    expect(first.stdout).toContain(made[0]!.trim());
+
+    expect(await prepare()).toMatchObject({ code: 0 });
+    expect(await keys()).toEqual(made);
+
+    // As docker-compose.yml starts it and looks at its health.
+    const api = spawnAbide(['serve', '--no-workers'], {
+      ABIDE_CONFIG: join(folder, 'abide.yaml'),
+      ABIDE_DATA: folder,
+    });
+    try {
+      await eventually(async () => {
+        expect([api.child.exitCode, api.output()]).toEqual([null, expect.anything()]);
+        const { statusCode, body } = await request(`http://127.0.0.1:${opsPort}/readyz`);
         await body.dump();
         expect(statusCode).toBe(200);
-      } finally {
-        api.child.kill('SIGTERM');
-        await api.ended;
-      }
+      });
+      const { statusCode, body } = await request(`http://127.0.0.1:${port}/v1/propagation-lag`, {
+        headers: { authorization: `Bearer ${made[0]!.trim()}` },
+      });
+      await body.dump();
+      expect(statusCode).toBe(200);
     } finally {
-      await stack.query(`drop database ${name} with (force)`);
-      await rm(folder, { recursive: true });
+      api.child.kill('SIGTERM');
+      await api.ended;
     }
-  },
-  TEST_MS_MAX,
-);
-
-describe('kill -9 under load: every opt-out that was answered is acknowledged, and the lag tells the truth', () => {
-  test.each(['worker-crm', 'connect', 'broker', 'api', 'postgres'])(
-    '%s',
-    async (program) => {
-      await throughIt(() => kill(program));
-    },
-    TEST_MS_MAX,
-  );
+  } finally {
+    await stack.query(`drop database ${name} with (force)`);
+    await rm(folder, { recursive: true });
+  }
 });
 
-test(
-  'kill -9 of the registry and then of the worker: it comes back with its schemas, by which the next worker reads',
-  async () => {
-    await throughIt(async () => {
-      await kill('registry');
-      await kill('worker-crm');
-    });
-  },
-  TEST_MS_MAX,
-);
+describe('kill -9 under load: every opt-out that was answered is acknowledged, and the lag tells the truth', () => {
+  test.each(['worker-crm', 'connect', 'broker', 'api', 'postgres'])('%s', async (program) => {
+    await throughIt(() => kill(program));
+  });
+});
 
-test(
-  'while Connect hangs the ledger is polled: opt-outs arrive within two seconds, and the lag denies the stream',
-  async () => {
-    const hung = await stack.pidOf('connect');
-    process.kill(hung, 'SIGSTOP');
-    try {
-      await eventually(async () => expect((await stack.lag()).sources[0]!.status).toBe('unknown'), 30_000);
-      const id = (await stack.optOut(somebody()))!;
-      expect(await carriedBy(id)).toBe('catch_up');
-      const [row] = await stack.query<{ latency_ms: number }>(
-        'select a.latency_ms from acknowledgements a join decisions d using (seq) where d.opt_out_id = $1',
-        [id],
-      );
-      expect(row!.latency_ms).toBeLessThan(2_000);
-    } finally {
-      process.kill(hung, 'SIGCONT');
-    }
-    await untilStreaming();
-  },
-  TEST_MS_MAX,
-);
+test('kill -9 of the registry and then of the worker: it comes back with its schemas, by which the next worker reads', async () => {
+  await throughIt(async () => {
+    await kill('registry');
+    await kill('worker-crm');
+  });
+});
+
+test('while Connect hangs the ledger is polled: opt-outs arrive within two seconds, and the lag denies the stream', async () => {
+  const hung = await stack.pidOf('connect');
+  process.kill(hung, 'SIGSTOP');
+  try {
+    await eventually(async () => expect((await stack.lag()).sources[0]!.status).toBe('unknown'));
+    const id = (await stack.optOut(somebody()))!;
+    expect(await carriedBy(id)).toBe('catch_up');
+    const [row] = await stack.query<{ latency_ms: number }>(
+      'select a.latency_ms from acknowledgements a join decisions d using (seq) where d.opt_out_id = $1',
+      [id],
+    );
+    expect(row!.latency_ms).toBeLessThan(2_000);
+  } finally {
+    process.kill(hung, 'SIGCONT');
+  }
+  await untilStreaming();
+});
 
 describe('what else is lost on the way is driven again from the ledger', () => {
-  test(
-    'the connector is deleted: it is registered anew',
-    async () => {
-      await throughIt(async () => {
-        await connect('DELETE', 'connectors/abide');
-      });
-    },
-    TEST_MS_MAX,
-  );
+  test('the connector is deleted: it is registered anew', async () => {
+    await throughIt(async () => {
+      await connect('DELETE', 'connectors/abide');
+    });
+  });
 
-  test(
-    'what the stream loses while it seems alive is counted, one by one: the table is taken out of the publication',
-    async () => {
-      await untilStreaming();
-      const redriven = async (): Promise<number> => (await stack.lag()).sources[0]!.redriven;
-      const newest = async (): Promise<string> =>
-        (await stack.query<{ seq: string }>('select max(seq)::text as seq from decisions'))[0]!.seq;
-      const [captured] = await stack.query<{ columns: string }>(
-        `select (select string_agg(quote_ident(name), ', ') from unnest(attnames) name) as columns
+  test('what the stream loses while it seems alive is counted, one by one: the table is taken out of the publication', async () => {
+    await untilStreaming();
+    const redriven = async (): Promise<number> => (await stack.lag()).sources[0]!.redriven;
+    const newest = async (): Promise<string> =>
+      (await stack.query<{ seq: string }>('select max(seq)::text as seq from decisions'))[0]!.seq;
+    const [captured] = await stack.query<{ columns: string }>(
+      `select (select string_agg(quote_ident(name), ', ') from unnest(attnames) name) as columns
          from pg_publication_tables where pubname = 'abide' and tablename = 'decisions'`,
-      );
-      const before = await redriven();
-      await stack.query('alter publication abide drop table decisions');
-      const from = await newest();
-      const ids: string[] = [];
-      try {
-        for (let n = 0; n < 25; n += 1) ids.push((await stack.optOut(somebody()))!);
-        await eventually(async () => expect(await outstandingOf(ids)).toBe(0), RECOVERED_MS_MAX);
-      } finally {
-        await stack.query(`alter publication abide add table decisions (${captured!.columns})`);
-      }
-      for (const id of ids) expect(await carriedBy(id)).toBe('redrive');
-      // Whatever else was recorded meanwhile was lost as well.
-      const [row] = await stack.query<{ lost: number }>(
-        "select count(*)::int as lost from acknowledgements where seq > $1 and carried_by = 'redrive'",
-        [from],
-      );
-      expect(row!.lost).toBeGreaterThanOrEqual(25);
-      expect((await redriven()) - before).toBe(row!.lost);
-      await untilStreaming();
-    },
-    TEST_MS_MAX,
-  );
+    );
+    const before = await redriven();
+    await stack.query('alter publication abide drop table decisions');
+    const from = await newest();
+    const ids: string[] = [];
+    try {
+      for (let n = 0; n < 25; n += 1) ids.push((await stack.optOut(somebody()))!);
+      await eventually(async () => expect(await outstandingOf(ids)).toBe(0));
+    } finally {
+      await stack.query(`alter publication abide add table decisions (${captured!.columns})`);
+    }
+    for (const id of ids) expect(await carriedBy(id)).toBe('redrive');
+    // Whatever else was recorded meanwhile was lost as well.
+    const [row] = await stack.query<{ lost: number }>(
+      "select count(*)::int as lost from acknowledgements where seq > $1 and carried_by = 'redrive'",
+      [from],
+    );
+    expect(row!.lost).toBeGreaterThanOrEqual(25);
+    expect((await redriven()) - before).toBe(row!.lost);
+    await untilStreaming();
+  });
 
-  test(
-    'the replication slot is dropped',
-    async () => {
-      await throughIt(async () => {
-        await eventually(async () => {
-          await stack.query(
-            "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'abide_kafka' and active",
-          );
-          await stack.query("select pg_drop_replication_slot('abide_kafka')");
-        }, 20_000);
+  test('the replication slot is dropped', async () => {
+    await throughIt(async () => {
+      await eventually(async () => {
+        await stack.query(
+          "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'abide_kafka' and active",
+        );
+        await stack.query("select pg_drop_replication_slot('abide_kafka')");
       });
-    },
-    TEST_MS_MAX,
-  );
+    });
+  });
 
-  test(
-    'the topic is deleted',
-    async () => {
-      await throughIt(async () => {
-        await stack.admin.deleteTopics({ topics: [DECISIONS_TOPIC] });
-      });
-    },
-    TEST_MS_MAX,
-  );
+  test('the topic is deleted', async () => {
+    await throughIt(async () => {
+      await stack.admin.deleteTopics({ topics: [DECISIONS_TOPIC] });
+    });
+  });
 
   test.each([
     ['beginning', true],
     ['end', false],
-  ])(
-    'the offsets of the group are reset to the %s',
-    async (_, earliest) => {
-      await throughIt(async () => {
-        // Only the offsets of a group without members can be set: a worker that hangs is put out of it.
-        const worker = await stack.pidOf('worker-crm');
-        process.kill(worker, 'SIGSTOP');
-        await eventually(
-          () => stack.admin.resetOffsets({ groupId: groupOf('crm'), topic: DECISIONS_TOPIC, earliest }),
-          20_000,
-        );
-        process.kill(worker, 'SIGKILL');
-      });
-    },
-    TEST_MS_MAX,
-  );
+  ])('the offsets of the group are reset to the %s', async (_, earliest) => {
+    await throughIt(async () => {
+      // Only the offsets of a group without members can be set: a worker that hangs is put out of it.
+      const worker = await stack.pidOf('worker-crm');
+      process.kill(worker, 'SIGSTOP');
+      await eventually(() =>
+        stack.admin.resetOffsets({ groupId: groupOf('crm'), topic: DECISIONS_TOPIC, earliest }),
+      );
+      process.kill(worker, 'SIGKILL');
+    });
+  });
 
-  test(
-    'two workers share the partitions, and a killed one leaves its share within seconds',
-    async () => {
-      const shares = async (): Promise<number[]> => {
-        const { groups } = await stack.admin.describeGroups([groupOf('crm')]);
-        expect(groups[0]!.state).toBe('Stable');
-        return groups[0]!.members.map(
-          ({ memberAssignment }) =>
-            AssignerProtocol.MemberAssignment.decode(memberAssignment)!.assignment[DECISIONS_TOPIC]!.length,
-        );
-      };
-      await throughIt(async () => {
-        const second = spawnAbide(['worker', '--store', 'crm'], await stack.workerEnvironment('crm'));
-        try {
-          await eventually(async () => expect(await shares()).toEqual([6, 6]), 30_000);
-        } finally {
-          second.child.kill('SIGKILL');
-          await second.ended;
-        }
-        await eventually(async () => expect(await shares()).toEqual([12]), 15_000);
-      });
-    },
-    TEST_MS_MAX,
-  );
+  test('two workers share the partitions, and a killed one leaves its share within seconds', async () => {
+    const shares = async (): Promise<number[]> => {
+      const { groups } = await stack.admin.describeGroups([groupOf('crm')]);
+      expect(groups[0]!.state).toBe('Stable');
+      return groups[0]!.members.map(
+        ({ memberAssignment }) =>
+          AssignerProtocol.MemberAssignment.decode(memberAssignment)!.assignment[DECISIONS_TOPIC]!.length,
+      );
+    };
+    await throughIt(async () => {
+      const second = spawnAbide(['worker', '--store', 'crm'], await stack.workerEnvironment('crm'));
+      try {
+        await eventually(async () => expect(await shares()).toEqual([6, 6]));
+      } finally {
+        second.child.kill('SIGKILL');
+        await second.ended;
+      }
+      await eventually(async () => expect(await shares()).toEqual([12]));
+    });
+  });
 });
 
-test(
-  "a program of somebody's own that reads the topic is a store like any other",
-  async () => {
-    const { urls } = (await findEmbeddedPostgres(stack.folder))!;
-    const pool = openPool(urls.api, { max: 2, onError: () => undefined });
-    const folder = await mkdtemp(join(tmpdir(), 'abide-consumer-'));
-    const program = fileURLToPath(new URL('../../docs/examples/topic-consumer.mjs', import.meta.url));
-    let running: { child: ChildProcess; ended: Promise<unknown>; said: () => string } | undefined;
-    const stop = async (): Promise<void> => {
-      running?.child.kill('SIGTERM');
-      await running?.ended;
-    };
-    /** `theirs` in the answer of an opt-out's propagation. */
-    const theirs = (id: string): Promise<string> =>
-      eventually(async () => {
-        const [row] = await stack.query<{ outcome: string; carried_by: string }>(
-          `select a.outcome, a.carried_by from acknowledgements a join decisions d using (seq) join stores s on s.id = a.store_id
+test("a program of somebody's own that reads the topic is a store like any other", async () => {
+  const { urls } = (await findEmbeddedPostgres(stack.folder))!;
+  const pool = openPool(urls.api, { max: 2, onError: () => undefined });
+  const folder = await mkdtemp(join(tmpdir(), 'abide-consumer-'));
+  const program = fileURLToPath(new URL('../../docs/examples/topic-consumer.mjs', import.meta.url));
+  let running: { child: ChildProcess; ended: Promise<unknown>; said: () => string } | undefined;
+  const stop = async (): Promise<void> => {
+    running?.child.kill('SIGTERM');
+    await running?.ended;
+  };
+  /** `theirs` in the answer of an opt-out's propagation. */
+  const theirs = (id: string): Promise<string> =>
+    eventually(async () => {
+      const [row] = await stack.query<{ outcome: string; carried_by: string }>(
+        `select a.outcome, a.carried_by from acknowledgements a join decisions d using (seq) join stores s on s.id = a.store_id
            where d.opt_out_id = $1 and s.name = 'theirs'`,
-          [id],
-        );
-        if (row === undefined) throw new Error(running!.said());
-        return `${row.outcome} by ${row.carried_by}`;
-      }, RECOVERED_MS_MAX);
-    try {
-      const before = (await stack.optOut('before@example.com'))!;
-      await syncStores(
-        pool,
-        [storeOf({ name: 'theirs', connector: 'elsewhere', scopes: ['email'], required: false })],
-        undefined,
+        [id],
       );
-      const { token } = await createKey(pool, {
-        client: 'theirs',
-        scopes: ['acknowledgements:write'],
-        store: 'theirs',
-        expiresAt: undefined,
-        caller: undefined,
+      if (row === undefined) throw new Error(running!.said());
+      return `${row.outcome} by ${row.carried_by}`;
+    });
+  try {
+    const before = (await stack.optOut('before@example.com'))!;
+    await syncStores(
+      pool,
+      [storeOf({ name: 'theirs', connector: 'elsewhere', scopes: ['email'], required: false })],
+      undefined,
+    );
+    const { token } = await createKey(pool, {
+      client: 'theirs',
+      scopes: ['acknowledgements:write'],
+      store: 'theirs',
+      expiresAt: undefined,
+      caller: undefined,
+    });
+    const start = async (): Promise<void> => {
+      const child = spawn(process.execPath, [program], {
+        env: {
+          PATH: process.env['PATH'],
+          BROKERS: `127.0.0.1:${stack.ports.broker}`,
+          REGISTRY: `http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`,
+          API: stack.url,
+          KEY: token,
+          STORE: 'theirs',
+          FILE: join(folder, 'suppressions.json'),
+        },
+        stdio: ['ignore', 'pipe', 'pipe'],
       });
-      const start = async (): Promise<void> => {
-        const child = spawn(process.execPath, [program], {
-          env: {
-            PATH: process.env['PATH'],
-            BROKERS: `127.0.0.1:${stack.ports.broker}`,
-            REGISTRY: `http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`,
-            API: stack.url,
-            KEY: token,
-            STORE: 'theirs',
-            FILE: join(folder, 'suppressions.json'),
-          },
-          stdio: ['ignore', 'pipe', 'pipe'],
-        });
-        let text = '';
-        for (const stream of [child.stdout, child.stderr])
-          stream.setEncoding('utf8').on('data', (more: string) => (text += more));
-        running = {
-          child,
-          ended: new Promise((resolve) => child.once('close', resolve)),
-          said: () => text,
-        };
-        await eventually(() => expect(text).toContain('consuming'), RECOVERED_MS_MAX);
+      let text = '';
+      for (const stream of [child.stdout, child.stderr])
+        stream.setEncoding('utf8').on('data', (more: string) => (text += more));
+      running = {
+        child,
+        ended: new Promise((resolve) => child.once('close', resolve)),
+        said: () => text,
       };
-      await start();
-      // Older than the store is: by the ledger. New: by the topic, whichever is faster in a busy moment.
-      expect(await theirs(before)).toMatch(/^verified by (backfill|stream)$/);
-      await eventually(async () => {
-        const id = (await stack.optOut(somebody()))!;
-        expect(await theirs(id)).toBe('verified by stream');
-      }, RECOVERED_MS_MAX);
+      await eventually(() => expect(text).toContain('consuming'));
+    };
+    await start();
+    // Older than the store is: by the ledger. New: by the topic, whichever is faster in a busy moment.
+    expect(await theirs(before)).toMatch(/^verified by (backfill|stream)$/);
+    await eventually(async () => {
+      const id = (await stack.optOut(somebody()))!;
+      expect(await theirs(id)).toBe('verified by stream');
+    });
 
-      await stop();
-      const meanwhile = (await stack.optOut('meanwhile@example.com'))!;
-      await start();
-      expect(await theirs(meanwhile)).toMatch(/^verified by (catch_up|stream)$/);
-      const held = JSON.parse(await readFile(join(folder, 'suppressions.json'), 'utf8')) as Record<
-        string,
-        { scopes: Record<string, boolean> }
-      >;
-      for (const email of ['before@example.com', 'meanwhile@example.com'])
-        expect(held[`email:${email}`]?.scopes['email']).toBe(true);
-    } finally {
-      await stop();
-      await changeStore(pool, 'theirs', 'retired', { reason: 'the test is over' }, undefined);
-      await pool.end();
-      await rm(folder, { recursive: true, force: true });
-    }
-  },
-  TEST_MS_MAX,
-);
+    await stop();
+    const meanwhile = (await stack.optOut('meanwhile@example.com'))!;
+    await start();
+    expect(await theirs(meanwhile)).toMatch(/^verified by (catch_up|stream)$/);
+    const held = JSON.parse(await readFile(join(folder, 'suppressions.json'), 'utf8')) as Record<
+      string,
+      { scopes: Record<string, boolean> }
+    >;
+    for (const email of ['before@example.com', 'meanwhile@example.com'])
+      expect(held[`email:${email}`]?.scopes['email']).toBe(true);
+  } finally {
+    await stop();
+    await changeStore(pool, 'theirs', 'retired', { reason: 'the test is over' }, undefined);
+    await pool.end();
+    await rm(folder, { recursive: true, force: true });
+  }
+});

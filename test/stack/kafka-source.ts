@@ -82,7 +82,7 @@ export async function makeKafkaLedger(stack: RunningStack): Promise<KafkaLedger>
     },
     [Symbol.asyncDispose]: async () => {
       await (await request(connector, { method: 'DELETE' })).body.dump();
-      await eventually(() => stack.query('select pg_drop_replication_slot($1)', [name]), 20_000);
+      await eventually(() => stack.query('select pg_drop_replication_slot($1)', [name]));
       await stack.query(`drop database ${name} with (force)`);
     },
   };
@@ -104,7 +104,7 @@ async function startAtTheEnd(
       const there = offsets.reduce((sum, { high }) => sum + Number(high), 0);
       if (there !== rows[0]!.count) throw new Error(`${there} of ${rows[0]!.count} are in the topic`);
       await commitAs(kafka, groupId, topic, offsets);
-    }, 30_000);
+    });
   } finally {
     await client.end();
   }

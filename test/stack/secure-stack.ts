@@ -91,7 +91,7 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
     // Connect, told to end, would wait for brokers that it no longer finds.
     await stack.restart(['connect'], 'SIGKILL');
     await stack.restart(['broker', 'api']);
-    await eventually(() => stack.retire([STORE]), 60_000);
+    await eventually(() => stack.retire([STORE]));
   });
 
   await writeFile(properties('broker'), securedBroker(before.get(properties('broker'))!, { port, folder }));
@@ -100,7 +100,7 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
   place.defer(() => stack.admin.disconnect());
   await makeUsers(stack);
   const rights = documentedRights();
-  await eventually(() => stack.admin.createAcls({ acl: rights }), 30_000);
+  await eventually(() => stack.admin.createAcls({ acl: rights }));
 
   const registry = await authenticate(stack.ports.registry, passwordOf('registry'));
   place.defer(() => registry.close());
@@ -148,22 +148,20 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
     const { statusCode, body } = await request(`${stack.url}/readyz`);
     await body.dump();
     if (statusCode !== 200) throw new Error('the API is not ready');
-  }, 60_000);
+  });
   // As ABIDE_REGISTRY and its two companions would say it.
   const asked = registry.granted();
-  await eventually(
-    () =>
-      configure({
-        'value.converter.apicurio.registry.url': `http://127.0.0.1:${registry.port}/apis/registry/v2`,
-        'value.converter.apicurio.auth.username': 'abide',
-        'value.converter.apicurio.auth.password': passwordOf('registry'),
-      }),
-    60_000,
+  await eventually(() =>
+    configure({
+      'value.converter.apicurio.registry.url': `http://127.0.0.1:${registry.port}/apis/registry/v2`,
+      'value.converter.apicurio.auth.username': 'abide',
+      'value.converter.apicurio.auth.password': passwordOf('registry'),
+    }),
   );
-  place.defer(() => eventually(() => configure({}), 60_000));
+  place.defer(() => eventually(() => configure({})));
   await eventually(() => {
     if (registry.granted() === asked) throw new Error('Connect did not enter the registry');
-  }, 60_000);
+  });
   // What the stack's own worker finds when it is started again.
   await writeFile(config, before.get(config)!);
 

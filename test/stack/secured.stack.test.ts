@@ -14,7 +14,6 @@ import { STORE, documentedRights, passwordOf, secureStack } from './secure-stack
 import type { SecureStack } from './secure-stack.ts';
 
 const WITHIN_MS = 30_000;
-const TEST_MS_MAX = 90_000;
 
 let stack: RunningStack;
 let secure: SecureStack;
@@ -26,10 +25,10 @@ const somebody = (): string => `secured.${process.pid}.${(people += 1)}@example.
 beforeAll(async () => {
   stack = await findStackOfTheRun();
   secure = await secureStack(stack);
-}, 120_000);
+});
 afterAll(async () => {
   await secure[Symbol.asyncDispose]();
-}, 90_000);
+});
 
 type Running = AsyncDisposable & {
   readonly output: () => string;
@@ -92,37 +91,29 @@ async function without(right: (acl: AclEntry) => boolean, work: () => Promise<vo
 }
 
 describe('with the rights that are documented, and no others', () => {
-  test(
-    'Debezium writes, a worker reads, and what cannot be read is parked',
-    async () => {
-      await using worker = startWorker(await secure.workerConfig('right'));
-      await untilStreaming();
-      await eventually(async () => expect(await worker.status()).toBe('ok'), WITHIN_MS);
+  test('Debezium writes, a worker reads, and what cannot be read is parked', async () => {
+    await using worker = startWorker(await secure.workerConfig('right'));
+    await untilStreaming();
+    await eventually(async () => expect(await worker.status()).toBe('ok'), WITHIN_MS);
 
-      const parked = async (): Promise<number> =>
-        Number((await stack.admin.fetchTopicOffsets(PARKED_TOPIC))[0]!.high);
-      const before = await parked();
-      const producer = stack.kafka.producer();
-      await producer.connect();
-      await producer.send({ topic: DECISIONS_TOPIC, messages: [{ key: null, value: 'no decision at all' }] });
-      await producer.disconnect();
-      // The stack's own worker parks it as well.
-      await eventually(async () => expect(await parked()).toBeGreaterThanOrEqual(before + 2), WITHIN_MS);
-      await untilStreaming();
-    },
-    TEST_MS_MAX,
-  );
+    const parked = async (): Promise<number> =>
+      Number((await stack.admin.fetchTopicOffsets(PARKED_TOPIC))[0]!.high);
+    const before = await parked();
+    const producer = stack.kafka.producer();
+    await producer.connect();
+    await producer.send({ topic: DECISIONS_TOPIC, messages: [{ key: null, value: 'no decision at all' }] });
+    await producer.disconnect();
+    // The stack's own worker parks it as well.
+    await eventually(async () => expect(await parked()).toBeGreaterThanOrEqual(before + 2), WITHIN_MS);
+    await untilStreaming();
+  });
 
-  test(
-    'the API makes a topic that is missing',
-    async () => {
-      await stack.admin.deleteTopics({ topics: [PARKED_TOPIC] });
-      await eventually(async () => {
-        expect(await stack.admin.listTopics()).toContain(PARKED_TOPIC);
-      }, WITHIN_MS);
-    },
-    TEST_MS_MAX,
-  );
+  test('the API makes a topic that is missing', async () => {
+    await stack.admin.deleteTopics({ topics: [PARKED_TOPIC] });
+    await eventually(async () => {
+      expect(await stack.admin.listTopics()).toContain(PARKED_TOPIC);
+    }, WITHIN_MS);
+  });
 });
 
 describe('who lacks something is told what, and never claims to be live', () => {
@@ -137,110 +128,82 @@ describe('who lacks something is told what, and never claims to be live', () => 
     expect(await worker.status()).toBe('down');
   }
 
-  test(
-    'a wrong password',
-    async () => {
-      await using worker = startWorker(await secure.workerConfig('password'), 'not-the-secret');
-      await isServedByTheLedger(worker, WRONG_PASSWORD);
-    },
-    TEST_MS_MAX,
-  );
+  test('a wrong password', async () => {
+    await using worker = startWorker(await secure.workerConfig('password'), 'not-the-secret');
+    await isServedByTheLedger(worker, WRONG_PASSWORD);
+  });
 
-  test(
-    'a certificate of a CA that it does not know',
-    async () => {
-      await using worker = startWorker(await secure.workerConfig('ca', { tls: { ca: secure.otherCa } }));
-      await isServedByTheLedger(worker, UNKNOWN_CA);
-    },
-    TEST_MS_MAX,
-  );
+  test('a certificate of a CA that it does not know', async () => {
+    await using worker = startWorker(await secure.workerConfig('ca', { tls: { ca: secure.otherCa } }));
+    await isServedByTheLedger(worker, UNKNOWN_CA);
+  });
 
-  test(
-    'no right to read the topic',
-    async () => {
-      await without(
-        ({ resourceName }) => resourceName === DECISIONS_TOPIC,
-        async () => {
-          await using worker = startWorker(await secure.workerConfig('topic'));
-          await isServedByTheLedger(worker, /Not authorized to access topics/);
-        },
-      );
-    },
-    TEST_MS_MAX,
-  );
+  test('no right to read the topic', async () => {
+    await without(
+      ({ resourceName }) => resourceName === DECISIONS_TOPIC,
+      async () => {
+        await using worker = startWorker(await secure.workerConfig('topic'));
+        await isServedByTheLedger(worker, /Not authorized to access topics/);
+      },
+    );
+  });
 
-  test(
-    'no right to look at the heartbeat',
-    async () => {
-      await without(
-        ({ resourceName }) => resourceName === HEARTBEAT_TOPIC,
-        async () => {
-          await using worker = startWorker(await secure.workerConfig('heartbeat'));
-          await isServedByTheLedger(
-            worker,
-            /Not authorized to access topics.*the heartbeat cannot be looked at/,
-            /^(catch_up|stream)$/,
-          );
-        },
-      );
-    },
-    TEST_MS_MAX,
-  );
+  test('no right to look at the heartbeat', async () => {
+    await without(
+      ({ resourceName }) => resourceName === HEARTBEAT_TOPIC,
+      async () => {
+        await using worker = startWorker(await secure.workerConfig('heartbeat'));
+        await isServedByTheLedger(
+          worker,
+          /Not authorized to access topics.*the heartbeat cannot be looked at/,
+          /^(catch_up|stream)$/,
+        );
+      },
+    );
+  });
 
-  test(
-    'no right to its group: it ends, and says why',
-    async () => {
-      await without(
-        ({ resourceType }) => resourceType === AclResourceTypes.GROUP,
-        async () => {
-          await using worker = startWorker(await secure.workerConfig('group'));
-          expect(await worker.ended).toBe(1);
-          expect(worker.output()).toMatch(
-            /gave up: .* it may not read the group abide-secured\n.*\(KAFKA_FAILED\)/s,
-          );
-        },
-      );
-    },
-    TEST_MS_MAX,
-  );
+  test('no right to its group: it ends, and says why', async () => {
+    await without(
+      ({ resourceType }) => resourceType === AclResourceTypes.GROUP,
+      async () => {
+        await using worker = startWorker(await secure.workerConfig('group'));
+        expect(await worker.ended).toBe(1);
+        expect(worker.output()).toMatch(
+          /gave up: .* it may not read the group abide-secured\n.*\(KAFKA_FAILED\)/s,
+        );
+      },
+    );
+  });
 
-  test(
-    'a wrong password for the registry',
-    async () => {
-      const registry = secure.registry('not-the-secret');
-      await using worker = startWorker(await secure.workerConfig('registry', { registry }));
-      await stack.optOut(somebody());
-      await isServedByTheLedger(worker, /"status":401,.*the schema registry does not give a schema/);
-    },
-    TEST_MS_MAX,
-  );
+  test('a wrong password for the registry', async () => {
+    const registry = secure.registry('not-the-secret');
+    await using worker = startWorker(await secure.workerConfig('registry', { registry }));
+    await stack.optOut(somebody());
+    await isServedByTheLedger(worker, /"status":401,.*the schema registry does not give a schema/);
+  });
 });
 
-test(
-  'a right that is withdrawn while it reads ends the worker with the reason; the next one misses nothing',
-  async () => {
-    const config = await secure.workerConfig('withdrawn');
-    const ids: string[] = [];
-    {
-      await using worker = startWorker(config);
-      await untilStreaming();
-      await eventually(async () => expect(await worker.status()).toBe('ok'), WITHIN_MS);
-      await without(
-        ({ resourceName, operation }) =>
-          resourceName === DECISIONS_TOPIC && operation === AclOperationTypes.READ,
-        async () => {
-          expect(await worker.ended).toBe(1);
-          expect(worker.output()).toMatch(/gave up: Not authorized to access topics.*\(KAFKA_FAILED\)/s);
-          for (let n = 0; n < 20; n += 1) ids.push((await stack.optOut(somebody()))!);
-        },
-      );
-    }
-    await using _next = startWorker(config);
-    for (const id of ids) expect(await carriedBy(id)).toMatch(/^(catch_up|stream)$/);
+test('a right that is withdrawn while it reads ends the worker with the reason; the next one misses nothing', async () => {
+  const config = await secure.workerConfig('withdrawn');
+  const ids: string[] = [];
+  {
+    await using worker = startWorker(config);
     await untilStreaming();
-  },
-  TEST_MS_MAX,
-);
+    await eventually(async () => expect(await worker.status()).toBe('ok'), WITHIN_MS);
+    await without(
+      ({ resourceName, operation }) =>
+        resourceName === DECISIONS_TOPIC && operation === AclOperationTypes.READ,
+      async () => {
+        expect(await worker.ended).toBe(1);
+        expect(worker.output()).toMatch(/gave up: Not authorized to access topics.*\(KAFKA_FAILED\)/s);
+        for (let n = 0; n < 20; n += 1) ids.push((await stack.optOut(somebody()))!);
+      },
+    );
+  }
+  await using _next = startWorker(config);
+  for (const id of ids) expect(await carriedBy(id)).toMatch(/^(catch_up|stream)$/);
+  await untilStreaming();
+});
 
 describe('abide doctor', () => {
   type Finding = { what: string; state: string; says: string };
@@ -262,13 +225,9 @@ describe('abide doctor', () => {
     );
   }
 
-  test(
-    'finds nothing wrong where all of it is right',
-    async () => {
-      await eventually(async () => expect(await examine()).toEqual({}), WITHIN_MS);
-    },
-    TEST_MS_MAX,
-  );
+  test('finds nothing wrong where all of it is right', async () => {
+    await eventually(async () => expect(await examine()).toEqual({}), WITHIN_MS);
+  });
 
   test.each([
     [
@@ -284,30 +243,22 @@ describe('abide doctor', () => {
       'registry',
       /401/,
     ],
-  ])(
-    'names %s',
-    async (_, change, what, says) => {
-      const found = await examine(change);
-      expect(Object.keys(found)).toEqual([what]);
-      expect(found[what]).toMatch(says);
-    },
-    TEST_MS_MAX,
-  );
+  ])('names %s', async (_, change, what, says) => {
+    const found = await examine(change);
+    expect(Object.keys(found)).toEqual([what]);
+    expect(found[what]).toMatch(says);
+  });
 
-  test(
-    'names a right that the API lacks',
-    async () => {
-      const rights = documentedRights().filter(({ principal }) => principal === 'User:abide-api');
-      await stack.admin.deleteAcls({ filters: rights });
-      try {
-        const found = await examine();
-        expect(found).toMatchObject({ topics: expect.stringContaining(DECISIONS_TOPIC) as unknown });
-      } finally {
-        await stack.admin.createAcls({ acl: rights });
-      }
-    },
-    TEST_MS_MAX,
-  );
+  test('names a right that the API lacks', async () => {
+    const rights = documentedRights().filter(({ principal }) => principal === 'User:abide-api');
+    await stack.admin.deleteAcls({ filters: rights });
+    try {
+      const found = await examine();
+      expect(found).toMatchObject({ topics: expect.stringContaining(DECISIONS_TOPIC) as unknown });
+    } finally {
+      await stack.admin.createAcls({ acl: rights });
+    }
+  });
 });
 
 test('no log and no output of all this holds a secret', async () => {

@@ -9,7 +9,7 @@ import {
   mustHold,
 } from '../../suppression/acknowledgement.ts';
 import { heldAs } from '../../suppression/scope.ts';
-import { SUBJECT_KINDS } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { anyDecided, anyScope, anyStoreScopes } from './arbitrary-scopes.ts';
 
 const DAY = '2026-01-01T00:00:00.000Z';

@@ -1,8 +1,9 @@
 import { inspect } from 'node:util';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { Address, KIND_OF_CHANNEL, mask, normalise, SUBJECT_KINDS } from '../../suppression/subject.ts';
-import type { SubjectKind } from '../../suppression/subject.ts';
+import { Address, KIND_OF_CHANNEL, mask, normalise } from '../../suppression/subject.ts';
+import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 
 const normal = (kind: SubjectKind, text: string, region?: string): string | undefined => {
   const result = normalise(kind, text, region);

@@ -24,7 +24,7 @@ async function serveApi(): Promise<void> {
 
 beforeAll(async () => {
   issuer = await startIssuer();
-}, 30_000);
+});
 afterAll(async () => {
   await issuer[Symbol.asyncDispose]();
 });

@@ -635,5 +635,5 @@ describe('Prefer: wait', () => {
       { headers: { Prefer: 'wait=30' } },
     );
     expect(json.propagation.state).toBe('uncovered');
-  }, 15_000);
+  });
 });

@@ -86,7 +86,7 @@ export async function serveImports({
       const answer = await read(id);
       if (!SETTLED.includes(answer.state)) throw new Error(`it is ${JSON.stringify(answer)}`);
       return answer;
-    }, 60_000);
+    });
   return {
     t,
     url: listening.url,
