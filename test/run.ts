@@ -147,7 +147,8 @@ async function main(args: readonly string[]): Promise<number> {
 
 /**
  * What shares the stack goes one file after another, for they kill its processes and reconfigure them; mostly they wait for
- * a process that comes back. So the others run beside them, except at a terminal, where two would write over each other.
+ * a process that comes back. So half of the others run beside them, one at a time: what a JVM needs to start is left to it. At
+ * a terminal they would write over each other.
  */
 async function runSuites(
   args: readonly string[],
@@ -159,20 +160,24 @@ async function runSuites(
   const leftOut = missing.map(ignore);
   const withStack = selected.some(isOfStack) && !missing.includes('stack');
   const others = selected.filter((file) => !isOfStack(file));
-  // A pattern that fits nothing is Jest's to refuse; among options it may fit one of the two alone.
+  // A pattern that fits nothing is Jest's to refuse; among options it may fit one part alone.
   const lenient = withStack && others.length > 0 ? ['--passWithNoTests'] : [];
-  const ofOthers = async (): Promise<number> =>
-    others.length > 0 || selected.length === 0
-      ? await runJest([...leftOut, ignore('stack'), '--maxWorkers=2', ...lenient, ...args])
+  const ofOthers = async (...how: string[]): Promise<number> =>
+    !isInterrupted && (others.length > 0 || selected.length === 0)
+      ? await runJest([...leftOut, ignore('stack'), ...how, ...lenient, ...args])
       : 0;
   const ofStack = async (): Promise<number> => {
     if (!withStack || isInterrupted) return 0;
     const only = '--testPathIgnorePatterns=^((?!\\.stack\\.).)*$';
     return await onStack((found) => runJest([...leftOut, only, '--runInBand', ...lenient, ...args], found));
   };
-  const codes = process.stdout.isTTY
-    ? [await ofOthers(), await ofStack()]
-    : await Promise.all([ofOthers(), ofStack()]);
+  const codes =
+    !withStack || process.stdout.isTTY
+      ? [await ofOthers('--maxWorkers=2'), await ofStack()]
+      : [
+          ...(await Promise.all([ofOthers('--maxWorkers=1', '--shard=1/2'), ofStack()])),
+          await ofOthers('--maxWorkers=2', '--shard=2/2'),
+        ];
   return codes.find((code) => code !== 0) ?? 0;
 }
 
