@@ -145,10 +145,13 @@ async function main(args: readonly string[]): Promise<number> {
   return code;
 }
 
+/** Of the suites that need no stack: small enough that two who take one after the other end at about the same time. */
+const PARTS = 8;
+
 /**
  * What shares the stack goes one file after another, for they kill its processes and reconfigure them; mostly they wait for
- * a process that comes back. So half of the others run beside them, one at a time: what a JVM needs to start is left to it. At
- * a terminal they would write over each other.
+ * a process that comes back. So the others run beside them, one at a time, for a JVM that starts needs a processor; once the
+ * stack's are done, two at a time. At a terminal they would write over each other.
  */
 async function runSuites(
   args: readonly string[],
@@ -171,13 +174,16 @@ async function runSuites(
     const only = '--testPathIgnorePatterns=^((?!\\.stack\\.).)*$';
     return await onStack((found) => runJest([...leftOut, only, '--runInBand', ...lenient, ...args], found));
   };
-  const codes =
-    !withStack || process.stdout.isTTY
-      ? [await ofOthers('--maxWorkers=2'), await ofStack()]
-      : [
-          ...(await Promise.all([ofOthers('--maxWorkers=1', '--shard=1/2'), ofStack()])),
-          await ofOthers('--maxWorkers=2', '--shard=2/2'),
-        ];
+  const codes: number[] = [];
+  if (!withStack || process.stdout.isTTY) codes.push(await ofOthers('--maxWorkers=2'), await ofStack());
+  else {
+    const parts = Array.from({ length: PARTS }, (_, n) => `--shard=${n + 1}/${PARTS}`);
+    const ofParts = async (): Promise<void> => {
+      for (let part = parts.shift(); part !== undefined; part = parts.shift())
+        codes.push(await ofOthers('--runInBand', part));
+    };
+    await Promise.all([ofParts(), ofStack().then((code) => (codes.push(code), ofParts()))]);
+  }
   return codes.find((code) => code !== 0) ?? 0;
 }
 

@@ -80,7 +80,7 @@ test('it needs nothing but what it names', async () => {
   for (const file of files.filter((name) => name.endsWith('.js'))) {
     const source = await readFile(join(installed, file), 'utf8');
     for (const [, specifier, name] of source.matchAll(
-      /(?:^import |\bfrom )'(((?:@[^/']+\/)?[^./'][^/']*)[^']*)';$/gm,
+      /(?:^import |\bfrom |\bimport\()'(((?:@[^/']+\/)?[^./'][^/']*)[^']*)'\)?;$/gm,
     )) {
       if (!isBuiltin(specifier!)) needed.add(name!);
     }

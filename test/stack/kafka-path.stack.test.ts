@@ -190,7 +190,9 @@ describe('the stream', () => {
     }
 
     expect(seen.filter(({ raw }) => /@example|example\.com|person\./i.test(raw))).toEqual([]);
-    expect(seen.every(({ key }) => /^[0-9a-f-]{36}$/.test(key))).toBe(true);
+    // Beside decisions stands what other tests put there that cannot be read.
+    const decisions = seen.filter(({ raw }) => raw.startsWith('\0'));
+    expect(decisions.filter(({ key }) => !/^[0-9a-f-]{36}$/.test(key))).toEqual([]);
   });
 
   test('a record that cannot be read is parked with its bytes, counted, and holds nobody up', async () => {
