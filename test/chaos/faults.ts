@@ -34,7 +34,7 @@ export function createFaults({
 }): Faults {
   const ending = new AbortController();
   const underWay = new Set<Promise<void>>();
-  /** One process is killed at a time, and is back before the next. */
+  /** One process is killed at a time, or the disk full, and is back before the next. */
   let processes = Promise.resolve();
   /** One clock jumps at a time, and is right again before the next. */
   let clocks = Promise.resolve();
@@ -69,6 +69,15 @@ export function createFaults({
     switch (fault.kind) {
       case 'kill':
         processes = processes.then(() => system.kill(fault.what));
+        return await processes;
+      case 'disk_full':
+        if (system.fillDisk === undefined)
+          return say('left out: this user may mount no disk that could be filled');
+        processes = processes.then(async () => {
+          const free = await system.fillDisk!();
+          await last(fault.forMs);
+          await free();
+        });
         return await processes;
       case 'line': {
         const { line } = fault;

@@ -23,6 +23,7 @@ const nameOf = (fault: Fault): string => {
     case 'restore':
     case 'long_transaction':
     case 'drop_slots':
+    case 'disk_full':
       return fault.kind.replace('_', ' ');
   }
 };

@@ -113,7 +113,8 @@ export async function runScenario(
   source: Source = 'pgoutput',
 ): Promise<RunResult> {
   await using stack = new AsyncDisposableStack();
-  const system = stack.use(await startTarget(source));
+  const fills = scenario.steps.some((step) => step.kind === 'fault' && step.fault.kind === 'disk_full');
+  const system = stack.use(await startTarget(source, fills));
   const apiLine = stack.use(
     await startTcpProxy({ host: '127.0.0.1', port: Number(new URL(system.abide.url).port) }),
   );

@@ -61,6 +61,8 @@ export type Fault =
   /** A write transaction, open in another database of the ledger's server. */
   | { readonly kind: 'long_transaction'; readonly forMs: number }
   | { readonly kind: 'drop_slots' }
+  /** No byte is left on the disk of the data folder. */
+  | { readonly kind: 'disk_full'; readonly forMs: number }
   /** The clock of a process jumps, and jumps back: of the API (embedded that is everything), or of a store's worker. */
   | {
       readonly kind: 'clock';
@@ -112,6 +114,7 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source 
   const { upTo, between, oneOf, scopes } = drawFrom(random);
   // Of their own, so that a seed means what it meant before there was this.
   const later = drawFrom(randomOf(~seed));
+  const latest = drawFrom(randomOf(seed ^ 0x5eed));
 
   const FAULTS: readonly [weight: number, make: () => Fault][] = [
     [3, () => ({ kind: 'kill', what: oneOf(['abide', 'abide', 'database', 'both']) })],
@@ -206,6 +209,10 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source 
     const aheadMs = later.oneOf([-3_600_000, -90_000, 90_000, 3_600_000]);
     const fault: Fault = { kind: 'clock', of: 'serve', aheadMs, forMs: later.between(500, 4_000) };
     steps.push({ atMs: later.between(200, lengthMs), kind: 'fault', fault });
+  }
+  if (source === 'pgoutput' && latest.upTo(3) === 0) {
+    const fault: Fault = { kind: 'disk_full', forMs: latest.between(500, 4_000) };
+    steps.push({ atMs: latest.between(200, lengthMs), kind: 'fault', fault });
   }
   if (source === 'kafka') {
     for (const [n, step] of steps.entries()) {

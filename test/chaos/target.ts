@@ -1,12 +1,15 @@
 // What a scenario is carried out on: a whole Abide of its own with the three stores, embedded or over Kafka.
+import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import pg from 'pg';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import type { AbideProcess } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
+import { putClusterInto } from '../harness/postgres-of-the-run.ts';
 import { openStack, startStack } from '../harness/stack-of-the-run.ts';
 import { STORES, openStores, speakWith, startSystem } from '../pipeline/system.ts';
 import type { Deployment, StoreName } from '../pipeline/system.ts';
@@ -18,12 +21,17 @@ export type Target = Deployment & {
   kill(what: Killed): Promise<void>;
   /** How far the clock of this process is ahead of the true one, from now on. */
   setClock(of: 'serve' | StoreName, aheadMs: number): Promise<void>;
+  /** Leaves no byte on the disk of the data folder; what it gives frees it. Undefined where that cannot be done. */
+  readonly fillDisk?: (() => Promise<() => Promise<void>>) | undefined;
   /** SQL: every replication slot goes, with the session that reads it. */
   readonly dropSlots: string;
 };
 
 const CANARY_SECONDS = 5;
 const RESTART_MS = 60_000;
+/** What a scenario writes has room on it several times. */
+const DISK_BYTES = 512 * 1024 * 1024;
+const run = promisify(execFile);
 
 async function killDatabase(dataFolder: string): Promise<void> {
   const file = join(dataFolder, 'postgres/postmaster.pid');
@@ -51,15 +59,53 @@ async function makeClocks(
   };
 }
 
-async function startEmbedded(): Promise<Target> {
+/** A small disk of its own, which ends with `stack`; undefined where this user may mount none. */
+async function mountDisk(
+  stack: AsyncDisposableStack,
+): Promise<{ readonly folder: string; readonly fill: NonNullable<Target['fillDisk']> } | undefined> {
+  const mounted = await mkdtemp(join(tmpdir(), 'abide-disk-'));
+  stack.defer(() => rm(mounted, { recursive: true, force: true }));
+  try {
+    await run('mount', ['-t', 'tmpfs', '-o', `size=${DISK_BYTES},mode=711`, 'tmpfs', mounted]);
+  } catch {
+    return undefined;
+  }
+  stack.defer(async () => {
+    await run('umount', [mounted]);
+  });
+  const folder = join(mounted, 'data');
+  await mkdir(folder);
+  await putClusterInto(folder);
+  const filler = join(mounted, 'filler');
+  return {
+    folder,
+    fill: async () => {
+      const file = await open(filler, 'w');
+      try {
+        for (;;) await file.write(Buffer.alloc(64 * 1024));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+      } finally {
+        await file.close();
+      }
+      return () => rm(filler);
+    },
+  };
+}
+
+async function startEmbedded(withDisk: boolean): Promise<Target> {
   await using stack = new AsyncDisposableStack();
   const { env, setClock } = await makeClocks(stack);
-  const system = stack.use(await startSystem({ canarySeconds: CANARY_SECONDS, env }));
+  const disk = withDisk ? await mountDisk(stack) : undefined;
+  const system = stack.use(
+    await startSystem({ canarySeconds: CANARY_SECONDS, env, dataFolder: disk?.folder }),
+  );
   const { abide } = system;
   const owned = stack.move();
   return {
     ...system,
     setClock,
+    fillDisk: disk?.fill,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
     kill: async (what) => {
       if (what !== 'abide') await killDatabase(abide.dataFolder);
@@ -124,10 +170,10 @@ async function startOverKafka(): Promise<Target> {
 }
 
 /** Between finding a free port and listening there, anybody's outgoing connection may take it. */
-export async function startTarget(source: Source): Promise<Target> {
+export async function startTarget(source: Source, withDisk: boolean): Promise<Target> {
   for (let tries = 1; ; tries += 1) {
     try {
-      return await (source === 'kafka' ? startOverKafka() : startEmbedded());
+      return await (source === 'kafka' ? startOverKafka() : startEmbedded(withDisk));
     } catch (error) {
       if (tries === 3 || !String(error).includes('EADDRINUSE')) throw error;
     }

@@ -90,7 +90,7 @@ export async function startAbide({
   env = {},
 }: {
   config?: string;
-  dataFolder?: string;
+  dataFolder?: string | undefined;
   args?: readonly string[];
   env?: Readonly<Record<string, string>>;
 } = {}): Promise<AbideProcess> {

@@ -340,6 +340,7 @@ export async function startSystem({
   recordOwn = [],
   instead = {},
   env = {},
+  dataFolder,
 }: {
   workersApart?: boolean;
   first?: readonly StoreName[];
@@ -351,6 +352,8 @@ export async function startSystem({
   instead?: Partial<Record<StoreName, StoreEye>>;
   /** Of Abide's process. */
   env?: Readonly<Record<string, string>>;
+  /** Undefined: a new one. */
+  dataFolder?: string | undefined;
 } = {}): Promise<System> {
   await using stack = new AsyncDisposableStack();
   const stores = { ...(await openStores(stack)), ...instead };
@@ -365,7 +368,7 @@ export async function startSystem({
     ),
   );
   const abide = stack.use(
-    await startAbide({ config: text, args: workersApart ? ['--no-workers'] : [], env }),
+    await startAbide({ config: text, dataFolder, args: workersApart ? ['--no-workers'] : [], env }),
   );
   const spoken = speakWith(abide, stack);
 
