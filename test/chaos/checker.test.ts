@@ -1,7 +1,7 @@
 // Consents, as the checker sees them: what nobody gave, what was answered and not done, and what went further than it says.
 // The faults of everything else are shown to it on a real system (chaos.pg.redis.test.ts).
-import { expect, test } from '@jest/globals';
-import { check } from './checker.ts';
+import { describe, expect, test } from '@jest/globals';
+import { check, stillPromised } from './checker.ts';
 import type { Category, Evidence } from './checker.ts';
 import type { Answered } from './clients.ts';
 
@@ -73,4 +73,34 @@ test('one that was answered and is not in the ledger: lost', () => {
 test('one that a store did not take: it holds what nobody decided', () => {
   const stores = { crm: new Map([[EMAIL, { version: 2, suppressed: ['email', 'sms'] }]]) };
   expect(categories({ ...LIFTED, stores })).toEqual(['duplicate']);
+});
+
+describe('after the ledger went back to before the consent', () => {
+  const remembered = stillPromised(
+    [
+      { ...no, answeredAt: 1 },
+      { ...yes, answeredAt: 3 },
+    ],
+    2,
+    new Map([[EMAIL, 'out']]),
+  );
+  const back: Evidence = {
+    ...LIFTED,
+    ...remembered,
+    ledger: { ...LIFTED.ledger, grants: [], decisions: [opted!], settled: { crm: [1] } },
+    stores: { crm: new Map([[EMAIL, { version: 1, suppressed: ['email', 'sms'] }]]) },
+  };
+
+  test('it may be forgotten, and then everybody has forgotten it', () => {
+    expect(check(back)).toEqual([]);
+    expect(categories({ ...back, stores: LIFTED.stores })).toContain('wrong_order');
+  });
+
+  test('what was suppressed and is not recorded anew is lost', () => {
+    const ledger = { ...back.ledger, decisions: [], opt_outs: [], settled: { crm: [] }, audited: 0 };
+    const others = stillPromised([{ ...no, answeredAt: 3 }], 2, new Map());
+    expect(categories({ ...back, ...others, ledger })).toEqual(['lost']);
+    const anew = stillPromised([{ ...no, answeredAt: 3 }], 2, new Map([[EMAIL, 'out']]));
+    expect(categories({ ...back, ...anew })).toEqual([]);
+  });
 });

@@ -89,6 +89,48 @@ export type Evidence = {
   readonly calledOk: readonly string[];
 };
 
+/**
+ * What a ledger that went back to `takenAt` still owes, where a store held everything before: whatever was suppressed, is. What
+ * was recorded later is recorded anew, under other ids, by address in `ids`; a consent of later may be forgotten.
+ */
+export function stillPromised(
+  answered: readonly Answered[],
+  takenAt: number,
+  ids: ReadonlyMap<string, string>,
+): Pick<Evidence, 'answered' | 'unanswered'> {
+  const consents = answered.filter(({ says }) => says === 'yes');
+  const forgotten = consents.filter(({ answeredAt }) => answeredAt >= takenAt);
+  const promised = [...promisedBy(answered)].map(([email, scopes]): Answered => ({
+    ...answered.find((one) => one.email === email)!,
+    says: 'no',
+    scopes: [...scopes],
+    key: undefined,
+    id: ids.get(email),
+  }));
+  return {
+    answered: [...consents.filter((one) => !forgotten.includes(one)), ...promised],
+    unanswered: forgotten.flatMap(({ email, scopes }) => [
+      { says: 'no', email, scopes },
+      // Recorded before, perhaps, and answered after it; what it lifted is known from the stores all the same.
+      { says: 'yes', email, scopes: [] },
+    ]),
+  };
+}
+
+/** By address, what is suppressed by what was answered 2xx. */
+function promisedBy(answered: readonly Answered[]): Map<string, Set<string>> {
+  const promised = new Map<string, Set<string>>();
+  for (const { says, email, scopes } of answered) {
+    const known = promised.get(email) ?? new Set();
+    promised.set(email, known);
+    for (const scope of scopes) {
+      if (says === 'no') known.add(scope);
+      else known.delete(scope);
+    }
+  }
+  return promised;
+}
+
 const names = (scopes: Iterable<string>): string => [...scopes].sort().join('+') || 'nothing';
 
 export function check({
@@ -111,15 +153,8 @@ export function check({
   const ofSubject = Map.groupBy(ledger.decisions, ({ subject_id: subject }) => subject);
   /** Address → its subject, as far as answers tell. */
   const subjects = new Map<string, string>();
-  /** Address → what is suppressed by what was answered 2xx. */
-  const promised = new Map<string, Set<string>>();
-  for (const { says, email, scopes, id } of answered) {
-    const known = promised.get(email) ?? new Set();
-    promised.set(email, known);
-    for (const scope of scopes) {
-      if (says === 'no') known.add(scope);
-      else known.delete(scope);
-    }
+  const promised = promisedBy(answered);
+  for (const { says, email, id } of answered) {
     if (id === undefined) continue;
     const recorded = (says === 'no' ? optOuts : grants).get(id);
     if (recorded === undefined) {

@@ -8,13 +8,15 @@ import { STORES } from '../pipeline/system.ts';
 import type { StoreName } from '../pipeline/system.ts';
 import { LINES } from './scenario.ts';
 import type { Fault, Line } from './scenario.ts';
-import type { Target } from './target.ts';
+import type { Backup, Target } from './target.ts';
 
 export type Faults = {
   /** Begins it; what lasts, and what waits for a process to be back, goes on by itself. */
   begin(fault: Fault): void;
   /** Every line is good again, every process runs, nobody is paused, no transaction is open. */
   end(): Promise<void>;
+  /** Of the ledger, once it was backed up and every fault has ended. */
+  readonly ledgerBackup: Backup | undefined;
 };
 
 const RESTART_MS = 60_000;
@@ -39,6 +41,7 @@ export function createFaults({
   /** One clock jumps at a time, and is right again before the next. */
   let clocks = Promise.resolve();
   let restore: (() => Promise<void>) | undefined;
+  let ledgerBackup: Backup | undefined;
   const lineFaults = new Map<Line, object>();
 
   const setLine = (line: Line, how: Parameters<TcpProxy['setFault']>[0]): void =>
@@ -69,6 +72,11 @@ export function createFaults({
     switch (fault.kind) {
       case 'kill':
         processes = processes.then(() => system.kill(fault.what));
+        return await processes;
+      case 'back_up_ledger':
+        processes = processes.then(async () => {
+          ledgerBackup = await system.backUpLedger?.();
+        });
         return await processes;
       case 'disk_full':
         if (system.fillDisk === undefined)
@@ -149,6 +157,9 @@ export function createFaults({
       for (const line of LINES) setLine(line, 'none');
       await Promise.all(underWay);
       for (const store of STORES) system.stores[store].setFault('none');
+    },
+    get ledgerBackup() {
+      return ledgerBackup;
     },
   };
 }

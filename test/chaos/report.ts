@@ -25,6 +25,8 @@ const nameOf = (fault: Fault): string => {
     case 'drop_slots':
     case 'disk_full':
       return fault.kind.replace('_', ' ');
+    case 'back_up_ledger':
+      return 'ledger restored';
   }
 };
 

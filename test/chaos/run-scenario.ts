@@ -1,10 +1,11 @@
 // One run: an Abide of its own, a scenario carried out on it, and the check of what is left when everything is well again.
 import { setTimeout as delay } from 'node:timers/promises';
+import { runAbide } from '../harness/abide.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 import { STORES, speakWith } from '../pipeline/system.ts';
 import type { Deployment } from '../pipeline/system.ts';
 import { watchTruth } from '../pipeline/truth.ts';
-import { check, dumpLedger } from './checker.ts';
+import { check, dumpLedger, stillPromised } from './checker.ts';
 import type { Evidence, Finding } from './checker.ts';
 import { createClients } from './clients.ts';
 import { createFaults } from './faults.ts';
@@ -107,6 +108,37 @@ export async function gatherEvidence(
   }
 }
 
+/** What operations do after a restore, before clients are let in again (docs/operations.md). */
+async function repair({ abide }: Pick<Target, 'abide'>): Promise<void> {
+  const { dataFolder, configFile, url } = abide;
+  const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: configFile, ABIDE_URL: url, ABIDE_LOG: 'warn' };
+  for (const command of [
+    ['ledger', 'restored'],
+    // One may have been paused at the time of the backup; 3: it was not.
+    ...STORES.map((store) => ['stores', 'resume', store]),
+    ['reconcile', '--after-restore', '--store', 'crm'],
+  ]) {
+    const { code, output } = await runAbide(command, env);
+    if (code !== 0 && !(code === 3 && command[0] === 'stores'))
+      throw new Error(`abide ${command.join(' ')} ended with ${code}: ${output}`);
+  }
+}
+
+/** An opt-out of each person as the ledger has it now, if any. */
+async function optOutsOf(
+  { ask }: Pick<Target, 'ask'>,
+  { answered }: Evidence,
+): Promise<ReadonlyMap<string, string>> {
+  const ids = new Map<string, string>();
+  for (const email of new Set(answered.map((one) => one.email))) {
+    const { status, text } = await ask('POST', '/v1/subjects/lookup', { subject: { email } });
+    if (status !== 200) throw new Error(`a lookup was answered ${status}: ${text}`);
+    const [newest] = (JSON.parse(text) as { opt_outs: { id: string }[] }).opt_outs;
+    if (newest !== undefined) ids.set(email, newest.id);
+  }
+  return ids;
+}
+
 export async function runScenario(
   scenario: Scenario,
   signal: AbortSignal,
@@ -173,9 +205,24 @@ export async function runScenario(
   if (!recovered) notRecovered(`the lag was not ok with nothing outstanding within ${RECOVERY_MS} ms`);
   if (drift === undefined) notRecovered(`a pass over the stores did not end within ${RECOVERY_MS} ms`);
   if (!settled) notRecovered(`what the passes found was not put right within ${RECOVERY_MS} ms`);
+  const findings = [...check(evidence), ...late];
+  if (faults.ledgerBackup !== undefined && findings.length === 0) {
+    await faults.ledgerBackup.restore();
+    await repair(system);
+    say('the ledger went back to its backup, and was repaired from a store');
+    if (!(await within(RECOVERY_MS, signal, () => isWell(system))))
+      findings.push({ category: 'not_recovered', what: 'after the ledger was restored' });
+    const told = stillPromised(
+      clients.answered,
+      faults.ledgerBackup.takenAt,
+      await optOutsOf(system, evidence),
+    );
+    const found = check(await gatherEvidence(system, { ...told, lies: [] }));
+    findings.push(...found.map(({ category, what }) => ({ category, what: `restored ledger: ${what}` })));
+  }
   return {
     scenario,
-    findings: [...check(evidence), ...late],
+    findings,
     confirmed: clients.answered.length,
     people: new Set(clients.answered.map(({ email }) => email)).size,
     samples,

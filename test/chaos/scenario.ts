@@ -63,6 +63,8 @@ export type Fault =
   | { readonly kind: 'drop_slots' }
   /** No byte is left on the disk of the data folder. */
   | { readonly kind: 'disk_full'; readonly forMs: number }
+  /** When everything else is over the ledger is what it is now. */
+  | { readonly kind: 'back_up_ledger' }
   /** The clock of a process jumps, and jumps back: of the API (embedded that is everything), or of a store's worker. */
   | {
       readonly kind: 'clock';
@@ -214,6 +216,8 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source 
     const fault: Fault = { kind: 'disk_full', forMs: latest.between(500, 4_000) };
     steps.push({ atMs: latest.between(200, lengthMs), kind: 'fault', fault });
   }
+  if (source === 'pgoutput' && latest.upTo(3) === 0)
+    steps.push({ atMs: latest.between(300, lengthMs), kind: 'fault', fault: { kind: 'back_up_ledger' } });
   if (source === 'kafka') {
     for (const [n, step] of steps.entries()) {
       if (step.kind !== 'fault') continue;

@@ -15,6 +15,13 @@ import { STORES, openStores, speakWith, startSystem } from '../pipeline/system.t
 import type { Deployment, StoreName } from '../pipeline/system.ts';
 import type { Killed, Source } from './scenario.ts';
 
+export type Backup = {
+  /** What was answered before is in it; what is recorded later is not. */
+  readonly takenAt: number;
+  /** The ledger is what it was then, and Abide runs on it. */
+  restore(): Promise<void>;
+};
+
 export type Target = Deployment & {
   readonly abide: Pick<AbideProcess, 'url' | 'key' | 'dataFolder' | 'configFile' | 'output' | 'connect'>;
   /** kill -9; returns when it runs again. */
@@ -23,6 +30,8 @@ export type Target = Deployment & {
   setClock(of: 'serve' | StoreName, aheadMs: number): Promise<void>;
   /** Leaves no byte on the disk of the data folder; what it gives frees it. Undefined where that cannot be done. */
   readonly fillDisk?: (() => Promise<() => Promise<void>>) | undefined;
+  /** A copy of the ledger's database. Undefined where that is not done. */
+  readonly backUpLedger?: () => Promise<Backup>;
   /** SQL: every replication slot goes, with the session that reads it. */
   readonly dropSlots: string;
 };
@@ -106,6 +115,24 @@ async function startEmbedded(withDisk: boolean): Promise<Target> {
     ...system,
     setClock,
     fillDisk: disk?.fill,
+    backUpLedger: async () => {
+      const cluster = join(abide.dataFolder, 'postgres');
+      const folder = await mkdtemp(join(tmpdir(), 'abide-backup-'));
+      owned.defer(() => rm(folder, { recursive: true, force: true }));
+      await abide.stop();
+      const takenAt = Date.now();
+      await run('cp', ['-a', cluster, folder]);
+      await abide.start();
+      return {
+        takenAt,
+        restore: async () => {
+          await abide.stop();
+          await rm(cluster, { recursive: true });
+          await run('cp', ['-a', join(folder, 'postgres'), cluster]);
+          await abide.start();
+        },
+      };
+    },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
     kill: async (what) => {
       if (what !== 'abide') await killDatabase(abide.dataFolder);
