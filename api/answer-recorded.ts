@@ -26,11 +26,12 @@ export async function answerRecorded(
     status,
     body,
     replayed,
+    decisions,
     id,
     location,
     wait,
     toMember,
-  }: Pick<RecordAnswer, 'status' | 'body' | 'replayed'> & {
+  }: Pick<RecordAnswer, 'status' | 'body' | 'replayed' | 'decisions'> & {
     readonly id: string;
     readonly location: string;
     readonly wait: number | undefined;
@@ -43,11 +44,13 @@ export async function answerRecorded(
   const live =
     wait === undefined || (wait > 0 && !placeOf(ctx).tryMoveTo('waits'))
       ? undefined
-      : await ledger.waitForPropagation(id, wait * 1000, goneSignal(ctx, closing)).catch((error: unknown) => {
-          const { requestId } = authorizedOf(ctx).caller;
-          log.warn({ error, requestId }, 'recorded, but its propagation cannot be read');
-          return undefined;
-        });
+      : await ledger
+          .waitForPropagation(id, wait * 1000, goneSignal(ctx, closing), decisions)
+          .catch((error: unknown) => {
+            const { requestId } = authorizedOf(ctx).caller;
+            log.warn({ error, requestId }, 'recorded, but its propagation cannot be read');
+            return undefined;
+          });
   ctx.status = status;
   ctx.set('Location', location);
   if (replayed) ctx.set('Idempotency-Replayed', 'true');

@@ -648,9 +648,16 @@ export type Ledger = {
   grant(intent: GrantIntent, render: (granted: RecordedGrant) => string): Promise<GrantAnswer>;
   /** `client` as for findOptOut. */
   findGrant(id: string, client: string | undefined): Promise<FoundGrant | undefined>;
-  /** Holds no connection while it waits; resolves when every required store has confirmed, or after `waitMs`. */
-  waitForPropagation(optOutId: string, waitMs: number, signal: AbortSignal): Promise<Propagation>;
-  /** Which required propagation a fresh opt-out begins with: no store has confirmed yet. */
+  /**
+   * Holds no connection while it waits; resolves when every required store has confirmed, or after `waitMs`. `fresh` is what was
+   * recorded just now: nothing of it is looked for before it can be there.
+   */
+  waitForPropagation(
+    optOutId: string,
+    waitMs: number,
+    signal: AbortSignal,
+    fresh?: readonly RecordedDecision[],
+  ): Promise<Propagation>;
   checkSendable(items: readonly CheckItem[]): Promise<{ asOf: Instant; items: readonly CheckAnswer[] }>;
   /**
    * Spends of today's budget (UTC) of the caller's key, all of `count` or nothing; nothing where it has none. Throws

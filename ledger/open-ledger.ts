@@ -281,31 +281,25 @@ export async function openLedger({
     return new Map([...found, ...(await propagationOfGrants(pool, stores, others))]);
   });
 
-  const record: Ledger['record'] = async (intent, render) => {
-    const answer = await recorder.record(intent, render);
-    watch.expect(answer.optOutId, answer.decisions);
-    return answer;
-  };
   /** Nobody waits for an answer to what a store took by itself. */
   const recordFound: RecordOptOut = async (intent) => {
-    onFound(await record(intent, () => ''));
+    onFound(await recorder.record(intent, () => ''));
   };
 
   return {
-    record,
+    record: (intent, render) => recorder.record(intent, render),
     findOptOut: (id, client) => forClient(() => findOptOut(pool, context(), id, client)),
     listOptOuts: (filter) => forClient(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => forClient(() => lookupSubject(pool, context(), subject)),
     grant: (intent, render) =>
       forClient(async () => {
         const answer = await recordGrant(pool, { ring, transport, stores, onRefused }, intent, render);
-        if (answer.grantId !== undefined) watch.expect(answer.grantId, answer.decisions);
         if (answer.decisions.length > 0) recorded.ring();
         return answer;
       }),
     findGrant: (id, client) => forClient(() => findGrant(pool, context(), { id, client })),
-    waitForPropagation: (id, waitMs, signal) =>
-      asked(() => watch.wait(id, waitMs, AbortSignal.any([signal, closing.signal]))),
+    waitForPropagation: (id, waitMs, signal, fresh) =>
+      asked(() => watch.wait(id, waitMs, AbortSignal.any([signal, closing.signal]), fresh)),
     checkSendable: (items) => forClient(() => checkSendable(pool, ring, items)),
     spend: (caller, direction, count) => asked(() => spend(caller, direction, count)),
     lag: () => {

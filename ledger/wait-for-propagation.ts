@@ -5,27 +5,33 @@ import type { Propagation } from './ledger.ts';
 
 /** How soon another process' acknowledgement is noticed. */
 const POLL_MS = 100;
-/** At least so many are remembered of what was recorded and settled last. */
+/** At least so many decisions are remembered of those that were settled last. */
 const REMEMBERED = 5_000;
 
 /** A decision, and the stores that must settle it. */
 type Awaited = { readonly seq: number; readonly awaited: readonly string[] };
 
 export type PropagationWatch = {
-  /** An opt-out was recorded here: whoever waits for it need not look before these stores have settled its decisions. */
-  expect(optOutId: string, decisions: readonly Awaited[]): void;
   /** Stores settled these decisions just now. */
   settled(store: string, seqs: readonly number[]): void;
-  /** The propagation once it is no longer pending, or of when the time is over or nobody waits any more. */
-  wait(optOutId: string, waitMs: number, signal: AbortSignal): Promise<Propagation>;
+  /**
+   * The propagation once it is no longer pending, or of when the time is over or nobody waits any more. What was decided just now,
+   * `fresh`, is not looked for before its stores have settled it.
+   */
+  wait(
+    optOutId: string,
+    waitMs: number,
+    signal: AbortSignal,
+    fresh?: readonly Awaited[],
+  ): Promise<Propagation>;
 };
 
 export function createPropagationWatch(
   look: (optOutIds: readonly string[]) => Promise<ReadonlyMap<string, Propagation>>,
 ): PropagationWatch {
-  // What was settled last, so that a decision settled between a look and the wait after it is not missed.
+  // What was settled last while anybody waits, so that a decision settled between a look and the wait after it is not missed.
   const settledBy = rememberLast<number, ReadonlySet<string>>();
-  const expected = rememberLast<string, readonly Awaited[]>();
+  let waits = 0;
   const waiting = new Map<number, Set<() => void>>();
   const lookAt = gather(look);
 
@@ -62,34 +68,43 @@ export function createPropagationWatch(
     });
   }
 
+  async function untilPropagated(
+    id: string,
+    waitMs: number,
+    signal: AbortSignal,
+    fresh: readonly Awaited[],
+  ): Promise<Propagation> {
+    const until = performance.now() + waitMs;
+    const due = fresh.filter(({ awaited }) => awaited.length > 0);
+    if (due.length > 0 && waitMs > 0)
+      await untilSettled({ decisions: due, known: new Map() }, Math.min(waitMs, POLL_MS), signal);
+    // Settled before the last look, which shows whether it counted: another generation's does not.
+    let known: ReadonlyMap<number, ReadonlySet<string>> = new Map();
+    for (;;) {
+      const propagation = await lookAt(id);
+      if (propagation === undefined) throw new Error('an opt-out without a decision');
+      const left = until - performance.now();
+      if (propagation.state !== 'pending' || left <= 0 || signal.aborted) return propagation;
+      const decisions = awaitedOf(propagation);
+      await untilSettled({ decisions, known }, Math.min(left, POLL_MS), signal);
+      known = new Map(decisions.map(({ seq }) => [seq, new Set(settledBy.get(seq))]));
+    }
+  }
+
   return {
-    expect: (optOutId, decisions) => {
-      // Nothing else of them: thousands are remembered, and whose they are is nobody's business here.
-      const due = decisions.flatMap(({ seq, awaited }) => (awaited.length > 0 ? [{ seq, awaited }] : []));
-      if (due.length > 0) expected.set(optOutId, due);
-    },
     settled: (store, seqs) => {
+      if (waits === 0) return;
       for (const seq of seqs) {
         settledBy.set(seq, new Set([...(settledBy.get(seq) ?? []), store]));
         for (const wake of [...(waiting.get(seq) ?? [])]) wake();
       }
     },
-    wait: async (id, waitMs, signal) => {
-      const until = performance.now() + waitMs;
-      const fresh = expected.get(id);
-      if (fresh !== undefined && waitMs > 0) {
-        await untilSettled({ decisions: fresh, known: new Map() }, Math.min(waitMs, POLL_MS), signal);
-      }
-      // Settled before the last look, which shows whether it counted: another generation's does not.
-      let known: ReadonlyMap<number, ReadonlySet<string>> = new Map();
-      for (;;) {
-        const propagation = await lookAt(id);
-        if (propagation === undefined) throw new Error('an opt-out without a decision');
-        const left = until - performance.now();
-        if (propagation.state !== 'pending' || left <= 0 || signal.aborted) return propagation;
-        const decisions = awaitedOf(propagation);
-        await untilSettled({ decisions, known }, Math.min(left, POLL_MS), signal);
-        known = new Map(decisions.map(({ seq }) => [seq, new Set(settledBy.get(seq))]));
+    wait: async (id, waitMs, signal, fresh = []) => {
+      waits += 1;
+      try {
+        return await untilPropagated(id, waitMs, signal, fresh);
+      } finally {
+        waits -= 1;
       }
     },
   };
