@@ -244,6 +244,8 @@ const ONCE: ReadonlyMap<string, number> = new Map([
   ['authorization', 2],
   ['content-type', 4],
 ]);
+/** Most headers are no such one by their length alone. */
+const ONCE_LENGTHS: ReadonlySet<number> = new Set([...ONCE.keys()].map((name) => name.length));
 
 /** Why a request could be read otherwise by a proxy before us: whom it is for, or from. What Node's parser refuses never gets here. */
 function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): string | undefined {
@@ -251,8 +253,10 @@ function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): str
   if (headers.host === undefined && httpVersion === '1.1') return 'HTTP/1.1 needs a Host header.';
   let seen = 0;
   for (let n = 0; n < rawHeaders.length; n += 2) {
-    const bit = ONCE.get(rawHeaders[n]!.toLowerCase()) ?? 0;
-    if ((seen & bit) !== 0) return `The header ${rawHeaders[n]!.toLowerCase()} stands there twice.`;
+    const name = rawHeaders[n]!;
+    if (!ONCE_LENGTHS.has(name.length)) continue;
+    const bit = ONCE.get(name.toLowerCase()) ?? 0;
+    if ((seen & bit) !== 0) return `The header ${name.toLowerCase()} stands there twice.`;
     seen |= bit;
   }
   return undefined;

@@ -304,21 +304,18 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
  */
 export function createAuthenticator(pool: Pool): (token: string) => Promise<ApiKey | undefined> {
   const lookUp = createLookUp(pool);
-  const kept = new Map<string, { row: Row; until: number }>();
-  const find = async (presented: Presented): Promise<Row | undefined> => {
+  const kept = new Map<string, { row: Row; key: ApiKey | undefined; until: number }>();
+  return async (token) => {
+    const presented = parse(token);
+    if (presented === undefined) return undefined;
     const asked = performance.now();
     const before = kept.get(presented.id);
-    if (before !== undefined && before.until > asked && isOf(before.row, presented)) return before.row;
+    if (before !== undefined && before.until > asked && isOf(before.row, presented)) return before.key;
     const row = await lookUp(presented);
     if (row === undefined) return undefined;
+    const key = row.usable ? toKey(row) : undefined;
     if (kept.size >= CACHE_MAX) kept.clear();
-    kept.set(presented.id, { row, until: asked + CACHE_MS });
-    return row;
-  };
-  return async (token) => {
-    const parsed = parse(token);
-    if (parsed === undefined) return undefined;
-    const row = await find(parsed);
-    return row?.usable === true ? toKey(row) : undefined;
+    kept.set(presented.id, { row, key, until: asked + CACHE_MS });
+    return key;
   };
 }

@@ -57,6 +57,8 @@ type Pending = {
   /** Namespaced by client; undefined where the request names no key. */
   readonly keyHex: string | undefined;
   readonly intentHex: string;
+  /** Of its subjects and of its key: whoever shares one goes after it. */
+  readonly names: readonly string[];
   /** When it has waited for as long as anybody waits. */
   readonly until: number;
   readonly resolve: (answer: RecordAnswer) => void;
@@ -91,9 +93,17 @@ const LOCK = `
          pg_current_xact_id()::text as xid,
          clock_timestamp() as now`;
 
-/** Bytes travel as one binary parameter and are cut out by place: as text they would be twice as long. */
-const CUT = (name: string): string => `substring($6::bytea from x.${name}_at for x.${name}_size)`;
-const PLACE = (name: string): string => `${name}_at int, ${name}_size int`;
+/** Columns whose bytes travel as one binary parameter and are cut out by place: as text they would be twice as long. */
+const PLACES = {
+  answer: ['answer_at', 'answer_size'],
+  sealed: ['sealed_at', 'sealed_size'],
+  note: ['note_at', 'note_size'],
+  evidence: ['evidence_at', 'evidence_size'],
+  key: ['key_at', 'key_size'],
+} as const;
+type Placed = keyof typeof PLACES;
+const CUT = (name: Placed): string => `substring($6::bytea from x.${name}_at for x.${name}_size)`;
+const PLACE = (name: Placed): string => `${name}_at int, ${name}_size int`;
 
 // One row of `item` an intent: each has an audit row, one with a key its answer, one that decided something its opt-out and
 // the decision of its first subject. The decisions of its other subjects are rows of their own, with nothing else.
@@ -156,12 +166,13 @@ const WRITE_AND_MOVE = `${ITEMS}, moved as (
 class Bytes {
   readonly #parts: Buffer[] = [];
   #length = 0;
-  add(name: string, part: Buffer | undefined): Record<string, number> {
-    if (part === undefined) return {};
+  add(name: Placed, part: Buffer | undefined): Record<string, number> | undefined {
+    if (part === undefined) return undefined;
     const at = this.#length + 1;
     this.#parts.push(part);
     this.#length += part.length;
-    return { [`${name}_at`]: at, [`${name}_size`]: part.length };
+    const [place, size] = PLACES[name];
+    return { [place]: at, [size]: part.length };
   }
   all(): Buffer {
     return Buffer.concat(this.#parts, this.#length);
@@ -187,18 +198,19 @@ function intentText(intent: OptOutIntent): string {
     .map(({ kind, value }) => [kind, value.reveal()] as const)
     .sort((a, b) => (`${a[0]}\0${a[1]}` < `${b[0]}\0${b[1]}` ? -1 : 1));
   const { regimes, evidence } = intent;
-  const more = [
-    others,
-    [...regimes].sort(),
-    evidence === undefined ? null : [evidence.method, evidence.statement ?? null, evidence.source ?? null],
-  ];
-  return JSON.stringify([
+  const always = [
     ...first!,
     [...intent.scopes].sort(),
     intent.effectiveAt ?? null,
     intent.reason,
     intent.note ?? null,
-    ...(others.length === 0 && regimes.length === 0 && evidence === undefined ? [] : more),
+  ];
+  if (others.length === 0 && regimes.length === 0 && evidence === undefined) return JSON.stringify(always);
+  return JSON.stringify([
+    ...always,
+    others,
+    [...regimes].sort(),
+    evidence === undefined ? null : [evidence.method, evidence.statement ?? null, evidence.source ?? null],
   ]);
 }
 
@@ -256,7 +268,7 @@ export function createRecorder({
       flights += 1;
       void recordBatch(batch).finally(() => {
         flights -= 1;
-        for (const name of batch.flatMap(namesOf)) underWay.delete(name);
+        for (const { names } of batch) for (const name of names) underWay.delete(name);
         schedule();
       });
       schedule();
@@ -295,13 +307,13 @@ export function createRecorder({
         waiting.push(...queue.slice(n));
         break;
       }
-      const names = namesOf(item);
+      const { names } = item;
       if (names.some((name) => underWay.has(name) || held.has(name))) {
         for (const name of names) held.add(name);
         waiting.push(item);
       } else batch.push(item);
     }
-    for (const name of batch.flatMap(namesOf)) underWay.add(name);
+    for (const { names } of batch) for (const name of names) underWay.add(name);
     queue = waiting;
     return batch;
   }
@@ -742,15 +754,20 @@ export function createRecorder({
       }
       const { caller } = intent;
       const key = fingerprintOfKey(ring, caller.client, intent.idempotencyKey);
+      const keyHex = key && keyName(key.toString('hex'), caller.client);
+      const keys = intent.subjects.map((subject) => {
+        const match = ring.matchKey(subject);
+        return { match, hex: match.toString('hex') };
+      });
+      const names = keys.map(({ hex }) => hex);
+      if (keyHex !== undefined) names.push(keyHex);
       return new Promise((resolve, reject) => {
         queue.push({
           intent,
           render,
-          keys: intent.subjects.map((subject) => {
-            const match = ring.matchKey(subject);
-            return { match, hex: match.toString('hex') };
-          }),
-          keyHex: key && keyName(key.toString('hex'), caller.client),
+          keys,
+          keyHex,
+          names,
           intentHex: ring.fingerprint('intent', intentText(intent)).toString('hex'),
           until: performance.now() + WAIT_MS_MAX,
           resolve,
@@ -761,12 +778,6 @@ export function createRecorder({
       });
     },
   };
-}
-
-function namesOf({ keys, keyHex }: Pending): string[] {
-  const names = keys.map(({ hex }) => hex);
-  if (keyHex !== undefined) names.push(keyHex);
-  return names;
 }
 
 /** What a caller's key is known by: the key itself may be somebody's address. */

@@ -125,8 +125,11 @@ export const suppressedFrom = (
 };
 
 /** Scope → since when, as a decision says it. */
-export const sinceOf = (state: SubjectState['suppressed']): Record<string, Instant> =>
-  Object.fromEntries(Object.entries(state).map(([scope, held]) => [scope, held.first_effective_at]));
+export function sinceOf(state: SubjectState['suppressed']): Record<string, Instant> {
+  const since: Record<string, Instant> = {};
+  for (const scope of Object.keys(state)) since[scope] = state[scope]!.first_effective_at;
+  return since;
+}
 
 /**
  * A decision that no opt-out caused; its transaction has drawn its id before (fence.ts). `address` undefined: erased. Gives

@@ -24,7 +24,7 @@ export function createUsageCounter(
 ): UsageCounter {
   let counted = new Map<string, Counted>();
 
-  function add({ version, client, keyId, day, count, lastAtMs }: Counted): void {
+  function add({ version, client, keyId }: Use, day: number, count: number, lastAtMs: number): void {
     const name = `${day}\0${version}\0${keyId}\0${client}`;
     const known = counted.get(name);
     if (known !== undefined) {
@@ -32,12 +32,12 @@ export function createUsageCounter(
       known.lastAtMs = Math.max(known.lastAtMs, lastAtMs);
     } else if (counted.size < apartMax || keyId === OTHERS)
       counted.set(name, { version, client, keyId, day, count, lastAtMs });
-    else add({ version, client: OTHERS, keyId: OTHERS, day, count, lastAtMs });
+    else add({ version, client: OTHERS, keyId: OTHERS }, day, count, lastAtMs);
   }
 
   return {
     // The day only parts what is counted at midnight: which one it was is said by the database, from its own clock.
-    count: (use) => add({ ...use, day: Math.floor(now() / DAY_MS), count: 1, lastAtMs: performance.now() }),
+    count: (use) => add(use, Math.floor(now() / DAY_MS), 1, performance.now()),
     write: async () => {
       if (counted.size === 0) return;
       const writing = [...counted.values()];
@@ -45,7 +45,7 @@ export function createUsageCounter(
       try {
         await addUsage(db, writing);
       } catch (error) {
-        for (const one of writing) add(one);
+        for (const one of writing) add(one, one.day, one.count, one.lastAtMs);
         throw error;
       }
     },

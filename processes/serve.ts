@@ -140,7 +140,9 @@ export async function serve({
     declared: configuration.declared,
     ledger: {
       ...ledger,
-      authenticate: async (token) => (await ledger.authenticate(token)) ?? (await tokenOf?.(token)),
+      ...(tokenOf === undefined
+        ? {}
+        : { authenticate: async (token) => (await ledger.authenticate(token)) ?? (await tokenOf(token)) }),
       record: async (intent, render) => {
         const answer = await ledger.record(intent, render);
         for (const decision of answer.decisions) lines.recorded(decision);

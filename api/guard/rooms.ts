@@ -90,57 +90,65 @@ export function createRooms({
   };
   const bytesHeld = { clients: 0, workers: 0 };
 
-  return {
-    enter: (first) => {
-      if (held[first] >= rooms[first]) {
-        onRefused(first);
-        throw FULL[first];
+  class Held implements Place {
+    #room: Room | undefined;
+    #bytes = 0;
+    #payer: keyof typeof bytesHeld = 'clients';
+
+    constructor(room: Room) {
+      this.#room = room;
+      held[room] += 1;
+    }
+
+    tryMoveTo(to: Room): boolean {
+      if (this.#room === undefined) return true;
+      if (held[to] >= rooms[to]) {
+        onRefused(to);
+        return false;
       }
-      held[first] += 1;
-      let room: Room | undefined = first;
-      let bytes = 0;
-      let payer: keyof typeof bytesHeld = 'clients';
-      const dropBody = (): void => {
-        bytesHeld[payer] -= bytes;
-        bytes = 0;
-      };
-      const tryMoveTo = (to: Room): boolean => {
-        if (room === undefined) return true;
-        if (held[to] >= rooms[to]) {
-          onRefused(to);
-          return false;
-        }
-        held[room] -= 1;
-        held[to] += 1;
-        room = to;
-        // Whoever waits has read its body, and needs it no more.
-        if (bytes > 0) dropBody();
-        return true;
-      };
-      return {
-        tryMoveTo,
-        moveTo: (to) => {
-          if (!tryMoveTo(to)) throw FULL[to];
-        },
-        holdBody: (length) => {
-          const more = length - SMALL_BYTES - bytes;
-          if (more <= 0 || room === undefined) return undefined;
-          payer = room === 'workers' ? 'workers' : 'clients';
-          if (bytesHeld[payer] + more > bodyBytes) {
-            onRefused('bodies');
-            return FULL.bodies;
-          }
-          bytesHeld[payer] += more;
-          bytes += more;
-          return undefined;
-        },
-        leave: () => {
-          if (room === undefined) return;
-          held[room] -= 1;
-          room = undefined;
-          if (bytes > 0) dropBody();
-        },
-      };
+      held[this.#room] -= 1;
+      held[to] += 1;
+      this.#room = to;
+      // Whoever waits has read its body, and needs it no more.
+      this.#dropBody();
+      return true;
+    }
+
+    moveTo(to: Room): void {
+      if (!this.tryMoveTo(to)) throw FULL[to];
+    }
+
+    holdBody(length: number): AbideError | undefined {
+      const more = length - SMALL_BYTES - this.#bytes;
+      if (more <= 0 || this.#room === undefined) return undefined;
+      this.#payer = this.#room === 'workers' ? 'workers' : 'clients';
+      if (bytesHeld[this.#payer] + more > bodyBytes) {
+        onRefused('bodies');
+        return FULL.bodies;
+      }
+      bytesHeld[this.#payer] += more;
+      this.#bytes += more;
+      return undefined;
+    }
+
+    leave(): void {
+      if (this.#room === undefined) return;
+      held[this.#room] -= 1;
+      this.#room = undefined;
+      this.#dropBody();
+    }
+
+    #dropBody(): void {
+      bytesHeld[this.#payer] -= this.#bytes;
+      this.#bytes = 0;
+    }
+  }
+
+  return {
+    enter: (room) => {
+      if (held[room] < rooms[room]) return new Held(room);
+      onRefused(room);
+      throw FULL[room];
     },
     isCrowded: () =>
       (['door', 'clients', 'workers'] as const).some((room) => held[room] > rooms[room] / 2) ||
