@@ -28,6 +28,7 @@ import type {
 } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { rememberLast } from '../suppression/remember-last.ts';
 import { heldAs, isScope } from '../suppression/scope.ts';
 import { open as unseal } from '../suppression/seal.ts';
 import { Address } from '../suppression/subject.ts';
@@ -178,7 +179,7 @@ export function startWorker({
   const backfill: Carried[] = [];
   const inHand = new Map<number, Carried>();
   const noticed = new Map<number, number>();
-  const known = new Set<number>();
+  const known = rememberLast<number, true>(REMEMBERED);
   /** Subjects in a batch that is under way; only where order matters, in a store without versions. */
   const underWay = new Set<string>();
   const reports: Report[] = [];
@@ -210,8 +211,7 @@ export function startWorker({
     };
     inHand.set(decision.seq, carried);
     if (carriedBy === 'retry') retrying += 1;
-    if (known.size >= REMEMBERED) known.delete(known.values().next().value!);
-    known.add(decision.seq);
+    known.set(decision.seq, true);
     (lane === 'live' ? live : backfill).push(carried);
     return carried;
   }

@@ -1,6 +1,7 @@
 // Waiting until every required store has confirmed an opt-out, without a connection held. What this process itself settles
 // is noticed at once; what another one does, at the next look. Looks gather: while one is under way the next ones wait for
 // it together.
+import { rememberLast } from '../suppression/remember-last.ts';
 import type { Propagation } from './ledger.ts';
 
 /** How soon another process' acknowledgement is noticed. */
@@ -30,7 +31,7 @@ export function createPropagationWatch(
   look: (optOutIds: readonly string[]) => Promise<ReadonlyMap<string, Propagation>>,
 ): PropagationWatch {
   // What was settled last while anybody waits, so that a decision settled between a look and the wait after it is not missed.
-  const settledBy = rememberLast<number, ReadonlySet<string>>();
+  const settledBy = rememberLast<number, ReadonlySet<string>>(REMEMBERED);
   let waits = 0;
   const waiting = new Map<number, Set<() => void>>();
   const lookAt = gather(look);
@@ -106,21 +107,6 @@ export function createPropagationWatch(
       } finally {
         waits -= 1;
       }
-    },
-  };
-}
-
-/** A map of what was set last, in two halves of which the older is dropped whole: one by one costs microseconds each. */
-function rememberLast<Key, Value>() {
-  let recent = new Map<Key, Value>();
-  let earlier = new Map<Key, Value>();
-  return {
-    get: (key: Key): Value | undefined => recent.get(key) ?? earlier.get(key),
-    set: (key: Key, value: Value): void => {
-      recent.set(key, value);
-      if (recent.size < REMEMBERED) return;
-      earlier = recent;
-      recent = new Map();
     },
   };
 }

@@ -1,5 +1,6 @@
 // What `npm start` prints: a line a decision, `a••@e••.com recorded, crm verified +4 ms`. Masked, bounded, and silent
 // about what a terminal could not show anyway: beyond 20 lines a second it counts.
+import { rememberLast } from '../suppression/remember-last.ts';
 import { mask } from '../suppression/subject.ts';
 import type { Settled } from '../ledger/acknowledge.ts';
 import type { RecordedDecision } from '../ledger/ledger.ts';
@@ -13,7 +14,7 @@ export type DecisionLines = {
 };
 
 export function createDecisionLines(print: (line: string) => void): DecisionLines {
-  const masked = new Map<number, string>();
+  const masked = rememberLast<number, string>(REMEMBERED);
   let second = 0;
   let printed = 0;
   let left = 0;
@@ -33,7 +34,6 @@ export function createDecisionLines(print: (line: string) => void): DecisionLine
 
   return {
     recorded: ({ seq, subject }) => {
-      if (masked.size >= REMEMBERED) masked.delete(masked.keys().next().value!);
       masked.set(seq, mask(subject));
     },
     settled: (store, settled) => {

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { rememberLast } from '../suppression/remember-last.ts';
 import type { ChangeListener, ChangeSource } from './change-source.ts';
 
 /** The most that the API gives at once; the tail takes less, since what is back-filled comes along in vain. */
@@ -40,7 +41,7 @@ export type HttpFeed = (ask: {
  */
 export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
   const stopping = new AbortController();
-  const delivered = new Set<number>();
+  const delivered = rememberLast<number, true>(REMEMBERED);
   const parked = new Set<number>();
   let status: SourceStatus = 'unknown';
   let position: number | undefined;
@@ -51,8 +52,8 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
     const live = page.decisions.filter(
       ({ seq, lane, attempts }) => lane === 'live' && attempts === 0 && !delivered.has(seq),
     );
-    for (const { seq } of live) remember(delivered, seq);
-    for (const seq of page.unreadable ?? []) remember(parked, seq);
+    for (const { seq } of live) delivered.set(seq, true);
+    for (const seq of page.unreadable ?? []) if (parked.size < REMEMBERED) parked.add(seq);
     return live;
   }
 
@@ -128,9 +129,4 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
       await running.catch(() => undefined);
     },
   };
-}
-
-function remember(seqs: Set<number>, seq: number): void {
-  if (seqs.size >= REMEMBERED) seqs.delete(seqs.values().next().value!);
-  seqs.add(seq);
 }

@@ -5,6 +5,7 @@ import type { LimitSettings } from '../../config/configuration.ts';
 import type { KEY_SCOPES } from '../../ledger/api-keys.ts';
 import type { ApiKey, Budgets } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import { rememberLast } from '../../suppression/remember-last.ts';
 
 export type CallClass = 'writes' | 'checks' | 'reads';
 
@@ -35,13 +36,13 @@ const SLACK_MS = 0.001;
 type Taken = { readonly left: number; readonly retryAfterSeconds: number | undefined };
 
 /**
- * Token buckets by name, each refilled evenly within the window. How many there are is bounded: the one that was used least
- * recently is forgotten, and is full again when it comes back.
+ * Token buckets by name, each refilled evenly within the window. How many there are is bounded: those that were used least
+ * recently are forgotten, and are full again when they come back.
  */
 export function createBuckets(windowSeconds: number, most = BUCKETS_MAX) {
   const windowMs = windowSeconds * 1000;
   /** When each would be full again. */
-  const fullAt = new Map<string, number>();
+  const fullAt = rememberLast<string, number>(most / 2);
   return {
     /** Takes one of `quota` a window; `retryAfterSeconds` is there where none was left. */
     take(name: string, quota: number, nowMs: number): Taken {
@@ -49,8 +50,6 @@ export function createBuckets(windowSeconds: number, most = BUCKETS_MAX) {
       const after = before + windowMs / quota;
       const emptyBy = after - nowMs - windowMs;
       if (emptyBy > SLACK_MS) return { left: 0, retryAfterSeconds: Math.max(1, Math.ceil(emptyBy / 1000)) };
-      fullAt.delete(name);
-      if (fullAt.size >= most) fullAt.delete(fullAt.keys().next().value!);
       fullAt.set(name, after);
       const left = Math.floor(((windowMs - (after - nowMs) + SLACK_MS) * quota) / windowMs);
       return { left: Math.max(0, left), retryAfterSeconds: undefined };
