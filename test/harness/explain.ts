@@ -1,4 +1,5 @@
 import type { Pool } from '../../ledger/database.ts';
+import { SETTLE } from '../../ledger/acknowledge.ts';
 import { LIVE } from '../../ledger/outstanding.ts';
 import { LAG_OF_STORE } from '../../ledger/propagation-lag.ts';
 import type { RegisteredStore } from '../../ledger/stores.ts';
@@ -24,3 +25,19 @@ export const explainLag = async (pool: Pool, store: RegisteredStore): Promise<nu
 /** Of a page of this many live decisions. */
 export const explainPage = async (pool: Pool, store: RegisteredStore, limit: number): Promise<number> =>
   buffersOf(pool, LIVE, [...(await headOf(pool, store)), limit]);
+
+type Plan = { readonly Plans?: readonly Plan[] } & Readonly<Record<string, unknown>>;
+
+/** How many pairs of rows a plan looked at in vain. */
+const inVain = (plan: Plan): number =>
+  Number(plan['Rows Removed by Join Filter'] ?? 0) * Number(plan['Actual Loops'] ?? 1) +
+  Number(plan['Rows Removed by Filter'] ?? 0) * Number(plan['Actual Loops'] ?? 1) +
+  (plan.Plans ?? []).reduce((sum, below) => sum + inVain(below), 0);
+
+/** Settles, and tells how many pairs of rows it looked at in vain: a measure that a busy machine does not change. */
+export async function explainSettle(pool: Pool, acknowledgements: readonly object[]): Promise<number> {
+  const { rows } = await pool.query(`explain (analyze, format json) ${SETTLE}`, [
+    JSON.stringify(acknowledgements),
+  ]);
+  return inVain(rows[0]['QUERY PLAN'][0].Plan as Plan);
+}

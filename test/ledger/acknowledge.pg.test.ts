@@ -12,7 +12,7 @@ import {
 } from '../harness/ledger.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
-import { explainLag, explainPage } from '../harness/explain.ts';
+import { explainLag, explainPage, explainSettle } from '../harness/explain.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
 import type { Outstanding } from '../../ledger/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
@@ -426,4 +426,41 @@ test('a page of what is outstanding costs the page, however long the backlog and
   expect(await explainPage(t.pool, store, 100)).toBeLessThan(100 * 8);
   await withClient(t.db.superuserUrl, (client) => client.query('analyze'));
   expect(await explainPage(t.pool, store, 100)).toBeLessThan(100 * 8);
+});
+
+// A report of a thousand was compared with itself, row by row: of a catch-up two thirds.
+test('a report costs what is in it, and not the square of that', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const people = 1_000;
+  // Everybody was decided twice, and every second one is parked.
+  await withClient(t.db.superuserUrl, (client) =>
+    client.query(`
+      set session_replication_role = replica;
+      with people as (select gen_random_uuid() as id from generate_series(1, ${people}))
+      insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
+        select gen_random_uuid(), 'opt_out', people.id, 'email', version, '{"email":"2026-01-01T00:00:00.000Z"}', '{}', now(), now()
+        from generate_series(1, 2) version, people order by version;
+      insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, attempts, since, next_try_at)
+        select s.id, 1, d.seq, d.subject_id, 1, d.seq, 'quarantine', 5, now(), now() + interval '1 hour'
+        from decisions d, stores s where d.seq <= ${people} and d.seq % 2 = 0;`),
+  );
+  const store = t.ledger.stores()[0]!;
+  const acknowledgements = Array.from({ length: people }, (_, n) => ({
+    store_id: store.id,
+    generation: 1,
+    worker: 'w',
+    seq: people + n + 1,
+    version: 2,
+    outcome: 'verified',
+    held: { version: 2, suppressed: ['email'] },
+    attempts: 1,
+    carried_by: 'stream',
+    evidence: {},
+  }));
+  expect(await explainSettle(t.pool, acknowledgements)).toBeLessThan(people * 10);
+  const { rows } = await t.pool.query<{ settled: number; parked: number }>(
+    'select (select count(*) from acknowledgements) as settled, (select count(*) from exceptions) as parked',
+  );
+  expect(rows).toEqual([{ settled: 2 * people, parked: 0 }]);
 });
