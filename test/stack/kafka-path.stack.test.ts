@@ -327,17 +327,27 @@ describe('what else is lost on the way is driven again from the ledger', () => {
       `select (select string_agg(quote_ident(name), ', ') from unnest(attnames) name) as columns
          from pg_publication_tables where pubname = 'abide' and tablename = 'decisions'`,
     );
-    const before = await redriven();
-    await stack.query('alter publication abide drop table decisions');
-    const from = await newest();
-    const ids: string[] = [];
-    try {
-      for (let n = 0; n < 25; n += 1) ids.push((await stack.optOut(somebody()))!);
-      await eventually(async () => expect(await outstandingOf(ids)).toBe(0));
-    } finally {
-      await stack.query(`alter publication abide add table decisions (${captured!.columns})`);
+    async function loseSome(): Promise<{ before: number; from: string; carriers: readonly string[] }> {
+      const before = await redriven();
+      await stack.query('alter publication abide drop table decisions');
+      const from = await newest();
+      const ids: string[] = [];
+      try {
+        for (let n = 0; n < 25; n += 1) ids.push((await stack.optOut(somebody()))!);
+        await eventually(async () => expect(await outstandingOf(ids)).toBe(0));
+      } finally {
+        await stack.query(`alter publication abide add table decisions (${captured!.columns})`);
+      }
+      return { before, from, carriers: await Promise.all(ids.map(carriedBy)) };
     }
-    for (const id of ids) expect(await carriedBy(id)).toBe('redrive');
+    let lost = await loseSome();
+    // Where the stream is seen to be down, as it may be beside much else, the ledger is polled, and nothing is lost by it.
+    for (let tries = 1; tries < 5 && lost.carriers.includes('catch_up'); tries += 1) {
+      await untilStreaming();
+      lost = await loseSome();
+    }
+    const { before, from, carriers } = lost;
+    expect(new Set(carriers)).toEqual(new Set(['redrive']));
     // Whatever else was recorded meanwhile was lost as well.
     const [row] = await stack.query<{ lost: number }>(
       "select count(*)::int as lost from acknowledgements where seq > $1 and carried_by = 'redrive'",
