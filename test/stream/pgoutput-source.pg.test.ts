@@ -171,7 +171,7 @@ test('where wal_level is too low the ledger is polled, and one warning says what
     ]);
     const began = performance.now();
     await source[Symbol.asyncDispose]();
-    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(performance.now() - began).toBeLessThan(10_000);
   } finally {
     await postgres.stop();
     await rm(folder, { recursive: true });
