@@ -95,8 +95,8 @@ export async function listen(
   }: Limits = {},
 ): Promise<Listening> {
   let closing = false;
-  // By connection, and not one set of all requests: a set that changes with each of them is copied every so often, and each
-  // copy that is dropped holds requests until the next large garbage collection. Measured: 80 % more survived the small ones.
+  // By connection, and not one set of all requests: with that, four fifths more of what requests allocate survived the small
+  // garbage collections (measured). A Set that changes with each is copied every so often, and a dropped copy holds what it held.
   const connections = new Map<Duplex, Connection>();
   let pipelined = 0;
   /** Somebody found no connection left. */
@@ -147,8 +147,8 @@ export async function listen(
   }
 
   function forget(exchange: Exchange, { exchanges }: Connection): void {
-    if (exchanges[0] === exchange) exchanges.shift();
-    else if (exchanges.includes(exchange)) exchanges.splice(exchanges.indexOf(exchange), 1);
+    const at = exchanges.indexOf(exchange);
+    if (at !== -1) exchanges.splice(at, 1);
   }
 
   const server = createServer({

@@ -50,7 +50,7 @@ const DECIDED = `
 // else: in the statement that inserts the acknowledgement of the newer one. They are found by walking down the versions
 // while their sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
 // What is looked for in the report itself is looked for once, in an array or a hash: a thousand rows, each compared with a
-// thousand, cost five times what all the rest does.
+// thousand, cost four times what all the rest does.
 // Its commit does not wait for the disk: what a crash of the server takes from the last moments is outstanding again and
 // read back again, so the ledger never says more than the stores hold; and whatever is committed later with a wait, a mark
 // above all, is on disk only together with it.

@@ -125,7 +125,7 @@ export async function serve({
     onExhausted: (direction) => api.metrics.exhausted(direction),
   });
   started.use(ledger);
-  // Clients of what an installation does not have are a quarter of what a start would load.
+  // Clients of what an installation does not have are three hundred modules that a start need not load.
   const path = overKafka
     ? (await import('./tend-kafka-path.ts')).tendKafkaPath({ kafka: configuration.kafka, log })
     : undefined;

@@ -182,7 +182,11 @@ async function runSuites(
       for (let part = parts.shift(); part !== undefined; part = parts.shift())
         codes.push(await ofOthers('--runInBand', part));
     };
-    await Promise.all([ofParts(), ofStack().then((code) => (codes.push(code), ofParts()))]);
+    const ofStackAndParts = async (): Promise<void> => {
+      codes.push(await ofStack());
+      await ofParts();
+    };
+    await Promise.all([ofParts(), ofStackAndParts()]);
   }
   return codes.find((code) => code !== 0) ?? 0;
 }

@@ -27,8 +27,8 @@ export const CLASS_OF: Readonly<Record<(typeof KEY_SCOPES)[number], CallClass | 
 /** What was not used of a rate for so long may be made up for at once. */
 const RATE_WINDOW_SECONDS = 10;
 const FAILURE_WINDOW_SECONDS = 60;
-/** Some MiB at most. */
-const BUCKETS_MAX = 50_000;
+/** So many are remembered at least, and twice as many at most: some MiB. */
+const BUCKETS_MIN = 50_000;
 const SAID_MS = 60_000;
 /** A rounding error is no call too many. */
 const SLACK_MS = 0.001;
@@ -39,10 +39,10 @@ type Taken = { readonly left: number; readonly retryAfterSeconds: number | undef
  * Token buckets by name, each refilled evenly within the window. How many there are is bounded: those that were used least
  * recently are forgotten, and are full again when they come back.
  */
-export function createBuckets(windowSeconds: number, most = BUCKETS_MAX) {
+export function createBuckets(windowSeconds: number, least = BUCKETS_MIN) {
   const windowMs = windowSeconds * 1000;
   /** When each would be full again. */
-  const fullAt = rememberLast<string, number>(most / 2);
+  const fullAt = rememberLast<string, number>(least);
   return {
     /** Takes one of `quota` a window; `retryAfterSeconds` is there where none was left. */
     take(name: string, quota: number, nowMs: number): Taken {

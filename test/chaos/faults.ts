@@ -2,13 +2,14 @@
 // left out and said in the run's log.
 import { setTimeout as delay } from 'node:timers/promises';
 import { runAbide } from '../harness/abide.ts';
+import type { Backup } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
 import type { TcpProxy } from '../harness/tcp-proxy.ts';
 import { STORES } from '../pipeline/system.ts';
 import type { StoreName } from '../pipeline/system.ts';
 import { LINES } from './scenario.ts';
 import type { Fault, Line } from './scenario.ts';
-import type { Backup, Target } from './target.ts';
+import type { Target } from './target.ts';
 
 export type Faults = {
   /** Begins it; what lasts, and what waits for a process to be back, goes on by itself. */

@@ -108,7 +108,7 @@ export async function gatherEvidence(
   }
 }
 
-/** What operations do after a restore, before clients are let in again (docs/operations.md). */
+/** What operations do after a restore, before clients are let in again (docs/runbook.md). */
 async function repair({ abide }: Pick<Target, 'abide'>): Promise<void> {
   const { dataFolder, configFile, url } = abide;
   const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: configFile, ABIDE_URL: url, ABIDE_LOG: 'warn' };

@@ -7,20 +7,13 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
-import type { AbideProcess } from '../harness/abide.ts';
+import type { AbideProcess, Backup } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
 import { putClusterInto } from '../harness/postgres-of-the-run.ts';
 import { openStack, startStack } from '../harness/stack-of-the-run.ts';
 import { STORES, openStores, speakWith, startSystem } from '../pipeline/system.ts';
 import type { Deployment, StoreName } from '../pipeline/system.ts';
 import type { Killed, Source } from './scenario.ts';
-
-export type Backup = {
-  /** What was answered before is in it; what is recorded later is not. */
-  readonly takenAt: number;
-  /** The ledger is what it was then, and Abide runs on it. */
-  restore(): Promise<void>;
-};
 
 export type Target = Deployment & {
   readonly abide: Pick<AbideProcess, 'url' | 'key' | 'dataFolder' | 'configFile' | 'output' | 'connect'>;
@@ -115,24 +108,7 @@ async function startEmbedded(withDisk: boolean): Promise<Target> {
     ...system,
     setClock,
     fillDisk: disk?.fill,
-    backUpLedger: async () => {
-      const cluster = join(abide.dataFolder, 'postgres');
-      const folder = await mkdtemp(join(tmpdir(), 'abide-backup-'));
-      owned.defer(() => rm(folder, { recursive: true, force: true }));
-      await abide.stop();
-      const takenAt = Date.now();
-      await run('cp', ['-a', cluster, folder]);
-      await abide.start();
-      return {
-        takenAt,
-        restore: async () => {
-          await abide.stop();
-          await rm(cluster, { recursive: true });
-          await run('cp', ['-a', join(folder, 'postgres'), cluster]);
-          await abide.start();
-        },
-      };
-    },
+    backUpLedger: () => abide.backUp(),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
     kill: async (what) => {
       if (what !== 'abide') await killDatabase(abide.dataFolder);

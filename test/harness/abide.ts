@@ -1,16 +1,24 @@
 // Abide as its users run it: a process of its own on a folder of its own, which can be killed and started again.
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import pg from 'pg';
 import { request } from 'undici';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { eventually } from './eventually.ts';
 import { freePort } from './free-port.ts';
 import { putClusterInto } from './postgres-of-the-run.ts';
+
+export type Backup = {
+  /** What was answered before is in it; what is recorded later is not. */
+  readonly takenAt: number;
+  /** Abide runs again on what the cluster was then. */
+  restore(): Promise<void>;
+};
 
 export type AbideProcess = AsyncDisposable & {
   readonly url: string;
@@ -32,6 +40,8 @@ export type AbideProcess = AsyncDisposable & {
   kill(): Promise<void>;
   /** SIGTERM, and waits for the end; the folder stays. Gives the exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>;
+  /** A copy of the embedded server's cluster, taken while Abide is stopped; it runs again afterwards. */
+  backUp(): Promise<Backup>;
   /** Again on the same folder and port, with another abide.yaml where one is given. */
   start(config?: string): Promise<void>;
 };
@@ -100,6 +110,7 @@ export async function startAbide({
   const port = await freePort();
   const url = `http://127.0.0.1:${port}`;
   let running: ReturnType<typeof spawnAbide> | undefined;
+  const backups: string[] = [];
   let before = '';
   let key = '';
 
@@ -119,7 +130,7 @@ export async function startAbide({
   const dispose = async (): Promise<void> => {
     await end('SIGTERM');
     await endServer(folder);
-    await rm(folder, { recursive: true, force: true });
+    for (const one of [folder, ...backups]) await rm(one, { recursive: true, force: true });
   };
   try {
     await start(config);
@@ -161,6 +172,26 @@ export async function startAbide({
       await end('SIGKILL');
     },
     stop: (signal = 'SIGTERM') => end(signal),
+    backUp: async () => {
+      const backup = await mkdtemp(join(tmpdir(), 'abide-backup-'));
+      backups.push(backup);
+      const cluster = join(folder, 'postgres');
+      // With its owner: as root the server runs as another user.
+      const copy = (from: string, to: string) => promisify(execFile)('cp', ['-a', from, to]);
+      await end('SIGTERM');
+      const takenAt = Date.now();
+      await copy(cluster, backup);
+      await start();
+      return {
+        takenAt,
+        restore: async () => {
+          await end('SIGTERM');
+          await rm(cluster, { recursive: true });
+          await copy(join(backup, 'postgres'), folder);
+          await start();
+        },
+      };
+    },
     start,
     [Symbol.asyncDispose]: dispose,
   };

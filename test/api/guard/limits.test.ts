@@ -194,7 +194,7 @@ describe('a bucket', () => {
   });
 
   test('that was used least recently is forgotten, so that names without end take no memory without end', () => {
-    const buckets = createBuckets(10, 4);
+    const buckets = createBuckets(10, 2);
     for (const name of ['a', 'b', 'a', 'c']) buckets.take(name, 3, 0);
     expect(buckets.take('a', 3, 0)).toEqual({ left: 0 });
     // b was forgotten, and is full again.
