@@ -15,12 +15,13 @@ export type SealingKey = { readonly id: number; readonly secret: Buffer };
 const pool = Buffer.alloc(NONCE * 512);
 let poolAt = pool.length;
 
+/** Good until the next one is drawn. */
 function nextNonce(): Buffer {
   if (poolAt === pool.length) {
     randomFillSync(pool);
     poolAt = 0;
   }
-  return Buffer.from(pool.subarray(poolAt, (poolAt += NONCE)));
+  return pool.subarray(poolAt, (poolAt += NONCE));
 }
 
 /** `row` and `column` are the associated data: subject id and kind, or opt-out id and column. */
@@ -33,11 +34,16 @@ export function seal(content: string | Buffer, key: SealingKey, context: SealCon
   const nonce = nextNonce();
   const cipher = createCipheriv('aes-256-gcm', key.secret, nonce);
   cipher.setAAD(associated(context));
-  const header = Buffer.alloc(HEADER);
-  header.writeUInt8(FORMAT, 0);
-  header.writeUInt32BE(key.id, 1);
   const body = typeof content === 'string' ? cipher.update(content, 'utf8') : cipher.update(content);
-  return Buffer.concat([header, nonce, body, cipher.final(), cipher.getAuthTag()]);
+  // A stream cipher keeps nothing back: what ends it gives no more bytes.
+  cipher.final();
+  const envelope = Buffer.allocUnsafe(HEADER + NONCE + body.length + TAG);
+  envelope.writeUInt8(FORMAT, 0);
+  envelope.writeUInt32BE(key.id, 1);
+  envelope.set(nonce, HEADER);
+  envelope.set(body, HEADER + NONCE);
+  envelope.set(cipher.getAuthTag(), HEADER + NONCE + body.length);
+  return envelope;
 }
 
 /** The id of the key that an envelope was sealed with. */
