@@ -12,7 +12,7 @@ import {
 } from '../ledger/api-keys.ts';
 import { makeKeyRing } from '../ledger/key-ring.ts';
 import type { ApiKey, KeyLimits } from '../ledger/ledger.ts';
-import { ofInstallation } from './installation.ts';
+import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
@@ -209,6 +209,26 @@ export function addKeys(program: Command): void {
       'Print a new key ring for ABIDE_KEYS. Keep it: a database never starts with another ring than its own.',
     )
     .action(() => print(makeKeyRing().trim()));
+  ofInstallation(keys.command('rotate-storage'))
+    .description(
+      'Give the key ring one more storage key, which seals addresses from a time on; the old ones stay and open what they sealed. Replaces keys.json, or prints what ABIDE_KEYS is to be.',
+    )
+    .addOption(
+      new Option('--after <time>', 'until when every API process is started again, such as 0s, 30m or 24h')
+        .argParser(toSeconds)
+        .default(SECONDS['h']!, '1h'),
+    )
+    .action(async (options: Installation & { after: number }) => {
+      const { rotateStorage } = await import('../processes/running-database.ts');
+      const useFrom = new Date(Date.now() + options.after * 1000).toISOString();
+      const { id, ring, file } = await rotateStorage(environmentOf(options), useFrom, operator());
+      if (file === undefined) print(ring.trim());
+      process.stderr.write(
+        `storage key ${id} ${file === undefined ? 'is in this ring: make it ABIDE_KEYS' : `is in ${file}`}. ` +
+          `Back the ring up, and start every API process again before ${useFrom}: ` +
+          'from then on it seals, and a process that lacks it cannot read what others sealed.\n',
+      );
+    });
   keys
     .command('token')
     .description('Print a new key for ABIDE_ADMIN_KEY. No Abide knows it until it starts with it.')

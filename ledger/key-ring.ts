@@ -1,14 +1,21 @@
 // The key ring: what makes match keys (pepper), seals addresses at rest (storage) and will sign receipts (signing).
 // A ring belongs to its database: another pepper over old data would answer every check with "send", so the database
 // keeps a check value of every key in use and a ring that lacks one does not start.
+//
+// Storage keys are rotated: a new one is added, and what was sealed before is opened with the old ones, which stay. It is in
+// use from a time that every process is to have the ring by, for none can read what it has no key for. The pepper never
+// changes: it is what finds people again.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
+import type { Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { open, openBytes, seal, sealedWith } from '../suppression/seal.ts';
 import type { SealContext, SealingKey } from '../suppression/seal.ts';
 import type { Subject } from '../suppression/subject.ts';
+import { audit } from './audit.ts';
 import { inTransaction } from './database.ts';
-import type { Pool } from './database.ts';
+import type { Client, Pool } from './database.ts';
+import type { Caller } from './ledger.ts';
 
 const PURPOSES = ['pepper', 'storage', 'signing'] as const;
 type Purpose = (typeof PURPOSES)[number];
@@ -20,6 +27,7 @@ const Ring = z.object({
         id: z.int().min(1).max(0xffffffff),
         purpose: z.enum(PURPOSES),
         secret: z.base64().refine((text) => Buffer.from(text, 'base64').length === 32, 'must be 32 bytes'),
+        use_from: z.iso.datetime().optional(),
       }),
     )
     .min(3),
@@ -48,26 +56,49 @@ export function makeKeyRing(): string {
   return `${JSON.stringify({ keys }, null, 2)}\n`;
 }
 
-/** Reads a ring's text; the highest id of a purpose is the one in use. Throws KEYS_INVALID, never with a secret in it. */
-export function readKeyRing(text: string): KeyRing {
-  let keys: { id: number; purpose: Purpose; secret: Buffer }[];
+function parseRing(text: string): z.infer<typeof Ring> {
   try {
-    keys = Ring.parse(JSON.parse(text)).keys.map((key) => ({
-      ...key,
-      secret: Buffer.from(key.secret, 'base64'),
-    }));
+    return Ring.parse(JSON.parse(text));
   } catch {
     throw new AbideError(
       'KEYS_INVALID',
       'The key ring is not a list of keys with id, purpose and a 32-byte secret.',
     );
   }
-  const current = (purpose: Purpose): SealingKey => {
-    const key = keys.filter((one) => one.purpose === purpose).sort((a, b) => b.id - a.id)[0];
-    if (key === undefined) throw new AbideError('KEYS_INVALID', `The key ring has no ${purpose} key.`);
-    return key;
+}
+
+/** The ring's text with one more storage key, which seals from `useFrom` on. Throws KEYS_INVALID. */
+function addStorageKey(text: string, useFrom: Instant): { text: string; id: number } {
+  readKeyRing(text);
+  const { keys } = parseRing(text);
+  const id = Math.max(...keys.map((key) => key.id)) + 1;
+  const added = {
+    id,
+    purpose: 'storage',
+    secret: randomBytes(32).toString('base64'),
+    use_from: useFrom,
+  } as const;
+  return { text: `${JSON.stringify({ keys: [...keys, added] }, null, 2)}\n`, id };
+}
+
+/**
+ * Reads a ring's text; of a purpose's keys the one with the highest id whose time has come is the one in use. Throws
+ * KEYS_INVALID, never with a secret in it.
+ */
+export function readKeyRing(text: string): KeyRing {
+  const keys = parseRing(text).keys.map(({ id, purpose, secret, use_from: useFrom }) => ({
+    id,
+    purpose,
+    secret: Buffer.from(secret, 'base64'),
+    useFromMs: useFrom === undefined ? 0 : Date.parse(useFrom),
+  }));
+  const current = (purpose: Purpose): (() => SealingKey) => {
+    const its = keys.filter((one) => one.purpose === purpose).sort((a, b) => b.id - a.id);
+    if (!its.some((key) => key.useFromMs <= Date.now()))
+      throw new AbideError('KEYS_INVALID', `The key ring has no ${purpose} key.`);
+    return () => its.find((key) => key.useFromMs <= Date.now())!;
   };
-  const pepper = current('pepper');
+  const pepper = current('pepper')();
   const storage = current('storage');
   current('signing');
   const storageKeyOf = (envelope: Buffer): SealingKey => {
@@ -80,7 +111,7 @@ export function readKeyRing(text: string): KeyRing {
     matchKey: ({ kind, value }) =>
       createHmac('sha256', pepper.secret).update(`${kind}\0${value.reveal()}`).digest(),
     fingerprint: (label, text) => createHmac('sha256', pepper.secret).update(`${label}\0${text}`).digest(),
-    seal: (content, context) => seal(content, storage, context),
+    seal: (content, context) => seal(content, storage(), context),
     unseal: (envelope, context) => open(envelope, storageKeyOf(envelope), context),
     unsealBytes: (envelope, context) => openBytes(envelope, storageKeyOf(envelope), context),
     pepperId: pepper.id,
@@ -101,7 +132,7 @@ export async function matchKeyRing(
   { read, make }: { read: () => string | undefined; make: (text: string) => void },
 ): Promise<KeyRing> {
   return await inTransaction(pool, async (client) => {
-    await client.query("select pg_advisory_xact_lock(hashtext('abide.key_ring'))");
+    await lockRing(client);
     const { rows } = await client.query<{ key_id: number; purpose: Purpose; check_value: Buffer }>(
       'select key_id, purpose, check_value from key_checks order by purpose, key_id',
     );
@@ -131,6 +162,30 @@ export async function matchKeyRing(
     return ring;
   });
 }
+
+/**
+ * Gives the ring of `read` one more storage key, which seals from `useFrom` on, to `keep`. Nothing in the database asks for it
+ * yet: where it is lost before a process has started with it, the ring of before is as good as it was.
+ */
+export async function rotateStorageKey(
+  pool: Pool,
+  {
+    read,
+    keep,
+    useFrom,
+    caller,
+  }: { read: () => string; keep: (text: string) => Promise<void>; useFrom: Instant; caller: Caller },
+): Promise<number> {
+  return await inTransaction(pool, async (client) => {
+    await lockRing(client);
+    const { text, id } = addStorageKey(read(), useFrom);
+    await audit(client, caller, 'key_ring.rotated', `storage key ${id}`, { use_from: useFrom });
+    await keep(text);
+    return id;
+  });
+}
+
+const lockRing = (client: Client) => client.query("select pg_advisory_xact_lock(hashtext('abide.key_ring'))");
 
 const missing = (rows: readonly { key_id: number; purpose: Purpose }[]): AbideError =>
   new AbideError(

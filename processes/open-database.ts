@@ -1,5 +1,6 @@
 // The ledger's database, made ready: embedded or elsewhere, migrated, with the key ring that belongs to it.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { open, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
@@ -25,12 +26,29 @@ export function urlsOf(configuration: Configuration, log: Log): DatabaseUrls | u
   return { api, owner: ownerDatabase ?? api, replication: replicationDatabase ?? api };
 }
 
-const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.json');
+export const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.json');
 
 /** The ring's text that is kept in a data folder; undefined where none is. */
 export function readKeysOf(dataFolder: string): string | undefined {
   const file = keysFile(dataFolder);
   return existsSync(file) ? readFileSync(file, 'utf8') : undefined;
+}
+
+/** Another ring in the place of the one that a data folder has: there is the old one or the new one, whatever happens. */
+export async function replaceKeysOf(dataFolder: string, text: string): Promise<void> {
+  const file = keysFile(dataFolder);
+  const fresh = `${file}.${process.pid}`;
+  const { uid, gid } = await stat(file);
+  const handle = await open(fresh, 'w', 0o600);
+  try {
+    // Whoever administers Abide may be somebody else than whom it runs as.
+    await handle.chown(uid, gid);
+    await handle.writeFile(text);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  await rename(fresh, file);
 }
 
 const roleOf = (url: string): string => decodeURIComponent(new URL(url).username);

@@ -5,13 +5,15 @@ import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { isUnavailable, openPool } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
-import { matchKeyRing } from '../ledger/key-ring.ts';
+import { matchKeyRing, rotateStorageKey } from '../ledger/key-ring.ts';
 import type { KeyRing } from '../ledger/key-ring.ts';
+import type { Caller } from '../ledger/ledger.ts';
+import type { Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { findEmbeddedPostgres } from './embedded-postgres.ts';
 import { loadConnector } from './load-connector.ts';
 import { quietLog } from './log.ts';
-import { readKeysOf, urlsOf } from './open-database.ts';
+import { keysFile, readKeysOf, replaceKeysOf, urlsOf } from './open-database.ts';
 import type { DatabaseUrls } from './open-database.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -62,6 +64,8 @@ export async function withLedgerDatabase<T>(
   }
 }
 
+const readRing = (env: Env): string | undefined => env['ABIDE_KEYS'] || readKeysOf(dataFolderOf(env));
+
 /**
  * The same with the key ring, of ABIDE_KEYS or the data folder: for what only its owner may do. Throws KEYS_MISSING as well,
  * where the ring is not here or is another database's.
@@ -69,10 +73,34 @@ export async function withLedgerDatabase<T>(
 export const withLedger = <T>(env: Env, work: (pool: Pool, ring: KeyRing) => Promise<T>): Promise<T> =>
   withLedgerDatabase(env, async (pool) => {
     const ring = await matchKeyRing(pool, {
-      read: () => env['ABIDE_KEYS'] || readKeysOf(dataFolderOf(env)),
+      read: () => readRing(env),
       make: () => {
         throw new AbideError('KEYS_MISSING', 'The database is empty: no Abide has started on it.');
       },
     });
     return await work(pool, ring);
+  });
+
+/**
+ * One more storage key in this installation's ring (ledger/key-ring.ts). Where the ring is a file, that is replaced and named;
+ * a ring that came by ABIDE_KEYS is only given back. Throws as withLedger does.
+ */
+export const rotateStorage = (
+  env: Env,
+  useFrom: Instant,
+  caller: Caller,
+): Promise<{ id: number; ring: string; file: string | undefined }> =>
+  withLedger(env, async (pool) => {
+    const folder = env['ABIDE_KEYS'] ? undefined : dataFolderOf(env);
+    let ring = '';
+    const id = await rotateStorageKey(pool, {
+      read: () => readRing(env)!,
+      keep: async (text) => {
+        ring = text;
+        if (folder !== undefined) await replaceKeysOf(folder, text);
+      },
+      useFrom,
+      caller,
+    });
+    return { id, ring, file: folder === undefined ? undefined : keysFile(folder) };
   });

@@ -179,6 +179,64 @@ test("an administrator's key that is older than a scope stays without it, and ev
   expect([allowed.status, allowed.json]).toEqual([200, { retried: 0 }]);
 });
 
+test('the storage key is rotated: what comes seals under the new one, and what was there reaches a store that comes later', async () => {
+  await using own = await startAbide();
+  const optOut = async (email: string): Promise<void> => {
+    const body = { subject: { email } };
+    const { status } = await createSend(own.url)('POST', '/v1/opt-outs', { key: own.key, body });
+    expect(status).toBe(201);
+  };
+  await optOut('before@example.com');
+  const file = join(own.dataFolder, 'keys.json');
+
+  const given = await runAbide(['keys', 'rotate-storage'], {
+    ABIDE_DATA: own.dataFolder,
+    ABIDE_KEYS: await readFile(file, 'utf8'),
+  });
+  expect(given).toMatchObject({
+    code: 0,
+    output: expect.stringMatching(/make it ABIDE_KEYS\. Back the ring up/),
+  });
+  expect((JSON.parse(given.stdout) as { keys: object[] }).keys).toHaveLength(4);
+
+  const rotated = await runAbide(['keys', 'rotate-storage', '--after', '0s', '--data', own.dataFolder]);
+  expect(rotated).toMatchObject({ code: 0, stdout: '' });
+  expect(rotated.output).toContain(
+    `storage key 4 is in ${file}. Back the ring up, and start every API process again`,
+  );
+  expect((await stat(file)).mode & 0o777).toBe(0o600);
+  expect(await readdir(own.dataFolder)).not.toContainEqual(expect.stringMatching(/^keys\.json\./));
+  // One that runs goes on with the ring that it began with.
+  await optOut('meanwhile@example.com');
+  await own.stop();
+  const crm = own.databaseUrl('crm');
+  await own.start(`stores:
+  crm: { connector: postgres, url: '${crm}', scopes: [email, sms, push] }
+  later: { connector: postgres, url: '${crm}', table: later, scopes: [email, sms, push] }
+`);
+  await optOut('after@example.com');
+
+  const ledger = await own.connect();
+  const { rows } = await ledger.query<{ key: number; people: string }>(
+    'select get_byte(sealed, 4) as key, count(*) as people from subjects group by 1 order by 1',
+  );
+  await ledger.end();
+  expect(rows).toEqual([
+    { key: 2, people: '2' },
+    { key: 4, people: '1' },
+  ]);
+  const store = await own.connect('crm');
+  await eventually(async () => {
+    const { rows: held } = await store.query<{ key: string }>('select key from later order by key');
+    expect(held.map(({ key }) => key)).toEqual([
+      'after@example.com',
+      'before@example.com',
+      'meanwhile@example.com',
+    ]);
+  });
+  await store.end();
+});
+
 test('whoever reads what it prints may leave: it goes on', async () => {
   const data = join(folder, 'piped');
   const port = await freePort();
