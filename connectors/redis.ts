@@ -174,7 +174,15 @@ export default defineConnector({
       reading.run(signal, async (client) => {
         const [place, held] = await Promise.all([
           client.role(),
-          Promise.all(keys.map((key) => client.hGetAll(key))),
+          Promise.all(
+            keys.map((key) =>
+              client.hGetAll(key).catch((error: unknown) => {
+                // Whatever stands there now, it suppresses nobody.
+                if (codeOf(error) === 'WRONGTYPE') return {};
+                throw error;
+              }),
+            ),
+          ),
         ]);
         if (place?.role !== 'master') {
           throw new AbideError(

@@ -73,6 +73,16 @@ test('a sender finds the suppression by the key in one command', async () => {
   expect(await client.hGet(`${here.options.prefix}email:ada@example.com`, 'email')).toBe('suppressed');
 });
 
+test('a key that somebody made something else of suppresses nobody, and the others are read beside it', async () => {
+  await using here = await place();
+  await using store = await redis.open(redis.options.parse(here.options), context);
+  const people = ['ada@example.com', 'grace@example.com'].map(optOut);
+  await store.apply(people, signal());
+  await client.set(`${here.options.prefix}email:ada@example.com`, 'a string');
+  const keys = people.map(({ key }) => ({ kind: 'email', key }) as const);
+  expect(await store.readBack(keys, signal())).toEqual([undefined, { version: 1, suppressed: ['email'] }]);
+});
+
 test('Redis forgets its scripts, and the next opt-out is applied all the same', async () => {
   await using here = await place();
   await using store = await redis.open(redis.options.parse(here.options), context);

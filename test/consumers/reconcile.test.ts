@@ -1,0 +1,86 @@
+// What a pass makes of a store that cannot read everybody; that it finds what real stores lost is shown in test/pipeline.
+import { expect, test } from '@jest/globals';
+import { reconcileAlways } from '../../consumers/reconcile.ts';
+import type { Held } from '../../connectors/contract/connector.ts';
+import type { Comparison, ReconciliationPage } from '../../suppression/acknowledgement.ts';
+import { eventually } from '../harness/eventually.ts';
+import { decided } from './fakes.ts';
+
+const SCOPES = { scopes: ['email', 'sms', 'push'], topics: false };
+
+/** One page of these people, compared in calls of two. */
+function reconcile(people: readonly string[], read: (who: string) => Held) {
+  const page: ReconciliationPage = {
+    run: 1,
+    generation: 1,
+    after: '',
+    through: 'z',
+    isLast: true,
+    decisions: people.map((who) => decided(who)),
+    pauseMs: 0,
+  };
+  const stopping = new AbortController();
+  const compared: Comparison[] = [];
+  const calls: number[] = [];
+  const over = reconcileAlways({
+    ledger: {
+      reconciliationPage: () => Promise.resolve(compared.length === 0 ? page : undefined),
+      compared: (_page, comparison) => {
+        compared.push(comparison);
+        return Promise.resolve();
+      },
+    },
+    held: SCOPES,
+    batchMax: 2,
+    keyOf: ({ kind, subjectId }) => Promise.resolve({ kind, key: subjectId }),
+    readBack: (keys) => {
+      calls.push(keys.length);
+      return Promise.resolve().then(() => keys.map(({ key }) => read(key)));
+    },
+    onFailure: () => undefined,
+    signal: stopping.signal,
+  });
+  return {
+    page,
+    compared,
+    calls,
+    [Symbol.asyncDispose]: async () => {
+      stopping.abort();
+      await over;
+    },
+  };
+}
+
+const holdsAll: Held = { version: 1, suppressed: SCOPES.scopes };
+
+// Seen: a key that somebody had made a string of held up the whole pass, so nothing else that the store lost was found.
+test('whom a store cannot read, while it reads others, is not held there, and the pass goes on', async () => {
+  await using t = reconcile(['ada', 'bob', 'cyd', 'dan', 'eve'], (who) => {
+    if (who === 'ada' || who === 'dan') throw new Error('chokes');
+    return holdsAll;
+  });
+  await eventually(() => expect(t.compared).toHaveLength(1));
+  const [ada, , , dan] = t.page.decisions;
+  expect(t.compared[0]).toMatchObject({
+    compared: 5,
+    unread: 0,
+    differences: [
+      { seq: ada!.seq, kind: 'missing', heldVersion: undefined },
+      { seq: dan!.seq, kind: 'missing', heldVersion: undefined },
+    ],
+  });
+  expect(t.calls).toEqual([2, 1, 1, 1, 1, 1]);
+});
+
+test('of a store that reads nobody nothing is said, with a few calls a round', async () => {
+  let isAway = true;
+  await using t = reconcile(['ada', 'bob', 'cyd', 'dan', 'eve'], () => {
+    if (isAway) throw new Error('away');
+    return holdsAll;
+  });
+  await eventually(() => expect(t.calls.length).toBeGreaterThan(3));
+  expect(t.compared).toEqual([]);
+  isAway = false;
+  await eventually(() => expect(t.compared).toMatchObject([{ compared: 5, differences: [] }]));
+  expect(t.calls.slice(0, 4)).toEqual([2, 1, 1, 1]);
+});
