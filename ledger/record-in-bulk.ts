@@ -149,7 +149,7 @@ export function createBulkRecorder({
   ): Promise<boolean> {
     let decisions = 0;
     const isRecorded = await onClient(pool, async (client) => {
-      const folded = await foldBatch(client, of, batch, keys);
+      const folded = await foldBatch(client, of, batch, keys, before);
       decisions = folded.decisions.length;
       if (of.dryRun) await see(client, of, folded.changed);
       else await write(client, folded);
@@ -194,6 +194,7 @@ export function createBulkRecorder({
     of: Import,
     batch: ImportBatch,
     keys: readonly (readonly Key[])[],
+    before: Promise<unknown>,
   ) {
     const matches = [...new Map(keys.flat().map(({ hex, match }) => [hex, match])).values()];
     await client.query(BEGIN);
@@ -219,8 +220,10 @@ export function createBulkRecorder({
       });
       for (const [hex, subject] of toLocked(seen.rows)) subjects.set(hex, subject);
     }
-    // After the subjects, as everywhere; what a dry run would do is free.
+    // After the subjects, as everywhere; what a dry run would do is free. The batch before it comes first: it would wait for
+    // the budget, and this one for it.
     const caller = callerOf(of, perDay ?? undefined);
+    if (perDay !== null && !of.dryRun) await before;
     const spending = await beginSpending(client, 'opt_out', of.dryRun ? [] : [caller], onRefused);
     const clock = { receivedAt: of.receivedAt, nowMs: Date.parse(now) };
     const transport = transportKey();

@@ -494,6 +494,40 @@ test('what a key may opt out a day holds for its files as well: one that is too 
   expect(await send(csvOf(31))).toEqual(['done', null, 11, 20]);
 });
 
+// Seen in thought: the second batch overtook the first one, which waited for somebody, and took the key's budget; then each of
+// the two waited for the other.
+test('a batch that has to wait for somebody holds up the file no longer than that, also of a key with a budget', async () => {
+  await using its = await serveImports({ isCarried: false });
+  const { token } = await its.makeKey({ limits: { optOutsPerDay: 10_000 } });
+  await its.send('POST', '/v1/opt-outs', { key: token, body: { subject: { email: 'p5@example.com' } } });
+  const { json } = await its.post(csvOf(6_000), 'scopes=email', { key: token });
+  const somebody = await its.t.pool.connect();
+  try {
+    await somebody.query('begin');
+    await somebody.query('select from subjects for update');
+    await its.carry();
+    await eventually(async () => {
+      const { rows } = await its.t.pool.query<{ state: string; waits: boolean }>(
+        `select state, wait_event_type = 'Lock' as waits from pg_stat_activity
+         where datname = current_database() and application_name = 'abide import' order by state`,
+      );
+      // The first batch waits for the row, and the second one for the first.
+      expect(rows).toEqual([
+        { state: 'active', waits: true },
+        { state: 'idle in transaction', waits: false },
+      ]);
+    });
+  } finally {
+    await somebody.query('rollback');
+    somebody.release();
+  }
+  expect(await its.untilSettled(json.id as string)).toMatchObject({
+    state: 'done',
+    counts: { recorded: 5_999, already: 1 },
+  });
+  expect(its.log).toEqual([]);
+});
+
 test('what began is not cancelled', async () => {
   const { id } = await api.import(csvOf(1, 930_000));
   const answer = await api.send('POST', `/v2/imports/${id}/cancellation`, { key: api.key });
