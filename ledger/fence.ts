@@ -3,29 +3,36 @@
 // and every recording transaction draws its own id in a statement before the one that takes a number. Whoever took a
 // number <= S therefore has an id < X, and S is final once no transaction below X runs. Comparing the visible rows' own
 // transaction ids would not do: a row that is not visible yet shows none.
+//
+// All of it is so on the server that said it. One that was failed over to, or restored, gives numbers out again that another
+// one had given out, so a fence names the server that runs, by when it started.
 import type { Queryable } from './database.ts';
 
-export type Fence = { readonly seq: number; readonly xid: string };
+export type Fence = { readonly seq: number; readonly xid: string; readonly server: string };
+
+/** SQL: which server this is. */
+export const SERVER = 'pg_postmaster_start_time()';
 
 /**
  * Two statements on purpose, each a transaction of its own; never inside one that wrote before. Undefined: no decision took
  * a number above `above` yet.
  */
 export async function takeFence(db: Queryable, above = 0): Promise<Fence | undefined> {
-  const { rows } = await db.query<{ seq: number; used: boolean }>(
-    'select last_value as seq, is_called as used from decisions_seq_seq',
+  const { rows } = await db.query<{ seq: number; used: boolean; server: string }>(
+    `select last_value as seq, is_called as used, ${SERVER}::text as server from decisions_seq_seq`,
   );
-  if (rows[0]?.used !== true || rows[0].seq <= above) return undefined;
+  const [at] = rows;
+  if (at?.used !== true || at.seq <= above) return undefined;
   const drawn = await db.query<{ xid: string }>('select pg_current_xact_id()::text as xid');
-  return { seq: rows[0].seq, xid: drawn.rows[0]!.xid };
+  return { seq: at.seq, xid: drawn.rows[0]!.xid, server: at.server };
 }
 
-/** Whether nothing at or below the fence can appear any more. */
+/** Whether nothing at or below the fence can appear any more; never so on another server. */
 export async function isFinal(db: Queryable, fence: Fence): Promise<boolean> {
   const { rows } = await db.query<{ final: boolean }>({
     name: 'fence-is-final',
-    text: 'select pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8 as final',
-    values: [fence.xid],
+    text: `select pg_snapshot_xmin(pg_current_snapshot()) >= $1::xid8 and ${SERVER} = $2::timestamptz as final`,
+    values: [fence.xid, fence.server],
   });
   return rows[0]!.final;
 }

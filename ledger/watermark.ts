@@ -1,6 +1,6 @@
 // How far each store is. The mark moves only to a fenced sequence and only over what is acknowledged or an exception;
 // the cursor of a back-fill only past subjects whose newest decision is.
-import { takeFence, isFinal } from './fence.ts';
+import { isFinal, SERVER, takeFence } from './fence.ts';
 import type { Fence } from './fence.ts';
 import type { Pool, Queryable } from './database.ts';
 
@@ -23,7 +23,7 @@ const ADVANCE = `
   update stores set
     scanned_through = case when backfill_fence is null then $4 else scanned_through end,
     backfill_live_through = case when backfill_fence is null then null else $4 end
-  where id = $1 and generation = $2 and coalesce(backfill_live_through, scanned_through) = $3`;
+  where id = $1 and generation = $2 and coalesce(backfill_live_through, scanned_through) = $3 and ${SERVER} = $5::timestamptz`;
 
 // The next subjects after the cursor ($6), and the first of them whose newest decision is neither acknowledged nor parked.
 // A subject that has nothing at or below the fence ($7) is the live stream's alone.
@@ -60,11 +60,14 @@ type Marks = {
   backfill_cursor: string | null;
   backfill_fence: number | null;
   fence_is_final: boolean;
+  server: string;
+  last: number;
 };
 
 const STORES = `
   select id, generation, accepts, due_exact, due_channels, coalesce(backfill_live_through, scanned_through) as mark,
-    backfill_cursor, backfill_fence, coalesce(backfill_after_xid <= pg_snapshot_xmin(pg_current_snapshot()), false) as fence_is_final
+    backfill_cursor, backfill_fence, coalesce(backfill_after_xid <= pg_snapshot_xmin(pg_current_snapshot()), false) as fence_is_final,
+    ${SERVER}::text as server, (select last_value from decisions_seq_seq) as last
   from stores where retired_at is null order by id`;
 
 export type WatermarkJob = {
@@ -75,18 +78,23 @@ export type WatermarkJob = {
 /** Keeps one fence under way at a time: it is taken, becomes final, and only then do the marks move up to it. */
 export function createWatermarkJob(pool: Pool): WatermarkJob {
   let pending: Fence | undefined;
-  let final = 0;
+  let final: Pick<Fence, 'seq' | 'server'> | undefined;
   return {
     advance: async () => {
       const { rows } = await pool.query<Marks>({ name: 'marks', text: STORES });
+      const [now] = rows;
+      if (now === undefined) return;
+      // A server that knows less, or is another one, may still decide under numbers that were final.
+      if (final !== undefined && (now.server !== final.server || now.last < final.seq)) final = undefined;
+      if (pending?.server !== now.server) pending = undefined;
       // To draw a transaction id is to write. While nothing was decided since, or every store is there already, none is.
-      pending ??= await takeFence(pool, Math.max(final, Math.min(...rows.map(({ mark }) => mark))));
+      pending ??= await takeFence(pool, Math.max(final?.seq ?? 0, Math.min(...rows.map(({ mark }) => mark))));
       if (pending !== undefined && (await isFinal(pool, pending))) {
-        final = pending.seq;
+        final = pending;
         pending = undefined;
       }
       for (const store of rows) {
-        await advanceStore(pool, store, final);
+        if (final !== undefined) await advanceStore(pool, store, final);
         if (store.backfill_cursor !== null && store.fence_is_final)
           await advanceBackfill(pool, store, store.backfill_cursor);
       }
@@ -102,7 +110,11 @@ const ofStore = (store: Marks): unknown[] => [
   store.due_channels,
 ];
 
-async function advanceStore(db: Queryable, store: Marks, final: number): Promise<void> {
+async function advanceStore(
+  db: Queryable,
+  store: Marks,
+  { seq: final, server }: Pick<Fence, 'seq' | 'server'>,
+): Promise<void> {
   let mark = store.mark;
   while (mark < final) {
     const end = Math.min(mark + STEP, final);
@@ -116,7 +128,7 @@ async function advanceStore(db: Queryable, store: Marks, final: number): Promise
       const moved = await db.query({
         name: 'advance-mark',
         text: ADVANCE,
-        values: [store.id, store.generation, mark, to],
+        values: [store.id, store.generation, mark, to, server],
       });
       // Another process moved it, or a new generation began: the next round sees what is so now.
       if (moved.rowCount !== 1) return;

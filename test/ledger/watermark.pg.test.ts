@@ -1,7 +1,18 @@
 import { expect, jest, test } from '@jest/globals';
 import { createWatermarkJob } from '../../ledger/watermark.ts';
 import { eventually } from '../harness/eventually.ts';
-import { freshLedger, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
+import { isFinal, takeFence } from '../../ledger/fence.ts';
+import { withClient } from '../harness/database.ts';
+import {
+  freshLedger,
+  intent,
+  outstandingOf,
+  propagationIn,
+  read,
+  render,
+  report,
+  verified,
+} from '../harness/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
 /** One round of the job in a process of its own, and how many transaction ids it drew. */
@@ -60,6 +71,45 @@ test('a ledger in which nothing happens draws no transaction ids', async () => {
   // Another process draws one for the store that lags, and no second one.
   const another = rounds(t);
   expect([await another(), await another()]).toEqual([1, 0]);
+});
+
+// Seen in thought: after a failover the mark went to where the server of before had been, and what was then decided below
+// it counted as held by everybody.
+test('a database that went back takes nobody past what it decides from then on', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const round = rounds(t);
+  for (const who of ['ada', 'bob', 'cyd']) await t.ledger.record(intent(`${who}@example.com`), render);
+  expect(await round()).toBe(1);
+  // So long as nothing is settled the fence at 3 is final and no mark is there.
+  await untilMarks(t, [0], round);
+
+  await withClient(t.db.superuserUrl, async (client) => {
+    await client.query('set session_replication_role = replica');
+    await client.query('truncate decisions, opt_outs, opt_out_subjects, subjects cascade');
+    await client.query("select setval('decisions_seq_seq', 1, false)");
+  });
+  await round();
+  expect(await marks(t)).toEqual([0]);
+  const { id } = read(await t.ledger.record(intent('dan@example.com'), render));
+  await round();
+  expect(await marks(t)).toEqual([0]);
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'pending', confirmed: 0 });
+  expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: 1 }]);
+
+  await settleAll(t, 'crm');
+  await eventually(async () => {
+    await round();
+    expect(await marks(t)).toEqual([1]);
+  });
+});
+
+test('what was final on one server is not on another', async () => {
+  await using t = await freshLedger();
+  await t.ledger.record(intent('ada@example.com'), render);
+  const fence = (await takeFence(t.pool))!;
+  await eventually(async () => expect(await isFinal(t.pool, fence)).toBe(true));
+  expect(await isFinal(t.pool, { ...fence, server: '2026-11-24 09:00:00+00' })).toBe(false);
 });
 
 test('a fence that waits for an open transaction is not drawn again', async () => {
