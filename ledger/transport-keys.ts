@@ -1,5 +1,5 @@
 // Transport keys seal the copy of an address that travels: in `decisions`, and so in every topic. Made weekly; workers
-// fetch them by id; destroyed once nothing under them is outstanding and 35 days have passed.
+// fetch them by id and keep them; destroyed once nothing under them is outstanding and 35 days have passed.
 import { randomBytes } from 'node:crypto';
 import type { SealingKey } from '../suppression/seal.ts';
 import { inTransaction } from './database.ts';
@@ -27,8 +27,11 @@ export async function currentTransportKey(pool: Pool, ring: KeyRing): Promise<Se
     const already = (await client.query<Row>(NEWEST)).rows[0];
     if (already !== undefined && !already.old) return unseal(already);
     const secret = randomBytes(32);
+    // After the first one by the clock: a ledger back from its backup must not give a new key the id of one that it has
+    // forgotten, which workers still have.
     const next = await client.query<{ id: number }>(
-      'select coalesce(max(id), 0) + 1 as id from transport_keys',
+      `select case when max(id) is null then 1 else greatest(max(id) + 1, extract(epoch from clock_timestamp())::bigint) end as id
+       from transport_keys`,
     );
     const id = next.rows[0]!.id;
     await client.query(
