@@ -16,6 +16,7 @@ import type { Pool } from './database.ts';
 import { findGrant, findOptOut, listOptOuts, lookupSubject } from './find.ts';
 import { judgeGate } from './gate.ts';
 import { recordGrant } from './grant.ts';
+import { forget } from './forget.ts';
 import { createImports, tidyImports } from './imports.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Direction, LagReport, Ledger, RecordAnswer } from './ledger.ts';
@@ -150,22 +151,26 @@ export async function openLedger({
   const refresh = async (): Promise<void> => {
     stores = await listStores(pool);
   };
+  const housework: readonly (() => Promise<unknown>)[] = [
+    async () => {
+      transport = await currentTransportKey(pool, ring);
+      await destroyOldTransportKeys(pool);
+      livingKeys = await livingTransportKeys(pool);
+    },
+    () => pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq'),
+    () => forget(pool, 'idempotency_keys', "created_at < %s - interval '30 days'"),
+    () => forget(pool, 'latency_buckets', "minute < %s - interval '1 day'"),
+    () => forget(pool, 'reconciliations', "finished_at < %s - interval '90 days'"),
+    () => forget(pool, 'api_usage', "day < (%s at time zone 'UTC')::date - 400"),
+    () => forget(pool, 'budget_usage', "day < %s - interval '90 days'"),
+    () => tidyImports(pool, files),
+    () => forget(pool, 'workers', "last_seen_at < %s - interval '1 day'"),
+  ];
+  /** What fails leaves the rest to be done. */
   const housekeeping = async (): Promise<void> => {
-    transport = await currentTransportKey(pool, ring);
-    await destroyOldTransportKeys(pool);
-    livingKeys = await livingTransportKeys(pool);
-    await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
-    await pool.query(
-      "delete from idempotency_keys where created_at < clock_timestamp() - interval '30 days'",
-    );
-    await pool.query("delete from latency_buckets where minute < clock_timestamp() - interval '1 day'");
-    await pool.query(
-      "delete from reconciliations where finished_at < clock_timestamp() - interval '90 days'",
-    );
-    await pool.query("delete from api_usage where day < (clock_timestamp() at time zone 'UTC')::date - 400");
-    await pool.query("delete from budget_usage where day < clock_timestamp() - interval '90 days'");
-    await tidyImports(pool, files);
-    await pool.query("delete from workers where last_seen_at < clock_timestamp() - interval '1 day'");
+    const failures: unknown[] = [];
+    for (const work of housework) await work().catch((error: unknown) => failures.push(error));
+    if (failures.length > 0) throw failures[0] as Error;
   };
   await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
 

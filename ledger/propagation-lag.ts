@@ -95,7 +95,7 @@ export const LAG_OF_STORE = `
     select coalesce(sum(count), 0)::bigint as count,
            json_agg(json_build_object('bucket', bucket, 'count', count, 'max', max) order by bucket) as buckets
     from (select bucket, sum(count) as count, max(max_ms) as max from latency_buckets
-          where store_id = $1 and minute > clock_timestamp() - interval '${WINDOW_SECONDS} seconds' group by bucket) recent
+          where store_id = $1 and minute > (select clock_timestamp() - interval '${WINDOW_SECONDS} seconds') group by bucket) recent
   ) latency
   cross join (
     select count(*) filter (where w.last_seen_at > clock_timestamp() - interval '${UNHEARD_SECONDS} seconds') as instances,

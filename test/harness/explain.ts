@@ -5,7 +5,7 @@ import { LAG_OF_STORE } from '../../ledger/propagation-lag.ts';
 import type { RegisteredStore } from '../../ledger/stores.ts';
 
 /** How many buffers a statement touches: a measure that a busy machine does not change. */
-async function buffersOf(pool: Pool, statement: string, values: readonly unknown[]): Promise<number> {
+export async function buffersOf(pool: Pool, statement: string, values: readonly unknown[]): Promise<number> {
   const { rows } = await pool.query(`explain (analyze, buffers, format json) ${statement}`, [...values]);
   const plan = rows[0]['QUERY PLAN'][0].Plan;
   return (plan['Shared Hit Blocks'] as number) + (plan['Shared Read Blocks'] as number);
