@@ -168,6 +168,17 @@ const PARK = `
     set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
         next_try_at = case when e.asked > excluded.asked then clock_timestamp() else excluded.next_try_at end, asked = 0`;
 
+// What was parked, or driven again, in the very moment in which the newer decision was acknowledged: that one did not see it.
+const CLEAR_OVERTAKEN = `
+  delete from exceptions e
+  where e.store_id = $1 and e.generation = $2 and e.seq = any ($3)
+    and exists (
+      select from decisions d
+      where d.subject_id = e.subject_id and d.version > e.version and exists (
+        select from acknowledgements a where a.store_id = e.store_id and a.generation = e.generation and a.seq = d.seq
+          and a.outcome in ('verified', 'applied') offset 0)
+      offset 0)`;
+
 // The sign of life renews the worker's lease, at most once a second. Only one that reports nothing takes a free lease:
 // whoever consumes the queue of a relay reports too, and carries nothing. $4: whether it may.
 const SEEN = `
@@ -196,6 +207,8 @@ export const FOLLOWED_TO = 2 ** 52;
 
 type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
   readonly duplicate: number;
+  /** Of which the store holds a newer decision of ours: its own acknowledgement supersedes them. */
+  readonly overtaken: readonly number[];
   readonly rejected: readonly { seq: number; code: Rejection }[];
   /** Subjects of which the store holds a version that the ledger never gave it. */
   readonly ahead: ReadonlyMap<string, number>;
@@ -211,6 +224,7 @@ export function judge(
   const park: Acknowledgement[] = [];
   const rejected: { seq: number; code: Rejection }[] = [];
   const ahead = new Map<string, number>();
+  const overtaken: number[] = [];
   let duplicate = 0;
   for (const one of acknowledgements) {
     const decision = decided.get(one.seq);
@@ -240,7 +254,7 @@ export function judge(
           reject('not_verifiable');
           break;
         case 'newer':
-          // A newer decision of ours is there; its own acknowledgement supersedes this one.
+          overtaken.push(one.seq);
           duplicate += 1;
           break;
         case 'held':
@@ -249,7 +263,7 @@ export function judge(
       }
     }
   }
-  return { settle, park, duplicate, rejected, ahead };
+  return { settle, park, duplicate, overtaken, rejected, ahead };
 }
 
 /**
@@ -383,6 +397,13 @@ export function createAcknowledge(
         name: 'park',
         text: PARK,
         values: [JSON.stringify(parked), store.id, store.generation],
+      });
+    }
+    if (judged.overtaken.length > 0) {
+      await pool.query({
+        name: 'clear-overtaken',
+        text: CLEAR_OVERTAKEN,
+        values: [store.id, store.generation, judged.overtaken],
       });
     }
     for (const [subjectId, version] of judged.ahead) await raise(store, subjectId, version);

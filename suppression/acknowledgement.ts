@@ -118,8 +118,8 @@ export function mustClear(
 }
 
 /**
- * What the store's answer to a read-back means: `held`, `missing` (a suppressed scope is not held), `ahead` (the store
- * holds a version that the ledger never gave it), or `newer` (a newer decision of ours is there already and covers).
+ * What the store's answer to a read-back means: `held`, `missing` (a suppressed scope is not held), or `newer` (a newer
+ * version is there: of a decision of ours, or, which is for the ledger to tell, of none).
  */
 export function compareHeld(
   decision: Pick<Decision, 'version' | 'suppressed'>,

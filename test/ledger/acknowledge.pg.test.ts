@@ -62,6 +62,35 @@ test('a store that says yes and holds nothing settles nothing', async () => {
   expect(await outstandingOf(t.ledger, 'crm')).toHaveLength(1);
 });
 
+// Seen in thought: the newer one was acknowledged before the exception of the older one was committed, and nothing cleared it.
+test('what was driven again in the moment in which a newer decision was acknowledged is not outstanding for ever', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render);
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  const [older, newer] = await outstandingOf(t.ledger, 'crm');
+  const driveAgain = () =>
+    t.pool.query(
+      `insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since, next_try_at)
+       select 1, 1, seq, subject_id, version, seq, 'redrive', 'missing', 0, now(), now() from decisions where seq = $1`,
+      [older!.seq],
+    );
+  const holdsNewer = verified(older!, { held: { version: 2, suppressed: ['email', 'sms'] } });
+
+  await driveAgain();
+  await t.ledger.acknowledge('crm', report([holdsNewer]));
+  // The newer one is still to come, and speaks for both then.
+  expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: older!.seq }, { seq: newer!.seq }]);
+  await t.ledger.acknowledge('crm', report([verified(newer!)]));
+  await driveAgain();
+  expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: older!.seq }]);
+  expect(await t.ledger.acknowledge('crm', report([holdsNewer]))).toMatchObject({
+    duplicate: 1,
+    rejected: [],
+  });
+  expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+});
+
 test('foreign, mistaken and outdated acknowledgements are refused by name', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' }, { name: 'sms', scopes: ['sms'] });
