@@ -1,6 +1,7 @@
 // What is due to a store and not settled: start-up catch-up, re-drive, recovery and the HTTP worker's feed are this one
 // question. Live decisions first, then the back-fill of a new generation; parked ones when their next try has come.
 import type { Decision, Granted, Instant } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
@@ -41,7 +42,7 @@ const UNSETTLED = `not exists (
 const RETRIES = `
   select ${DECISION}, e.attempts, e.asked
   from exceptions e cross join lateral (select * from decisions d where d.seq = e.seq offset 0) d
-  where e.store_id = $1 and e.generation = $2 and e.next_try_at <= clock_timestamp() and ${DUE}
+  where e.store_id = $1 and e.generation = $2 and e.next_try_at <= (select clock_timestamp()) and ${DUE}
   order by e.next_try_at, d.seq limit $6`;
 
 export const LIVE = `
@@ -98,7 +99,10 @@ export type Seals = {
   readonly livingKeys: ReadonlySet<number>;
 };
 
-/** Re-seals from the subject what travels no more: the copy's transport key was destroyed, or there never was a copy. */
+/**
+ * Re-seals from the subject what travels no more: the copy's transport key was destroyed, or there never was a copy. An address
+ * that cannot be opened is left out, as an erased one is: it must not withhold its neighbours.
+ */
 async function sealAnew(
   db: Queryable,
   { ring, transport }: Seals,
@@ -108,12 +112,15 @@ async function sealAnew(
     'select id, kind, sealed from subjects where id = any ($1::uuid[]) and sealed is not null',
     [rows.map((row) => row.subject_id)],
   );
-  return new Map(
-    subjects.map(({ id, kind, sealed }) => [
-      id,
-      seal(ring.unseal(sealed, [id, kind]), transport, [id, kind]),
-    ]),
-  );
+  const anew = new Map<string, Buffer>();
+  for (const { id, kind, sealed } of subjects) {
+    try {
+      anew.set(id, seal(ring.unseal(sealed, [id, kind]), transport, [id, kind]));
+    } catch (error) {
+      if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
+    }
+  }
+  return anew;
 }
 
 const toDecision = (
@@ -145,11 +152,11 @@ export async function toDecisions(
     (row) => row.sealed === null || !seals.livingKeys.has(row.transport_key_id ?? -1),
   );
   const anew = stale.length === 0 ? undefined : await sealAnew(db, seals, stale);
+  const isStale = new Set(stale);
   return rows.map((row) => {
-    const resealed = anew?.get(row.subject_id);
-    return resealed === undefined
-      ? toDecision(row, row.sealed ?? undefined, row.transport_key_id ?? undefined)
-      : toDecision(row, resealed, seals.transport.id);
+    if (!isStale.has(row)) return toDecision(row, row.sealed!, row.transport_key_id!);
+    const resealed = anew!.get(row.subject_id);
+    return toDecision(row, resealed, resealed && seals.transport.id);
   });
 }
 
