@@ -60,6 +60,16 @@ test('while nobody opts out a canary comes to every store, again and again, apar
   expect((JSON.parse(text) as { opt_outs: object[] }).opt_outs).toHaveLength(HISTORY);
 });
 
+// Its state has no opt-out behind it: that was a 500, and it broke up the batch of everybody who opted out beside it.
+test("whoever opts out a canary's address is answered like anybody", async () => {
+  const body = { subject: { email: 'abide-canary@canary.invalid' }, scope: { email: true } };
+  const answers = await Promise.all([
+    system.ask('POST', '/v1/opt-outs', body),
+    system.ask('POST', '/v1/opt-outs', { subject: { email: email(0) } }),
+  ]);
+  expect(answers.map(({ status }) => status)).toEqual([201, 200]);
+});
+
 test('a store whose canaries stopped is not ok, though nothing is outstanding', async () => {
   const db = await system.abide.connect();
   try {
