@@ -1,4 +1,4 @@
-// The ledger as a worker elsewhere gets it: ten calls over HTTP, with a key bound to the one store.
+// The ledger as a worker elsewhere gets it: calls over HTTP, with a key bound to the one store.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';

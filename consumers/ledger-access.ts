@@ -7,7 +7,7 @@ import type {
 import type { Decision } from '../suppression/decision.ts';
 import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
 
-/** A decision that a store must hold and that is not parked, straight from the ledger. */
+/** A decision that a store must hold, straight from the ledger: one that is not parked, or whose next try has come. */
 export type OutstandingDecision = Decision & {
   /** Attempts known to the ledger (from its exceptions); 0 where it was never tried or never failed. */
   readonly attempts: number;

@@ -628,7 +628,11 @@ export function startWorker({
     const address = await addressOf(decision);
     if ('not' in address) {
       if (address.not === 'destroyed') letGo(carried);
-      else report(carried, 'failed', NOTHING, address.not, {});
+      else {
+        // It was tried, as far as it goes: the ledger parks what goes on like this.
+        carried.attempts += 1;
+        report(carried, 'failed', NOTHING, address.not, {});
+      }
       return undefined;
     }
     const { value } = address;
@@ -745,6 +749,7 @@ export function startWorker({
   function retry(carried: Carried): void {
     carried.answered = true;
     later(retryDelayMs(carried.attempts, Math.random()), () => {
+      if (paused) return letGo(carried);
       (carried.lane === 'live' ? live : backfill).push(carried);
       pump();
     });
@@ -939,8 +944,8 @@ export function startWorker({
         keyOf: async (decision): Promise<SubjectKey | undefined> => {
           const address = await addressOf(decision);
           if ('value' in address) return { kind: decision.kind, key: store.makeKey(address.value) };
-          if (address.not === 'ADDRESS_ERASED') return undefined;
-          // Nothing was proven of it: the page is asked for again.
+          if (address.not !== 'destroyed') return undefined;
+          // The ledger gives out another copy: the page is asked for again.
           throw new AbideError('SEALED_UNREADABLE');
         },
         readBack: async (subjects) => {
@@ -951,7 +956,7 @@ export function startWorker({
         },
         onFailure: (error) => {
           if (reconciling)
-            log.info({ store: store.name, code: failureCode(error) }, 'reconciliation waits for the store');
+            log.warn({ store: store.name, code: failureCode(error) }, 'reconciliation waits for the store');
           reconciling = false;
         },
         signal: stopping.signal,

@@ -346,7 +346,7 @@ const toRegistration = (store: StoreConfiguration, topics: DeclaredScopes['topic
   formerly: store.formerly,
 });
 
-/** The ledger as a worker in this process gets it; over HTTP it is the same ten questions. */
+/** The ledger as a worker in this process gets it; over HTTP the questions are the same. */
 function accessTo(ledger: OpenLedger, store: string, worker: string): LedgerAccess {
   return {
     outstanding: async ({ after, limit, waitMs = 0, signal }) => {

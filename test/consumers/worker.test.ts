@@ -263,6 +263,22 @@ test('a decision under a transport key that was destroyed is left to the ledger,
   expect(t.ledger.acknowledgements).toHaveLength(1);
 });
 
+// Seen: each was reported forty times a second, for ever, since a try that comes to no store was not counted.
+test.each([
+  ['that is not there', 'ADDRESS_ERASED', { sealed: undefined }],
+  ['that does not open', 'SEALED_UNREADABLE', { sealed: 'AQAAAAE' }],
+] as const)('an address %s is tried a few times and parked, and holds up nobody', async (_, code, fields) => {
+  await using t = carry();
+  const ada = decided('ada', fields);
+  await t.commit(ada, decided('bob'));
+  expect(t.store.suppressedOf('bob')).toHaveLength(3);
+  const ofAda = t.ledger.acknowledgements.filter(({ seq }) => seq === ada.seq);
+  expect(ofAda.map(({ outcome, code: why, attempts }) => [outcome, why, attempts])).toEqual(
+    [1, 2, 3, 4, 5].map((attempts) => ['failed', code, attempts]),
+  );
+  expect(t.ledger.parked.has(ada.seq)).toBe(true);
+});
+
 test('however many have their next try at once, a live decision waits for about a second of them', async () => {
   const ledger = new FakeLedger();
   for (let n = 0; n < 160; n += 1) ledger.add(decided(`parked${n}`), { attempts: 3 });
@@ -669,6 +685,18 @@ test('a paused store is told nothing, whatever the stream brings, and all of it 
     'catch_up',
     'catch_up',
   ]);
+});
+
+test('what was to be tried again when the store was paused is not: the ledger gives it out afterwards', async () => {
+  await using t = carry();
+  t.store.onReadBack = async (keys) => {
+    t.ledger.paused = true;
+    await eventually(() => expect(t.logged.join()).toContain('paused'));
+    return keys.map(() => undefined);
+  };
+  await t.commit(decided('ada'));
+  expect(t.ledger.acknowledgements.map(({ code }) => code)).toEqual(['NOT_HELD']);
+  expect(t.store.applied).toHaveLength(1);
 });
 
 // A free lease is taken by a report with nothing in it: a worker that always had something to say never took over.
