@@ -10,7 +10,7 @@ import pg from 'pg';
 import type { PoolClient, PoolConfig } from 'pg';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
-import { CHANNELS, isChannel } from '../suppression/scope.ts';
+import { CHANNELS } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { defineConnector } from './contract/connector.ts';
 import type {
@@ -22,6 +22,19 @@ import type {
   Store,
   SubjectKey,
 } from './contract/connector.ts';
+import { eachOutcome, nameOf, otherScopes, told } from './contract/outcomes.ts';
+import {
+  NOT_ONE_PLACE,
+  applyOne,
+  applyToOwn,
+  isOnePlace,
+  readBackOwn,
+  readStatement,
+  refuseColumns,
+  refuseLoss,
+  statementsOption,
+} from './contract/own-statements.ts';
+import type { Dialect, OwnTables, Parameter, Statement } from './contract/own-statements.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -38,43 +51,19 @@ const MAKING_TABLES = '4702111234474983536';
 
 // --- options
 
-const PARAMETERS = ['key', 'kind', 'version', 'email', 'sms', 'push', 'scopes', 'effective_at'] as const;
-type Parameter = (typeof PARAMETERS)[number];
-type Statement = {
-  readonly text: string;
-  readonly parameters: readonly Parameter[];
-  readonly faults: string[];
+// What may hold a colon or a dollar sign without meaning a parameter: E'' and '' literals, "" names, both comments,
+// $tag$ literals, :: casts. Then :name, and $1.
+const DIALECT: Dialect = {
+  token:
+    /[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\$(?<tag>[A-Za-z_]\w*)?\$[\s\S]*?\$\k<tag>\$|::|:(?<name>[A-Za-z_]\w*)|(?<foreign>\$\d+)/g,
+  place(parameters, parameter) {
+    if (!parameters.includes(parameter)) parameters.push(parameter);
+    return `$${parameters.indexOf(parameter) + 1}`;
+  },
 };
 
-// What may hold a colon or a dollar sign without meaning a parameter: E'' and '' literals, "" names, both comments,
-// $tag$ literals, :: casts. Then :name, and $1, which would collide with ours.
-const TOKEN =
-  /[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\$([A-Za-z_]\w*)?\$[\s\S]*?\$\1\$|::|:([A-Za-z_]\w*)|\$\d+/g;
-
 /** Rewrites named parameters to positional ones, in the order of their first use. */
-export function positional(sql: string): Statement {
-  const parameters: Parameter[] = [];
-  const faults: string[] = [];
-  const text = sql.replace(TOKEN, (token: string, _tag: unknown, name: string | undefined) => {
-    if (/^\$\d/.test(token)) faults.push(`${token} is not a named parameter`);
-    if (name === undefined) return token;
-    const known = PARAMETERS.find((parameter) => parameter === name);
-    if (known === undefined) {
-      faults.push(`:${name} is none of :${PARAMETERS.join(' :')}`);
-      return token;
-    }
-    if (!parameters.includes(known)) parameters.push(known);
-    return `$${parameters.indexOf(known) + 1}`;
-  });
-  if (!parameters.includes('key')) faults.push(':key is missing');
-  return { text, parameters, faults };
-}
-
-const Sql = z.string().check((context) => {
-  for (const message of positional(context.value).faults) {
-    context.issues.push({ code: 'custom', message, input: context.value });
-  }
-});
+export const positional = (sql: string): Statement => readStatement(sql, DIALECT);
 
 const options = z
   .strictObject({
@@ -86,27 +75,18 @@ const options = z
       .regex(/^[^.\0]{1,63}(\.[^.\0]{1,63})?$/, 'must be a table or schema.table')
       .optional()
       .describe('Table of our own shape, made if absent; with its schema if need be (default: suppressions)'),
-    statements: z
-      .strictObject({
-        apply: Sql.describe(
-          'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; true suppresses, false was lifted by the person, null leaves as it is',
-        ),
-        read_back: Sql.describe(
-          'Reads one subject by :key and :kind: boolean columns email, sms, push; optional: scopes (jsonb), version',
-        ),
-      })
-      .optional()
-      .describe('Two statements for tables of your own, instead of `table`'),
+    statements: statementsOption(
+      DIALECT,
+      'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; true suppresses, false was lifted by the person, null leaves as it is',
+      'Reads one subject by :key and :kind: boolean columns email, sms, push; optional: scopes (jsonb), version',
+    ),
     statement_timeout_ms: z
       .int()
       .min(100)
       .default(10_000)
       .describe('PostgreSQL itself ends a statement after this long'),
   })
-  .refine(({ table, statements }) => table === undefined || statements === undefined, {
-    error: 'give either table or statements',
-    path: ['statements'],
-  });
+  .refine(isOnePlace, NOT_ONE_PLACE);
 
 const quoted = (name: string): string => name.split('.').map(pg.escapeIdentifier).join('.');
 
@@ -344,59 +324,21 @@ type HeldRow = {
 type ReadRow = HeldRow & { readonly is_replica: boolean; readonly is_there: boolean | null };
 const NOBODY: ReadRow = { is_replica: false, is_there: null, email: null, sms: null, push: null };
 
+const toVersion = (version: HeldRow['version']): number | undefined =>
+  version === null || version === undefined ? undefined : Number(version);
+
 const toHeld = (row: HeldRow): Held => ({
-  version: row.version === null || row.version === undefined ? undefined : Number(row.version),
+  version: toVersion(row.version),
   suppressed: [
     ...CHANNELS.filter((channel) => row[channel] === true),
     ...Object.keys(row.scopes ?? {}).filter((scope) => row.scopes?.[scope] === true),
   ],
 });
 
-/** Two contacts with one address: a scope is held only if both hold it. */
-const heldByAll = ([first, ...others]: readonly Held[]): Held | undefined =>
-  first && {
-    version: first.version,
-    suppressed: first.suppressed.filter((scope) => others.every((other) => other.suppressed.includes(scope))),
-  };
-
-/** What a scope becomes: true, false where the grant is told of, null where the decision says nothing. */
-const told = (item: Item, scope: string, heldVersion = -1): boolean | null => {
-  if (scope in item.suppressed) return true;
-  const grant = item.granted[scope];
-  return grant !== undefined && heldVersion < grant.version ? false : null;
-};
-
-const otherScopes = (item: Item, heldVersion?: number): Record<string, boolean> => {
-  const scopes: Record<string, boolean> = {};
-  for (const scope of [...Object.keys(item.granted), ...Object.keys(item.suppressed)]) {
-    const state = isChannel(scope) ? null : told(item, scope, heldVersion);
-    if (state !== null) scopes[scope] = state;
-  }
-  return scopes;
-};
-
-const nameOf = ({ kind, key }: SubjectKey): string => `${kind}:${key}`;
-
 const refusalOf = ({ key }: SubjectKey): ApplyOutcome | undefined => {
   if (key.includes('\0')) return { kind: 'refused', code: 'KEY_NOT_TEXT' };
   return Buffer.byteLength(key) > KEY_BYTES_MAX ? { kind: 'refused', code: 'KEY_TOO_LONG' } : undefined;
 };
-
-/** Applies what can be stored and puts the outcomes back in order. */
-async function eachOutcome(
-  batch: readonly Item[],
-  apply: (items: readonly Item[]) => Promise<(item: Item) => ApplyOutcome>,
-): Promise<readonly ApplyOutcome[]> {
-  const refused = new Map<Item, ApplyOutcome>();
-  for (const item of batch) {
-    const refusal = refusalOf(item);
-    if (refusal !== undefined) refused.set(item, refusal);
-  }
-  const storable = refused.size === 0 ? batch : batch.filter((item) => !refused.has(item));
-  if (storable.length === 0) return batch.map((item) => refused.get(item)!);
-  const outcomeOf = await apply(storable);
-  return batch.map((item) => refused.get(item) ?? outcomeOf(item));
-}
 
 const kindsOf = (keys: readonly SubjectKey[]): string[] => keys.map(({ kind }) => kind);
 const keysOf = (keys: readonly SubjectKey[]): string[] => keys.map(({ key }) => key);
@@ -456,7 +398,7 @@ function ownTable(name: string, { writing, reading, table }: Lines): Omit<Store,
 
   return {
     apply: (batch, signal) =>
-      eachOutcome(batch, async (items) => {
+      eachOutcome(batch, refusalOf, async (items) => {
         const { rows } = await writing.run(signal, async (client) => {
           await table.make(client);
           return client.query<[string, string]>({ ...apply, values: valuesOf(items) });
@@ -496,7 +438,7 @@ function ownTable(name: string, { writing, reading, table }: Lines): Omit<Store,
   };
 }
 
-/** The user's own tables: their statements an item at a time, the versions set-based around them, one transaction. */
+/** The user's own tables: the versions set-based, their statements an item at a time. */
 function ownStatements(
   statements: { readonly apply: string; readonly read_back: string },
   { name: store, scopes }: Pick<ConnectorContext, 'name' | 'scopes'>,
@@ -504,8 +446,8 @@ function ownStatements(
 ): Omit<Store, typeof Symbol.asyncDispose> {
   const apply = positional(statements.apply);
   const read = positional(statements.read_back);
-  const holdsOtherScopes = apply.parameters.includes('scopes');
 
+  const valuesOf = (keys: readonly SubjectKey[]) => [store, kindsOf(keys), keysOf(keys)];
   const run = <Row extends pg.QueryResultRow>(
     client: PoolClient,
     name: string,
@@ -513,121 +455,62 @@ function ownStatements(
     values: Readonly<Partial<Record<Parameter, unknown>>>,
   ) => client.query<Row>({ name, text, values: parameters.map((parameter) => values[parameter] ?? null) });
   const readRows = (client: PoolClient, { kind, key }: SubjectKey) =>
-    run<HeldRow>(client, 'abide_own_read', read, { kind, key }).then(({ rows }) => rows);
+    run<HeldRow>(client, 'abide_own_read', read, { kind, key });
 
-  async function applyOne(client: PoolClient, item: Item, held: number): Promise<ApplyOutcome> {
-    if (item.version < held) return { kind: 'already_newer' };
-    const scopes = otherScopes(item, held);
-    const channels = CHANNELS.map((channel) => [channel, told(item, channel, held)] as const);
-    const isSilent = channels.every(([, state]) => state === null) && Object.keys(scopes).length === 0;
-    if (!isSilent) {
-      const { rowCount } = await run(client, 'abide_own_apply', apply, {
-        kind: item.kind,
-        key: item.key,
-        version: item.version,
-        ...Object.fromEntries(channels),
-        scopes: JSON.stringify(scopes),
-        effective_at: item.effectiveAt,
+  const tablesOn = (client: PoolClient): OwnTables => ({
+    run: (words) => client.query(words),
+    begin: () => client.query('begin'),
+    async lock(items) {
+      const { rows } = await client.query<SubjectKey & { version: string }>({
+        name: 'abide_lock_versions',
+        text: LOCK_VERSIONS,
+        values: valuesOf(items),
       });
-      // No row may mean that nothing had to change, or that nobody is there.
-      if (rowCount === 0 && (await readRows(client, item)).length === 0) return { kind: 'absent' };
-    }
-    // What their statement cannot say is never painted as held; the channels are suppressed all the same.
-    const isLost = !holdsOtherScopes && Object.values(scopes).includes(true);
-    return isLost ? { kind: 'refused', code: 'SCOPE_NOT_HELD' } : { kind: 'applied' };
-  }
-
-  async function applyAll(client: PoolClient, items: readonly Item[], apart: boolean) {
-    const outcomes = new Map<Item, ApplyOutcome>();
-    const keep = (those: readonly Item[]) => [store, kindsOf(those), keysOf(those)];
-    await client.query('begin');
-    const locked = await client.query<{ kind: string; key: string; version: string }>({
-      name: 'abide_lock_versions',
-      text: LOCK_VERSIONS,
-      values: keep(items),
-    });
-    const held = new Map(locked.rows.map(({ kind, key, version }) => [`${kind}:${key}`, Number(version)]));
-    for (const item of items) {
-      if (apart) await client.query('savepoint item');
-      try {
-        outcomes.set(item, await applyOne(client, item, held.get(nameOf(item)) ?? 0));
-      } catch (error) {
-        if (!apart || !isRefusal(error)) throw error;
-        await client.query('rollback to savepoint item');
-        outcomes.set(item, { kind: 'refused', code: `SQLSTATE_${error.code}` });
-      }
-    }
-    const applied = items.filter((item) => outcomes.get(item)?.kind === 'applied');
-    await client.query({
-      name: 'abide_keep_versions',
-      text: KEEP_VERSIONS,
-      values: [...keep(applied), applied.map(({ version }) => version)],
-    });
-    if (applied.length < items.length) {
-      await client.query({ name: 'abide_forget_unused', text: FORGET_UNUSED, values: keep(items) });
-    }
-    await client.query('commit');
-    return outcomes;
-  }
-
-  /** What the statement must give for the scopes that the store holds; where it does not, nothing would be verified. */
-  function refuseColumns(fields: readonly pg.FieldDef[]): void {
-    const wanted = [...scopes.keys()].map((scope) => (isChannel(scope) ? scope : 'scopes'));
-    for (const column of new Set(wanted)) {
-      const field = fields.find(({ name }) => name === column);
-      const types: readonly number[] = column === 'scopes' ? [JSON_TYPE, JSONB_TYPE] : [BOOLEAN_TYPE];
-      if (field !== undefined && types.includes(field.dataTypeID)) continue;
-      const type = column === 'scopes' ? 'jsonb' : 'boolean';
-      throw new AbideError('STORE_FAILED', `statements.read_back: gives no ${type} column ${column}.`);
-    }
-  }
+      return new Map(rows.map((row) => [nameOf(row), Number(row.version)]));
+    },
+    keep: (items) =>
+      client.query({
+        name: 'abide_keep_versions',
+        text: KEEP_VERSIONS,
+        values: [...valuesOf(items), items.map(({ version }) => version)],
+      }),
+    forget: (items) =>
+      client.query({ name: 'abide_forget_unused', text: FORGET_UNUSED, values: valuesOf(items) }),
+    apply: async (values) => (await run(client, 'abide_own_apply', apply, values)).rowCount,
+    readBack: async (key) => (await readRows(client, key)).rows.map(toHeld),
+    holdsOtherScopes: apply.parameters.includes('scopes'),
+    refusalOf: (error) => (isRefusal(error) ? `SQLSTATE_${error.code}` : undefined),
+  });
 
   return {
     check: (items, signal) =>
       rehearse(writing, signal, async (client) => {
-        const keys = [store, kindsOf(items), keysOf(items)];
+        const tables = tablesOn(client);
         await named(`table ${VERSIONS}`, undefined, async () => {
           await table.makeWithin(client);
-          await client.query(LOCK_VERSIONS, keys);
-          await client.query(KEEP_VERSIONS, [...keys, items.map(({ version }) => version)]);
-          await client.query(FORGET_UNUSED, keys);
+          await tables.lock(items);
+          await tables.keep(items);
+          await tables.forget(items);
         });
         for (const item of items) {
-          const { fields } = await named('statements.read_back', read.text, () =>
-            run(client, 'abide_own_read', read, item),
-          );
-          refuseColumns(fields);
-          await named('statements.apply', apply.text, () => applyOne(client, item, 0));
-          const held = heldByAll((await readRows(client, item)).map(toHeld));
-          const lost = CHANNELS.find(
-            (channel) => channel in item.suppressed && !held?.suppressed.includes(channel),
-          );
-          if (held !== undefined && lost !== undefined) {
-            throw new AbideError(
-              'STORE_FAILED',
-              `statements.read_back does not show the ${lost} that statements.apply suppressed.`,
-            );
-          }
+          const { fields } = await named('statements.read_back', read.text, () => readRows(client, item));
+          refuseColumns(scopes, { channel: 'boolean', scopes: 'jsonb' }, (column, isScopes) => {
+            const type = fields.find((field) => field.name === column)?.dataTypeID;
+            return isScopes ? type === JSON_TYPE || type === JSONB_TYPE : type === BOOLEAN_TYPE;
+          });
+          await named('statements.apply', apply.text, () => applyOne(tables, item, 0));
+          await refuseLoss(tables, item);
         }
       }),
 
     apply: (batch, signal) =>
-      eachOutcome(batch, async (items) => {
-        const outcomes = await writing.run(signal, async (client) => {
+      eachOutcome(batch, refusalOf, (items) =>
+        writing.run(signal, async (client) => {
           await table.make(client);
-          try {
-            return await applyAll(client, items, false);
-          } catch (error) {
-            if (!isRefusal(error)) throw error;
-            // One bad item never fails its neighbours; savepoints cost two round trips an item, so only now.
-            await client.query('rollback');
-            return applyAll(client, items, true);
-          }
-        });
-        return (item) => outcomes.get(item)!;
-      }),
+          return applyToOwn(tablesOn(client), items);
+        }),
+      ),
 
-    // One snapshot for the versions and their rows, or a version could be paired with an older row.
     readBack: (keys, signal) =>
       reading.run(signal, async (client) => {
         if (!(await table.isThere(client))) return keys.map(() => undefined);
@@ -635,17 +518,11 @@ function ownStatements(
         const { rows } = await client.query<SubjectKey & { version: string | null; is_replica: boolean }>({
           name: 'abide_read_versions',
           text: READ_VERSIONS,
-          values: [store, kindsOf(keys), keysOf(keys)],
+          values: valuesOf(keys),
         });
         refuseReplica(rows);
-        const versions = new Map(rows.map((row) => [nameOf(row), row.version]));
-        const held: (Held | undefined)[] = [];
-        for (const key of keys) {
-          const found = (await readRows(client, key)).map((row) =>
-            toHeld({ ...row, version: row.version ?? versions.get(nameOf(key)) ?? null }),
-          );
-          held.push(heldByAll(found));
-        }
+        const versions = new Map(rows.map((row) => [nameOf(row), toVersion(row.version)]));
+        const held = await readBackOwn(tablesOn(client), keys, versions);
         await client.query('commit');
         return held;
       }),

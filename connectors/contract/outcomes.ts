@@ -1,0 +1,38 @@
+// What a decision says of a scope, and the outcomes of a batch of them, in the form that connectors of SQL stores share.
+import { isChannel } from '../../suppression/scope.ts';
+import type { ApplyOutcome, Item, SubjectKey } from './connector.ts';
+
+export const nameOf = ({ kind, key }: SubjectKey): string => `${kind}:${key}`;
+
+/** What a scope becomes: true, false where the grant is told of, null where the decision says nothing. */
+export const told = (item: Item, scope: string, heldVersion = -1): boolean | null => {
+  if (scope in item.suppressed) return true;
+  const grant = item.granted[scope];
+  return grant !== undefined && heldVersion < grant.version ? false : null;
+};
+
+export const otherScopes = (item: Item, heldVersion?: number): Record<string, boolean> => {
+  const scopes: Record<string, boolean> = {};
+  for (const scope of [...Object.keys(item.granted), ...Object.keys(item.suppressed)]) {
+    const state = isChannel(scope) ? null : told(item, scope, heldVersion);
+    if (state !== null) scopes[scope] = state;
+  }
+  return scopes;
+};
+
+/** Applies what can be stored and puts the outcomes back in order. */
+export async function eachOutcome(
+  batch: readonly Item[],
+  refusalOf: (item: Item) => ApplyOutcome | undefined,
+  apply: (items: readonly Item[]) => Promise<(item: Item) => ApplyOutcome>,
+): Promise<readonly ApplyOutcome[]> {
+  const refused = new Map<Item, ApplyOutcome>();
+  for (const item of batch) {
+    const refusal = refusalOf(item);
+    if (refusal !== undefined) refused.set(item, refusal);
+  }
+  const storable = refused.size === 0 ? batch : batch.filter((item) => !refused.has(item));
+  if (storable.length === 0) return batch.map((item) => refused.get(item)!);
+  const outcomeOf = await apply(storable);
+  return batch.map((item) => refused.get(item) ?? outcomeOf(item));
+}
