@@ -5,19 +5,49 @@
 // Both servers know neither arrays nor `returning`, so a batch goes in as one JSON text that JSON_TABLE makes rows of, and
 // what became of it is read after it: `affectedRows` counts 0, 1 or 2 a row and proves nothing.
 //
+// Two ways to hold them, as in PostgreSQL: a table of our own shape, or the user's own tables through two statements of
+// theirs, with the versions beside them in abide_versions, in the same transaction.
+//
 // Their errors quote values, so none is ever passed on: only its number is.
 import { readFileSync } from 'node:fs';
 import { connect, isIP } from 'node:net';
 import type { Socket } from 'node:net';
 import mysql from 'mysql2/promise';
-import type { Connection, ConnectionOptions, RowDataPacket, SslOptions } from 'mysql2/promise';
+import type {
+  Connection,
+  ConnectionOptions,
+  ResultSetHeader,
+  RowDataPacket,
+  SslOptions,
+} from 'mysql2/promise';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import { CHANNELS, isChannel } from '../suppression/scope.ts';
 import type { Channel } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { defineConnector } from './contract/connector.ts';
-import type { ApplyOutcome, Held, Item, Log, SubjectKey } from './contract/connector.ts';
+import type {
+  ApplyOutcome,
+  ConnectorContext,
+  Held,
+  Item,
+  Log,
+  Store,
+  SubjectKey,
+} from './contract/connector.ts';
+import { eachOutcome, nameOf } from './contract/outcomes.ts';
+import {
+  NOT_ONE_PLACE,
+  applyOne,
+  applyToOwn,
+  isOnePlace,
+  readBackOwn,
+  readStatement,
+  refuseColumns,
+  refuseLoss,
+  statementsOption,
+} from './contract/own-statements.ts';
+import type { Dialect, OwnTables, Statement } from './contract/own-statements.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -28,6 +58,8 @@ const IDLE_MAX = 2;
 const TEXT_BYTES_MAX = 512 * 1024;
 // An index entry may have 3,072 bytes, and a character of utf8mb4 counts four of them, whatever it needs.
 const KEY_CHARACTERS_MAX = 760;
+/** Beside the name of the store. */
+const VERSIONED_KEY_CHARACTERS_MAX = 740;
 
 // --- options
 
@@ -73,30 +105,54 @@ function* faultsOf(url: string): Generator<string> {
   if (searchParams.has('ssl-ca') && !isVerified) yield 'ssl-ca needs an ssl-mode that verifies';
 }
 
-const options = z.strictObject({
-  url: z
-    .url({ protocol: /^(mysql|mariadb)$/, error: 'must be a mysql:// or mariadb:// URL', abort: true })
-    .check((context) => {
-      for (const message of faultsOf(context.value)) {
-        context.issues.push({ code: 'custom', message, input: context.value });
-      }
-    })
-    .describe(
-      'URL of the primary with the database as its path, never a replica; TLS by ?ssl-mode=VERIFY_IDENTITY, VERIFY_CA or REQUIRED, and ssl-ca=FILE',
+// What may hold a colon or a question mark without meaning a parameter: '' and "" texts, `` names, comments (two hyphens
+// begin one only before a space or a control character; what stands in /*! */ is run); := assigns. Then :name, and ?.
+const DIALECT: Dialect = {
+  token:
+    // eslint-disable-next-line no-control-regex -- as the server's own lexer has it
+    /'(?:[^'\\]|\\[\s\S]|'')*'|"(?:[^"\\]|\\[\s\S]|"")*"|`(?:[^`]|``)*`|--(?=[\s\0-\x1f\x7f]|$)[^\n]*|#[^\n]*|\/\*(?!M?!)[\s\S]*?\*\/|:=|:(?<name>[A-Za-z_]\w*)|(?<foreign>\?)/g,
+  place(parameters, parameter) {
+    parameters.push(parameter);
+    return '?';
+  },
+};
+
+/** Rewrites named parameters to positional ones. None is used twice here: it is given twice. */
+export const positional = (sql: string): Statement => readStatement(sql, DIALECT);
+
+const options = z
+  .strictObject({
+    url: z
+      .url({ protocol: /^(mysql|mariadb)$/, error: 'must be a mysql:// or mariadb:// URL', abort: true })
+      .check((context) => {
+        for (const message of faultsOf(context.value)) {
+          context.issues.push({ code: 'custom', message, input: context.value });
+        }
+      })
+      .describe(
+        'URL of the primary with the database as its path, never a replica; TLS by ?ssl-mode=VERIFY_IDENTITY, VERIFY_CA or REQUIRED, and ssl-ca=FILE',
+      ),
+    table: z
+      .string()
+      .regex(/^[^.\0]{1,64}(\.[^.\0]{1,64})?$/, 'must be a table or database.table')
+      .optional()
+      .describe(
+        'Table of our own shape, made if absent; with its database if need be (default: suppressions)',
+      ),
+    statements: statementsOption(
+      DIALECT,
+      'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; 1 suppresses, 0 was lifted by the person, null leaves as it is',
+      'Reads one subject by :key and :kind: columns email, sms, push (1, 0 or null); optional: scopes (JSON), version',
     ),
-  table: z
-    .string()
-    .regex(/^[^.\0]{1,64}(\.[^.\0]{1,64})?$/, 'must be a table or database.table')
-    .default('suppressions')
-    .describe('Table of our own shape, made if absent; with its database if need be'),
-  statement_timeout_ms: z
-    .int()
-    .min(1_000)
-    .default(10_000)
-    .describe(
-      'The server itself ends a read, and the wait for a lock, after this long; MariaDB every statement',
-    ),
-});
+    statement_timeout_ms: z
+      .int()
+      .min(1_000)
+      .default(10_000)
+      .describe(
+        'The server itself ends a read, and the wait for a lock, after this long; MariaDB every statement',
+      ),
+  })
+  .refine(isOnePlace, NOT_ONE_PLACE);
 
 export const quoted = (name: string): string =>
   name
@@ -128,7 +184,7 @@ export function connectionTo(url: string) {
   } satisfies ConnectionOptions;
 }
 
-// --- the table
+// --- the table of our own shape
 
 // Binary collation: two keys that differ in case or accent are two people. It ignores spaces at the end, and keys with
 // those are refused. Times are UTC whatever the server's time zone is, and without the year 2038.
@@ -203,15 +259,51 @@ const LOOK = `
   select collation_name as made_with from information_schema.columns
   where table_schema = coalesce(?, database()) and table_name = ? and column_name = 'key'`;
 
+// --- versions beside the user's own tables
+
+const VERSIONS = 'abide_versions';
+const MAKE_VERSIONS = `
+  create table if not exists ${VERSIONS} (
+    store varchar(63) character set ascii collate ascii_bin not null,
+    kind varchar(10) character set ascii collate ascii_bin not null,
+    \`key\` varchar(${VERSIONED_KEY_CHARACTERS_MAX}) character set utf8mb4 collate utf8mb4_bin not null,
+    version bigint not null,
+    primary key (store, kind, \`key\`)
+  ) engine = InnoDB row_format = dynamic`;
+// Locks the rows in the order of the items, also those that it leaves as they are; a version of 0 changes none.
+const RAISE_VERSIONS = `
+  insert into ${VERSIONS} (store, kind, \`key\`, version)
+  select ?, item.kind, item.name, item.at_version
+  from json_table(?, '$[*]' columns (${KEY_COLUMNS}, at_version bigint path '$.version')) as item
+  on duplicate key update version = greatest(${VERSIONS}.version, item.at_version)`;
+const READ_VERSIONS = `
+  select @@global.read_only as read_only, wanted.kind, wanted.name as \`key\`, held.version
+  from json_table(?, '$[*]' columns (${KEY_COLUMNS})) as wanted
+  left join ${VERSIONS} as held on held.store = ? and held.kind = wanted.kind and held.\`key\` = wanted.name`;
+const FORGET_UNUSED = `delete from ${VERSIONS} where store = ? and kind = ? and \`key\` = ? and version = 0`;
+
 // --- another store in the same place
 
 // One row that is nobody's, beside the others: emptying the table takes it away, which nothing else tells. What it is of is
 // beside it: the server (another one after a failover) and when the table was made (again, by the restoring of a dump).
-const markIn = (table: string): string => `
-  insert into ${table} (kind, \`key\`, scopes) values ('abide', 'marker', json_object('marker', uuid()))
-  on duplicate key update version = version`;
-const markerIn = (table: string): string =>
-  `select json_unquote(json_extract(scopes, '$.marker')) as marker from ${table} where kind = 'abide' and \`key\` = 'marker'`;
+type Marker = { readonly set: string; readonly get: string; readonly values: readonly string[] };
+const markerIn = (table: string): Marker => ({
+  set: `
+    insert into ${table} (kind, \`key\`, scopes) values ('abide', 'marker', json_object('marker', uuid()))
+    on duplicate key update version = version`,
+  get: `
+    select json_unquote(json_extract(scopes, '$.marker')) as marker from ${table}
+    where kind = 'abide' and \`key\` = 'marker'`,
+  values: [],
+});
+/** Each store has its own: its versions may go without those of the others. */
+const markerOfVersions = (store: string): Marker => ({
+  set: `
+    insert into ${VERSIONS} (store, kind, \`key\`, version) values (?, 'abide', 'marker', 1 + floor(rand() * 9e15))
+    on duplicate key update version = version`,
+  get: `select version as marker from ${VERSIONS} where store = ? and kind = 'abide' and \`key\` = 'marker'`,
+  values: [store],
+});
 const SERVER = `show global variables where variable_name in ('server_uuid', 'server_uid')`;
 const MADE = `
   select cast(create_time as char) as made from information_schema.tables
@@ -228,12 +320,22 @@ const settings = (timeoutMs: number): string => {
     innodb_lock_wait_timeout = ${seconds}, lock_wait_timeout = ${seconds},
     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1`;
 };
-/** Without gap locks: two writers of new people do not stand in each other's way. */
-const ISOLATION = 'set session transaction isolation level read committed';
+/** To write, without gap locks: two writers of new people do not stand in each other's way. To read, one snapshot. */
+type Isolation = 'read committed' | 'repeatable read';
 
 type ServerError = Error & { readonly errno: number; readonly sqlState: string };
 const isOfServer = (error: unknown): error is ServerError =>
   error instanceof Error && 'sqlState' in error && 'errno' in error && typeof error.errno === 'number';
+
+// Of one item's values: classes 22 and 23, what a trigger (45) or a view (44) of theirs refuses, and what MySQL has in no
+// class of these: a value that is cut or does not fit, a check. An ambiguous column is in 23, and the statement's fault.
+const OF_VALUES: readonly number[] = [1265, 1366, 1369, 3819];
+const AMBIGUOUS = 1052;
+const refusalCodeOf = (error: unknown): string | undefined => {
+  if (!isOfServer(error) || error.errno === AMBIGUOUS) return undefined;
+  const isOfValues = /^(2[23]|4[45])/.test(error.sqlState) || OF_VALUES.includes(error.errno);
+  return isOfValues ? `ERROR_${error.errno}` : undefined;
+};
 
 /** Lock wait, statement time of MySQL and of MariaDB. */
 const TIMEOUTS: readonly number[] = [1205, 3024, 1969];
@@ -259,7 +361,12 @@ function failure(error: unknown, signal: AbortSignal): unknown {
  * A few connections of one purpose. A call that fails or is aborted takes its connection with it, by its socket: what the
  * client library calls destroying waits for the other side. A statement in flight then ends by the server's time limit.
  */
-function openLine(config: ConnectionOptions & { host: string; port: number }, timeoutMs: number, log: Log) {
+function openLine(
+  config: ConnectionOptions & { host: string; port: number },
+  isolation: Isolation,
+  timeoutMs: number,
+  log: Log,
+) {
   type Open = { readonly connection: Connection; readonly socket: Socket };
   const sockets = new Set<Socket>();
   const idle: Open[] = [];
@@ -281,7 +388,7 @@ function openLine(config: ConnectionOptions & { host: string; port: number }, ti
         );
       });
       await connection.query(settings(timeoutMs));
-      await connection.query(ISOLATION);
+      await connection.query(`set session transaction isolation level ${isolation}`);
       return { connection, socket };
     });
     try {
@@ -320,22 +427,40 @@ function openLine(config: ConnectionOptions & { host: string; port: number }, ti
 // --- rows
 
 type HeldRow = {
-  readonly version: number | null;
+  readonly version?: number | string | null;
   /** MariaDB's JSON is a text, and so is MySQL's by `jsonStrings`. */
-  readonly scopes: string | null;
-} & Readonly<Record<Channel, number | null>>;
+  readonly scopes?: string | Buffer | null;
+} & Readonly<Record<Channel, number | Buffer | null>>;
 type ReadRow = HeldRow & { readonly read_only: number | string; readonly is_there: number };
 
+function scopesOf({ scopes }: HeldRow): Readonly<Record<string, unknown>> {
+  try {
+    return (JSON.parse(String(scopes ?? null)) ?? {}) as Readonly<Record<string, unknown>>;
+  } catch {
+    // Without the cause, which quotes the text.
+    throw new AbideError('STORE_FAILED', 'What the store holds as scopes is no JSON.');
+  }
+}
+
+const toVersion = (version: HeldRow['version']): number | undefined =>
+  version === null || version === undefined ? undefined : Number(version);
+
+/** A BIT(1) comes as a byte. */
+const isTrue = (value: number | Buffer | null): boolean =>
+  value === 1 || (Buffer.isBuffer(value) && value.length === 1 && value[0] === 1);
+
 function toHeld(row: HeldRow): Held {
-  const scopes = JSON.parse(row.scopes ?? '{}') as Readonly<Record<string, unknown>>;
+  const scopes = scopesOf(row);
   return {
-    version: row.version ?? undefined,
+    version: toVersion(row.version),
     suppressed: [
-      ...CHANNELS.filter((channel) => row[channel] === 1),
+      ...CHANNELS.filter((channel) => isTrue(row[channel])),
       ...Object.keys(scopes).filter((scope) => scopes[scope] === true),
     ],
   };
 }
+
+const toDatetime = (instant: string): string => instant.replace('T', ' ').replace('Z', '');
 
 const toJson = (keys: readonly SubjectKey[]): string =>
   JSON.stringify(keys.map(({ kind, key }) => ({ kind, key })));
@@ -351,7 +476,7 @@ function toRow(item: Item, lifted: readonly string[]): object {
     kind,
     key,
     version,
-    since: item.effectiveAt.replace('T', ' ').replace('Z', ''),
+    since: toDatetime(item.effectiveAt),
     ...Object.fromEntries(
       CHANNELS.flatMap((channel) => {
         if (channel in suppressed) return [[channel, 1]];
@@ -370,15 +495,13 @@ function toRow(item: Item, lifted: readonly string[]): object {
   };
 }
 
-const refusalOf = ({ key }: SubjectKey): ApplyOutcome | undefined => {
+const refusalOf = ({ key }: SubjectKey, charactersMax: number): ApplyOutcome | undefined => {
   if (key.includes('\0') || key.endsWith(' ') || !key.isWellFormed()) {
     return { kind: 'refused', code: 'KEY_NOT_TEXT' };
   }
-  const isTooLong = key.length > KEY_CHARACTERS_MAX && [...key].length > KEY_CHARACTERS_MAX;
+  const isTooLong = key.length > charactersMax && [...key].length > charactersMax;
   return isTooLong ? { kind: 'refused', code: 'KEY_TOO_LONG' } : undefined;
 };
-
-const nameOf = ({ kind, key }: SubjectKey): string => `${kind}:${key}`;
 
 /** In one order, so that two batches take their row locks in it, and in parts that fit into a packet. */
 function* partsOf(items: readonly Item[]): Generator<readonly Item[]> {
@@ -425,31 +548,311 @@ const rowsOf = async <Row>(
 /** What the server's own words would say; they are left out, since they may quote values. */
 const MEANINGS: Readonly<Record<number, string>> = {
   1044: 'not allowed to this user in this database',
+  1048: 'a column that must not be null is left null',
+  1052: 'a column that may be of two tables',
   1054: 'a column that is not there',
+  1062: 'a row that is there already: say what on duplicate key does',
+  1064: 'a syntax error',
+  1136: 'not as many values as columns',
   1142: 'not allowed to this user',
   1143: 'not allowed to this user for a column',
+  1146: 'a table that is not there',
+  1196: 'a table without transactions keeps it, make it InnoDB',
+  1264: 'a number that its column does not take',
+  1267: 'two collations: say which one',
+  1305: 'a function or procedure that is not there',
+  1364: 'a column without a default is left out',
+  1366: 'a value that its column does not take',
   1370: 'not allowed to this user',
+  1406: 'a text that is too long for its column',
+  1452: 'a foreign key without its row',
 };
+const NO_COLUMN = 1060;
+const NO_TABLE = 1146;
+const NOT_TAKEN_BACK = 1196;
 
-/** Says what is wrong with the table. */
-async function named<T>(
-  table: string,
-  may: string,
-  work: Promise<T>,
-  expected?: number,
-): Promise<T | undefined> {
+const wrong = (what: string, errno: number): AbideError =>
+  new AbideError('STORE_FAILED', `${what}: ${MEANINGS[errno] ?? 'MySQL refuses it'} (error ${errno}).`);
+
+/** Says what is wrong, and with what. */
+async function named<T>(what: string, work: Promise<T>, expected?: number): Promise<T | undefined> {
   try {
     return await work;
   } catch (error) {
     if (!isOfServer(error)) throw error;
     if (error.errno === expected) return undefined;
-    const meaning = MEANINGS[error.errno];
-    if (meaning === undefined && UNREACHABLE.includes(error.errno)) throw error;
-    throw new AbideError(
-      'STORE_FAILED',
-      `table ${table}, ${may}: ${meaning ?? 'MySQL refuses it'} (error ${error.errno}).`,
-    );
+    if (MEANINGS[error.errno] === undefined && UNREACHABLE.includes(error.errno)) throw error;
+    throw wrong(what, error.errno);
   }
+}
+
+// --- transactions and tables
+
+type Line = ReturnType<typeof openLine>;
+type Table = ReturnType<typeof openTable>;
+type Lines = {
+  readonly writing: Line;
+  readonly reading: Line;
+  readonly table: Table;
+  /** How long the server keeps a transaction, and its locks, of which it hears no more: by default, eight hours. */
+  readonly idleSeconds: number;
+};
+
+async function begin(connection: Connection, { idleSeconds }: Lines, how = 'start transaction') {
+  await connection.query(`set session wait_timeout = ${idleSeconds}`);
+  await connection.query(how);
+}
+
+/** Between transactions a connection may be idle for as long as the server likes. */
+async function end(connection: Connection, how: 'commit' | 'rollback'): Promise<ResultSetHeader> {
+  const [result] = await connection.query<ResultSetHeader>(how);
+  await connection.query('set session wait_timeout = default');
+  return result;
+}
+
+/** A table that the first write makes and marks. */
+function openTable(name: string, statement: string, marker: Marker) {
+  const [ownName, database] = name.split('.').reverse() as [string, string?];
+  let isMarked = false;
+  let seen = false;
+
+  /** Whether the table is there, as it must be. It is looked for first: who may not create one is welcome to a made one. */
+  async function isThere(connection: Connection): Promise<boolean> {
+    if (seen) return true;
+    const [found] = await rowsOf<{ made_with: string }>(connection, LOOK, [database ?? null, ownName]);
+    if (found !== undefined && found.made_with !== 'utf8mb4_bin') {
+      throw new AbideError(
+        'STORE_FAILED',
+        `The column key of table ${name} has the collation ${found.made_with}, which takes two keys for one: make it utf8mb4_bin.`,
+      );
+    }
+    return (seen = found !== undefined);
+  }
+
+  return {
+    name,
+    /** Reading makes nothing: where no table is, nobody is held. */
+    isThere,
+    async make(connection: Connection): Promise<void> {
+      if (!(await isThere(connection))) await connection.query(statement);
+      if (!isMarked) await connection.execute(marker.set, [...marker.values]);
+      isMarked = true;
+    },
+    async incarnation(connection: Connection): Promise<string | null> {
+      // Looked for anew: where it was dropped, the next write makes it again.
+      seen = isMarked = false;
+      if (!(await isThere(connection))) return null;
+      const [row] = await rowsOf<{ marker: string | number | null }>(connection, marker.get, marker.values);
+      isMarked = row !== undefined;
+      if (row === undefined) return null;
+      const [[server], [found]] = [
+        (await connection.query<RowDataPacket[]>(SERVER))[0] as { Value: string }[],
+        await rowsOf<{ made: string }>(connection, MADE, [database ?? null, ownName]),
+      ];
+      return [server?.Value, found?.made, row.marker].join('/');
+    },
+  };
+}
+
+/**
+ * In a transaction that is rolled back. What makes a table cannot be taken back here: where there is none, every right is
+ * tried by a statement that can only fail, for the column that stands twice, and for the table that is not there.
+ */
+const rehearse = (
+  lines: Lines,
+  signal: AbortSignal,
+  work: (connection: Connection, absent: number | undefined) => Promise<void>,
+) =>
+  lines.writing.run(signal, async (connection) => {
+    const { name, isThere } = lines.table;
+    const [state] = await rowsOf<{ read_only: number | string }>(
+      connection,
+      'select @@global.read_only as read_only',
+      [],
+    );
+    refuseReadOnly(state?.read_only);
+    const there = await isThere(connection);
+    if (!there) {
+      const twice = connection.query(`create table ${quoted(name)} (a int, a int)`);
+      await named(`table ${name}, create`, twice, NO_COLUMN);
+    }
+    await begin(connection, lines);
+    await work(connection, there ? undefined : NO_TABLE);
+    const { warningStatus } = await end(connection, 'rollback');
+    if (warningStatus > 0) throw wrong('what was tried', NOT_TAKEN_BACK);
+  });
+
+function ownTable(lines: Lines): Omit<Store, typeof Symbol.asyncDispose> {
+  const { writing, reading, table } = lines;
+  const name = quoted(table.name);
+  const read = readFrom(name);
+
+  function write(connection: Connection, items: readonly Item[]) {
+    const lifted = [...new Set(items.flatMap(({ granted }) => Object.keys(granted)))].filter(
+      (scope) => !isChannel(scope),
+    );
+    const patches = lifted.map((scope) => JSON.stringify({ [scope]: false }));
+    const text = JSON.stringify(items.map((item) => toRow(item, lifted)));
+    return connection.execute(applyTo(name, lifted.length), [text, ...patches]);
+  }
+
+  return {
+    apply: (batch, signal) =>
+      eachOutcome(
+        batch,
+        (item) => refusalOf(item, KEY_CHARACTERS_MAX),
+        (items) =>
+          writing.run(signal, async (connection) => {
+            const newer = new Set<Item>();
+            await table.make(connection);
+            for (const part of partsOf(items)) {
+              await write(connection, part);
+              const rows = await rowsOf<ReadRow>(connection, read, [toJson(part)]);
+              part.forEach((item, n) => {
+                if ((toVersion(rows[n]?.version) ?? 0) > item.version) newer.add(item);
+              });
+            }
+            return (item) => ({ kind: newer.has(item) ? 'already_newer' : 'applied' });
+          }),
+      ),
+
+    readBack: (keys, signal) =>
+      reading.run(signal, async (connection) => {
+        if (!(await table.isThere(connection))) return keys.map(() => undefined);
+        const rows = await rowsOf<ReadRow>(connection, read, [toJson(keys)]);
+        refuseReadOnly(rows[0]?.read_only);
+        return rows.map((row) => (row.is_there === 1 ? toHeld(row) : undefined));
+      }),
+
+    check: (items, signal) =>
+      rehearse(lines, signal, async (connection, absent) => {
+        await named(`table ${table.name}, insert and update`, write(connection, items), absent);
+        await named(`table ${table.name}, select`, rowsOf(connection, read, [toJson(items)]), absent);
+      }),
+
+    scan: (after, signal) =>
+      reading.run(signal, async (connection) => {
+        if (!(await table.isThere(connection))) return [];
+        const kinds = [...SUBJECT_KINDS].sort().filter((kind) => after === undefined || kind >= after.kind);
+        for (const kind of kinds) {
+          const isFirst = kind !== after?.kind;
+          const values = isFirst ? [kind] : [kind, after.key];
+          const rows = await rowsOf<HeldRow & SubjectKey>(connection, listFrom(name, isFirst), values);
+          if (rows.length > 0)
+            return rows.map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
+        }
+        return [];
+      }),
+  };
+}
+
+/** By the protocol's numbers: whole numbers and bits; texts, of which JSON is one. */
+const BOOLEAN_TYPES: readonly (number | undefined)[] = [1, 2, 3, 8, 9, 16];
+const JSON_TYPES: readonly (number | undefined)[] = [15, 245, 249, 250, 251, 252, 253, 254];
+
+/** The user's own tables: the versions set-based, their statements an item at a time. */
+function ownStatements(
+  statements: { readonly apply: string; readonly read_back: string },
+  { name: store, scopes }: Pick<ConnectorContext, 'name' | 'scopes'>,
+  lines: Lines,
+): Omit<Store, typeof Symbol.asyncDispose> {
+  const { writing, reading, table } = lines;
+  const apply = positional(statements.apply);
+  const read = positional(statements.read_back);
+
+  async function raise(connection: Connection, items: readonly Item[], versionOf: (item: Item) => number) {
+    for (const part of partsOf(items)) {
+      const rows = part.map((item) => ({ kind: item.kind, key: item.key, version: versionOf(item) }));
+      await connection.execute(RAISE_VERSIONS, [store, JSON.stringify(rows)]);
+    }
+  }
+  async function versionsOf(connection: Connection, keys: readonly SubjectKey[]) {
+    const rows = await rowsOf<SubjectKey & { version: number | null; read_only: number | string }>(
+      connection,
+      READ_VERSIONS,
+      [toJson(keys), store],
+    );
+    return { rows, versions: new Map(rows.map((row) => [nameOf(row), row.version ?? undefined])) };
+  }
+  async function readRows(connection: Connection, { kind, key }: SubjectKey) {
+    const values: Partial<Record<string, string>> = { kind, key };
+    const [rows, fields] = await connection.execute<RowDataPacket[]>(
+      read.text,
+      read.parameters.map((parameter) => values[parameter] ?? null),
+    );
+    return { rows: rows as HeldRow[], fields };
+  }
+
+  const tablesOn = (connection: Connection): OwnTables => ({
+    begin: () => begin(connection, lines),
+    run: (words) => (words === 'commit' ? end(connection, words) : connection.query(words)),
+    async lock(items) {
+      await raise(connection, items, () => 0);
+      const held = new Map<string, number>();
+      for (const part of partsOf(items)) {
+        for (const [name, version] of (await versionsOf(connection, part)).versions) {
+          held.set(name, version ?? 0);
+        }
+      }
+      return held;
+    },
+    keep: (items) => raise(connection, items, ({ version }) => version),
+    async forget(items) {
+      for (const { kind, key } of items) await connection.execute(FORGET_UNUSED, [store, kind, key]);
+    },
+    async apply(values) {
+      const told = { ...values, effective_at: toDatetime(String(values.effective_at)) };
+      const [result] = await connection.execute<ResultSetHeader | RowDataPacket[]>(
+        apply.text,
+        apply.parameters.map((parameter) => told[parameter]),
+      );
+      return Array.isArray(result) ? result.length : result.affectedRows;
+    },
+    readBack: async (key) => (await readRows(connection, key)).rows.map(toHeld),
+    holdsOtherScopes: apply.parameters.includes('scopes'),
+    refusalOf: refusalCodeOf,
+  });
+
+  return {
+    check: (items, signal) =>
+      rehearse(lines, signal, async (connection, absent) => {
+        const tables = tablesOn(connection);
+        await named(`table ${VERSIONS}, insert and update`, tables.keep(items), absent);
+        await named(`table ${VERSIONS}, select`, versionsOf(connection, items), absent);
+        await named(`table ${VERSIONS}, delete`, tables.forget(items), absent);
+        for (const item of items) {
+          const found = await named('statements.read_back', readRows(connection, item));
+          refuseColumns(scopes, { channel: 'boolean', scopes: 'JSON' }, (column, isScopes) => {
+            const type = found?.fields.find((field) => field.name === column)?.columnType;
+            return (isScopes ? JSON_TYPES : BOOLEAN_TYPES).includes(type);
+          });
+          await named('statements.apply', applyOne(tables, item, 0));
+          await refuseLoss(tables, item);
+        }
+      }),
+
+    apply: (batch, signal) =>
+      eachOutcome(
+        batch,
+        (item) => refusalOf(item, VERSIONED_KEY_CHARACTERS_MAX),
+        (items) =>
+          writing.run(signal, async (connection) => {
+            await table.make(connection);
+            return applyToOwn(tablesOn(connection), items);
+          }),
+      ),
+
+    readBack: (keys, signal) =>
+      reading.run(signal, async (connection) => {
+        if (!(await table.isThere(connection))) return keys.map(() => undefined);
+        await begin(connection, lines, 'start transaction read only');
+        const { rows, versions } = await versionsOf(connection, keys);
+        refuseReadOnly(rows[0]?.read_only);
+        const held = await readBackOwn(tablesOn(connection), keys, versions);
+        await end(connection, 'commit');
+        return held;
+      }),
+  };
 }
 
 export default defineConnector({
@@ -463,124 +866,26 @@ export default defineConnector({
   evidence: 'read_back',
   limits: { batch: 1_000, concurrent: 2 },
 
-  target({ url, table }) {
+  target({ url, table, statements }) {
     const { host, port, database } = placeOf(url);
-    return [host, `${port}`, database, table];
+    const place =
+      statements === undefined ? [table ?? 'suppressions'] : [statements.apply, statements.read_back];
+    return [host, `${port}`, database, ...place];
   },
 
-  open({ url, table: name, statement_timeout_ms }, { log }) {
+  open({ url, table: own = 'suppressions', statements, statement_timeout_ms }, { log, name, scopes }) {
     const config = connectionTo(url);
-    const writing = openLine(config, statement_timeout_ms, log);
-    const reading = openLine(config, statement_timeout_ms, log);
-    const table = quoted(name);
-    const read = readFrom(table);
-    const [ownName, database] = name.split('.').reverse() as [string, string?];
-
-    let isMarked = false;
-    let seen = false;
-    /** Whether the table is there, as it must be. It is looked for first: who may not create one is welcome to a made one. */
-    async function isThere(connection: Connection): Promise<boolean> {
-      if (seen) return true;
-      const [rows] = await connection.execute<RowDataPacket[]>(LOOK, [database ?? null, ownName]);
-      const [found] = rows as { made_with: string }[];
-      if (found !== undefined && found.made_with !== 'utf8mb4_bin') {
-        throw new AbideError(
-          'STORE_FAILED',
-          `The column key of table ${name} has the collation ${found.made_with}, which takes two keys for one: make it utf8mb4_bin.`,
-        );
-      }
-      return (seen = found !== undefined);
-    }
-
-    function write(connection: Connection, items: readonly Item[]) {
-      const lifted = [...new Set(items.flatMap(({ granted }) => Object.keys(granted)))].filter(
-        (scope) => !isChannel(scope),
-      );
-      const patches = lifted.map((scope) => JSON.stringify({ [scope]: false }));
-      const text = JSON.stringify(items.map((item) => toRow(item, lifted)));
-      return connection.execute(applyTo(table, lifted.length), [text, ...patches]);
-    }
-
+    const writing = openLine(config, 'read committed', statement_timeout_ms, log);
+    const reading = openLine(config, 'repeatable read', statement_timeout_ms, log);
+    const table =
+      statements === undefined
+        ? openTable(own, makeTable(quoted(own)), markerIn(quoted(own)))
+        : openTable(VERSIONS, MAKE_VERSIONS, markerOfVersions(name));
+    const lines = { writing, reading, table, idleSeconds: Math.ceil(statement_timeout_ms / 1_000) };
     return Promise.resolve({
-      async apply(batch, signal) {
-        const outcomes = new Map<Item, ApplyOutcome>();
-        for (const item of batch) {
-          const refusal = refusalOf(item);
-          if (refusal !== undefined) outcomes.set(item, refusal);
-        }
-        await writing.run(signal, async (connection) => {
-          if (!(await isThere(connection))) await connection.query(makeTable(table));
-          if (!isMarked) await connection.query(markIn(table));
-          isMarked = true;
-          for (const items of partsOf(batch.filter((item) => !outcomes.has(item)))) {
-            await write(connection, items);
-            const rows = await rowsOf<ReadRow>(connection, read, [toJson(items)]);
-            items.forEach((item, n) => {
-              const held = rows[n]?.version ?? 0;
-              outcomes.set(item, { kind: held > item.version ? 'already_newer' : 'applied' });
-            });
-          }
-        });
-        return batch.map((item) => outcomes.get(item)!);
-      },
-
-      readBack: (keys, signal) =>
-        reading.run(signal, async (connection) => {
-          if (!(await isThere(connection))) return keys.map(() => undefined);
-          const rows = await rowsOf<ReadRow>(connection, read, [toJson(keys)]);
-          refuseReadOnly(rows[0]?.read_only);
-          return rows.map((row) => (row.is_there === 1 ? toHeld(row) : undefined));
-        }),
-
-      incarnation: (signal) =>
-        reading.run(signal, async (connection) => {
-          // Looked for anew: where it was dropped, the next write makes it again.
-          seen = isMarked = false;
-          if (!(await isThere(connection))) return null;
-          const [row] = await rowsOf<{ marker: string | null }>(connection, markerIn(table), []);
-          isMarked = row !== undefined;
-          if (row === undefined) return null;
-          const [[server], [found]] = [
-            (await connection.query<RowDataPacket[]>(SERVER))[0] as { Value: string }[],
-            await rowsOf<{ made: string }>(connection, MADE, [database ?? null, ownName]),
-          ];
-          return [server?.Value, found?.made, row.marker].join('/');
-        }),
-
-      // What makes a table cannot be taken back here. Where there is none, every right is tried by a statement that can
-      // only fail: for the column that stands twice, and for the table that is not there.
-      check: (items, signal) =>
-        writing.run(signal, async (connection) => {
-          const [state] = await rowsOf<{ read_only: number | string }>(
-            connection,
-            'select @@global.read_only as read_only',
-            [],
-          );
-          refuseReadOnly(state?.read_only);
-          const there = await isThere(connection);
-          const absent = there ? undefined : 1146;
-          if (!there)
-            await named(name, 'create', connection.query(`create table ${table} (a int, a int)`), 1060);
-          await connection.query('start transaction');
-          await named(name, 'insert and update', write(connection, items), absent);
-          await named(name, 'select', rowsOf(connection, read, [toJson(items)]), absent);
-          await connection.query('rollback');
-        }),
-
-      scan: (after, signal) =>
-        reading.run(signal, async (connection) => {
-          if (!(await isThere(connection))) return [];
-          const kinds = [...SUBJECT_KINDS].sort().filter((kind) => after === undefined || kind >= after.kind);
-          for (const kind of kinds) {
-            const isFirst = kind !== after?.kind;
-            const values = isFirst ? [kind] : [kind, after.key];
-            const rows = await rowsOf<HeldRow & SubjectKey>(connection, listFrom(table, isFirst), values);
-            if (rows.length > 0)
-              return rows.map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
-          }
-          return [];
-        }),
-
+      incarnation: (signal: AbortSignal) =>
+        reading.run(signal, (connection) => table.incarnation(connection)),
+      ...(statements === undefined ? ownTable(lines) : ownStatements(statements, { name, scopes }, lines)),
       async [Symbol.asyncDispose]() {
         await Promise.all([writing.close(), reading.close()]);
       },

@@ -1,16 +1,26 @@
+import { inspect } from 'node:util';
 import { describe, expect, test } from '@jest/globals';
 import { Item } from '../../connectors/contract/connector.ts';
 import type { Store } from '../../connectors/contract/connector.ts';
-import mysql from '../../connectors/mysql.ts';
+import mysql, { positional } from '../../connectors/mysql.ts';
 import { Address } from '../../suppression/subject.ts';
 import { describeConnector } from '../conformance/connector.ts';
 import type { Place } from '../conformance/connector.ts';
 import { eventually } from '../harness/eventually.ts';
 import { mariaDbDatabase, mariaDbLine, withMariaDb } from '../harness/mariadb.ts';
+import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
 const urlOf = ({ options }: Place): string => (options as { url: string }).url;
 
-describeConnector('mysql', {
+const line = {
+  ...mariaDbLine(),
+  through: (options: object, port: number) => ({
+    ...options,
+    url: Object.assign(new URL((options as { url: string }).url), { host: `127.0.0.1:${port}` }).href,
+  }),
+};
+
+describeConnector('mysql with a table of its own', {
   connector: mysql,
   async open() {
     const database = await mariaDbDatabase();
@@ -19,13 +29,7 @@ describeConnector('mysql', {
       [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
     };
   },
-  line: {
-    ...mariaDbLine(),
-    through: (options, port) => ({
-      ...options,
-      url: Object.assign(new URL((options as { url: string }).url), { host: `127.0.0.1:${port}` }).href,
-    }),
-  },
+  line,
   byItself: (place, { kind, key }, scope, isSuppressed) =>
     withMariaDb(urlOf(place), async (connection) => {
       await connection.query(
@@ -35,6 +39,46 @@ describeConnector('mysql', {
       );
     }),
   badKey: () => Promise.resolve('x'.repeat(761)),
+});
+
+/** A data team's table: what may not be sent, in their words, and an address that they will not have. */
+const CONTACTS = `
+  create table contacts (
+    sort varchar(20), address varchar(200) check (address <> 'nobody@example.com'),
+    no_mail boolean default false, no_texts bit(1) default 0, no_push boolean default false,
+    no_more json default '{}', primary key (sort, address))`;
+const STATEMENTS = {
+  apply: `
+    insert into contacts (sort, address, no_mail, no_texts, no_push, no_more)
+    values (:kind, :key, coalesce(:email, false), coalesce(:sms, false), coalesce(:push, false), :scopes)
+    on duplicate key update no_mail = coalesce(:email, no_mail), no_texts = coalesce(:sms, no_texts),
+      no_push = coalesce(:push, no_push), no_more = json_merge_patch(no_more, :scopes)`,
+  read_back: `
+    select no_mail as email, no_texts as sms, no_push as push, no_more as scopes
+    from contacts where sort = :kind and address = :key`,
+};
+
+describeConnector("mysql with tables of the user's own", {
+  connector: mysql,
+  async open() {
+    const database = await mariaDbDatabase();
+    await database.query(CONTACTS);
+    return {
+      options: { url: database.url, statements: STATEMENTS },
+      [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
+    };
+  },
+  line,
+  byItself: (place, { kind, key }, scope, isSuppressed) =>
+    withMariaDb(urlOf(place), async (connection) => {
+      const column = { email: 'no_mail', sms: 'no_texts', push: 'no_push' }[scope];
+      await connection.query(
+        `insert into contacts (sort, address, ${column}) values (?, ?, ?)
+         on duplicate key update ${column} = values(${column})`,
+        [kind, key, isSuppressed],
+      );
+    }),
+  badKey: () => Promise.resolve('nobody@example.com'),
 });
 
 // --- what only MySQL does
@@ -65,7 +109,7 @@ function decided(key: string, { version = 1, suppressed, granted = {}, kind = 'e
 }
 const email = (key: string) => ({ kind: 'email', key }) as const;
 
-/** An empty database, and stores on it. */
+/** A database made by `sql`, and stores on it. */
 async function given(sql = '') {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await mariaDbDatabase());
@@ -74,17 +118,66 @@ async function given(sql = '') {
   const silent = (): void => undefined;
   const context = {
     log: { debug: silent, info: silent, error: silent, warn: (fields: object) => void warned.push(fields) },
-    name: 'crm',
-    scopes: new Map(),
   };
   return {
     database,
     warned,
-    open: async (options: object = {}): Promise<Store> =>
-      stack.use(await mysql.open(mysql.options.parse({ url: database.url, ...options }), context)),
+    open: async (options: object = {}, name = 'crm', scopes = ['email']): Promise<Store> =>
+      stack.use(
+        await mysql.open(mysql.options.parse({ url: database.url, ...options }), {
+          ...context,
+          name,
+          scopes: new Map(scopes.map((scope) => [scope, undefined])),
+        }),
+      ),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }
+
+describe('named parameters', () => {
+  test('become positional ones, each as often as it is used', () => {
+    expect(positional('update c set a = :email, b = :email where k = :key')).toEqual({
+      text: 'update c set a = ?, b = ? where k = ?',
+      parameters: ['email', 'email', 'key'],
+      faults: [],
+    });
+  });
+
+  test.each([
+    ['a text', `select ':email ?', 'it''s :sms', "say "":sms"" '?" from c where k = :key`],
+    ['a text with escapes', String.raw`select '\':email', '\\', "\":email ?" from c where k = :key`],
+    ['a text of several lines', "select 'one\n:email?' from c where k = :key"],
+    ['a name', 'select `:email``?` from c where k = :key'],
+    ['a comment', 'select 1 -- :email ?\nfrom c where k = :key'],
+    ['a comment that a tab begins', 'select 1 --\t:email ?\nfrom c where k = :key'],
+    ['a comment of nothing', 'select 1 --\nfrom c where k = :key'],
+    ['a comment at the end', 'select 1 from c where k = :key --'],
+    ['a comment after a number sign', "select 1 # :email's ?\nfrom c where k = :key"],
+    ['a long comment', 'select 1 /* :email\n ? */ from c where k = :key'],
+    ['a hint', 'select /*+ max_execution_time(:email) */ 1 from c where k = :key'],
+    ['an assignment', 'select @x := 1, @y:=2 from c where k = :key'],
+  ])('are not looked for in %s', (_where, sql) => {
+    expect(positional(sql)).toEqual({ text: sql.replace(':key', '?'), parameters: ['key'], faults: [] });
+  });
+
+  test.each([
+    ['what is no comment', 'select 5--1, :key', 'select 5--1, ?'],
+    ['what a hyphen follows', 'select 1---:key', 'select 1---?'],
+    ['a comment that is run', 'select /*! :key */ /*M!100500 + 1 */', 'select /*! ? */ /*M!100500 + 1 */'],
+    ['an assignment of one', 'select @x:=:key', 'select @x:=?'],
+  ])('are found in %s', (_where, sql, text) => {
+    expect(positional(sql)).toEqual({ text, parameters: ['key'], faults: [] });
+  });
+
+  test.each([
+    ['select 1', [':key is missing']],
+    ['select :kye', [expect.stringMatching(/^:kye is none of :key /), ':key is missing']],
+    ['select ?, :key', ['? is not a named parameter']],
+    ["select '\\\\', ?, ':key'", ['? is not a named parameter', ':key is missing']],
+  ])('of %s are refused by name', (sql, faults) => {
+    expect(positional(sql).faults).toEqual(faults);
+  });
+});
 
 describe('options', () => {
   const faultsOf = (options: object): string[] =>
@@ -113,7 +206,18 @@ describe('options', () => {
     expect(faultsOf({ url })).toEqual([`url ${wanted}`]);
   });
 
-  test('a target is host, port, database and table, never a password', () => {
+  test('give a table or statements, with the key in each', () => {
+    const url = 'mysql://localhost/crm';
+    expect(faultsOf({ url, table: 'a.b.c' })).toEqual(['table must be a table or database.table']);
+    expect(faultsOf({ url, statements: { ...STATEMENTS, apply: 'select 1' } })).toEqual([
+      'statements.apply :key is missing',
+    ]);
+    expect(faultsOf({ url, table: 'a', statements: STATEMENTS })).toEqual([
+      'statements give either table or statements',
+    ]);
+  });
+
+  test('a target is host, port, database and table or statements, never a password', () => {
     const target = (options: object) => mysql.target(mysql.options.parse(options));
     expect(target({ url: 'mysql://user:secret@db.internal:3307/crm', table: 'a.b' })).toEqual([
       'db.internal',
@@ -126,6 +230,13 @@ describe('options', () => {
       '3306',
       'crm',
       'suppressions',
+    ]);
+    expect(target({ url: 'mysql://user:secret@db.internal/crm', statements: STATEMENTS })).toEqual([
+      'db.internal',
+      '3306',
+      'crm',
+      STATEMENTS.apply,
+      STATEMENTS.read_back,
     ]);
   });
 });
@@ -297,6 +408,306 @@ describe('its table', () => {
   });
 });
 
+describe("the user's own tables", () => {
+  const contacts = `create table contacts (id int auto_increment primary key, address varchar(100),
+      no_mail boolean default false) engine = InnoDB;
+    insert into contacts (address) values ('ada@example.com'), ('ada@example.com');`;
+  const statements = {
+    apply: 'update contacts set no_mail = coalesce(:email, no_mail) where address = :key',
+    read_back: 'select no_mail as email, null as sms, null as push from contacts where address = :key',
+  };
+  const [ada, grace] = ['ada@example.com', 'grace@example.com'];
+
+  test('of two contacts with one address both are suppressed, and one that is not is not painted over', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements });
+    expect(await store.apply([decided(ada)], signal())).toEqual([{ kind: 'applied' }]);
+    expect(await store.readBack([email(ada)], signal())).toEqual([{ version: 1, suppressed: ['email'] }]);
+
+    await here.database.query('insert into contacts (address) values (?)', [ada]);
+    expect(await store.readBack([email(ada)], signal())).toEqual([{ version: 1, suppressed: [] }]);
+  });
+
+  test('somebody whom their statement does not find is absent, and suppressed once there', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements });
+    const batch = [decided(ada), decided(grace)];
+    expect(await store.apply(batch, signal())).toEqual([{ kind: 'applied' }, { kind: 'absent' }]);
+    expect(await here.database.query("select `key` from abide_versions where kind = 'email'")).toEqual([
+      { key: ada },
+    ]);
+    expect(await store.readBack([email(ada), email(grace)], signal())).toEqual([
+      { version: 1, suppressed: ['email'] },
+      undefined,
+    ]);
+
+    await here.database.query('insert into contacts (address) values (?)', [grace]);
+    expect(await store.apply(batch, signal())).toEqual([{ kind: 'applied' }, { kind: 'applied' }]);
+  });
+
+  test('somebody of whom nothing had to change is not absent, whatever the server counts', async () => {
+    await using here = await given(`${contacts} update contacts set no_mail = true`);
+    const store = await here.open({
+      statements: {
+        ...statements,
+        apply: 'update contacts set no_mail = :email where address = :key and not no_mail',
+      },
+    });
+    expect(await store.apply([decided(ada)], signal())).toEqual([{ kind: 'applied' }]);
+  });
+
+  test('no old decision undoes a newer one, though their row has no version', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements });
+    await store.apply([decided(ada, { version: 5 })], signal());
+    const grant = (version: number) => decided(ada, { version, suppressed: [], granted: { email: version } });
+    expect(await store.apply([grant(4)], signal())).toEqual([{ kind: 'already_newer' }]);
+    expect(await store.readBack([email(ada)], signal())).toEqual([{ version: 5, suppressed: ['email'] }]);
+    expect(await store.apply([grant(6)], signal())).toEqual([{ kind: 'applied' }]);
+    expect(await store.readBack([email(ada)], signal())).toEqual([{ version: 6, suppressed: [] }]);
+  });
+
+  test('a topic that their statement cannot say is refused, the channel is suppressed all the same', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements });
+    expect(
+      await store.apply([decided(ada, { suppressed: ['email', 'email/newsletter'] })], signal()),
+    ).toEqual([{ kind: 'refused', code: 'SCOPE_NOT_HELD' }]);
+    expect(await here.database.query('select distinct no_mail from contacts')).toEqual([{ no_mail: 1 }]);
+    expect(await here.database.query("select `key` from abide_versions where kind = 'email'")).toEqual([]);
+  });
+
+  test('two stores in one database keep their versions apart', async () => {
+    await using here = await given(contacts);
+    const [crm, mail] = [await here.open({ statements }), await here.open({ statements }, 'mail')];
+    await crm.apply([decided(ada, { version: 5 })], signal());
+    expect(await mail.apply([decided(ada, { version: 1 })], signal())).toEqual([{ kind: 'applied' }]);
+    expect(
+      await here.database.query(
+        "select store, version from abide_versions where kind = 'email' order by store",
+      ),
+    ).toEqual([
+      { store: 'crm', version: 5 },
+      { store: 'mail', version: 1 },
+    ]);
+  });
+
+  test('the version in their own row counts, where their statement reads one', async () => {
+    await using here = await given(
+      `${contacts} alter table contacts add version bigint, add since datetime(3)`,
+    );
+    const store = await here.open({
+      statements: {
+        apply:
+          'update contacts set no_mail = :email, version = :version, since = :effective_at where address = :key',
+        read_back: statements.read_back.replace('select', 'select version,'),
+      },
+    });
+    await store.apply([decided(ada, { version: 4 })], signal());
+    expect(await here.database.query('select distinct cast(since as char) as since from contacts')).toEqual([
+      { since: '2026-11-24 09:00:00.000' },
+    ]);
+    await here.database.query('update contacts set version = 3');
+    expect(await store.readBack([email(ada)], signal())).toEqual([{ version: 3, suppressed: ['email'] }]);
+  });
+
+  test.each([
+    [
+      'a trigger of theirs',
+      `create trigger refuse before update on contacts for each row
+         if new.address like 'grace%' then signal sqlstate '45000' set message_text = 'not grace'; end if`,
+      statements.apply,
+      'ERROR_1644',
+    ],
+    [
+      'a column of theirs',
+      'alter table contacts add login varchar(12)',
+      'update contacts set no_mail = :email, login = if(address like "grace%", :key, null) where address = :key',
+      'ERROR_1406',
+    ],
+    [
+      'a procedure of theirs, half done,',
+      `create procedure opt_out (who varchar(100), stop_mail boolean) begin
+         update contacts set no_mail = stop_mail where address = who;
+         if who like 'grace%' then signal sqlstate '45000' set message_text = 'not grace'; end if; end`,
+      'call opt_out(:key, :email)',
+      'ERROR_1644',
+    ],
+  ])(
+    'what %s refuses is refused by its number, and its neighbours are applied',
+    async (_what, sql, apply, code) => {
+      await using here = await given(
+        `${contacts} insert into contacts (address) values ('grace@example.com')`,
+      );
+      await here.database.query(sql);
+      const store = await here.open({ statements: { ...statements, apply } });
+      const batch = [decided(ada), decided(grace), decided('nobody@example.com')];
+      expect(await store.apply(batch, signal())).toEqual([
+        { kind: 'applied' },
+        { kind: 'refused', code },
+        { kind: 'absent' },
+      ]);
+      expect(await here.database.query('select address from contacts where no_mail')).toEqual([
+        { address: ada },
+        { address: ada },
+      ]);
+      expect(await here.database.query("select `key` from abide_versions where kind = 'email'")).toEqual([
+        { key: ada },
+      ]);
+    },
+  );
+
+  test('a key that no row of the versions can hold is refused, and its neighbours are applied', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements }, 'n'.repeat(63));
+    expect(
+      await store.apply(
+        [decided('x'.repeat(741)), decided('é'.repeat(740)), decided('a '), decided(ada)],
+        signal(),
+      ),
+    ).toEqual([
+      { kind: 'refused', code: 'KEY_TOO_LONG' },
+      { kind: 'absent' },
+      { kind: 'refused', code: 'KEY_NOT_TEXT' },
+      { kind: 'applied' },
+    ]);
+  });
+
+  test('a version is read with the row that it is of, also while somebody writes', async () => {
+    await using here = await given(`${contacts} insert into contacts (address) values ('grace@example.com')`);
+    const late = `get_lock('${here.database.name}', 20)`;
+    const [store, writer] = [
+      await here.open({
+        statements: { ...statements, read_back: statements.read_back.replace('select', `select ${late},`) },
+      }),
+      await here.open({ statements }),
+    ];
+    await store.apply([decided(ada, { version: 1 })], signal());
+    await withMariaDb(here.database.url, async (connection) => {
+      await connection.query(`select ${late}`);
+      const reading = store.readBack([email(grace), email(ada)], signal());
+      await eventually(async () => {
+        const waiting =
+          "select id from information_schema.processlist where db = database() and state = 'User lock'";
+        expect(await here.database.query(waiting)).toHaveLength(1);
+      });
+      const grant = { version: 2, suppressed: [], granted: { email: 2 } };
+      expect(await writer.apply([decided(ada, grant)], signal())).toEqual([{ kind: 'applied' }]);
+      await connection.query(`select release_lock('${here.database.name}')`);
+      expect(await reading).toEqual([
+        { version: undefined, suppressed: [] },
+        { version: 1, suppressed: ['email'] },
+      ]);
+    });
+  });
+
+  test('scopes that are no JSON are not held, and not told of', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({
+      statements: {
+        ...statements,
+        read_back: statements.read_back.replace('select', 'select address as scopes,'),
+      },
+    });
+    await store.apply([decided(ada)], signal());
+    const failed: unknown = await store.readBack([email(ada)], signal()).catch((error: unknown) => error);
+    expect(failed).toMatchObject({
+      code: 'STORE_FAILED',
+      message: 'What the store holds as scopes is no JSON.',
+    });
+    expect(inspect(failed, { depth: 9 })).not.toContain(ada);
+  });
+
+  test('a server that is read-only is not believed', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements });
+    await store.apply([decided(ada)], signal());
+    await here.database.query('set global read_only = 1');
+    try {
+      await expect(store.readBack([email(ada)], signal())).rejects.toThrow('read-only, as a replica is');
+      await expect(store.check!([decided(ada)], signal())).rejects.toThrow('read-only, as a replica is');
+    } finally {
+      await here.database.query('set global read_only = 0');
+    }
+  });
+
+  test('of a worker that is gone without a word the server gives back the locks', async () => {
+    await using here = await given(contacts);
+    await using line = await startTcpProxy(mariaDbLine());
+    const url = Object.assign(new URL(here.database.url), { host: `127.0.0.1:${line.port}` }).href;
+    const [gone, other] = [
+      await here.open({ url, statements, statement_timeout_ms: 3_000 }),
+      await here.open({ statements, statement_timeout_ms: 10_000 }),
+    ];
+    await gone.apply([decided(ada)], signal());
+    await withMariaDb(here.database.url, async (connection) => {
+      await connection.query('start transaction; update contacts set no_mail = false');
+      const hanging = gone.apply([decided(ada, { version: 2 })], AbortSignal.timeout(20_000));
+      await eventually(async () => {
+        const waiting =
+          "select id from information_schema.processlist where db = database() and info like 'update contacts%'";
+        expect(await here.database.query(waiting)).toHaveLength(1);
+      });
+      line.setFault('hang');
+      await connection.query('commit');
+      expect(await other.apply([decided(ada, { version: 3 })], signal())).toEqual([{ kind: 'applied' }]);
+      line.setFault('none');
+      await expect(hanging).rejects.toMatchObject({ code: 'STORE_UNREACHABLE' });
+    });
+  });
+
+  test('four writers of the same people, there and not there, stand in nobody’s way', async () => {
+    await using here = await given(`
+      create table contacts (address varchar(100) primary key, no_mail boolean default false) engine = InnoDB;
+      insert into contacts (address) select concat(seq, '@example.com') from seq_0_to_99`);
+    const stores = await Promise.all(Array.from({ length: 4 }, () => here.open({ statements })));
+    const keys = Array.from({ length: 200 }, (_, n) => `${n}@example.com`);
+    for (let version = 1; version <= 5; version += 1) {
+      await Promise.all(
+        stores.map((store, n) =>
+          store.apply(
+            [...keys]
+              .sort(() => Math.random() - 0.5)
+              .map((key) => decided(key, { version: version + (n % 2) })),
+            signal(),
+          ),
+        ),
+      );
+    }
+    const held = await stores[0]!.readBack(keys.map(email), signal());
+    expect(held).toEqual(keys.map((_, n) => (n < 100 ? { version: 6, suppressed: ['email'] } : undefined)));
+    expect(
+      await here.database.query("select `key` from abide_versions where version = 0 or kind = 'email'"),
+    ).toHaveLength(100);
+  });
+
+  test('whose versions were emptied or dropped are another store, and those of another one are not', async () => {
+    await using here = await given(contacts);
+    const [crm, mail] = [await here.open({ statements }), await here.open({ statements }, 'mail')];
+    const incarnation = (of = crm): Promise<string | null | undefined> => of.incarnation!(signal());
+    expect(await incarnation()).toBeNull();
+    await crm.apply([decided(ada)], signal());
+    await mail.apply([decided(ada)], signal());
+    const [first, ofMail] = [await incarnation(), await incarnation(mail)];
+    expect(first!.length).toBeLessThan(200);
+    expect(ofMail).not.toBe(first);
+    expect(await incarnation(await here.open({ statements }))).toBe(first);
+
+    await here.database.query("delete from abide_versions where store = 'crm'");
+    expect([await incarnation(), await incarnation(mail)]).toEqual([null, ofMail]);
+    const before = new Set([first]);
+    for (const accident of ['truncate table abide_versions', 'drop table abide_versions']) {
+      await crm.apply([decided(ada)], signal());
+      const next = await incarnation();
+      expect(before).not.toContain(next);
+      before.add(next);
+      await here.database.query(accident);
+      expect(await incarnation()).toBeNull();
+    }
+    expect(await crm.apply([decided(ada)], signal())).toEqual([{ kind: 'applied' }]);
+  });
+});
+
 describe('a check of the configuration', () => {
   test('leaves no table, and none of what it tries in one', async () => {
     await using here = await given();
@@ -322,6 +733,118 @@ describe('a check of the configuration', () => {
     await expect(store.check!([decided('nobody@example.com')], signal())).rejects.toMatchObject({
       code: 'STORE_FAILED',
       message,
+    });
+  });
+});
+
+describe('a check of statements', () => {
+  const contacts = `create table contacts (address varchar(60) primary key, plan varchar(9) not null,
+    no_mail boolean not null default false, no_more json default '{}') engine = InnoDB`;
+  const statements = {
+    apply: `insert into contacts (address, plan, no_mail) values (:key, 'free', :email)
+      on duplicate key update no_mail = coalesce(:email, no_mail)`,
+    read_back: 'select no_mail as email, null as sms, null as push from contacts where address = :key',
+  };
+  const changed = (name: keyof typeof statements, from: string, to: string): object => {
+    expect(statements[name]).toContain(from);
+    return { ...statements, [name]: statements[name].replace(from, to) };
+  };
+  const nobody = [decided('nobody@example.com')];
+
+  test('leaves no table and no row, with and without versions', async () => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements });
+    await store.check!(nobody, signal());
+    expect(await here.database.query('show tables')).toHaveLength(1);
+    await store.apply([decided('ada@example.com')], signal());
+    await store.check!(nobody, signal());
+    expect(await here.database.query('select address from contacts')).toEqual([
+      { address: 'ada@example.com' },
+    ]);
+    expect(await here.database.query("select `key` from abide_versions where kind = 'email'")).toEqual([
+      { key: 'ada@example.com' },
+    ]);
+  });
+
+  test.each([
+    [
+      changed('apply', 'on duplicate key update', 'on duplicate key'),
+      'statements.apply: a syntax error (error 1064).',
+    ],
+    [
+      changed('apply', 'update no_mail =', 'update no_mails ='),
+      'statements.apply: a column that is not there (error 1054).',
+    ],
+    [
+      changed('read_back', 'contacts', 'contact'),
+      'statements.read_back: a table that is not there (error 1146).',
+    ],
+    [changed('apply', 'plan, ', ''), 'statements.apply: not as many values as columns (error 1136).'],
+    [
+      changed('apply', "'free'", 'null'),
+      'statements.apply: a column that must not be null is left null (error 1048).',
+    ],
+    [
+      changed('apply', "'free'", ':key'),
+      'statements.apply: a text that is too long for its column (error 1406).',
+    ],
+    [
+      changed('apply', "'free'", 'plan_of(:key)'),
+      /^statements.apply: a function or procedure that is not there \(error 1305\)/,
+    ],
+    [changed('apply', ':email)', ':key)'), /^statements.apply: .* \(error \d+\)\.$/],
+    [changed('read_back', 'no_mail as email, ', ''), 'statements.read_back: gives no boolean column email.'],
+    [
+      changed('read_back', 'no_mail as email', "'yes' as email"),
+      'statements.read_back: gives no boolean column email.',
+    ],
+    [
+      changed('apply', "'free', :email)", "'free', not :email)"),
+      'statements.read_back does not show the email that statements.apply suppressed.',
+    ],
+  ])('says which is wrong and why, without a value: %#', async (wrong, message) => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements: wrong });
+    const failed: unknown = await store.check!(nobody, signal()).catch((error: unknown) => error);
+    expect(failed).toMatchObject({
+      code: 'STORE_FAILED',
+      message: message instanceof RegExp ? expect.stringMatching(message) : message,
+    });
+    expect(inspect(failed, { depth: 9 })).not.toContain('nobody@example.com');
+    expect(await here.database.query('select address from contacts')).toEqual([]);
+  });
+
+  test.each([
+    ['select, insert, update', 'table abide_versions, create: not allowed to this user (error 1142).'],
+    [
+      'select, insert, update, create',
+      'table abide_versions, delete: not allowed to this user (error 1142).',
+    ],
+  ])('says what %s does not allow, before there are versions', async (rights, message) => {
+    await using here = await given(contacts);
+    const store = await here.open({ statements, url: await here.database.user(rights) });
+    await expect(store.check!(nobody, signal())).rejects.toMatchObject({ code: 'STORE_FAILED', message });
+  });
+
+  test('asks for a column of topics and purposes only where the store holds some', async () => {
+    await using here = await given(contacts);
+    const topics = ['email', 'email/newsletter'];
+    const check = async (read_back: string): Promise<void> =>
+      await (
+        await here.open({ statements: { ...statements, read_back } }, 'crm', topics)
+      ).check!(nobody, signal());
+    await expect(check(statements.read_back)).rejects.toThrow(
+      'statements.read_back: gives no JSON column scopes.',
+    );
+    await check(statements.read_back.replace('select', 'select no_more as scopes,'));
+  });
+
+  test('says of a table without transactions that it keeps what was tried', async () => {
+    await using here = await given(contacts.replace('InnoDB', 'MyISAM'));
+    const store = await here.open({ statements });
+    await expect(store.check!(nobody, signal())).rejects.toMatchObject({
+      code: 'STORE_FAILED',
+      message: 'what was tried: a table without transactions keeps it, make it InnoDB (error 1196).',
     });
   });
 });
