@@ -861,7 +861,7 @@ export interface components {
              * @description What to decide by. There may come more: take an unknown one for its status.
              * @enum {string}
              */
-            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "import-not-waiting" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
+            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
             /**
              * Format: uuid
              * @description Quote it when you report something.
@@ -1152,6 +1152,17 @@ export interface components {
         };
     };
     responses: {
+        /** @description `another-stanza`: The configuration says otherwise of this store. Give the worker the stanza that the API has: the same target, key form, scopes and kinds of subject. */
+        readonly AnotherStanza: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description `idempotency-key-in-use`: The same key is still running. Repeat after `Retry-After`. */
         readonly IdempotencyKeyInUse: {
             headers: {
@@ -2122,6 +2133,8 @@ export interface operations {
                 readonly limit?: number;
                 /** @description Your worker's id: the page is empty until its reports have taken the store's lease. */
                 readonly worker?: string;
+                /** @description What `abide worker` goes by, as a digest: 409 where the API's abide.yaml says otherwise of the store. */
+                readonly stanza?: string;
             };
             readonly header?: {
                 /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
@@ -2160,6 +2173,7 @@ export interface operations {
                     readonly "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            readonly 409: components["responses"]["AnotherStanza"];
             readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];

@@ -57,6 +57,8 @@ export type StoreConfiguration = {
   readonly fingerprint: Buffer;
   /** Tells one key form from another without giving a secret away. */
   readonly keyForm: string;
+  /** SHA-256 over what the API and the store's worker must agree about: which store it is, its keys, and what it holds. */
+  readonly stanza: Buffer;
 };
 
 export type Address = { readonly host: string; readonly port: number };
@@ -594,6 +596,8 @@ async function readStore({
     }
   });
   if (!options.success || faults.length > 0) return faults;
+  const keyForm = describeKeyForm(key);
+  const fingerprint = sha256([stanza.connector, ...connector.target(options.data)]);
   return {
     name,
     connectorName: stanza.connector,
@@ -607,12 +611,20 @@ async function readStore({
     formerly: ours.data.formerly,
     guard: ours.data.guard ?? [],
     recordOwn: ours.data.record_own,
-    fingerprint: createHash('sha256')
-      .update(JSON.stringify([stanza.connector, ...connector.target(options.data)]))
-      .digest(),
-    keyForm: describeKeyForm(key),
+    fingerprint,
+    keyForm,
+    stanza: sha256([
+      fingerprint.toString('hex'),
+      keyForm,
+      accepts.toSorted(),
+      [...scopes.keys()].sort(),
+      connector.topics,
+    ]),
   };
 }
+
+const sha256 = (parts: readonly unknown[]): Buffer =>
+  createHash('sha256').update(JSON.stringify(parts)).digest();
 
 /** The connector, or why there is none. */
 const findConnector = (name: string, folder: string, load: LoadConnector): Promise<Connector | string> =>

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import { toDecision, UnreadableRow } from '../stream/decision-row.ts';
-import { AbideError } from '../suppression/errors.ts';
+import { AbideError, ERRORS } from '../suppression/errors.ts';
 import type { ListedKey } from '../suppression/own-suppression.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
@@ -42,17 +42,25 @@ type WireListingPage = {
   readonly pause_ms: number;
 };
 
+type Problem = Readonly<Record<'code' | 'title' | 'detail', string>>;
+
+/** What the API says in earnest; anything else may be otherwise in a moment. */
+export const REFUSALS = ['unauthenticated', 'missing-scope', 'not-found', 'another-stanza'] as const;
+
 /** Throws AbideError where the API refuses or does not answer; the worker goes on trying. */
 export function createHttpLedgerAccess({
   url,
   key,
   store,
+  stanza,
   workerId,
   answerMsMax = ANSWER_MS_MAX,
 }: {
   url: string;
   key: string;
   store: string;
+  /** What this worker's configuration says of the store, as a digest; undefined: nobody compares. */
+  stanza?: Buffer;
   /** Who asks: nothing is given out but to the holder of the store's lease, which the reports take. */
   workerId: string;
   answerMsMax?: number;
@@ -85,22 +93,17 @@ export function createHttpLedgerAccess({
     });
     const { statusCode } = answer;
     if (statusCode >= 200 && statusCode < 300) return (await answer.body.json()) as T;
-    await answer.body.dump();
+    const problem = (await answer.body.json().catch(() => undefined)) as Partial<Problem> | undefined;
     if (statusCode === 404 && mayBeMissing) return undefined;
     const seconds = Number(answer.headers['retry-after']);
     if ((statusCode === 429 || statusCode === 503) && seconds > 0) {
       await delay(Math.min(seconds, 30) * 1000, undefined, { signal });
     }
-    throw new AbideError(
-      statusCode === 401
-        ? 'unauthenticated'
-        : statusCode === 403
-          ? 'missing-scope'
-          : statusCode === 404
-            ? 'not-found'
-            : 'ledger-unavailable',
-      `The API answered ${statusCode} to ${method} ${pathname}.`,
-    );
+    const code = REFUSALS.find((one) => one === problem?.code) ?? 'ledger-unavailable';
+    const { title, detail } = problem ?? {};
+    // What to do about it is said with the code.
+    const why = [title, ...(detail === ERRORS[code].help ? [] : [detail])].filter(Boolean).join(': ');
+    throw new AbideError(code, `The API answered ${statusCode} to ${method} ${pathname}. ${why}`);
   }
   const stem = `/v1/stores/${encodeURIComponent(store)}`;
 
@@ -108,6 +111,7 @@ export function createHttpLedgerAccess({
     outstanding: async ({ after, limit, waitMs = 0, signal }) => {
       const query = new URLSearchParams({ limit: String(limit), worker: workerId });
       if (after !== undefined) query.set('after', after);
+      if (stanza !== undefined) query.set('stanza', stanza.toString('hex'));
       const page = await call<WirePage>('GET', `${stem}/outstanding?${query.toString()}`, signal, { waitMs });
       const decisions: OutstandingDecision[] = [];
       const unreadable: number[] = [];

@@ -679,8 +679,9 @@ export type Ledger = {
 
   acknowledge(store: string, report: AcknowledgementReport): Promise<AcknowledgementAnswer>;
   /**
-   * Deliverable decisions, live first. `worker`: the page is empty until its reports have taken the store's lease.
-   * With `waitMs` an empty answer is held until something is due. Undefined: no such store.
+   * Deliverable decisions, live first. `worker`: the page is empty until its reports have taken the store's lease. `stanza`:
+   * what the worker goes by; throws `another-stanza` where the configuration says otherwise. With `waitMs` an empty answer is
+   * held until something is due. Undefined: no such store.
    */
   outstanding(
     store: string,
@@ -689,6 +690,7 @@ export type Ledger = {
       limit: number;
       waitMs: number;
       worker: string | undefined;
+      stanza?: Buffer | undefined;
       signal: AbortSignal;
     },
   ): Promise<OutstandingPage | undefined>;

@@ -13,6 +13,7 @@ import * as imports from './migrations/0007-imports.ts';
 import * as askedAgain from './migrations/0008-asked-again.ts';
 import * as ownSuppressions from './migrations/0009-own-suppressions.ts';
 import * as decidedAgain from './migrations/0010-decided-again.ts';
+import * as stanzas from './migrations/0011-stanzas.ts';
 import { grantPrivileges } from './roles.ts';
 
 type Migration = Knex.Migration & { readonly name: string };
@@ -29,6 +30,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0008-asked-again', up: (db) => askedAgain.up(plainSql(db)), down: ledger.down },
   { name: '0009-own-suppressions', up: (db) => ownSuppressions.up(plainSql(db)), down: ledger.down },
   { name: '0010-decided-again', up: (db) => decidedAgain.up(plainSql(db)), down: ledger.down },
+  { name: '0011-stanzas', up: (db) => stanzas.up(plainSql(db)), down: ledger.down },
 ];
 
 /** A migration is SQL as PostgreSQL reads it. Knex would take the question mark of jsonb's operators for a parameter. */

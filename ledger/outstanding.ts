@@ -79,14 +79,14 @@ async function headOf(
   db: Queryable,
   store: string,
   worker: string | undefined,
-): Promise<(StoreHead & { mine: boolean }) | undefined> {
-  const { rows } = await db.query<StoreHead & { mine: boolean }>({
+): Promise<(StoreHead & { mine: boolean; stanza: Buffer | null }) | undefined> {
+  const { rows } = await db.query<StoreHead & { mine: boolean; stanza: Buffer | null }>({
     name: 'outstanding-head',
     text: `select id, generation, accepts, due_exact, due_channels,
              coalesce(backfill_live_through, scanned_through) as live_after,
              backfill_fence, backfill_after_xid::text as backfill_after_xid, backfill_cursor,
              paused_at is null and retired_at is null as in_service,
-             $2::text is null or lease_holder is not distinct from $2 as mine
+             $2::text is null or lease_holder is not distinct from $2 as mine, stanza
            from stores where name = $1`,
     values: [store, worker ?? null],
   });
@@ -179,6 +179,7 @@ export type OutstandingAsk = {
   readonly after: string | undefined;
   readonly limit: number;
   readonly worker: string | undefined;
+  readonly stanza?: Buffer | undefined;
 };
 
 /** One page of what is deliverable to a store; undefined where there is no such store. */
@@ -186,10 +187,11 @@ export async function outstandingPage(
   db: Queryable,
   seals: Seals,
   store: string,
-  { after, limit, worker }: OutstandingAsk,
+  { after, limit, worker, stanza }: OutstandingAsk,
 ): Promise<OutstandingPage | undefined> {
   const head = await headOf(db, store, worker);
   if (head === undefined) return undefined;
+  if (stanza !== undefined && head.stanza?.equals(stanza) !== true) throw new AbideError('another-stanza');
   const nothing = { generation: head.generation, decisions: [], next: undefined };
   if (!head.in_service) return { ...nothing, paused: true };
   if (!head.mine) return nothing;

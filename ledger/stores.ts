@@ -23,6 +23,8 @@ export type StoreRegistration = {
   /** SHA-256 over connector, host, port, database and table or prefix; never credentials. */
   readonly fingerprint: Buffer;
   readonly keyForm: string;
+  /** SHA-256 of all of it that its worker must agree about. */
+  readonly stanza: Buffer;
   /** Recorded as opt-outs where the store suppresses them by itself. */
   readonly ownScopes: readonly string[];
   readonly formerly: string | undefined;
@@ -169,6 +171,7 @@ async function syncStore(
     now.fingerprint,
     now.keyForm,
     now.ownScopes,
+    now.stanza,
   ];
   if (now.formerly !== undefined) {
     const renamed = await client.query(
@@ -186,8 +189,8 @@ async function syncStore(
   if (before === undefined) {
     const added = await client.query<{ id: number }>(
       `insert into stores (name, connector, accepts, scopes, topics, due_exact, due_channels, required, evidence,
-         late_after_seconds, target_fingerprint, key_form, own_scopes, generation, added_at, scanned_through)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1, clock_timestamp(), 0) returning id`,
+         late_after_seconds, target_fingerprint, key_form, own_scopes, stanza, generation, added_at, scanned_through)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, clock_timestamp(), 0) returning id`,
       values,
     );
     await startBackfill(client, added.rows[0]!.id, fence);
@@ -198,11 +201,11 @@ async function syncStore(
   const changed = await client.query(
     `update stores set connector = $2, accepts = $3, scopes = $4, topics = $5, due_exact = $6, due_channels = $7,
        required = $8, evidence = $9, late_after_seconds = $10, target_fingerprint = $11, key_form = $12, own_scopes = $13,
-       retired_at = null
+       stanza = $14, retired_at = null
      where name = $1 and (connector, accepts, scopes, topics, due_exact, due_channels, required, evidence,
-       late_after_seconds, target_fingerprint, key_form, own_scopes, retired_at is null)
+       late_after_seconds, target_fingerprint, key_form, own_scopes, stanza, retired_at is null)
        is distinct from ($2, $3::text[], $4::text[], $5::boolean, $6::text[], $7::text[], $8::boolean, $9,
-       $10::double precision, $11::bytea, $12, $13::text[], true)`,
+       $10::double precision, $11::bytea, $12, $13::text[], $14::bytea, true)`,
     values,
   );
   if (changed.rowCount === 1) {
@@ -318,13 +321,22 @@ export const changeStore = (
 export const LEASED = "lease_holder = $2, lease_until = clock_timestamp() + interval '5 seconds'";
 export const LEASE_IS_FREE = '(lease_holder is null or lease_until < clock_timestamp())';
 
-/** Takes or renews a store's lease. False while another worker holds it, or the store is paused or retired. */
-export async function renewLease(db: Queryable, name: string, holder: string): Promise<boolean> {
+/**
+ * Takes or renews a store's lease. False while another worker holds it, the store is paused or retired, or the configuration of
+ * a process that started later says otherwise of it than `stanza`.
+ */
+export async function renewLease(
+  db: Queryable,
+  name: string,
+  holder: string,
+  stanza: Buffer,
+): Promise<boolean> {
   const { rowCount } = await db.query({
     name: 'renew-lease',
     text: `update stores set ${LEASED}
-           where name = $1 and paused_at is null and retired_at is null and (lease_holder = $2 or ${LEASE_IS_FREE})`,
-    values: [name, holder],
+           where name = $1 and paused_at is null and retired_at is null and (lease_holder = $2 or ${LEASE_IS_FREE})
+             and stanza = $3`,
+    values: [name, holder, stanza],
   });
   return rowCount === 1;
 }

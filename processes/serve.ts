@@ -205,7 +205,7 @@ export async function serve({
     const byName = new Map(configuration.stores.map((store) => [store.name, store]));
     const source = createPgoutputSource({ url: urls.replication, publication: 'abide', log });
     const running = startStoreWorkers({
-      stores: [...byName.keys()],
+      stores: configuration.stores,
       source,
       pool,
       holder,
@@ -213,7 +213,7 @@ export async function serve({
       start: (name) =>
         startWorker({
           store: toWorkerStore(byName.get(name)!),
-          ledger: accessTo(ledger, name, holder),
+          ledger: accessTo(ledger, byName.get(name)!, holder),
           source,
           id: holder,
           log,
@@ -340,6 +340,7 @@ const toRegistration = (store: StoreConfiguration, topics: DeclaredScopes['topic
   lateAfterSeconds: store.lateAfterSeconds,
   fingerprint: store.fingerprint,
   keyForm: store.keyForm,
+  stanza: store.stanza,
   ownScopes: store.recordOwn
     ? recordedOf({ scopes: [...store.scopes.keys()], topics: store.connector.topics }, topics)
     : [],
@@ -347,10 +348,14 @@ const toRegistration = (store: StoreConfiguration, topics: DeclaredScopes['topic
 });
 
 /** The ledger as a worker in this process gets it; over HTTP the questions are the same. */
-function accessTo(ledger: OpenLedger, store: string, worker: string): LedgerAccess {
+function accessTo(
+  ledger: OpenLedger,
+  { name: store, stanza }: StoreConfiguration,
+  worker: string,
+): LedgerAccess {
   return {
     outstanding: async ({ after, limit, waitMs = 0, signal }) => {
-      const page = await ledger.outstanding(store, { after, limit, waitMs, worker, signal });
+      const page = await ledger.outstanding(store, { after, limit, waitMs, worker, stanza, signal });
       if (page === undefined) throw new AbideError('not-found', 'The store is not registered.');
       return page;
     },

@@ -35,7 +35,7 @@ export function startStoreWorkers({
   log,
   start,
 }: {
-  stores: readonly string[];
+  stores: readonly Pick<StoreConfiguration, 'name' | 'stanza'>[];
   source: ChangeSource;
   pool: Pool;
   holder: string;
@@ -63,8 +63,8 @@ export function startStoreWorkers({
     },
   };
 
-  async function tend(name: string): Promise<void> {
-    const mine = await renewLease(pool, name, holder);
+  async function tend({ name, stanza }: (typeof stores)[number]): Promise<void> {
+    const mine = await renewLease(pool, name, holder, stanza);
     const running = workers.get(name);
     if (mine && running === undefined) {
       const worker = start(name);
@@ -72,8 +72,9 @@ export function startStoreWorkers({
       if (isLive) worker.live();
     } else if (!mine && running !== undefined) {
       workers.delete(name);
-      log.info({ store: name }, 'paused, retired, or carried by another worker');
+      log.info({ store: name }, 'paused, retired, carried by another worker, or configured otherwise since');
       await running.stop();
+      await releaseLease(pool, name, holder);
     }
   }
 
@@ -89,11 +90,12 @@ export function startStoreWorkers({
       if (stopping.signal.aborted) wake();
     });
 
-  async function tendAlways(name: string): Promise<void> {
+  async function tendAlways(store: (typeof stores)[number]): Promise<void> {
+    const { name } = store;
     let failing = false;
     while (!stopping.signal.aborted) {
       try {
-        await tend(name);
+        await tend(store);
         failing = false;
       } catch (error) {
         if (!failing) log.warn({ store: name, error }, 'worker could not be tended, goes on trying');

@@ -2,7 +2,8 @@
 // secret of ours is its API key.
 import { hostname } from 'node:os';
 import { trace } from '@opentelemetry/api';
-import { createHttpLedgerAccess } from '../consumers/http-ledger-access.ts';
+import { createHttpLedgerAccess, REFUSALS } from '../consumers/http-ledger-access.ts';
+import type { LedgerAccess } from '../consumers/ledger-access.ts';
 import { startWorker } from '../consumers/worker.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC } from '../debezium/files.ts';
@@ -14,6 +15,18 @@ import { AbideError } from '../suppression/errors.ts';
 import { loadConfiguration } from '../config/configuration.ts';
 import { loadConnector } from './load-connector.ts';
 import { toWorkerStore } from './store-workers.ts';
+
+const ASK_MS_MAX = 5_000;
+
+/** Throws where the API will have nothing of this worker; one that does not answer yet is waited for. */
+async function ask(ledger: LedgerAccess, log: Log): Promise<void> {
+  try {
+    await ledger.outstanding({ limit: 1, signal: AbortSignal.timeout(ASK_MS_MAX) });
+  } catch (error) {
+    if (error instanceof AbideError && REFUSALS.some((code) => code === error.code)) throw error;
+    log.warn({ error }, 'the API does not answer yet, goes on trying');
+  }
+}
 
 export async function runWorker({
   store: name,
@@ -30,7 +43,7 @@ export async function runWorker({
   configPath: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
   log: Log;
-  /** The stream's client gave up for good: only another process goes on. */
+  /** The stream's client gave up for good, or the API's configuration is another one by now: only another process goes on. */
   onCrash: (error: AbideError) => void;
 }): Promise<{ stop(): Promise<void> }> {
   const configuration = await loadConfiguration({
@@ -50,7 +63,18 @@ export async function runWorker({
     throw new AbideError('CONFIG_INVALID', `The configuration has no store ${name}.`);
   }
   const id = `${hostname()}-${process.pid}`;
-  const ledger = createHttpLedgerAccess({ url: apiUrl, key: apiKey, store: name, workerId: id });
+  const { stanza } = store;
+  const api = createHttpLedgerAccess({ url: apiUrl, key: apiKey, store: name, stanza, workerId: id });
+  await ask(api, log);
+  const ledger: LedgerAccess = {
+    ...api,
+    outstanding: (page) =>
+      api.outstanding(page).catch((error: unknown) => {
+        // It would hold the store's lease against whoever has the new configuration.
+        if (error instanceof AbideError && error.code === 'another-stanza') onCrash(error);
+        throw error;
+      }),
+  };
   const source: ChangeSource =
     configuration.source === 'kafka'
       ? createKafkaSource({
@@ -80,7 +104,7 @@ export async function runWorker({
     stop: async () => {
       await source[Symbol.asyncDispose]();
       await worker.stop();
-      await ledger[Symbol.asyncDispose]();
+      await api[Symbol.asyncDispose]();
     },
   };
 }

@@ -66,6 +66,12 @@ export const ERRORS = {
     false,
     'Only what waits to begin can be approved or cancelled: its state is in `detail`.',
   ),
+  'another-stanza': entry(
+    409,
+    'The configuration says otherwise of this store',
+    false,
+    'Give the worker the stanza that the API has: the same target, key form, scopes and kinds of subject.',
+  ),
   'version-retired': entry(
     410,
     'This version of the API is retired',

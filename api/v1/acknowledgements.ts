@@ -100,6 +100,13 @@ const OutstandingQuery = z.strictObject({
   worker: Name.describe(
     "Your worker's id: the page is empty until its reports have taken the store's lease.",
   ).optional(),
+  stanza: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits')
+    .describe(
+      "What `abide worker` goes by, as a digest: 409 where the API's abide.yaml says otherwise of the store.",
+    )
+    .optional(),
 });
 
 const Accepted = z
@@ -289,7 +296,7 @@ const outstanding: Operation = {
   query: OutstandingQuery,
   headers: PREFER,
   answers: { 200: { description: 'A page.', schema: OutstandingAnswer, headers: PREFERENCE_APPLIED } },
-  problems: ['not-found'],
+  problems: ['not-found', 'another-stanza'],
   examples: {
     page: {
       summary: 'One opt-out',
@@ -440,6 +447,7 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
       limit: query.limit,
       waitMs,
       worker: query.worker,
+      stanza: query.stanza === undefined ? undefined : Buffer.from(query.stanza, 'hex'),
       signal: waitMs > 0 ? beginWait(ctx, closing, 'worker_waits') : goneSignal(ctx, closing),
     });
     if (page === undefined) throw new AbideError('not-found', 'The store is not registered.');

@@ -34,6 +34,7 @@ export const store = (fields: Partial<StoreRegistration> & { name: string }): St
   lateAfterSeconds: 10,
   fingerprint: Buffer.from(fields.name),
   keyForm: 'plain',
+  stanza: Buffer.from(fields.name),
   ownScopes: [],
   formerly: undefined,
   ...fields,

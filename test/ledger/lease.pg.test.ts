@@ -63,9 +63,9 @@ test('a holder that falls silent for five seconds is followed by the next sign o
 test("a worker in the API's process and one elsewhere leave each other's lease alone", async () => {
   await using t = await ledgerWithOneOptOut();
   await signOfLife(t, 'elsewhere');
-  expect(await renewLease(t.pool, 'crm', 'embedded')).toBe(false);
+  expect(await renewLease(t.pool, 'crm', 'embedded', Buffer.from('crm'))).toBe(false);
   await letPass(t, 5);
-  expect(await renewLease(t.pool, 'crm', 'embedded')).toBe(true);
+  expect(await renewLease(t.pool, 'crm', 'embedded', Buffer.from('crm'))).toBe(true);
   await signOfLife(t, 'elsewhere');
   expect((await lease(t)).holder).toBe('embedded');
   await releaseLease(t.pool, 'crm', 'embedded');

@@ -23,7 +23,7 @@ const worker = 'worker-1';
 async function given({ ownScopes = OWN, keyForm = 'plain' } = {}): Promise<TestLedger> {
   const t = await freshLedger();
   await t.register({ name: 'mail', ownScopes, keyForm }, { name: 'crm' });
-  expect(await renewLease(t.pool, 'mail', worker)).toBe(true);
+  expect(await renewLease(t.pool, 'mail', worker, Buffer.from('mail'))).toBe(true);
   return t;
 }
 
@@ -105,7 +105,7 @@ test('what was decided since the store was read is not undone by what it showed 
 test('of somebody known for what the store does not hold it is asked as well, and of nobody where nothing is recorded', async () => {
   await using t = await given();
   await t.register({ name: 'mail', ownScopes: ['email'], scopes: ['email'] });
-  expect(await renewLease(t.pool, 'mail', worker)).toBe(true);
+  expect(await renewLease(t.pool, 'mail', worker, Buffer.from('mail'))).toBe(true);
   await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
   await settle(t);
   const page = await pass(t, ({ own }) => [{ seq: own!.others[0]!.seq, suppressed: ['email'] }]);

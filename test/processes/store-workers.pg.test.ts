@@ -17,7 +17,7 @@ class Api {
   isDisposed = false;
   readonly workers: StoreWorkers;
 
-  constructor(pool: Pool, holder: string, stores: readonly string[]) {
+  constructor(pool: Pool, holder: string, stores: readonly string[], stanza?: string) {
     const source: ChangeSource = {
       start: (listener) => {
         this.listener = listener;
@@ -36,7 +36,7 @@ class Api {
     };
     const write = (_fields: object, message: string) => this.logged.push(message);
     this.workers = startStoreWorkers({
-      stores,
+      stores: stores.map((name) => ({ name, stanza: Buffer.from(stanza ?? name) })),
       source,
       pool,
       holder,
@@ -89,6 +89,20 @@ test('of several processes one carries each store; when it stops the other follo
   await other.workers.stop();
   const { rows } = await t.pool.query('select lease_holder from stores');
   expect(rows).toEqual([{ lease_holder: null }, { lease_holder: null }]);
+});
+
+// While a new version of the file is rolled out, the process that has the old one would fill the store that it was.
+test('a process whose configuration of a store is not the latest gives it up to one that has that', async () => {
+  await using t = await ledgerOf('crm', 'mail');
+  const old = new Api(t.pool, 'one', ['crm', 'mail']);
+  await eventually(() => expect([old.toldTo('crm'), old.toldTo('mail')]).toEqual([[], []]));
+  await t.register({ name: 'crm', stanza: Buffer.from('moved') });
+  await eventually(() => expect(old.toldTo('crm')).toBeUndefined());
+  expect(old.toldTo('mail')).toEqual([]);
+  const latest = new Api(t.pool, 'two', ['crm'], 'moved');
+  await eventually(() => expect(latest.toldTo('crm')).toEqual([]));
+  expect(old.logged).toContain('paused, retired, carried by another worker, or configured otherwise since');
+  await Promise.all([old.workers.stop(), latest.workers.stop()]);
 });
 
 test('a process that dies is followed when its leases end', async () => {

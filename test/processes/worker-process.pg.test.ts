@@ -1,11 +1,13 @@
 // `abide worker` as its users run it: a process of its own that reaches the API over HTTP alone, told to stop in the middle
 // of its work.
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
+import { freePort } from '../harness/free-port.ts';
 import { createSend } from '../harness/http.ts';
 import type { Send } from '../harness/http.ts';
 
@@ -111,11 +113,64 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
   },
 );
 
-test('a worker whose key is refused says so and goes on trying, and ends when it is told to', async () => {
+test('a worker whose key is refused ends, and says why without it', async () => {
   const worker = startWorker('abide_live_not_a_key');
-  await eventually(() => expect(worker.output()).toContain('the ledger gives nothing out, goes on trying'));
-  expect(worker.output()).toContain('401');
+  expect(await worker.ended).toBe(1);
+  expect(worker.output()).toContain('The API answered 401');
   expect(worker.output()).not.toContain('abide_live_not_a_key');
+});
+
+test('a worker that comes before the API waits for it, and ends when it is told to', async () => {
+  const args = ['worker', '--store', 'crm', '--config', join(abide.dataFolder, 'abide.yaml')];
+  const url = `http://127.0.0.1:${await freePort()}`;
+  const worker = spawnAbide(args, { ABIDE_URL: url, ABIDE_KEY: workerKey });
+  stack.defer(() => void worker.child.kill('SIGKILL'));
+  await eventually(() => expect(worker.output()).toContain('the API does not answer yet, goes on trying'));
   worker.child.kill('SIGTERM');
   expect(await worker.ended).toBe(0);
+});
+
+// Seen: a worker whose file named another store carried everything to that one, and all of it counted as verified in ours.
+test.each([
+  ['another table', "{ connector: postgres, url: '%s', table: other, scopes: [email, sms, push] }"],
+  [
+    'another key form',
+    "{ connector: postgres, url: '%s', key: { sha256: hex }, scopes: [email, sms, push] }",
+  ],
+  ['fewer scopes', "{ connector: postgres, url: '%s', scopes: [email] }"],
+])('a worker whose configuration names %s is refused, and nothing counts as held', async (_, stanza) => {
+  const id = await optOut(`refused-${Math.random()}@example.com`);
+  const config = join(abide.dataFolder, 'other.yaml');
+  await writeFile(config, `stores:\n  crm: ${stanza.replace('%s', storeUrl)}\n`);
+  const worker = spawnAbide(['worker', '--store', 'crm', '--config', config], {
+    ABIDE_URL: abide.url,
+    ABIDE_KEY: workerKey,
+  });
+  stack.defer(() => void worker.child.kill('SIGKILL'));
+  expect(await worker.ended).toBe(1);
+  expect(worker.output()).toContain('The configuration says otherwise of this store');
+  expect(worker.output()).toContain('Give the worker the stanza that the API has');
+  expect(await unverified([id])).toBe(1);
+});
+
+test('a worker whose store was configured otherwise since ends, and leaves it to one that has the new configuration', async () => {
+  const worker = startWorker();
+  await eventually(() => expect(worker.output()).toContain('carrying decisions'));
+  const id = await optOut('before-the-change@example.com');
+  await eventually(async () => expect(await unverified([id])).toBe(0));
+  await abide.stop();
+  await abide.start(
+    `stores:\n  crm: { connector: postgres, url: '${storeUrl}', table: moved, scopes: [email, sms, push] }\n`,
+  );
+  expect(await worker.ended).toBe(1);
+  expect(worker.output()).toContain('The configuration says otherwise of this store');
+  const after = startWorker();
+  await eventually(async () => {
+    const { rows } = await withClient(storeUrl, (client) =>
+      client.query('select from moved where key = $1', ['before-the-change@example.com']),
+    );
+    expect(rows).toHaveLength(1);
+  });
+  after.child.kill('SIGTERM');
+  expect(await after.ended).toBe(0);
 });
