@@ -1,6 +1,7 @@
 import { expect, test } from '@jest/globals';
 import { readTopics } from '../../debezium/files.ts';
 import { up } from '../../ledger/migrations/0001-ledger.ts';
+import { REJECTIONS } from '../../suppression/acknowledgement.ts';
 import { open } from '../../suppression/seal.ts';
 import { after, blocksOf, readPage, tableOf } from './markdown.ts';
 
@@ -30,6 +31,11 @@ test('the page names every captured column, and no other', async () => {
     .flatMap(([cell]) => [...cell!.matchAll(/`([a-z_]+)`/g)].map(([, name]) => name!))
     .filter((name) => !name.startsWith('__'));
   expect(named.toSorted()).toEqual(columns!.split(/,\s*/).toSorted());
+});
+
+test('the page says what each rejection means, and of no other', () => {
+  const named = tableOf(page.slice(page.indexOf('| `code` of what was rejected'))).map(([code]) => code);
+  expect(named).toEqual(REJECTIONS.map((code) => `\`${code}\``));
 });
 
 test('the topic is as the page says', () => {
