@@ -416,7 +416,7 @@ test('what no required store covers is uncovered, never complete', async () => {
   });
 });
 
-test('lag, acknowledged rows below the mark: a million of them are not read', async () => {
+test('lag, acknowledged rows below the mark: however many, are not read', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
   await withClient(t.db.superuserUrl, async (client) => {
@@ -425,10 +425,10 @@ test('lag, acknowledged rows below the mark: a million of them are not read', as
       with d as (
         insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
         select gen_random_uuid(), 'opt_out', gen_random_uuid(), 'email', 1, '{"email":"2026-01-01T00:00:00.000Z"}', '{}', now(), now()
-        from generate_series(1, 1000000) returning seq)
+        from generate_series(1, 100000) returning seq)
       insert into acknowledgements (store_id, generation, seq, version, outcome, acknowledged_at, latency_ms, attempts, worker, carried_by)
       select s.id, 1, d.seq, 1, 'verified', now(), 1, 1, 'w', 'stream' from d, stores s;
-      update stores set scanned_through = 1000000;`);
+      update stores set scanned_through = 100000;`);
     await client.query('vacuum analyze');
   });
   await t.ledger.record(intent('ada@example.com'), render);
