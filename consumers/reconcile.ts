@@ -1,6 +1,7 @@
 // Reads back, page by page, what a store acknowledged long ago, and tells the ledger what differs. It repairs nothing: the
 // ledger makes what differs outstanding again, and the worker carries it like anything else.
 import { setTimeout as delay } from 'node:timers/promises';
+import { TryLater } from '../connectors/contract/connector.ts';
 import type { Held, SubjectKey } from '../connectors/contract/connector.ts';
 import { differenceOf, heldOfItsOwn } from '../suppression/acknowledgement.ts';
 import type {
@@ -15,7 +16,7 @@ import type { LedgerAccess } from './ledger-access.ts';
 
 /** How often the ledger is asked whether something is to be compared. */
 const ASK_MS = 2_000;
-/** So many that cannot be read, and none that can: it is the store. */
+/** So many that cannot be read before anybody can: it is the store. */
 const UNREADABLE_MAX = 3;
 
 /**
@@ -41,7 +42,7 @@ export async function reconcileAlways({
   onFailure: (error: unknown) => void;
   signal: AbortSignal;
 }): Promise<void> {
-  /** Of pages, in a row. */
+  /** Readings in a row that failed. */
   let failures = 0;
   while (!signal.aborted) {
     let restMs = ASK_MS;
@@ -50,12 +51,11 @@ export async function reconcileAlways({
       if (page !== undefined) {
         restMs = page.pauseMs;
         await ledger.compared(page, await compare(page), signal);
-        failures = 0;
       }
+      failures = 0;
     } catch (error) {
       if (!signal.aborted) onFailure(error);
-      failures += 1;
-      restMs = ASK_MS;
+      restMs = error instanceof TryLater ? Math.max(ASK_MS, error.delayMs) : ASK_MS;
     }
     await delay(restMs, undefined, { signal }).catch(() => undefined);
   }
@@ -88,9 +88,24 @@ export async function reconcileAlways({
   ): Promise<readonly [read: number, unread: number]> {
     let read = 0;
     const size = Math.max(1, Math.floor(batchMax / 2 ** failures));
-    const unreadable: { decision: Decision; error: unknown }[] = [];
+    type Pair = { readonly decision: Decision; readonly key: SubjectKey };
+    /** Somebody whom the store could read: it is asked for them again, to tell whether it is there. */
+    let readable: SubjectKey | undefined;
+    let unreadable: Pair[] = [];
+    const readOnceMore = async ({ decision, key }: Pair, other: SubjectKey): Promise<void> => {
+      try {
+        const [answer] = await readBack([key]);
+        see(decision, answer);
+      } catch (error) {
+        if (error instanceof TryLater) throw error;
+        await readBack([other]);
+        see(decision, undefined);
+      }
+      read += 1;
+    };
     for (let from = 0; from < decisions.length; from += size) {
-      const pairs: { decision: Decision; key: SubjectKey }[] = [];
+      signal.throwIfAborted();
+      const pairs: Pair[] = [];
       for (const decision of decisions.slice(from, from + size)) {
         const key = await keyOf(decision);
         if (key !== undefined) pairs.push({ decision, key });
@@ -100,15 +115,21 @@ export async function reconcileAlways({
         const answers = await readBack(pairs.map(({ key }) => key));
         for (const [n, { decision }] of pairs.entries()) see(decision, answers[n]);
         read += pairs.length;
+        readable = pairs[0]!.key;
       } catch (error) {
-        if (size > 1) throw error;
-        unreadable.push({ decision: pairs[0]!.decision, error });
-        if (read === 0 && unreadable.length === UNREADABLE_MAX) throw error;
+        if (error instanceof TryLater) throw error;
+        if (size > 1) {
+          failures += 1;
+          throw error;
+        }
+        unreadable.push(...pairs);
+        const isLast = from + size >= decisions.length;
+        if (readable === undefined && (isLast || unreadable.length === UNREADABLE_MAX)) throw error;
       }
+      if (readable === undefined) continue;
+      for (const pair of unreadable) await readOnceMore(pair, readable);
+      unreadable = [];
     }
-    if (read === 0 && unreadable[0] !== undefined) throw unreadable[0].error;
-    for (const { decision } of unreadable) see(decision, undefined);
-    read += unreadable.length;
     return [read, decisions.length - read];
   }
 }

@@ -1,6 +1,7 @@
 // What a pass makes of a store that cannot read everybody; that it finds what real stores lost is shown in test/pipeline.
 import { expect, test } from '@jest/globals';
 import { reconcileAlways } from '../../consumers/reconcile.ts';
+import { TryLater } from '../../connectors/contract/connector.ts';
 import type { Held } from '../../connectors/contract/connector.ts';
 import type { Comparison, ReconciliationPage } from '../../suppression/acknowledgement.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -69,7 +70,41 @@ test('whom a store cannot read, while it reads others, is not held there, and th
       { seq: dan!.seq, kind: 'missing', heldVersion: undefined },
     ],
   });
-  expect(t.calls).toEqual([2, 1, 1, 1, 1, 1]);
+  // Each of the two is read once more, and then somebody else: is the store still there?
+  expect(t.calls).toEqual([2, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+});
+
+test('a store that goes away in the middle of a page has lost nobody', async () => {
+  let isFirst = true;
+  let away: number | undefined;
+  await using t = reconcile(['ada', 'bob', 'cyd', 'dan', 'eve'], (who) => {
+    const wasFirst = isFirst;
+    isFirst = false;
+    if (who === 'dan') away ??= 4;
+    if (wasFirst || (away !== undefined && away-- > 0)) throw new Error('away');
+    return holdsAll;
+  });
+  await eventually(() => expect(t.compared).toHaveLength(1));
+  expect(t.compared[0]).toMatchObject({ compared: 5, differences: [] });
+  expect(away).toBeLessThanOrEqual(0);
+});
+
+test('a store that asks to come later is read later, in one piece', async () => {
+  let asked = 0;
+  await using t = reconcile(['ada', 'bob', 'cyd'], () => {
+    asked += 1;
+    if (asked === 1) throw new TryLater(10);
+    return holdsAll;
+  });
+  await eventually(() => expect(t.compared).toMatchObject([{ compared: 3, differences: [] }]));
+  expect(t.calls).toEqual([2, 2, 1]);
+});
+
+test('a pass that is told to stop in the middle of a page stops there', async () => {
+  const t = reconcile(['ada', 'bob', 'cyd', 'dan', 'eve', 'fay'], () => holdsAll);
+  await eventually(() => expect(t.calls.length).toBeGreaterThan(0));
+  await t[Symbol.asyncDispose]();
+  expect(t.calls.length).toBeLessThanOrEqual(3);
 });
 
 test('of a store that reads nobody nothing is said, with a few calls a round', async () => {
