@@ -34,6 +34,9 @@ export const DECISION = `d.seq, d.opt_out_id, d.subject_id, d.kind, d.version, d
 // the index look-ups (database.ts, SETTINGS). $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels.
 const DUE = 'due(d.kind, d.suppressed, d.granted, $3, $4, $5)';
 
+// A consent that was overtaken is never carried by itself: the newest decision says what it left standing.
+const MAY_LIFT = `(d.granted = '{}' or d.version = (select j.version from subjects j where j.id = d.subject_id offset 0))`;
+
 const UNSETTLED = `not exists (
       select from acknowledgements a where a.store_id = $1 and a.generation = $2 and a.seq = d.seq offset 0)
     and not exists (
@@ -43,12 +46,13 @@ const RETRIES = `
   select ${DECISION}, e.attempts, e.asked
   from exceptions e cross join lateral (select * from decisions d where d.seq = e.seq offset 0) d
   where e.store_id = $1 and e.generation = $2 and e.next_try_at <= (select clock_timestamp()) and ${DUE}
+    and ${MAY_LIFT}
   order by e.next_try_at, d.seq limit $6`;
 
 export const LIVE = `
   select ${DECISION}, 0 as attempts, 0 as asked
   from decisions d
-  where d.seq > $6 and ${DUE}
+  where d.seq > $6 and ${DUE} and ${MAY_LIFT}
     and ${UNSETTLED}
   order by d.seq limit $7`;
 
@@ -99,9 +103,11 @@ export type Seals = {
   readonly livingKeys: ReadonlySet<number>;
 };
 
+const OPENS_NOWHERE = Buffer.of(0);
+
 /**
  * Re-seals from the subject what travels no more: the copy's transport key was destroyed, or there never was a copy. An address
- * that cannot be opened is left out, as an erased one is: it must not withhold its neighbours.
+ * that cannot be opened must not withhold its neighbours: its worker cannot open what stands for it either, and says so.
  */
 async function sealAnew(
   db: Queryable,
@@ -118,6 +124,7 @@ async function sealAnew(
       anew.set(id, seal(ring.unseal(sealed, [id, kind]), transport, [id, kind]));
     } catch (error) {
       if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
+      anew.set(id, OPENS_NOWHERE);
     }
   }
   return anew;

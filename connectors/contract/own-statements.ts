@@ -85,6 +85,8 @@ export type OwnTables = {
   refusalOf(error: unknown): string | undefined;
 };
 
+const NOT_ALL_HELD = 'SCOPE_NOT_HELD';
+
 /** Two contacts with one address: a scope is held only if both hold it. */
 const heldByAll = ([first, ...others]: readonly Held[]): Held | undefined =>
   first && {
@@ -109,9 +111,10 @@ export async function applyOne(tables: OwnTables, item: Item, held: number): Pro
     // No row may mean that nothing had to change, or that nobody is there.
     if (changed === 0 && (await tables.readBack(item)).length === 0) return { kind: 'absent' };
   }
-  // What their statement cannot say is never painted as held; the channels are suppressed all the same.
+  // What their statement cannot say is never painted as held; the channels are suppressed all the same, and of this version:
+  // an older consent that comes late must not lift them.
   const isLost = !tables.holdsOtherScopes && Object.values(scopes).includes(true);
-  return isLost ? { kind: 'refused', code: 'SCOPE_NOT_HELD' } : { kind: 'applied' };
+  return isLost ? { kind: 'refused', code: NOT_ALL_HELD } : { kind: 'applied' };
 }
 
 async function applyInOne(tables: OwnTables, items: readonly Item[], apart: boolean) {
@@ -129,11 +132,12 @@ async function applyInOne(tables: OwnTables, items: readonly Item[], apart: bool
       outcomes.set(item, { kind: 'refused', code });
     }
   }
-  const applied = items.filter((item) => outcomes.get(item)?.kind === 'applied');
-  await tables.keep(applied);
-  const unused = items.filter(
-    (item) => outcomes.get(item)?.kind !== 'applied' && (held.get(nameOf(item)) ?? 0) === 0,
-  );
+  const isTold = (item: Item): boolean => {
+    const outcome = outcomes.get(item)!;
+    return outcome.kind === 'applied' || (outcome.kind === 'refused' && outcome.code === NOT_ALL_HELD);
+  };
+  await tables.keep(items.filter(isTold));
+  const unused = items.filter((item) => !isTold(item) && (held.get(nameOf(item)) ?? 0) === 0);
   if (unused.length > 0) await tables.forget(unused);
   await tables.run('commit');
   return outcomes;

@@ -474,7 +474,13 @@ describe("the user's own tables", () => {
       await store.apply([decided(ada, { suppressed: ['email', 'email/newsletter'] })], signal()),
     ).toEqual([{ kind: 'refused', code: 'SCOPE_NOT_HELD' }]);
     expect(await here.database.query('select distinct no_mail from contacts')).toEqual([{ no_mail: 1 }]);
-    expect(await here.database.query("select `key` from abide_versions where kind = 'email'")).toEqual([]);
+
+    // Of this version: a consent before it that comes late lifts nothing.
+    const late = decided(ada, { version: 4, suppressed: [], granted: { email: 4 } });
+    const refused = decided(ada, { version: 5, suppressed: ['email', 'email/newsletter'] });
+    expect(await store.apply([refused], signal())).toMatchObject([{ kind: 'refused' }]);
+    expect(await store.apply([late], signal())).toEqual([{ kind: 'already_newer' }]);
+    expect(await here.database.query('select distinct no_mail from contacts')).toEqual([{ no_mail: 1 }]);
   });
 
   test('two stores in one database keep their versions apart', async () => {

@@ -344,6 +344,16 @@ describe("the user's own tables", () => {
       await store.apply([optOut('ada@example.com', 1, ['email', 'email/newsletter'])], signal()),
     ).toEqual([{ kind: 'refused', code: 'SCOPE_NOT_HELD' }]);
     expect(await here.rows('select distinct no_mail from contacts')).toEqual([{ no_mail: true }]);
+
+    // Of this version: a consent before it that comes late lifts nothing.
+    const late = new Item({
+      ...optOut('ada@example.com', 4, []),
+      granted: { email: { at: SINCE, version: 4 } },
+    });
+    const refused = optOut('ada@example.com', 5, ['email', 'email/newsletter']);
+    expect(await store.apply([refused], signal())).toMatchObject([{ kind: 'refused' }]);
+    expect(await store.apply([late], signal())).toEqual([{ kind: 'already_newer' }]);
+    expect(await here.rows('select distinct no_mail from contacts')).toEqual([{ no_mail: true }]);
   });
 
   test('two stores in one database keep their versions apart', async () => {
