@@ -53,7 +53,7 @@ export type StoreConfiguration = {
   readonly guard: readonly GuardedTable[];
   /** What it suppresses by itself is recorded. */
   readonly recordOwn: boolean;
-  /** SHA-256 over the connector's name and target: another one is another store. */
+  /** SHA-256 over the connector's name, its target and the values of its scopes: another one is another store. */
   readonly fingerprint: Buffer;
   /** Tells one key form from another without giving a secret away. */
   readonly keyForm: string;
@@ -597,7 +597,9 @@ async function readStore({
   });
   if (!options.success || faults.length > 0) return faults;
   const keyForm = describeKeyForm(key);
-  const fingerprint = sha256([stanza.connector, ...connector.target(options.data)]);
+  // Where a scope has a value of its own, a list that people are put on, say, another value is another place.
+  const values = isList ? [] : [[...scopes].sort(([a], [b]) => (a < b ? -1 : 1))];
+  const fingerprint = sha256([stanza.connector, ...connector.target(options.data), ...values]);
   return {
     name,
     connectorName: stanza.connector,

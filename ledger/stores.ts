@@ -20,7 +20,7 @@ export type StoreRegistration = {
   readonly required: boolean;
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly lateAfterSeconds: number;
-  /** SHA-256 over connector, host, port, database and table or prefix; never credentials. */
+  /** SHA-256 over connector, host, port, database, table or prefix and the values of scopes; never credentials. */
   readonly fingerprint: Buffer;
   readonly keyForm: string;
   /** SHA-256 of all of it that its worker must agree about. */

@@ -231,6 +231,17 @@ test('another target is another fingerprint, another password is not', async () 
   expect(await fingerprint('postgres://abide:one@other/db')).not.toBe(before);
 });
 
+test('another value of a scope is another store: who is on the one list is not on the other', async () => {
+  const store = async (list: number) =>
+    (await load(`stores:\n  mail: { connector: lists, url: 'x:y', scopes: { email: { list: ${list} } } }`))
+      .stores[0]!;
+  const [one, same, other] = [await store(42), await store(42), await store(43)];
+  for (const digest of ['fingerprint', 'stanza'] as const) {
+    expect(one[digest]).toEqual(same[digest]);
+    expect(one[digest]).not.toEqual(other[digest]);
+  }
+});
+
 test('another secret is another key form, and the form does not hold it', async () => {
   const keyForm = async (secret: string): Promise<string> =>
     (await load(`stores:\n  a: { connector: sql, url: "x:y", scopes: [sms], key: { hmac: ${secret} } }`))
