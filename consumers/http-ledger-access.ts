@@ -1,6 +1,7 @@
 // The ledger as a worker elsewhere gets it: calls over HTTP, with a key bound to the one store.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
+import type { Dispatcher } from 'undici';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import { toDecision, UnreadableRow } from '../stream/decision-row.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
@@ -9,6 +10,8 @@ import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
 /** How long the API may take to answer, beyond what it was asked to wait. */
 const ANSWER_MS_MAX = 10_000;
+/** Of a page of 2,000 decisions, with the most scopes that the ledger takes, with room to spare. */
+const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
 
 /** A page as the API answers it: decision rows that are still to be read, each with these three. */
 type WirePage = {
@@ -47,6 +50,17 @@ type Problem = Readonly<Record<'code' | 'title' | 'detail', string>>;
 /** What the API says in earnest; anything else may be otherwise in a moment. */
 export const REFUSALS = ['unauthenticated', 'missing-scope', 'not-found', 'another-stanza'] as const;
 
+/** Nobody else's page is read as the API's word. */
+async function readProblem({
+  headers,
+  body,
+}: Dispatcher.ResponseData): Promise<Partial<Problem> | undefined> {
+  if (headers['content-type'] === 'application/problem+json')
+    return (await body.json().catch(() => undefined)) as Partial<Problem> | undefined;
+  await body.dump();
+  return undefined;
+}
+
 /** Throws AbideError where the API refuses or does not answer; the worker goes on trying. */
 export function createHttpLedgerAccess({
   url,
@@ -65,19 +79,20 @@ export function createHttpLedgerAccess({
   workerId: string;
   answerMsMax?: number;
 }): LedgerAccess & AsyncDisposable {
-  const agent = new Agent({ connections: 8, bodyTimeout: 10_000, connectTimeout: 5_000 });
+  const agent = new Agent({
+    connections: 8,
+    bodyTimeout: 10_000,
+    connectTimeout: 5_000,
+    maxResponseSize: ANSWER_BYTES_MAX,
+  });
   const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
 
   async function call<T>(
     method: 'GET' | 'POST',
     path: string,
     signal: AbortSignal,
-    {
-      body,
-      waitMs = 0,
-      mayBeMissing = false,
-    }: { body?: unknown; waitMs?: number; mayBeMissing?: boolean } = {},
-  ): Promise<T | undefined> {
+    { body, waitMs = 0 }: { body?: unknown; waitMs?: number } = {},
+  ): Promise<T> {
     const [pathname] = path.split('?');
     const waitSeconds = Math.min(30, Math.ceil(waitMs / 1000));
     const answer = await request(new URL(path, url), {
@@ -93,8 +108,7 @@ export function createHttpLedgerAccess({
     });
     const { statusCode } = answer;
     if (statusCode >= 200 && statusCode < 300) return (await answer.body.json()) as T;
-    const problem = (await answer.body.json().catch(() => undefined)) as Partial<Problem> | undefined;
-    if (statusCode === 404 && mayBeMissing) return undefined;
+    const problem = await readProblem(answer);
     const seconds = Number(answer.headers['retry-after']);
     if ((statusCode === 429 || statusCode === 503) && seconds > 0) {
       await delay(Math.min(seconds, 30) * 1000, undefined, { signal });
@@ -115,7 +129,7 @@ export function createHttpLedgerAccess({
       const page = await call<WirePage>('GET', `${stem}/outstanding?${query.toString()}`, signal, { waitMs });
       const decisions: OutstandingDecision[] = [];
       const unreadable: number[] = [];
-      for (const row of page!.decisions) {
+      for (const row of page.decisions) {
         try {
           const { attempts, asked = 0, lane } = row;
           decisions.push({ ...toDecision(row), attempts, asked, lane });
@@ -124,7 +138,7 @@ export function createHttpLedgerAccess({
           unreadable.push(row.seq);
         }
       }
-      const { generation, next, paused } = page!;
+      const { generation, next, paused } = page;
       return { generation, decisions, unreadable, next: next ?? undefined, paused };
     },
     acknowledge: async ({ generation, worker, observed, acknowledgements }, signal) => {
@@ -166,7 +180,7 @@ export function createHttpLedgerAccess({
           })),
         },
       });
-      return answer!;
+      return answer;
     },
     newest: async (subjectId, signal) => {
       const found = await call<{
@@ -175,26 +189,25 @@ export function createHttpLedgerAccess({
         version: number;
         suppressed: OutstandingDecision['suppressed'];
         granted: OutstandingDecision['granted'];
-      }>('GET', `${stem}/subjects/${encodeURIComponent(subjectId)}`, signal, { mayBeMissing: true });
-      if (found === undefined) return undefined;
+      }>('GET', `${stem}/subjects/${encodeURIComponent(subjectId)}`, signal);
       const { subject_id: id, seq, version, suppressed, granted } = found;
       return { subjectId: id, seq, version, suppressed, granted };
     },
     transportKey: async (id, signal) => {
       const answer = await call<{ key: string }>('GET', `/v1/transport-keys/${id}`, signal);
-      return Buffer.from(answer!.key, 'base64url');
+      return Buffer.from(answer.key, 'base64url');
     },
     canary: async (signal) => {
       const answer = await call<{ canary: object | null }>('GET', `${stem}/canary`, signal);
-      return answer!.canary === null ? undefined : toDecision(answer!.canary);
+      return answer.canary === null ? undefined : toDecision(answer.canary);
     },
     reconciliationPage: async (signal) => {
       const query = new URLSearchParams({ worker: workerId });
-      const { page } = (await call<{ page: WireReconciliationPage | null }>(
+      const { page } = await call<{ page: WireReconciliationPage | null }>(
         'GET',
         `${stem}/reconciliation/page?${query.toString()}`,
         signal,
-      ))!;
+      );
       if (page === null) return undefined;
       const { run, generation, after, through, last, decisions, own, pause_ms: pauseMs } = page;
       return {
@@ -224,11 +237,11 @@ export function createHttpLedgerAccess({
     },
     listingPage: async (signal) => {
       const query = new URLSearchParams({ worker: workerId });
-      const { page } = (await call<{ page: WireListingPage | null }>(
+      const { page } = await call<{ page: WireListingPage | null }>(
         'GET',
         `${stem}/listing?${query.toString()}`,
         signal,
-      ))!;
+      );
       if (page === null) return undefined;
       const { generation, pages, after, scopes, pause_ms: pauseMs } = page;
       return { generation, pages, after: after ?? undefined, scopes, pauseMs };

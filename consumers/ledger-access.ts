@@ -41,11 +41,11 @@ export type LedgerAccess = {
     readonly signal: AbortSignal;
   }): Promise<OutstandingPage>;
   acknowledge(report: AcknowledgementReport, signal: AbortSignal): Promise<AcknowledgementAnswer>;
-  /** The newest state of a subject, for lifting in a store without versions. */
+  /** The newest state of somebody who was decided about, for lifting in a store without versions. */
   newest(
     subjectId: string,
     signal: AbortSignal,
-  ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;
+  ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'>>;
   /** Throws AbideError('not-found') where it is destroyed. */
   transportKey(id: number, signal: AbortSignal): Promise<Buffer>;
   /** The newest canary that the store has acknowledged; undefined: there is none. */

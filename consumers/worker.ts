@@ -499,7 +499,7 @@ export function startWorker({
 
   async function newerThan({ decision }: Carried): Promise<Newest | undefined> {
     const newest = await call((signal) => ledger.newest(decision.subjectId, signal));
-    return newest !== undefined && newest.version > decision.version ? newest : undefined;
+    return newest.version > decision.version ? newest : undefined;
   }
 
   /** The newer decision may have been settled before the lifting arrived: what it suppressed must be held afterwards. */

@@ -360,7 +360,11 @@ function accessTo(
       return page;
     },
     acknowledge: (report) => ledger.acknowledge(store, report),
-    newest: (subjectId) => ledger.newest(subjectId),
+    newest: async (subjectId) => {
+      const newest = await ledger.newest(subjectId);
+      if (newest === undefined) throw new AbideError('not-found', 'Nothing is decided of the subject.');
+      return newest;
+    },
     transportKey: async (id) => {
       const key = await ledger.transportKey(id);
       if (key === undefined) throw new AbideError('not-found', `Transport key ${id} is destroyed.`);

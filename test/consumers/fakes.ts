@@ -150,7 +150,7 @@ export class FakeLedger implements LedgerAccess {
 
   async newest(subjectId: string): ReturnType<LedgerAccess['newest']> {
     await this.#answer();
-    return this.#bySubject.get(subjectId)?.toSorted((a, b) => b.version - a.version)[0];
+    return this.#bySubject.get(subjectId)!.toSorted((a, b) => b.version - a.version)[0]!;
   }
 
   async transportKey(id: number): Promise<Buffer> {
