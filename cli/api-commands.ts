@@ -4,9 +4,10 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import type { PropagationLag, StoreLag } from '../client/client.ts';
 import { CHANNELS } from '../suppression/scope.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { createAsk, NobodyAnswersError, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
-import { identify, SUBJECT_HELP } from './identify.ts';
+import { identify, KIND_WORDS, SUBJECT_HELP } from './identify.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
 
 const seconds = (value: number | null): string => (value === null ? 'unknown' : `${value} s`);
@@ -50,28 +51,26 @@ export function addLag(program: Command): void {
       ]),
     )
     .option('--json', 'print JSON')
-    .action(
-      async (options: { url?: string; key?: string; watch?: boolean; failOn?: string; json?: boolean }) => {
-        const ask = createAsk(options);
-        const look = async (): Promise<void> => {
-          const report = await ask((abide) => abide.lag());
-          if (options.watch === true && process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H');
-          if (options.json === true) printJson(report);
-          else printLag(report);
-          if (options.failOn === 'late' && ['late', 'unknown'].includes(report.status))
-            process.exitCode = EXIT.no;
-        };
-        if (options.watch !== true) return await look();
-        for (;;) {
-          await look().catch((error: unknown) => {
-            // Whoever watches wants to see it come back.
-            if (!(error instanceof NobodyAnswersError)) throw error;
-            print(error.message);
-          });
-          await delay(1_000);
-        }
-      },
-    );
+    .action(async (options: ApiOptions & { watch?: boolean; failOn?: string; json?: boolean }) => {
+      const ask = createAsk(options);
+      const look = async (): Promise<void> => {
+        const report = await ask((abide) => abide.lag());
+        if (options.watch === true && process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H');
+        if (options.json === true) printJson(report);
+        else printLag(report);
+        if (options.failOn === 'late' && ['late', 'unknown'].includes(report.status))
+          process.exitCode = EXIT.no;
+      };
+      if (options.watch !== true) return await look();
+      for (;;) {
+        await look().catch((error: unknown) => {
+          // Whoever watches wants to see it come back.
+          if (!(error instanceof NobodyAnswersError)) throw error;
+          print(error.message);
+        });
+        await delay(1_000);
+      }
+    });
 }
 
 /** What a reason asks of whoever reads it. */
@@ -81,30 +80,42 @@ const REASONS: Readonly<Record<string, string>> = {
   topic_required: ' (a topic of the channel is opted out of: name the one of the message by --topic)',
 };
 
+/** What a kind reaches, where no channel is named; a person id reaches any. */
+const USUAL_CHANNEL: Readonly<Record<SubjectKind, (typeof CHANNELS)[number]>> = {
+  email: 'email',
+  phone: 'sms',
+  push_token: 'push',
+  person_id: 'email',
+};
+
 export function addCheck(program: Command): void {
   withApi(program.command('check'))
     .description('May a message be sent? Exit code 0: yes. 3: no. No answer means do not send.')
     .argument('<subject>', SUBJECT_HELP)
-    .addOption(new Option('--channel <channel>', 'how it would be sent').choices(CHANNELS).default('email'))
+    .addOption(
+      new Option(
+        '--channel <channel>',
+        'how it would be sent (default: sms to a number, push to a push token, else email)',
+      ).choices(CHANNELS),
+    )
     .option('--topic <topic>', 'a topic of the channel')
     .option('--json', 'print JSON')
     .action(
-      async (
-        subject: string,
-        options: { url?: string; key?: string; channel: string; topic?: string; json?: boolean },
-      ) => {
-        const { channel, topic } = options;
-        const item = {
-          identifiers: [Object.fromEntries([identify(subject)])],
-          scope: topic === undefined ? channel : `${channel}/${topic}`,
-        };
+      async (subject: string, options: ApiOptions & { channel?: string; topic?: string; json?: boolean }) => {
+        const [kind, value] = identify(subject);
+        const { channel = USUAL_CHANNEL[kind], topic } = options;
+        const scope = topic === undefined ? channel : `${channel}/${topic}`;
+        const item = { identifiers: [{ [kind]: value }], scope };
         const answer = await createAsk(options)((abide) => abide.checks.ask([item]));
         const [first] = answer.items;
-        if (options.json === true) printJson(answer);
-        else if (first?.allowed === true) print('may be sent');
+        // A slip is seen by it: what was asked, as it was understood.
+        const asked = `${scope} to this ${KIND_WORDS[kind]}`;
+        if (options.json === true)
+          printJson({ ...answer, items: answer.items.map((one) => ({ kind, scope, ...one })) });
+        else if (first?.allowed === true) print(`may be sent: ${asked}`);
         else
           print(
-            `do not send: ${first?.reason ?? 'no answer'}${REASONS[first?.reason ?? ''] ?? ''}${first?.effective_at == null ? '' : ` since ${first.effective_at}`}`,
+            `do not send: ${asked}, ${first?.reason ?? 'no answer'}${REASONS[first?.reason ?? ''] ?? ''}${first?.effective_at == null ? '' : ` since ${first.effective_at}`}`,
           );
         if (first?.allowed !== true) process.exitCode = EXIT.no;
       },

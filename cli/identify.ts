@@ -1,13 +1,31 @@
+import { InvalidArgumentError } from 'commander';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 
 /** How the command line says who is meant. */
-export const SUBJECT_HELP = 'an address, a number with +, a person id, or kind:value';
+export const SUBJECT_HELP = 'an address with @, a number with +, or kind:value, such as person_id:4711';
 
-/** Kind and value: `push_token:…` as it says, else an address by its @, a number by its +, else a person id. */
+/** A kind as people read it. */
+export const KIND_WORDS: Readonly<Record<SubjectKind, string>> = {
+  email: 'email address',
+  phone: 'phone number',
+  push_token: 'push token',
+  person_id: 'person id',
+};
+
+/**
+ * Kind and value: `push_token:…` as it says, else an address by its @, a number by its +. Throws InvalidArgumentError for
+ * anything else: of a number without its + taken for an id nothing is known, and a check would answer "may be sent".
+ */
 export function identify(text: string): readonly [SubjectKind, string] {
-  const colon = text.indexOf(':');
-  const kind = SUBJECT_KINDS.find((one) => one === text.slice(0, Math.max(0, colon)));
-  if (kind !== undefined) return [kind, text.slice(colon + 1)];
-  return [text.includes('@') ? 'email' : text.startsWith('+') ? 'phone' : 'person_id', text];
+  const typed = text.trim();
+  const colon = typed.indexOf(':');
+  const kind = SUBJECT_KINDS.find((one) => one === typed.slice(0, Math.max(0, colon)));
+  if (kind !== undefined) return [kind, typed.slice(colon + 1)];
+  if (typed.includes('@')) return ['email', typed];
+  if (typed.startsWith('+')) return ['phone', typed];
+  throw new InvalidArgumentError(
+    `Who is meant cannot be told: give an address with @, a number with + and its country (+41791234567), or kind:value, ` +
+      `such as person_id:4711. Kinds are ${SUBJECT_KINDS.join(', ')}.`,
+  );
 }

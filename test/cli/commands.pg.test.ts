@@ -78,19 +78,57 @@ const bySomebodyHere = {
 test('check says yes by 0 and no by 3, and why', async () => {
   await optOut('ada@example.com');
 
-  const [may, mustNot, text, unreadable] = await Promise.all([
+  const [may, mustNot, text, unreadable, person, phone] = await Promise.all([
     run('check', 'grace@example.com'),
     run('check', ' ADA@example.com'),
     run('check', 'ada@example.com', '--channel', 'sms', '--json'),
     run('check', 'push_token:', '--channel', 'push'),
+    run('check', 'person_id:4711', '--channel', 'push'),
+    run('check', '+442071838750'),
   ]);
-  expect(may).toMatchObject({ code: 0, output: 'may be sent\n' });
+  expect(may).toMatchObject({ code: 0, output: 'may be sent: email to this email address\n' });
   expect(mustNot.code).toBe(3);
-  expect(mustNot.output).toMatch(/^do not send: opted_out since \d{4}-\d\d-\d\dT[\d:.]+Z\n$/);
+  expect(mustNot.output).toMatch(
+    /^do not send: email to this email address, opted_out since \d{4}-\d\d-\d\dT[\d:.]+Z\n$/,
+  );
   expect(text.code).toBe(3);
-  expect(JSON.parse(text.stdout)).toMatchObject({ items: [{ allowed: false, reason: 'opted_out' }] });
+  expect(JSON.parse(text.stdout)).toMatchObject({
+    items: [{ kind: 'email', scope: 'sms', allowed: false, reason: 'opted_out' }],
+  });
   expect(unreadable.code).toBe(3);
-  expect(unreadable.output).toMatch(/^do not send: invalid_item \(this is not an address, number,/);
+  expect(unreadable.output).toMatch(
+    /^do not send: push to this push token, invalid_item \(this is not an address, number,/,
+  );
+  expect(person).toMatchObject({ code: 0, output: 'may be sent: push to this person id\n' });
+  expect(phone).toMatchObject({ code: 0, output: 'may be sent: sms to this phone number\n' });
+});
+
+test('a check without a channel is of the one that the identifier reaches', async () => {
+  for (const [subject, scope] of [
+    [{ phone: '+442071838751' }, 'sms'],
+    [{ push_token: 'her-device' }, 'push'],
+  ] as const) {
+    const { status } = await createSend(abide.url)('POST', '/v1/opt-outs', {
+      key: abide.key,
+      body: { subject, scope: { [scope]: true } },
+    });
+    expect(status).toBe(201);
+  }
+
+  const [phone, token, email] = await Promise.all([
+    run('check', '+44 20 7183 8751'),
+    run('check', 'push_token:her-device'),
+    run('check', '+442071838751', '--channel', 'email'),
+  ]);
+  expect([phone.code, phone.output]).toEqual([
+    3,
+    expect.stringMatching(/: sms to this phone number, opted_out/),
+  ]);
+  expect([token.code, token.output]).toEqual([
+    3,
+    expect.stringMatching(/: push to this push token, opted_out/),
+  ]);
+  expect(email).toMatchObject({ code: 0, output: 'may be sent: email to this phone number\n' });
 });
 
 test('no answer to a check is an error, never a yes', async () => {
@@ -345,6 +383,9 @@ test.each([
   [['stores', 'pause', 'nope'], 'no store is called nope; there are: crm, old'],
   [['stores', 'retire', 'old'], "required option '--reason <text>'"],
   [['lag', '--fail-on', 'never'], 'Allowed choices are late'],
+  [['check', '0041791234567', '--channel', 'sms'], 'a number with + and its country (+41791234567)'],
+  [['check', 'tel:+41791234567'], 'such as person_id:4711'],
+  [['stores', 'read', 'crm', '--subject', '4711'], 'such as person_id:4711'],
   [['check', 'ada@example.com', '--channel', 'fax'], 'Allowed choices are email, sms, push'],
   [['audit', '--limit', '0'], 'Give a whole number, 1 or more'],
   [['audit', '--after', 'yesterday'], 'Give a whole number, 0 or more'],
