@@ -1,5 +1,6 @@
 // Does a store still hold what it acknowledged? Asked through the API; the store's worker reads everything back again.
 import { setTimeout as delay } from 'node:timers/promises';
+import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import type { AnswerOf, PropagationLag } from '../client/client.ts';
 import { createAsk, withApi } from './api-client.ts';
@@ -69,6 +70,10 @@ It also runs by itself, a minute after the last pass, at most 500 subjects a sec
 waits until that is held again; interrupted, the pass goes on.`,
     )
     .action(async (options: Options) => {
+      if (options.dryRun === true && options.afterRestore !== true)
+        throw new InvalidArgumentError(
+          '--dry-run goes with --after-restore: a pass without it carries what differs to the store again',
+        );
       const ask = createAsk(options);
       if (options.afterRestore === true) return await adopt(ask, options);
       const path = { name: options.store };

@@ -380,6 +380,7 @@ test.each([
   [['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--store', 'crm'], '--store and the scope'],
   [['keys', 'create', '--client', 'x', '--store', 'nope'], 'no store is called nope; there are: crm, old'],
   [['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--expires', '2001-01-01'], 'over already'],
+  [['reconcile', '--store', 'crm', '--dry-run'], '--dry-run goes with --after-restore'],
   [['stores', 'pause', 'nope'], 'no store is called nope; there are: crm, old'],
   [['stores', 'retire', 'old'], "required option '--reason <text>'"],
   [['lag', '--fail-on', 'never'], 'Allowed choices are late'],
