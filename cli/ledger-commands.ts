@@ -1,8 +1,12 @@
 // Stores, ledger and audit work on the ledger itself: whoever administers it has the database, not an API key.
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import { readAudit } from '../ledger/audit.ts';
+import { auditPages } from '../ledger/audit.ts';
+import type { AuditFilter } from '../ledger/audit.ts';
 import type { Pool } from '../ledger/database.ts';
+import type { AuditEntry } from '../ledger/ledger.ts';
 import { changeStore, listStores, refillStore } from '../ledger/stores.ts';
 import type { RegisteredStore } from '../ledger/stores.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -13,7 +17,7 @@ import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
-import { readCount } from './read-arguments.ts';
+import { readCount, readInstant } from './read-arguments.ts';
 
 export function addStores(program: Command): void {
   const stores = program.command('stores').description('The stores that must abide');
@@ -149,30 +153,47 @@ async function sayWhyNot(pool: Pool, name: string, otherwise: string): Promise<v
   process.exitCode = EXIT.no;
 }
 
+type AuditOptions = Installation &
+  AuditFilter & { readonly after: number; readonly limit?: number; readonly json?: boolean };
+
 export function addAudit(program: Command): void {
   ofInstallation(program.command('audit'))
-    .description('Print the audit log, oldest first')
+    .description('Print the audit log, oldest first: all of it, unless told otherwise')
     .option('--after <seq>', 'begin after this entry', readCount(0), 0)
-    .option('--limit <n>', 'at most this many', readCount(1), 100)
+    .option('--limit <n>', 'at most this many', readCount(1))
     .option('--action <action>', 'only this action, e.g. opt_out.recorded, key.created, store.paused')
+    .option('--key <id>', 'only what this key did: the 12 characters after abide_live_, or token:NAME')
+    .option('--since <time>', 'only what was done at this time or later', readInstant)
+    .option('--until <time>', 'only what was done before this time', readInstant)
     .option('--json', 'print one JSON object a line')
-    .action(
-      async (options: Installation & { after: number; limit: number; action?: string; json?: boolean }) => {
-        await onLedger(options, async (pool) => {
-          const entries = await readAudit(pool, {
-            after: options.after,
-            limit: options.limit,
-            action: options.action,
-          });
-          for (const entry of entries) {
-            if (options.json === true) print(JSON.stringify(toJson(entry)));
-            else {
-              print(
-                `${entry.seq}  ${entry.at}  ${entry.action}  ${entry.resource ?? '-'}  by ${entry.client ?? 'abide'}  ${JSON.stringify(entry.details)}`,
-              );
-            }
+    .action(async (options: AuditOptions) => {
+      const { after, limit, action, key, since, until } = options;
+      const filter = { action, key, since, until };
+      // Not where the option is read: there Commander would print what was typed.
+      if (key?.startsWith('abide_') === true)
+        throw new InvalidArgumentError('--key takes the id of a key, the 12 characters after abide_live_');
+      if (since !== undefined && until !== undefined && since >= until)
+        throw new InvalidArgumentError('--since must lie before --until');
+      await onLedger(options, async (pool) => {
+        let found = 0;
+        async function* lines(): AsyncGenerator<string> {
+          for await (const page of auditPages(pool, { after, limit, ...filter })) {
+            found += page.length;
+            yield page
+              .map((entry) => `${options.json === true ? JSON.stringify(toJson(entry)) : sayEntry(entry)}\n`)
+              .join('');
           }
-        });
-      },
-    );
+        }
+        // Read only as fast as it is printed.
+        await pipeline(Readable.from(lines()), process.stdout, { end: false });
+        const asked = Object.entries(filter).flatMap(([name, value]) =>
+          value === undefined ? [] : [`--${name} ${value}`],
+        );
+        if (found === 0 && asked.length > 0)
+          process.stderr.write(`abide: no entry of the audit log has ${asked.join(' ')}\n`);
+      });
+    });
 }
+
+const sayEntry = ({ seq, at, action, resource, client, details }: AuditEntry): string =>
+  `${seq}  ${at}  ${action}  ${resource ?? '-'}  by ${client ?? 'abide'}  ${JSON.stringify(details)}`;

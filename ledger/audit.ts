@@ -1,3 +1,4 @@
+import type { Instant } from '../suppression/decision.ts';
 import type { Queryable } from './database.ts';
 import type { AuditEntry, Caller } from './ledger.ts';
 
@@ -36,16 +37,37 @@ type Row = {
   details: Record<string, unknown>;
 };
 
+/** Which entries; what is left out lets every one through. */
+export type AuditFilter = {
+  readonly action?: string | undefined;
+  readonly key?: string | undefined;
+  /** At this instant or later. */
+  readonly since?: Instant | undefined;
+  /** Before this instant. */
+  readonly until?: Instant | undefined;
+};
+
+// A value that is null is folded away when the statement is planned, so that what is left is a walk along the primary key.
+export const AUDIT_PAGE = `
+  select seq, at, client, key_id, caller_address, action, resource, request_id, details
+  from audit_log
+  where seq > $1 and ($3::text is null or action = $3) and ($4::text is null or key_id = $4)
+    and ($5::timestamptz is null or at >= $5) and ($6::timestamptz is null or at < $6)
+  order by seq limit $2`;
+
 /** A page of the audit log, oldest first, after a sequence number. */
 export async function readAudit(
   db: Queryable,
-  { after, limit, action }: { after: number; limit: number; action: string | undefined },
+  { after, limit, action, key, since, until }: AuditFilter & { after: number; limit: number },
 ): Promise<readonly AuditEntry[]> {
-  const { rows } = await db.query<Row>(
-    `select seq, at, client, key_id, caller_address, action, resource, request_id, details
-     from audit_log where seq > $1 and ($2::text is null or action = $2) order by seq limit $3`,
-    [after, action ?? null, limit],
-  );
+  const { rows } = await db.query<Row>(AUDIT_PAGE, [
+    after,
+    limit,
+    action ?? null,
+    key ?? null,
+    since ?? null,
+    until ?? null,
+  ]);
   return rows.map((row) => ({
     seq: row.seq,
     at: row.at,
@@ -57,4 +79,22 @@ export async function readAudit(
     requestId: row.request_id ?? undefined,
     details: row.details,
   }));
+}
+
+const PAGE = 1_000;
+
+/** Page after page, of at most `limit` entries together. */
+export async function* auditPages(
+  db: Queryable,
+  { after, limit = Infinity, ...filter }: AuditFilter & { after: number; limit?: number | undefined },
+): AsyncGenerator<readonly AuditEntry[]> {
+  let [last, left] = [after, limit];
+  while (left > 0) {
+    const asked = Math.min(PAGE, left);
+    const page = await readAudit(db, { after: last, limit: asked, ...filter });
+    if (page.length > 0) yield page;
+    if (page.length < asked) return;
+    last = page.at(-1)!.seq;
+    left -= page.length;
+  }
 }

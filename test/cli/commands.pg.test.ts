@@ -61,7 +61,7 @@ type Entry = {
   details: object;
 };
 const audited = async (action: string, resource: string): Promise<Entry[]> => {
-  const { stdout } = await run('audit', '--action', action, '--limit', '1000', '--json');
+  const { stdout } = await run('audit', '--action', action, '--json');
   const entries = stdout
     .split('\n')
     .filter((line) => line !== '')
@@ -389,6 +389,13 @@ test.each([
   [['stores', 'read', 'crm', '--subject', '4711'], 'such as person_id:4711'],
   [['check', 'ada@example.com', '--channel', 'fax'], 'Allowed choices are email, sms, push'],
   [['audit', '--limit', '0'], 'Give a whole number, 1 or more'],
+  [['audit', '--since', '2027-02-31T00:00:00Z'], 'Give a time with an offset'],
+  [['audit', '--until', 'yesterday'], 'Give a time with an offset'],
+  [
+    ['audit', '--since', '2026-11-24T10:00:00Z', '--until', '2026-11-24T09:00:00Z'],
+    '--since must lie before --until',
+  ],
+  [['audit', '--key', 'abide_live_whole'], 'takes the id of a key'],
   [['audit', '--after', 'yesterday'], 'Give a whole number, 0 or more'],
   [['versions', '--days', '0'], 'Give a whole number, 1 or more'],
   [['stores'], 'Usage: abide stores'],
@@ -465,12 +472,63 @@ test('a retired store leaves the lag, says so, and is in service again where abi
   expect((await run('stores', 'list')).output).toMatch(/^old +postgres +no +2 +(backfilling|in service) /m);
 });
 
-test('audit prints who did what, in order, a page at a time', async () => {
+test('audit prints who did what, in order', async () => {
   const lines = (await run('audit', '--limit', '3')).output.trim().split('\n');
   expect(lines).toHaveLength(3);
   expect(lines[0]).toMatch(/^1 {2}20\S+Z {2}store\.added {2}crm {2}by abide {2}\{/);
   const next = await run('audit', '--after', '3', '--limit', '1', '--json');
   expect(JSON.parse(next.stdout)).toMatchObject({ seq: 4 });
+});
+
+// The oldest 100 rows were printed and nothing said of the others: a leaked key looked as if it had stopped long ago.
+test('audit prints all that was asked for, however much it is, and what a key did within a time', async () => {
+  const db = await abide.connect();
+  await db.query(
+    `insert into audit_log (at, client, key_id, action, details)
+     select '2020-01-01'::timestamptz + n * interval '1 s', 'leaky', case when n % 2 = 0 then 'leakedKey000' else 'anotherKey00' end,
+       'test.done', '{}' from generate_series(1, 2500) n`,
+  );
+  await db.end();
+  type Done = { seq: number; at: string; key_id: string };
+  const read = async (...args: string[]): Promise<Done[]> => {
+    const { code, stdout } = await run('audit', '--action', 'test.done', '--json', ...args);
+    expect(code).toBe(0);
+    return stdout
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Done);
+  };
+
+  const all = await read();
+  expect(all).toHaveLength(2500);
+  expect(all.map(({ seq }) => seq)).toEqual(all.map((_, n) => all[0]!.seq + n));
+  const of = ['--key', 'leakedKey000', '--since', '2020-01-01T00:10:00Z', '--until', '2020-01-01T00:20:00Z'];
+  const within = await read(...of);
+  expect([within.length, within[0]!.at.slice(0, 19), within.at(-1)!.at.slice(0, 19)]).toEqual([
+    300,
+    '2020-01-01T00:10:00',
+    '2020-01-01T00:19:58',
+  ]);
+  expect(new Set(within.map(({ key_id }) => key_id))).toEqual(new Set(['leakedKey000']));
+  expect(await read('--after', String(all[0]!.seq), '--limit', '1200')).toEqual(all.slice(1, 1201));
+  expect((await run('audit', '--action', 'test.done')).stdout.match(/^\d+ {2}/gm)).toHaveLength(2500);
+});
+
+test('audit says on standard error that there is no such entry, and a reader that has enough ends it', async () => {
+  const none = await run('audit', '--action', 'opt_out.recoded', '--key', 'nobodysKey00');
+  expect(none).toEqual({
+    code: 0,
+    stdout: '',
+    output: 'abide: no entry of the audit log has --action opt_out.recoded --key nobodysKey00\n',
+  });
+
+  const { child, ended, output } = spawnAbide(['audit'], {
+    ABIDE_DATA: abide.dataFolder,
+    ABIDE_CONFIG: join(abide.dataFolder, 'abide.yaml'),
+  });
+  child.stdout!.once('data', () => child.stdout!.destroy());
+  expect(await ended).toBe(0);
+  expect(output()).not.toContain('abide: ');
 });
 
 test('versions says which versions there are, and which key used which of them how often', async () => {
