@@ -8,6 +8,7 @@
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import {
   chown,
   constants,
@@ -324,17 +325,38 @@ async function makeCluster(folder: Folder, binaries: Binaries, kept: Kept): Prom
       ...args,
       `--pwfile=${passwordFile}`,
     ]);
-    await run(program, argv, { ...ids, env: environment(), cwd: '/' });
+    await runApart(program, argv, ids);
     await rename(made, folder.cluster);
   } catch (error) {
     // Another start was faster: its cluster has the same passwords.
     if (codeOf(error) === 'ENOTEMPTY' || codeOf(error) === 'EEXIST') return;
     if (error instanceof AbideError) throw error;
-    const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : String(error);
-    throw failed(`initdb failed: ${said}`, error);
+    throw failed(`initdb failed: ${error instanceof Error ? error.message : String(error)}`, error);
   } finally {
     await rm(unfinished, { recursive: true, force: true }).catch(() => undefined);
   }
+}
+
+/**
+ * In a process group of its own, as the server: Ctrl-C in our terminal would end initdb half-way, and what was a stop would end
+ * with an error. Throws with what it said where it does not end with 0.
+ */
+async function runApart(
+  program: string,
+  argv: readonly string[],
+  ids: { readonly uid?: number; readonly gid?: number },
+): Promise<void> {
+  const child = spawn(program, argv, {
+    ...ids,
+    detached: true,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: environment(),
+    cwd: '/',
+  });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
+  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+  if (code !== 0) throw new Error(said.trim() || `it ended with ${signal ?? code}`);
 }
 
 /** The server gets nothing of our environment that it does not need: there are secrets in it. */

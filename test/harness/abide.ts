@@ -53,14 +53,16 @@ const OUTPUT_MAX = 4 * 1024 * 1024;
 const withoutCanary = (config: string): string =>
   /^canary:/m.test(config) ? config : `canary: false\n${config}`;
 
-/** Any command of `abide`, on the Node that runs this; its output is collected. */
+/** Any command of `abide`, on the Node that runs this; its output is collected. `detached`: it leads a group of its own. */
 export function spawnAbide(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  { detached = false }: { readonly detached?: boolean } = {},
 ): { child: ChildProcess; ended: Promise<number | null>; output: () => string; stdout: () => string } {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', CLI, ...args], {
     env: { ...process.env, NODE_OPTIONS: '', ABIDE_CONFIG: '', ABIDE_LOG: 'info', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
+    detached,
   });
   let output = '';
   let stdout = '';

@@ -33,3 +33,29 @@ test.each(Object.keys(moments))('told to end when %s, it ends its database too',
     await rm(folder, { recursive: true, force: true });
   }
 });
+
+// A terminal tells everybody in the process group. initdb was in it and ended half-way: "stopped", and then an error and a 1.
+test('Ctrl-C while the cluster is being made is a clean stop, and the next start is as if there had been none', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-stopped-'));
+  const start = () => spawnAbide(['serve', '--data', folder], { PORT: '0' }, { detached: true });
+  let abide = start();
+  const interrupt = async (): Promise<void> => {
+    process.kill(-abide.child.pid!, 'SIGINT');
+    expect([await abide.ended, abide.output()]).toEqual([
+      0,
+      expect.stringMatching(/SIGINT: stopping[\s\S]*stopped\n$/) as unknown,
+    ]);
+  };
+  try {
+    const made = join(folder, `postgres.new-${abide.child.pid}/cluster/global/pg_control`);
+    await eventually(() => expect([existsSync(made), abide.output()]).toContain(true));
+    await interrupt();
+
+    abide = start();
+    await eventually(() => expect(abide.output()).toContain('ready after'));
+    await interrupt();
+  } finally {
+    abide.child.kill('SIGKILL');
+    await rm(folder, { recursive: true, force: true });
+  }
+});
