@@ -12,6 +12,7 @@ import {
 } from '../ledger/api-keys.ts';
 import { makeKeyRing } from '../ledger/key-ring.ts';
 import type { ApiKey, KeyLimits } from '../ledger/ledger.ts';
+import { toInstant } from '../suppression/instant.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
@@ -20,10 +21,31 @@ import { readCount } from './read-arguments.ts';
 
 const toExpiry = (text: string): string => {
   const days = /^(\d{1,5})d$/.exec(text)?.[1];
-  const at = days === undefined ? Date.parse(text) : Date.now() + Number(days) * 86_400_000;
-  if (Number.isNaN(at)) throw new InvalidArgumentError('Give a date (2027-01-01) or a number of days (90d).');
-  if (at <= Date.now()) throw new InvalidArgumentError('That is over already.');
-  return new Date(at).toISOString();
+  const at =
+    days === undefined
+      ? (toInstant(`${text}T00:00:00Z`) ?? toInstant(text))
+      : new Date(Date.now() + Number(days) * 86_400_000).toISOString();
+  if (at === undefined)
+    throw new InvalidArgumentError(
+      'Give a date (2027-01-01), a time with an offset (2027-01-01T09:00:00Z), or a number of days (90d).',
+    );
+  if (Date.parse(at) <= Date.now()) throw new InvalidArgumentError('That is over already.');
+  return at;
+};
+
+const CLIENT_CHARACTERS_MAX = 128;
+
+/** Log, lists and disputes name a client by it; one with a colon would speak as somebody that is none. */
+const toClient = (text: string): string => {
+  if (text.trim() === '' || text.length > CLIENT_CHARACTERS_MAX || /[\p{C}\p{Zl}\p{Zp}]/u.test(text))
+    throw new InvalidArgumentError(
+      `Give a name of 1 to ${CLIENT_CHARACTERS_MAX} characters, without control characters.`,
+    );
+  if (text.includes(':'))
+    throw new InvalidArgumentError(
+      "A name has no colon: store:NAME is what a store suppresses by itself, ISSUER:NAME a client of an issuer's tokens, cli:NAME who types commands.",
+    );
+  return text;
 };
 
 const RATE_MAX = 1_000_000;
@@ -88,12 +110,12 @@ export function addKeys(program: Command): void {
     .description('API keys: make, list, rotate, limit, revoke; and the key ring');
   withLimits(ofInstallation(keys.command('create')), readCount(1))
     .description('Make a key. It is printed once and kept nowhere.')
-    .requiredOption('--client <name>', 'who it is for; idempotency keys are shared within a client')
+    .requiredOption('--client <name>', 'who it is for; idempotency keys are shared within a client', toClient)
     .addOption(new Option('--scope <scope...>', 'what it may do').choices(KEY_SCOPES))
     .option('--store <name>', "a worker's key, bound to this store (scope acknowledgements:write)")
     .option(
       '--expires <when>',
-      'a date, or days from now such as 90d; without it the key does not expire',
+      'a date (UTC), a time, or days from now such as 90d; without it the key does not expire',
       toExpiry,
     )
     .option('--json', 'print JSON')

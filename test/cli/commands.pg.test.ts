@@ -380,6 +380,23 @@ test.each([
   [['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--store', 'crm'], '--store and the scope'],
   [['keys', 'create', '--client', 'x', '--store', 'nope'], 'no store is called nope; there are: crm, old'],
   [['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--expires', '2001-01-01'], 'over already'],
+  [
+    ['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--expires', '2027-02-31'],
+    'Give a date (2027-01-01)',
+  ],
+  [
+    ['keys', 'create', '--client', 'x', '--scope', 'lag:read', '--expires', 'soon'],
+    'Give a date (2027-01-01)',
+  ],
+  [['keys', 'create', '--client', '', '--scope', 'lag:read'], 'Give a name of 1 to 128 characters'],
+  [['keys', 'create', '--client', ' ', '--scope', 'lag:read'], 'Give a name of 1 to 128 characters'],
+  [['keys', 'create', '--client', 'shop\u001b[2J', '--scope', 'lag:read'], 'without control characters'],
+  [
+    ['keys', 'create', '--client', 'shop\nadministrator', '--scope', 'lag:read'],
+    'without control characters',
+  ],
+  [['keys', 'create', '--client', 'store:crm', '--scope', 'lag:read'], 'A name has no colon'],
+  [['keys', 'create', '--client', 'login:shop', '--scope', 'lag:read'], 'A name has no colon'],
   [['reconcile', '--store', 'crm', '--dry-run'], '--dry-run goes with --after-restore'],
   [['stores', 'pause', 'nope'], 'no store is called nope; there are: crm, old'],
   [['stores', 'retire', 'old'], "required option '--reason <text>'"],
