@@ -155,11 +155,16 @@ const FILE_TYPES: Readonly<Record<Import['format'], string>> = {
   ndjson: 'application/x-ndjson',
 };
 
+/** Throws a TypeError where `url` is none of an API, and where there is neither a key nor a token. */
 export function createAbide(options: AbideOptions): Abide {
-  const { key, timeoutMs, tryTimeoutMs, triesMax } = options;
+  const { key, token, timeoutMs, tryTimeoutMs, triesMax } = options;
+  const url = originAndPath(new URL(options.url));
+  // Not every program is compiled, and an environment may lack the key.
+  const give = key === undefined ? token : () => key;
+  if (give === undefined) throw new TypeError('Give a key or a token.');
   const { call, sendFile } = createCall({
-    url: originAndPath(new URL(options.url)),
-    token: key === undefined ? options.token : () => key,
+    url,
+    token: give,
     // Looked up when it is used: whoever watches or replaces the platform's own may come later.
     fetch: options.fetch ?? ((...asked) => globalThis.fetch(...asked)),
     limits: {
