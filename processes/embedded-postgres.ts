@@ -589,7 +589,10 @@ async function connect(
       const notYet = ['ECONNREFUSED', 'ECONNRESET', '57P03', '57P01'].includes(String(codeOf(error)));
       if (error instanceof AbideError || !notYet || performance.now() > until) {
         if (error instanceof AbideError) throw error;
-        throw failed(`The PostgreSQL in ${folder.cluster} does not let us in at port ${kept.port}.`, error);
+        throw failed(
+          `The PostgreSQL in ${folder.cluster} does not let us in at port ${kept.port}. Its log is ${folder.log}.`,
+          error,
+        );
       }
       await pause(5);
     }

@@ -132,7 +132,7 @@ export const ERRORS = {
     500,
     'The embedded PostgreSQL did not start',
     true,
-    'Its log is in the data folder.',
+    'Mend what is named, and start again.',
   ),
   STACK_FAILED: entry(
     500,
