@@ -1,17 +1,24 @@
 // The commands that ask the API as any client would.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { AbideProblem, createAbide } from '../client/client.ts';
 import type { Abide } from '../client/client.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
+import { environmentOf } from './installation.ts';
+import type { Installation } from './installation.ts';
 
-export type ApiOptions = { url?: string; key?: string };
+export type ApiOptions = Installation & { url?: string; key?: string };
+
+export const URL_HELP =
+  'where the API is (ABIDE_URL; default http://127.0.0.1 at PORT, at the port of `listen` in abide.yaml, or at 8080)';
 
 export const withApi = (command: Command): Command =>
   command
-    .option('--url <url>', 'where the API is (ABIDE_URL; default http://127.0.0.1:8080)')
-    .option('--key <key>', "an API key (ABIDE_KEY; default the data folder's admin.key)");
+    .option('--url <url>', URL_HELP)
+    .option('--key <key>', "an API key (ABIDE_KEY; default the data folder's admin.key)")
+    .option('--data <folder>', 'the data folder (ABIDE_DATA; default .abide)');
 
 /** Asks the API; what goes wrong is an error in words for people. */
 export type Ask = <T>(question: (abide: Abide) => Promise<T>) => Promise<T>;
@@ -23,7 +30,31 @@ const PATIENCE = { triesMax: 3, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 export const LONG_PATIENCE = { triesMax: 100, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 
 /**
- * `--url` or ABIDE_URL, `--key` or ABIDE_KEY, or the administrator's key of the data folder. `say` is what a command has to say
+ * `--url` or ABIDE_URL, else this machine at PORT, or where the configuration lets it listen. Throws InvalidArgumentError where
+ * that is no URL.
+ */
+export function apiUrlOf(options: Pick<ApiOptions, 'url' | 'config'>): string {
+  const { ABIDE_URL, ABIDE_CONFIG, PORT } = environmentOf(options);
+  const url =
+    options.url ??
+    (ABIDE_URL || `http://127.0.0.1:${PORT || (listenPort(ABIDE_CONFIG || 'abide.yaml') ?? '8080')}`);
+  if (/^https?:$/.test(URL.parse(url)?.protocol ?? '')) return url;
+  throw new InvalidArgumentError(
+    `${url} is not the URL of an API: give one such as http://127.0.0.1:8080 by --url or ABIDE_URL, or a number as PORT.`,
+  );
+}
+
+/** Looked for, and nothing else of the file read: whatever is wrong with it, who asks how far the stores are is answered. */
+function listenPort(file: string): string | undefined {
+  try {
+    return /^listen:\s*(["']?)\S+:([1-9]\d{0,4})\1\s*(?:#.*)?$/m.exec(readFileSync(file, 'utf8'))?.[2];
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * At apiUrlOf(), with `--key` or ABIDE_KEY, or the administrator's key of the data folder. `say` is what a command has to say
  * of a problem that means something there.
  */
 export function createAsk(
@@ -36,10 +67,10 @@ export function createAsk(
     readonly say?: (problem: AbideProblem) => Error | undefined;
   } = {},
 ): Ask {
-  const url = options.url ?? process.env.ABIDE_URL ?? `http://127.0.0.1:${process.env.PORT ?? '8080'}`;
+  const url = apiUrlOf(options);
   const abide = createAbide({
     url,
-    key: options.key ?? process.env.ABIDE_KEY ?? keptAdminKey(),
+    key: options.key ?? (process.env.ABIDE_KEY || keptAdminKey(options)),
     ...patience,
   });
   return (question) =>
@@ -55,7 +86,7 @@ function inWords(problem: AbideProblem, url: string): Error {
   const { code, status, message, errors } = problem;
   if (code === 'no-answer')
     return new NobodyAnswersError(
-      `Nobody answers at ${url}: is \`npm start\` running? Where it listens is named by --url or ABIDE_URL.`,
+      `Nobody answers at ${url}: is \`npm start\` running? Where it listens is named by --url, ABIDE_URL or PORT.`,
       // Its code says why: refused, no such host, …
       { cause: problem.cause },
     );
@@ -71,13 +102,17 @@ function inWords(problem: AbideProblem, url: string): Error {
   return new Error(`The API answered ${status ?? 'nothing'}: ${why}${faults.join('')}`);
 }
 
-function keptAdminKey(): string {
-  const file = join(dataFolderOf(process.env), 'admin.key');
+function keptAdminKey(options: Installation): string {
+  const file = join(dataFolderOf(environmentOf(options)), 'admin.key');
   try {
     return readFileSync(file, 'utf8').trim();
-  } catch {
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
     throw new Error(
-      `No key: there is no ${file} (ABIDE_DATA names another data folder); set ABIDE_KEY or pass --key.`,
+      code === 'ENOENT'
+        ? `No key: there is no ${file} (--data or ABIDE_DATA names another data folder); set ABIDE_KEY or pass --key.`
+        : `No key: ${file} cannot be read (${code}); ask as the user who runs Abide, set ABIDE_KEY or pass --key.`,
+      { cause: error },
     );
   }
 }

@@ -4,18 +4,15 @@ import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import type { AnswerOf, PropagationLag } from '../client/client.ts';
 import { createAsk, withApi } from './api-client.ts';
-import type { Ask } from './api-client.ts';
-import { environmentOf, ofInstallation } from './installation.ts';
-import type { Installation } from './installation.ts';
+import type { ApiOptions, Ask } from './api-client.ts';
+import { environmentOf } from './installation.ts';
 import { endProgress, EXIT, print, printJson, printProgress } from './output.ts';
 
 type ReconciliationPasses = AnswerOf<'GET /v1/stores/{name}/reconciliation'>;
 type ReconciliationPass = ReconciliationPasses['passes'][number];
 type Listing = NonNullable<ReconciliationPasses['listing']>;
 
-type Options = Installation & {
-  readonly url?: string;
-  readonly key?: string;
+type Options = ApiOptions & {
   readonly store: string;
   readonly wait: boolean;
   readonly json?: boolean;
@@ -51,10 +48,11 @@ function printListing({ listed, recorded, unread }: Listing): void {
 }
 
 export function addReconcile(program: Command): void {
-  ofInstallation(withApi(program.command('reconcile')))
+  withApi(program.command('reconcile'))
     .description(
       'Reads back everything that a store acknowledged; what it no longer holds is carried to it again. Exit code 3: something differed.',
     )
+    .option('--config <file>', 'abide.yaml (ABIDE_CONFIG; default ./abide.yaml, if there is one)')
     .requiredOption('--store <name>', 'the store')
     .option('--no-wait', 'ask for it and do not wait')
     .option(

@@ -7,6 +7,7 @@ import type { Log } from '../connectors/contract/connector.ts';
 import { createLog } from '../processes/log.ts';
 import type { Announced } from '../processes/serve.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { apiUrlOf, URL_HELP } from './api-client.ts';
 import { fail, print } from './output.ts';
 
 const STOP_MS_MAX = 30_000;
@@ -121,20 +122,20 @@ export function addWorker(program: Command): void {
     .description("Carry decisions to one store, reaching nothing of Abide's but the API over HTTP")
     .requiredOption('--store <name>', 'the store, as abide.yaml names it')
     .option('--config <file>', 'abide.yaml with the store (ABIDE_CONFIG)')
-    .option('--url <url>', 'where the API is (ABIDE_URL; default http://127.0.0.1:8080)')
+    .option('--url <url>', URL_HELP)
     .option(
       '--key <key>',
       "the worker's key (ABIDE_KEY), made by `abide keys create --client crm-worker --store crm`",
     )
     .action(async (options: { store: string; config?: string; url?: string; key?: string }) => {
       const apiKey = options.key ?? process.env.ABIDE_KEY;
-      if (apiKey === undefined) {
+      if (!apiKey) {
         throw new AbideError(
           'unauthenticated',
           'A worker needs its key: ABIDE_KEY, made by `abide keys create --store`.',
         );
       }
-      const apiUrl = options.url ?? process.env.ABIDE_URL ?? 'http://127.0.0.1:8080';
+      const apiUrl = apiUrlOf(options);
       const { runWorker } = await import('../processes/worker.ts');
       const starting = runWorker({
         store: options.store,

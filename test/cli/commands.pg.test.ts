@@ -1,5 +1,6 @@
 // Every command that looks at or changes a running Abide, as an operator types it.
-import { hostname, userInfo } from 'node:os';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { hostname, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { LagReport } from '../../ledger/ledger.ts';
@@ -142,6 +143,48 @@ test('no answer to a check is an error, never a yes', async () => {
   expect(refused.output).toMatch(/^abide: Nobody answers at http:.*ABIDE_URL/);
   expect(unknown).toMatchObject({ code: 1, stdout: '' });
   expect(unknown.output).toMatch(/^abide: The API answered 401: it does not know the key/);
+});
+
+// `abide worker` knew nothing of PORT, and the other commands nothing of --data and of `listen` in abide.yaml.
+test('where the API is is found in one way: --url, ABIDE_URL, PORT, or the port of listen, whatever else abide.yaml says', async () => {
+  const port = new URL(abide.url).port;
+  const file = join(abide.dataFolder, 'broken.yaml');
+  await writeFile(
+    file,
+    `stores: [ {\nlisten: "0.0.0.0:${port}" # every interface\n\tops_listen: 127.0.0.1:1\n`,
+  );
+  const lagOf = (env: Readonly<Record<string, string>>, ...args: string[]) =>
+    runAbide(['lag', '--data', abide.dataFolder, ...args], { ABIDE_URL: '', PORT: '', ...env });
+
+  const found = await Promise.all([
+    lagOf({ ABIDE_CONFIG: file }),
+    lagOf({ PORT: port }),
+    lagOf({ PORT: '1', ABIDE_URL: abide.url }),
+    lagOf({ PORT: '1', ABIDE_URL: 'http://127.0.0.1:2' }, '--url', abide.url),
+  ]);
+  expect(found.map(({ code, output }) => [code, output.split('\n')[1]])).toEqual(
+    found.map(() => [0, expect.stringMatching(/^STORE/)]),
+  );
+  const worker = await runAbide(['worker', '--store', 'crm', '--key', abide.key], {
+    ABIDE_URL: '',
+    PORT: 'nonsense',
+  });
+  expect(worker.code).toBe(2);
+  expect(worker.output).toContain('http://127.0.0.1:nonsense is not the URL of an API');
+});
+
+test('a key that is there and cannot be read is not said to be missing', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-keyless-'));
+  const lagOf = () => runAbide(['lag', '--data', folder], { ABIDE_URL: abide.url });
+  const missing = await lagOf();
+  // Root may read whatever is a file.
+  await mkdir(join(folder, 'admin.key'));
+  const unreadable = await lagOf();
+  await rm(folder, { recursive: true });
+
+  expect([missing.code, unreadable.code]).toEqual([1, 1]);
+  expect(missing.output).toContain(`No key: there is no ${folder}/admin.key`);
+  expect(unreadable.output).toContain(`No key: ${folder}/admin.key cannot be read (EISDIR); ask as the user`);
 });
 
 test('a paused store shows as paused, then late, and lag --fail-on late is 3 until it has caught up', async () => {
@@ -400,6 +443,8 @@ test.each([
   [['reconcile', '--store', 'crm', '--dry-run'], '--dry-run goes with --after-restore'],
   [['stores', 'pause', 'nope'], 'no store is called nope; there are: crm, old'],
   [['stores', 'retire', 'old'], "required option '--reason <text>'"],
+  [['lag', '--url', 'nonsense'], 'nonsense is not the URL of an API: give one such as http://127.0.0.1:8080'],
+  [['gate', '--store', 'crm', '--url', '127.0.0.1:8390'], '127.0.0.1:8390 is not the URL of an API'],
   [['lag', '--fail-on', 'never'], 'Allowed choices are late'],
   [['check', '0041791234567', '--channel', 'sms'], 'a number with + and its country (+41791234567)'],
   [['check', 'tel:+41791234567'], 'such as person_id:4711'],
