@@ -21,6 +21,7 @@ type Options = ApiOptions & {
 };
 
 const LOOK_MS = 250;
+const STILL_MS = 3_000;
 const AT_ONCE = 16;
 
 const differences = (pass: ReconciliationPass): number =>
@@ -83,8 +84,9 @@ waits until that is held again; interrupted, the pass goes on.`,
       }
       const look = (limit: number): Promise<ReconciliationPasses> =>
         ask((abide) => abide.call('GET /v1/stores/{name}/reconciliation', { path, query: { limit } }));
-      const pass = await untilFinished(id, async () => (await look(10)).passes);
-      const listing = await untilListed(() => look(1));
+      const watch = createWatch(options.store, () => ask((abide) => abide.lag()));
+      const pass = await untilFinished(id, async () => (await look(10)).passes, watch);
+      const listing = await untilListed(() => look(1), watch);
       const held =
         differences(pass) === 0 || (await untilHeld(options.store, () => ask((abide) => abide.lag())));
       endProgress();
@@ -99,9 +101,33 @@ waits until that is held again; interrupted, the pass goes on.`,
     });
 }
 
+/** Told what was done so far at each look. */
+type Watch = (done: number) => Promise<void>;
+
+/** Says what a store is waited for where nothing moved for some seconds: once, and again where that is another reason. */
+function createWatch(store: string, look: () => Promise<PropagationLag>): Watch {
+  let [last, since, said] = [-1, performance.now(), ''];
+  return async (done) => {
+    if (done !== last) [last, since] = [done, performance.now()];
+    if (performance.now() - since < STILL_MS) return;
+    since = performance.now();
+    const lag = (await look()).stores.find((one) => one.store === store);
+    // A read-back that fails is not in the lag; the canary of the next minute is.
+    const reason = `${lag?.status ?? 'nothing of it'}, ${lag?.last_error?.code ?? 'no error so far'}`;
+    if (reason === said) return;
+    said = reason;
+    endProgress();
+    process.stderr.write(
+      `nothing moves: ${store} is waited for. The lag says ${reason}; the log of its worker says more. ` +
+        'It goes on by itself, also if this is interrupted.\n',
+    );
+  };
+}
+
 async function untilFinished(
   id: number,
   look: () => Promise<readonly ReconciliationPass[]>,
+  watch: Watch,
 ): Promise<ReconciliationPass> {
   for (;;) {
     const passes = await look();
@@ -110,16 +136,21 @@ async function untilFinished(
     if (pass === undefined)
       throw new Error('The pass was ended by another one, or by a new generation of the store: ask again.');
     printProgress(`${pass.compared} subjects read back again, ${differences(pass)} differ so far`);
+    await watch(pass.compared);
     await delay(LOOK_MS);
   }
 }
 
 /** The store's own list, where what it suppresses by itself is recorded; whoever asked for the pass asked for that as well. */
-async function untilListed(look: () => Promise<ReconciliationPasses>): Promise<Listing | undefined> {
+async function untilListed(
+  look: () => Promise<ReconciliationPasses>,
+  watch: Watch,
+): Promise<Listing | undefined> {
   for (;;) {
     const { listing } = await look();
     if (listing === undefined || listing.finished_at !== null) return listing;
     printProgress(`${listing.listed} listed by the store, ${listing.recorded} recorded as opt-outs so far`);
+    await watch(listing.listed);
     await delay(LOOK_MS);
   }
 }
