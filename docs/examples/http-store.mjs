@@ -23,8 +23,9 @@ function load() {
   }
 }
 
+/** Plain addresses: for nobody but this user. */
 function save(rows) {
-  writeFileSync(`${FILE}.new`, JSON.stringify(Object.fromEntries(rows)), { flush: true });
+  writeFileSync(`${FILE}.new`, JSON.stringify(Object.fromEntries(rows)), { mode: 0o600, flush: true });
   renameSync(`${FILE}.new`, FILE);
 }
 

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text } from 'node:stream/consumers';
@@ -67,6 +68,10 @@ test('the example store gives the answers of the page to its requests', async ()
     expect(headers).toMatchObject(answered.headers);
     expect(await body.json()).toEqual(JSON.parse(answered.body));
   }
+});
+
+test('what the example store keeps, plain addresses, is for nobody but its user', async () => {
+  expect((await stat(example.file)).mode & 0o777).toBe(0o600);
 });
 
 /** Gives the answer of the page to whatever it is asked, and remembers it. */

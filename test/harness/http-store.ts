@@ -11,6 +11,7 @@ type Rows = Record<string, { version: number | null; scopes: Record<string, bool
 export type HttpStore = AsyncDisposable & {
   readonly url: string;
   readonly secret: string;
+  readonly file: string;
   /** What it holds, by `kind:key`. */
   rows(): Promise<Rows>;
   /** Sets one scope as the store's own page would. */
@@ -44,6 +45,7 @@ export async function startHttpStore(secret = 'whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=
   return {
     url,
     secret,
+    file,
     rows,
     async setScope(name, scope, isSuppressed) {
       const all = await rows();
