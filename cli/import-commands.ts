@@ -159,7 +159,9 @@ async function importFile(name: string, options: Sending): Promise<void> {
   if (errorsTo !== undefined) expectNothingAt(errorsTo);
   const source = await openImportSource(name);
   const format = options.format ?? formatOf(name);
-  const say = (problem: AbideProblem): Error | undefined => inWords(problem, source.name, options.scopes);
+  // A name may end in .csv and the file be something else.
+  const what = `${source.name} (read as ${format.toUpperCase()})`;
+  const say = (problem: AbideProblem): Error | undefined => inWords(problem, what, options.scopes);
   // Where nobody answers, or to no such key, that is known before the file is read.
   await createAsk(options, { say })((abide) => abide.imports.list({ limit: 1 }).next());
   const ask = createAsk(options, { patience: LONG_PATIENCE, say });

@@ -344,7 +344,7 @@ describe('what is wrong is said in words', () => {
   test('of a column that nobody knows', async () => {
     const said = await reject('typo.csv', 'email,scope\nada@example.com,sms\n', '--scopes', 'email');
     expect(said).toMatch(
-      /^abide: typo\.csv was not taken, and nothing was recorded:\n {2}the column scope is not known here: the columns are email, .*\n$/,
+      /^abide: typo\.csv \(read as CSV\) was not taken, and nothing was recorded:\n {2}the column scope is not known here: the columns are email, .*\n$/,
     );
   });
 
@@ -371,7 +371,9 @@ describe('what is wrong is said in words', () => {
       '--scopes',
       'email',
     );
-    expect(said).toMatch(/^abide: broken\.csv: Line \d: a quote .*Nothing of the file was recorded\.\n$/);
+    expect(said).toMatch(
+      /^abide: broken\.csv \(read as CSV\): Line \d: a quote .*Nothing of the file was recorded\.\n$/,
+    );
   });
 
   test('of a key that may not', async () => {
