@@ -78,7 +78,10 @@ export function addGuard(program: Command): void {
         });
       });
     });
-  ofStore('status', 'Whether they are there, what they held down, and whom they cannot recognise')
+  ofStore(
+    'status',
+    'Whether they are there, what they held down, and whom they cannot recognise. Exit code 3: one is missing, or somebody can be sent to who is suppressed.',
+  )
     .option('--json', 'print JSON')
     .action(async (options: Options & { json?: boolean }) => {
       await onGuard(options, async (opened) => {

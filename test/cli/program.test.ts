@@ -47,3 +47,11 @@ test('every command, and every command below it, has a --help that ends with 0',
     expect(output).toMatch(new RegExp(`^Usage: ${['abide', ...path].join(' ')} `));
   }
 });
+
+test.each(['check', 'gate', 'reconcile', 'guard status', 'import', 'import-filter', 'doctor'])(
+  '%s --help says what its exit code 3 means',
+  async (command) => {
+    const [output] = await help(command.split(' '));
+    expect(output.replaceAll(/\s+/g, ' ')).toMatch(/Exit code (0: .*)?3:/);
+  },
+);
