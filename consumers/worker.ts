@@ -949,10 +949,17 @@ export function startWorker({
           throw new AbideError('SEALED_UNREADABLE');
         },
         readBack: async (subjects) => {
-          const open = await openStore();
-          const answers = await call((signal) => open.readBack(subjects, signal));
-          reconciling = true;
-          return answers.map((answer) => answer && toHeld(answer));
+          try {
+            const open = await openStore();
+            const answers = await call((signal) => open.readBack(subjects, signal));
+            reconciling = true;
+            return answers.map((answer) => answer && toHeld(answer));
+          } catch (error) {
+            // Nothing may be due to a store that is away: then nobody else says so.
+            if (!(error instanceof TryLater))
+              lastError = { code: failureCode(error), at: new Date().toISOString() };
+            throw error;
+          }
         },
         onFailure: (error) => {
           if (reconciling)
