@@ -9,7 +9,7 @@ import { z } from 'zod';
 import type { Connector } from '../connectors/contract/connector.ts';
 import { KeyForm, describeKeyForm } from '../connectors/contract/key-form.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { CHANNELS, isScope, PURPOSES } from '../suppression/scope.ts';
+import { channelOfTopic, CHANNELS, isChannel, isDeclared, isScope, PURPOSES } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
 import { normalise } from '../suppression/subject.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
@@ -400,7 +400,7 @@ export async function loadConfiguration({
   env: Env;
   loadConnector: LoadConnector;
   embeddedStoreUrl: () => Promise<string>;
-  /** A worker's store: beside it only how decisions travel is read, and secrets of others need not be here. */
+  /** A worker's store: beside it only how decisions travel and what is declared is read; secrets of others need not be here. */
   only?: string | undefined;
 }): Promise<Configuration> {
   const path = asked ?? (env['ABIDE_CONFIG'] || (existsSync('abide.yaml') ? 'abide.yaml' : undefined));
@@ -425,8 +425,9 @@ export async function loadConfiguration({
   }
   const folder = dirname(resolve(path ?? '.'));
   const stores: StoreConfiguration[] = [];
+  const declared = readableDeclarations(yaml.value);
   for (const [name, stanza] of Object.entries(stanzas)) {
-    const store = await readStore({ name, stanza, yaml, folder, loadConnector });
+    const store = await readStore({ name, stanza, yaml, folder, loadConnector, declared });
     if (store instanceof Array) faults.push(...store);
     else stores.push(store);
   }
@@ -443,7 +444,7 @@ export async function loadConfiguration({
     opsListen: rest.ops_listen,
     defaultRegion: rest.default_region,
     tracing: rest.tracing,
-    declared: { topics: rest.topics, purposes: rest.purposes },
+    declared,
     limits: toLimits(rest.limits),
     approveAboveRows: rest.imports.approve_above_rows,
     oauth: Object.entries(rest.oauth).map(([name, issuer]) => ({ name, scopes: undefined, ...issuer })),
@@ -463,7 +464,7 @@ const toCanary = ({ every_seconds: everySeconds, ...addresses }: z.output<typeof
 });
 
 /** What a worker reads of the file beside its store. */
-const WORKERS: readonly string[] = ['source', 'kafka', 'tracing'];
+const WORKERS: readonly string[] = ['source', 'kafka', 'tracing', 'topics', 'purposes'];
 
 function onlyStore(yaml: PositionedYaml, name: string): PositionedYaml {
   const whole = (yaml.value ?? {}) as { stores?: Readonly<Record<string, unknown>> | null };
@@ -523,6 +524,34 @@ function readableStanzas(file: unknown): z.infer<typeof File>['stores'] {
   );
 }
 
+/** What the file declares, as far as it can be read: a fault in it is said where it stands, not at every store as well. */
+function readableDeclarations(file: unknown): DeclaredScopes {
+  const { topics, purposes } = (file ?? {}) as { topics?: unknown; purposes?: unknown };
+  return {
+    topics: File.shape.topics.safeParse(topics).data ?? {},
+    purposes: File.shape.purposes.safeParse(purposes).data ?? [],
+  };
+}
+
+/**
+ * Why a store cannot hold this scope here. A topic that is declared nowhere may be a list of the store's own, which every
+ * opt-out from its channel reaches. Beside declared ones it is a slip, and what people refuse would never get there.
+ */
+function undeclared(scope: string, declared: DeclaredScopes): string | undefined {
+  if (isChannel(scope) || isDeclared(scope, declared)) return undefined;
+  const channel = channelOfTopic(scope);
+  if (channel === undefined) {
+    return declared.purposes.length === 0
+      ? undefined
+      : `${scope} is not declared under purposes, which are ${declared.purposes.join(', ')}`;
+  }
+  const topics = declared.topics[channel];
+  return (
+    topics &&
+    `${scope} is not declared under topics, which are ${topics.map((topic) => `${channel}/${topic}`).join(', ')}`
+  );
+}
+
 /** A variable that is not set is one fault, not a second one where its value would be. */
 const withoutEchoes = (faults: readonly ConfigFault[], first: readonly ConfigFault[]): ConfigFault[] => {
   const named = new Set(first.map(({ path }) => pointerTo(path)));
@@ -536,12 +565,14 @@ async function readStore({
   yaml,
   folder,
   loadConnector,
+  declared,
 }: {
   name: string;
   stanza: Readonly<Record<string, unknown>> & { connector: string };
   yaml: PositionedYaml;
   folder: string;
   loadConnector: LoadConnector;
+  declared: DeclaredScopes;
 }): Promise<StoreConfiguration | ConfigFault[]> {
   const at = ['stores', name];
   const faults: ConfigFault[] = [];
@@ -575,7 +606,11 @@ async function readStore({
         where,
         `${scope} is not a scope: email, sms, push, a topic such as email/newsletter, or a purpose`,
       );
-    } else if (scopes.has(scope)) fault(where, `${scope} is named twice`);
+    } else {
+      const slip = undeclared(scope, declared);
+      if (slip !== undefined) fault(where, slip);
+      if (scopes.has(scope)) fault(where, `${scope} is named twice`);
+    }
     if (isList) scopes.set(scope, undefined);
     else if (connector.scopeValue === undefined) fault(where, `${stanza.connector} takes scopes as a list`);
     else {

@@ -274,6 +274,40 @@ test("a worker's machine need not have the secrets of other stores", async () =>
   expect((await load(text, {}, 'crm')).stores.map(({ name }) => name)).toEqual(['crm']);
 });
 
+// A store's `email/newsleter` beside `topics: { email: [newsletter] }` was taken: no opt-out ever went there, and each of them
+// counted as complete without it.
+test('a store that names a topic or purpose beside the declared ones is a fault that names those', async () => {
+  const text =
+    'topics: { email: [newsletter, offers] }\npurposes: [analytics]\nstores:\n' +
+    '  crm: { connector: sql, url: "x:y", scopes: [email, email/newsleter, profiling] }\n' +
+    '  mail: { connector: lists, url: "x:y", scopes: { email/newsletter: { list: 1 }, email/ofers: { list: 2 } } }\n';
+
+  expect(await faultsOf(text)).toEqual([
+    'line 4, column 54: stores.crm.scopes.1 email/newsleter is not declared under topics, which are email/newsletter, email/offers',
+    'line 4, column 71: stores.crm.scopes.2 profiling is not declared under purposes, which are analytics',
+    'line 5, column 95: stores.mail.scopes.email/ofers email/ofers is not declared under topics, which are email/newsletter, email/offers',
+  ]);
+  // A worker of one store is told the same.
+  await expect(load(text, {}, 'crm')).rejects.toThrow('email/newsleter is not declared under topics');
+});
+
+test('a store may have lists of its own for a channel of which no topic is declared', async () => {
+  const { stores } = await load(
+    'topics: { email: [newsletter] }\nstores:\n' +
+      '  crm: { connector: sql, url: "x:y", scopes: [email/newsletter, sms/alerts, analytics] }\n',
+  );
+
+  expect([...stores[0]!.scopes.keys()]).toEqual(['email/newsletter', 'sms/alerts', 'analytics']);
+});
+
+test('a fault in the declarations is said there, and not at every store as well', async () => {
+  expect(
+    await faultsOf(
+      'topics: { email: [News] }\nstores:\n  crm: { connector: sql, url: "x:y", scopes: [email/news] }\n',
+    ),
+  ).toEqual([expect.stringMatching(/^line 1, column 19: topics\.email\.0 must have at most/)]);
+});
+
 test('without a file the embedded default runs: one PostgreSQL store for all three channels', async () => {
   const { stores, path } = await loadConfiguration({
     env: {},
