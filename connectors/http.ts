@@ -17,6 +17,7 @@ import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { formatTraceparent } from '../suppression/traceparent.ts';
 import { defineConnector, TryLater } from './contract/connector.ts';
 import type { ApplyOutcome, Item, SubjectKey } from './contract/connector.ts';
+import { lineFailed } from './contract/line-failed.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -143,7 +144,7 @@ function failure(error: unknown, signal: AbortSignal): unknown {
   if (error instanceof errors.ResponseExceededMaxSizeError) {
     return new AbideError('STORE_FAILED', 'The answer is too large.');
   }
-  return new AbideError('STORE_UNREACHABLE', undefined, { cause: error });
+  return lineFailed('the store', error);
 }
 
 /** What an answer says. The body is always read or thrown away, or its connection would be lost to the pool. */

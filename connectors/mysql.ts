@@ -48,6 +48,7 @@ import {
   statementsOption,
 } from './contract/own-statements.ts';
 import type { Dialect, OwnTables, Statement } from './contract/own-statements.ts';
+import { coded, lineFailed } from './contract/line-failed.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -341,20 +342,24 @@ const refusalCodeOf = (error: unknown): string | undefined => {
 const TIMEOUTS: readonly number[] = [1205, 3024, 1969];
 /** Too many connections, no entry, no such database, shutting down, blocked, killed, thrown out for idleness. */
 const UNREACHABLE: readonly number[] = [
-  1040, 1044, 1045, 1049, 1053, 1129, 1130, 1203, 1226, 1820, 1927, 3159, 4031,
+  1040, 1044, 1045, 1049, 1053, 1129, 1130, 1203, 1226, 1698, 1820, 1927, 3159, 4031,
 ];
 
 function failure(error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
   if (error instanceof AbideError) return error;
   if (!isOfServer(error)) {
-    const { code } = error as { code?: string };
-    const cause = Object.assign(new Error('The line failed.'), { code });
-    return new AbideError('STORE_UNREACHABLE', 'The connection to MySQL failed.', { cause });
+    return lineFailed('MySQL', error);
   }
-  const told = `MySQL answered error ${error.errno} (SQLSTATE ${error.sqlState}).`;
-  if (TIMEOUTS.includes(error.errno)) return new AbideError('STORE_TIMEOUT', told);
-  return new AbideError(UNREACHABLE.includes(error.errno) ? 'STORE_UNREACHABLE' : 'STORE_FAILED', told);
+  const meaning = MEANINGS[error.errno];
+  const told = `MySQL answered error ${error.errno} (SQLSTATE ${error.sqlState})${meaning === undefined ? '' : `: ${meaning}`}.`;
+  const options = { cause: coded(`${error.errno}`) };
+  if (TIMEOUTS.includes(error.errno)) return new AbideError('STORE_TIMEOUT', told, options);
+  return new AbideError(
+    UNREACHABLE.includes(error.errno) ? 'STORE_UNREACHABLE' : 'STORE_FAILED',
+    told,
+    options,
+  );
 }
 
 /**
@@ -547,12 +552,16 @@ const rowsOf = async <Row>(
 
 /** What the server's own words would say; they are left out, since they may quote values. */
 const MEANINGS: Readonly<Record<number, string>> = {
+  1040: 'it has as many connections as it may',
   1044: 'not allowed to this user in this database',
+  1045: 'the user or password is wrong',
   1048: 'a column that must not be null is left null',
+  1049: 'no such database',
   1052: 'a column that may be of two tables',
   1054: 'a column that is not there',
   1062: 'a row that is there already: say what on duplicate key does',
   1064: 'a syntax error',
+  1130: 'this host may not connect',
   1136: 'not as many values as columns',
   1142: 'not allowed to this user',
   1143: 'not allowed to this user for a column',
@@ -566,6 +575,7 @@ const MEANINGS: Readonly<Record<number, string>> = {
   1370: 'not allowed to this user',
   1406: 'a text that is too long for its column',
   1452: 'a foreign key without its row',
+  1698: 'the user or password is wrong',
 };
 const NO_COLUMN = 1060;
 const NO_TABLE = 1146;

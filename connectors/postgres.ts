@@ -35,6 +35,7 @@ import {
   statementsOption,
 } from './contract/own-statements.ts';
 import type { Dialect, OwnTables, Parameter, Statement } from './contract/own-statements.ts';
+import { coded, lineFailed } from './contract/line-failed.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -202,12 +203,19 @@ function failure(error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
   if (error instanceof AbideError) return error;
   if (!(error instanceof pg.DatabaseError)) {
-    return new AbideError('STORE_UNREACHABLE', 'The connection to PostgreSQL failed.', { cause: error });
+    // The client library has no codes for what it finds out by itself.
+    const message = error instanceof Error ? error.message : '';
+    if (/client password must be/.test(message)) {
+      return new AbideError('STORE_UNREACHABLE', 'PostgreSQL asks for a password, and `url` has none.');
+    }
+    return lineFailed('PostgreSQL', error, /timeout/.test(message) ? 'ETIMEDOUT' : undefined);
   }
   const code = error.code ?? '';
-  const told = `PostgreSQL answered SQLSTATE ${code}.`;
-  if (code === '57014') return new AbideError('STORE_TIMEOUT', told);
-  return new AbideError(isOfTheServer(code) ? 'STORE_UNREACHABLE' : 'STORE_FAILED', told);
+  const meaning = MEANINGS[code];
+  const told = `PostgreSQL answered SQLSTATE ${code}${meaning === undefined ? '' : `: ${meaning}`}.`;
+  const options = { cause: coded(code) };
+  if (code === '57014') return new AbideError('STORE_TIMEOUT', told, options);
+  return new AbideError(isOfTheServer(code) ? 'STORE_UNREACHABLE' : 'STORE_FAILED', told, options);
 }
 
 const refuseReplica = (rows: readonly { readonly is_replica?: boolean }[]): void => {
@@ -221,11 +229,14 @@ const refuseReplica = (rows: readonly { readonly is_replica?: boolean }[]): void
 
 // --- `abide config check`
 
-/** What PostgreSQL's own words would say of a wrong statement; they are left out, since they may quote values. */
+/** What PostgreSQL's own words would say; they are left out, since they may quote values. */
 const MEANINGS: Readonly<Record<string, string>> = {
   '22P02': 'a text that its type does not take',
   '23502': 'a column that must not be null is left null',
   '23505': 'a row that is there already: say what on conflict does',
+  '28000': 'the user is wrong, or pg_hba.conf does not let it in from here',
+  '28P01': 'the user or password is wrong',
+  '3D000': 'no such database',
   '42501': 'not allowed to this role',
   '42601': 'a syntax error',
   '42703': 'a column that is not there',
@@ -235,6 +246,8 @@ const MEANINGS: Readonly<Record<string, string>> = {
   '42P08': 'a parameter of two types: cast it',
   '42P10': 'on conflict needs a unique index on these columns',
   '42P18': 'a parameter whose type cannot be told: cast it',
+  '53300': 'it has as many connections as it may',
+  '57P03': 'it is starting or shutting down',
 };
 
 /** Says which statement is wrong, on which line, and what it is about. */

@@ -5,12 +5,13 @@
 //
 // The store's own senders ask `HGET suppressed:email:<key> email` and do not send where it says `suppressed`.
 import { createHash } from 'node:crypto';
-import { createClient, ErrorReply } from 'redis';
+import { ConnectionTimeoutError, createClient, ErrorReply, SocketClosedUnexpectedlyError } from 'redis';
 import { z } from 'zod';
 import { AbideError } from '../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { defineConnector } from './contract/connector.ts';
 import type { ApplyOutcome, Held, Item, Log, SubjectKey } from './contract/connector.ts';
+import { coded, lineFailed } from './contract/line-failed.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
@@ -55,13 +56,38 @@ const codeOf = (error: unknown): string | undefined =>
         /^[A-Z]+/.exec(error.message) ?? ['ERR'])[0]
     : undefined;
 
-function failure(error: unknown, signal: AbortSignal): unknown {
+/** What Redis' own words would say; they are left out, since they may quote values. */
+const MEANINGS: Readonly<Record<string, string>> = {
+  LOADING: 'it is still reading its data',
+  MISCONF: 'it cannot write its data to disk',
+  NOAUTH: 'the user or password is wrong',
+  NOPERM: 'not allowed to this user',
+  OOM: 'its memory is full',
+  READONLY: 'it is a replica',
+  WRONGPASS: 'the user or password is wrong',
+};
+/** This has no code of its own. */
+const isNoDatabase = (error: unknown): boolean =>
+  error instanceof ErrorReply && /^ERR (invalid )?DB index/.test(error.message);
+
+/** `lost`: why there is no connection now; the call itself is told no more than that there is none. */
+function failure(error: unknown, signal: AbortSignal, lost: unknown): unknown {
   if (signal.aborted) return signal.reason;
   if (error instanceof AbideError) return error;
-  const code = codeOf(error);
-  return code === undefined
-    ? new AbideError('STORE_UNREACHABLE', 'The connection to Redis failed.', { cause: error })
-    : new AbideError('STORE_FAILED', `Redis answered ${code}.`);
+  const isAway = lost !== undefined && !(error instanceof ErrorReply);
+  const reason = isAway ? lost : error;
+  const code = codeOf(reason);
+  if (code === undefined) {
+    const isEnded = reason instanceof SocketClosedUnexpectedlyError;
+    const isLate = reason instanceof ConnectionTimeoutError;
+    return lineFailed('Redis', reason, isEnded ? 'ECONNRESET' : isLate ? 'ETIMEDOUT' : undefined);
+  }
+  const meaning = isNoDatabase(reason) ? 'no such database' : MEANINGS[code];
+  return new AbideError(
+    isAway || code === 'NOAUTH' || code === 'LOADING' ? 'STORE_UNREACHABLE' : 'STORE_FAILED',
+    `Redis answered ${code}${meaning === undefined ? '' : `: ${meaning}`}.`,
+    { cause: coded(code) },
+  );
 }
 
 /**
@@ -69,7 +95,7 @@ function failure(error: unknown, signal: AbortSignal): unknown {
  * sent cannot be taken back, so an aborted call takes the connection with it: one that hangs would hold every later call.
  */
 async function openLine(url: string, log: Log) {
-  let away = false;
+  let lost: unknown;
   let isClosed = false;
   const open = () => {
     // The client cannot take back a connection that it is still making; the socket's own signal can.
@@ -90,14 +116,14 @@ async function openLine(url: string, log: Log) {
       tried.resolve(undefined);
       // In the client's queue before any apply; where it fails, apply falls back to sending the script.
       client.scriptLoad(APPLY).catch(() => undefined);
-      if (away) log.info({}, 'Redis is back');
-      away = false;
+      if (lost !== undefined) log.info({}, 'Redis is back');
+      lost = undefined;
     });
     client.on('error', (error: NodeJS.ErrnoException) => {
       tried.resolve(undefined);
-      if (!away)
+      if (lost === undefined)
         log.warn({ code: error.code ?? codeOf(error) }, 'the connection to Redis was lost, it reconnects');
-      away = true;
+      lost = error;
     });
     client.connect().catch(() => undefined);
     return {
@@ -126,7 +152,7 @@ async function openLine(url: string, log: Log) {
           used.end();
           if (!isClosed) line = open();
         }
-        throw failure(error, signal);
+        throw failure(error, signal, lost);
       }
     },
     async close(): Promise<void> {

@@ -27,7 +27,7 @@ import type {
   StoreObservation,
 } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
-import { AbideError } from '../suppression/errors.ts';
+import { AbideError, causeCode } from '../suppression/errors.ts';
 import { rememberLast } from '../suppression/remember-last.ts';
 import { heldAs, isScope } from '../suppression/scope.ts';
 import { open as unseal } from '../suppression/seal.ts';
@@ -726,7 +726,8 @@ export function startWorker({
 
   function storeFailed(batch: readonly Carried[], error: unknown): void {
     const code = failureCode(error);
-    if (storeFailures === 0) log.warn({ store: store.name, code }, 'store failed, goes on trying');
+    if (storeFailures === 0)
+      log.warn({ store: store.name, code, cause: causeCode(error) }, 'store failed, goes on trying');
     storeFailures += 1;
     lastError = { code, at: new Date().toISOString() };
     for (const carried of batch) {

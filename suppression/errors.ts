@@ -199,9 +199,15 @@ export class AbideError extends Error {
  */
 export function sayError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
-    if (cause instanceof AbideError || !('code' in cause) || typeof cause.code !== 'string') continue;
-    return error.message.includes(cause.code) ? error.message : `${error.message} (${cause.code})`;
+  const code = causeCode(error.cause);
+  return code === undefined || error.message.includes(code) ? error.message : `${error.message} (${code})`;
+}
+
+/** The code that a system or a server gave, of an error or of what caused it; undefined where none did. */
+export function causeCode(error: unknown): string | undefined {
+  for (let one = error; one instanceof Error; one = one.cause) {
+    if (!(one instanceof AbideError) && 'code' in one && /^\w{1,64}$/.test(String(one.code)))
+      return String(one.code);
   }
-  return error.message;
+  return undefined;
 }

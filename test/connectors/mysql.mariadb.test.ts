@@ -401,7 +401,7 @@ describe('its table', () => {
     expect(await restricted.readBack([email('ada@example.com')], signal())).toEqual([undefined]);
     await expect(restricted.apply([decided('ada@example.com')], signal())).rejects.toMatchObject({
       code: 'STORE_FAILED',
-      message: 'MySQL answered error 1142 (SQLSTATE 42000).',
+      message: 'MySQL answered error 1142 (SQLSTATE 42000): not allowed to this user.',
     });
     await (await here.open()).apply([decided('grace@example.com')], signal());
     expect(await restricted.apply([decided('ada@example.com')], signal())).toEqual([{ kind: 'applied' }]);
@@ -951,12 +951,21 @@ describe('a server', () => {
     const away = await here.open({ url: 'mysql://127.0.0.1:1/crm' });
     await expect(away.apply([decided('ada@example.com')], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
+      message: 'The connection to MySQL failed: nobody listens there (ECONNREFUSED).',
       cause: { code: 'ECONNREFUSED' },
     });
     const unknown = Object.assign(new URL(here.database.url), { pathname: 'nowhere' }).href;
     await expect((await here.open({ url: unknown })).readBack([], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
-      message: 'MySQL answered error 1049 (SQLSTATE 42000).',
+      message: 'MySQL answered error 1049 (SQLSTATE 42000): no such database.',
+      cause: { code: '1049' },
+    });
+    const stranger = Object.assign(new URL(here.database.url), { password: 'hunter2' }).href;
+    await expect((await here.open({ url: stranger })).readBack([], signal())).rejects.toMatchObject({
+      code: 'STORE_UNREACHABLE',
+      message: expect.stringMatching(
+        /^MySQL answered error (1045|1698) \(SQLSTATE 28000\): the user or password is wrong\.$/,
+      ),
     });
   });
 

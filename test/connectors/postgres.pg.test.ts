@@ -239,7 +239,7 @@ describe('its own table', () => {
     expect(await restricted.readBack([email('ada@example.com')], signal())).toEqual([undefined]);
     await expect(restricted.apply([optOut('ada@example.com')], signal())).rejects.toMatchObject({
       code: 'STORE_FAILED',
-      message: 'PostgreSQL answered SQLSTATE 42501.',
+      message: 'PostgreSQL answered SQLSTATE 42501: not allowed to this role.',
     });
 
     await (await here.open()).apply([optOut('grace@example.com')], signal());
@@ -463,11 +463,21 @@ describe('a server in trouble', () => {
     const away = await here.open({ url: 'postgres://127.0.0.1:1/crm' });
     await expect(away.apply([optOut('ada@example.com')], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
+      message: 'The connection to PostgreSQL failed: nobody listens there (ECONNREFUSED).',
     });
     const unknown = Object.assign(new URL(here.database.urls.owner), { pathname: 'nowhere' }).href;
     await expect((await here.open({ url: unknown })).readBack([], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
-      message: 'PostgreSQL answered SQLSTATE 3D000.',
+      message: 'PostgreSQL answered SQLSTATE 3D000: no such database.',
+      cause: { code: '3D000' },
+    });
+    const stranger = Object.assign(new URL(here.database.urls.owner), {
+      username: 'nobody',
+      password: 'hunter2',
+    });
+    await expect((await here.open({ url: stranger.href })).readBack([], signal())).rejects.toMatchObject({
+      code: 'STORE_UNREACHABLE',
+      message: expect.stringMatching(/^PostgreSQL answered SQLSTATE (28P01|28000): the user .*is wrong/),
     });
   });
 });

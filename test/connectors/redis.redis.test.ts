@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createClient } from 'redis';
 import { Item } from '../../connectors/contract/connector.ts';
@@ -104,6 +106,47 @@ test('it opens while Redis is away, fails at once and says so once', async () =>
     });
   }
   expect(warned).toEqual([{ code: 'ECONNREFUSED' }, { code: 'ECONNREFUSED' }]);
+});
+
+// All of these were `The connection to Redis failed.`, without a code.
+test.each([
+  ['redis://127.0.0.1:1', 'The connection to Redis failed: nobody listens there (ECONNREFUSED).'],
+  ['redis://nowhere.invalid', 'The connection to Redis failed: there is no such host (ENOTFOUND).'],
+  [
+    Object.assign(new URL(URL_OF_RUN), { username: 'nobody', password: 'hunter2' }).href,
+    'Redis answered WRONGPASS: the user or password is wrong.',
+  ],
+  [Object.assign(new URL(URL_OF_RUN), { pathname: '/123456' }).href, 'Redis answered ERR: no such database.'],
+])('of %s it says why it is unreachable', async (url, message) => {
+  await using store = await redis.open(redis.options.parse({ url }), context);
+  await expect(store.readBack([{ kind: 'email', key: 'ada@example.com' }], signal())).rejects.toMatchObject({
+    code: 'STORE_UNREACHABLE',
+    message,
+  });
+});
+
+test('a Redis that asks for a password which is not given is unreachable, and says so', async () => {
+  const asks = createServer((socket) =>
+    socket.on('data', () => socket.write('-NOAUTH Authentication required.\r\n')),
+  );
+  const { port: itsPort } = await new Promise<AddressInfo>((resolve) => {
+    asks.listen(0, '127.0.0.1', () => {
+      resolve(asks.address() as AddressInfo);
+    });
+  });
+  try {
+    await using store = await redis.open(
+      redis.options.parse({ url: `redis://127.0.0.1:${itsPort}` }),
+      context,
+    );
+    await expect(store.readBack([], signal())).rejects.toMatchObject({
+      code: 'STORE_UNREACHABLE',
+      message: 'Redis answered NOAUTH: the user or password is wrong.',
+      cause: { code: 'NOAUTH' },
+    });
+  } finally {
+    asks.close();
+  }
 });
 
 test('a target is host, port, database and prefix, never a password', () => {

@@ -266,6 +266,8 @@ export type Carrying = AsyncDisposable & {
   readonly ledger: FakeLedger;
   readonly store: FakeStore;
   readonly logged: string[];
+  /** What stood beside each of these lines. */
+  readonly fields: object[];
   /** Recorded, and delivered by the stream. */
   commit(...decisions: readonly Decision[]): Promise<void>;
 };
@@ -283,7 +285,11 @@ export function carry({
   callMsMax?: number;
 } = {}): Carrying {
   const logged: string[] = [];
-  const write = (_fields: object, message: string): number => logged.push(message);
+  const fields: object[] = [];
+  const write = (beside: object, message: string): void => {
+    fields.push(beside);
+    logged.push(message);
+  };
   const connector = store.connector(declared);
   const worker = startWorker({
     store: {
@@ -308,6 +314,7 @@ export function carry({
     ledger,
     store,
     logged,
+    fields,
     commit: (...decisions) => {
       for (const decision of decisions) ledger.add(decision);
       return worker.offer(decisions);

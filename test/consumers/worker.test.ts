@@ -87,6 +87,7 @@ test('what a store lost or never took is asked for again until it holds it, with
     { outcome: 'verified', attempts: 1 },
   ]);
   expect(t.logged).toEqual(['store failed, goes on trying', 'store answers again']);
+  expect(t.fields[0]).toEqual({ store: 'crm', code: 'STORE_UNREACHABLE', cause: 'ECONNREFUSED' });
   await eventually(() =>
     expect(t.ledger.reports.at(-1)?.worker.lastError).toMatchObject({ code: 'STORE_UNREACHABLE' }),
   );
