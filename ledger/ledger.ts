@@ -81,7 +81,8 @@ export type Caller = {
 };
 
 /** What a key spends a day: people newly opted out, grants tried, people asked for. */
-export type Direction = 'opt_out' | 'grant' | 'check';
+export const DIRECTIONS = ['opt_out', 'grant', 'check'] as const;
+export type Direction = (typeof DIRECTIONS)[number];
 
 /** How much of each a key may spend a day (UTC), together with the keys of its lineage; undefined: as much as it likes. */
 export type Budgets = {

@@ -7,7 +7,10 @@ import type { ApiKey, Budgets } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { rememberLast } from '../../suppression/remember-last.ts';
 
-export type CallClass = 'writes' | 'checks' | 'reads';
+/** Whatever has a rate. */
+export const LIMITED = ['writes', 'checks', 'reads', 'failed_authentications'] as const;
+export type Limited = (typeof LIMITED)[number];
+export type CallClass = Exclude<Limited, 'failed_authentications'>;
 
 /** By the scope that a call asks for. A worker that is held back makes its store late, so workers are in no class. */
 export const CLASS_OF: Readonly<Record<(typeof KEY_SCOPES)[number], CallClass | undefined>> = {
@@ -87,7 +90,7 @@ export function createLimits({
   now = () => performance.now(),
 }: {
   settings: LimitSettings;
-  onLimited: (of: CallClass | 'failed_authentications') => void;
+  onLimited: (of: Limited) => void;
   log: { warn: (fields: object, message: string) => void };
   /** In milliseconds, and never back. */
   now?: (() => number) | undefined;

@@ -1,6 +1,11 @@
 // Prometheus metrics. No label ever holds an address, a subject or free text.
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { LagReport } from '../../ledger/ledger.ts';
+import { DIRECTIONS } from '../../ledger/ledger.ts';
+import type { Direction, LagReport } from '../../ledger/ledger.ts';
+import { LIMITED } from '../guard/limits.ts';
+import type { Limited } from '../guard/limits.ts';
+import { ROOMS } from '../guard/rooms.ts';
+import type { Room } from '../guard/rooms.ts';
 
 export const METRIC = {
   propagation: 'abide_propagation_duration_seconds',
@@ -30,11 +35,11 @@ export type Metrics = {
   /** Calls of a version of the API that a key was let in for. */
   called(version: string, times?: number): void;
   /** A call was refused because its key, or its address, makes too many. */
-  limited(of: string): void;
+  limited(of: Limited): void;
   /** Something was refused because a key's budget of the day is spent. */
-  exhausted(direction: string): void;
+  exhausted(direction: Direction): void;
   /** A request was refused because so much is held already. */
-  refused(of: string): void;
+  refused(of: Room | 'bodies'): void;
   /** The text that /metrics answers; gauges are of now. */
   render(lag: () => Promise<LagReport>): Promise<string>;
 };
@@ -94,6 +99,10 @@ export function createMetrics(held: () => Readonly<Record<string, number>> = () 
     labelNames: ['room'],
     registers,
   });
+  // From the start, or an alarm on their increase would miss the first one: a series that begins with 1 has not increased.
+  for (const of of LIMITED) limited.inc({ of }, 0);
+  for (const direction of DIRECTIONS) budgets.inc({ direction }, 0);
+  for (const of of [...(Object.keys(ROOMS) as Room[]), 'bodies']) refused.inc({ of }, 0);
   const gauge = (name: string, help: string, ...more: string[]) =>
     new Gauge({ name, help, labelNames: ['store', ...more], registers });
   const outstanding = gauge(METRIC.outstanding, 'Decisions that a store must hold and has not acknowledged');

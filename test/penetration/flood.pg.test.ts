@@ -198,7 +198,7 @@ test('a flood of everything is answered or refused, in bounded memory, and healt
   expect(endless.flatMap(heard).filter((one) => one.code !== 'request-timeout' && !isHonest(one))).toEqual(
     [],
   );
-  expect(await metric('abide_overloaded_total')).not.toEqual({});
+  expect(Math.max(...Object.values(await metric('abide_overloaded_total')))).toBeGreaterThan(0);
 
   for (const stop of health) {
     const { ms, statuses } = await stop();

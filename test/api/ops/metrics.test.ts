@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { createMetrics, METRIC } from '../../../api/ops/metrics.ts';
+import { ROOMS } from '../../../api/guard/rooms.ts';
 import type { LagReport } from '../../../ledger/ledger.ts';
 import { serveStub } from '../serving.ts';
 import { ID, LAG } from '../stub-ledger.ts';
@@ -17,6 +18,50 @@ const gauges = (lines: readonly string[]) =>
   lines
     .filter((line) => /^abide_(outstanding|oldest|store_status|redriven)/.test(line))
     .map((line) => line.replace(/ nan$/i, ' NaN'));
+
+type Sample = { readonly labels: Readonly<Record<string, string>>; readonly value: number };
+type Family = { readonly type: string; readonly samples: Sample[] };
+
+/** Prometheus' text format 0.0.4, strictly: throws for whatever it does not allow. */
+function parse(text: string): Map<string, Family> {
+  const families = new Map<string, Family>();
+  const seen = new Set<string>();
+  let helped: string | undefined;
+  let last: string | undefined;
+  if (!text.endsWith('\n')) throw new Error('the last line has no end');
+  for (const line of text.slice(0, -1).split('\n')) {
+    const [, about, of, rest] = /^# (HELP|TYPE) ([a-zA-Z_:][\w:]*) (.+)$/.exec(line) ?? [];
+    if (about === 'HELP') {
+      helped = of;
+    } else if (about === 'TYPE') {
+      if (helped !== of || families.has(of!) || !/^(counter|gauge|histogram|summary)$/.test(rest!))
+        throw new Error(line);
+      families.set((last = of!), { type: rest!, samples: [] });
+    } else if (line !== '') {
+      const [, name, labelled = '', number] =
+        /^([a-zA-Z_:][\w:]*)(?:\{((?:[a-zA-Z_]\w*="(?:[^"\\]|\\[\\"n])*",?)*)\})? ([+-]?(?:[\d.]+(?:e[+-]?\d+)?|inf|nan))$/i.exec(
+          line,
+        ) ?? [];
+      const family = last === undefined ? undefined : families.get(last);
+      const suffixes =
+        family?.type === 'histogram'
+          ? '_(?:bucket|sum|count)'
+          : family?.type === 'summary'
+            ? '(?:_sum|_count)?'
+            : '';
+      // All samples of a family stand below its TYPE, and none is there twice.
+      if (name === undefined || !new RegExp(`^${last}${suffixes}$`).test(name)) throw new Error(line);
+      const labels = Object.fromEntries(
+        [...labelled.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, value]) => [key!, value!]),
+      );
+      const series = `${name}${JSON.stringify(Object.entries(labels).sort())}`;
+      if (seen.has(series)) throw new Error(`twice: ${line}`);
+      seen.add(series);
+      family!.samples.push({ labels, value: Number(number!.replace(/inf/i, 'Infinity')) });
+    }
+  }
+  return families;
+}
 
 test('the gauges are what the lag says now', async () => {
   expect(gauges(await render(createMetrics()))).toEqual([
@@ -102,6 +147,7 @@ test('requests are timed by method, route and status, and no label is what a cli
   await api.send('SEARCH', '/ada@example.com');
   await api.send('POST', '/v1/opt-outs', { key: 'shop', body: '{' });
   const { text, headers } = await api.send('GET', '/metrics');
+  expect([...parse(text).keys()]).toEqual(expect.arrayContaining(Object.values(METRIC)));
   expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
   const counts = text.split('\n').filter((line) => line.startsWith(`${METRIC.requests}_count`));
   expect(counts.sort()).toEqual([
@@ -113,6 +159,26 @@ test('requests are timed by method, route and status, and no label is what a cli
     'abide_http_request_duration_seconds_count{method="other",route="none",status="404"} 1',
   ]);
   expect(text).not.toContain('ada');
+});
+
+// `increase(abide_budget_exhausted_total[5m]) > 0` missed the first refusal of a process: the series began with it, at 1.
+test('what is alarmed on by its increase is there from the start, at 0, for whatever it may be counted by', async () => {
+  const families = parse(await createMetrics().render(() => Promise.resolve(LAG)));
+  const samplesOf = (name: string): Record<string, number> =>
+    Object.fromEntries(
+      families.get(name)!.samples.map(({ labels, value }) => [Object.values(labels).join(), value]),
+    );
+  expect(samplesOf(METRIC.limited)).toEqual({ writes: 0, checks: 0, reads: 0, failed_authentications: 0 });
+  expect(samplesOf(METRIC.budgets)).toEqual({ opt_out: 0, grant: 0, check: 0 });
+  expect(samplesOf(METRIC.refused)).toEqual({
+    ...Object.fromEntries(Object.keys(ROOMS).map((room) => [room, 0])),
+    bodies: 0,
+  });
+  // Every alarm of that kind in the docs is on one of them, or on a count of the ledger's own.
+  const alarms = [
+    ...readFileSync('docs/operations.md', 'utf8').matchAll(/^\|.*(?:increase|rate)\((abide_\w+)/gm),
+  ];
+  expect(alarms.map(([, name]) => name)).toEqual([METRIC.redriven, METRIC.budgets, METRIC.limited]);
 });
 
 test('scrapes at the same time do not mix', async () => {
