@@ -99,20 +99,27 @@ export function addServe(program: Command): void {
     });
 }
 
-/** Where it listens, the administrator's key the first time, and a line that works as pasted. */
-function announce({ url, adminKey }: Announced): void {
-  print(`abide: listening at ${url}`);
+/**
+ * Where it listens, the administrator's key the first time, and a line that works as pasted. Beyond loopback no secret is
+ * printed: what a server prints is kept in logs.
+ */
+function announce({ url: bound, onLoopback, adminKey }: Announced): void {
+  const url = bound.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
+  print(`abide: listening at ${url}${url === bound ? '' : ' (and at every other address of this machine)'}`);
   if (adminKey === undefined) {
     return print(
       "no administrator's key is kept here: `abide keys create --client NAME --scope opt_outs:write` makes a key",
     );
   }
-  if (adminKey.madeIn !== undefined)
-    print(`\nadministrator's key: ${adminKey.token}\n  (new, and kept in ${adminKey.madeIn})`);
+  const { token, keptIn, isNew } = adminKey;
+  if (isNew) print(`\nadministrator's key: ${token}\n  (new, and kept in ${keptIn})`);
+  const authorization = onLoopback
+    ? `'Authorization: Bearer ${token}'`
+    : `"Authorization: Bearer ${keptIn === undefined ? '$ABIDE_ADMIN_KEY' : `$(cat '${keptIn}')`}"`;
   print(`
 Record an opt-out (paste this):
 
-  curl -s ${url}/v1/opt-outs -H 'Authorization: Bearer ${adminKey.token}' -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d '{"subject":{"email":"ada@example.com"}}'
+  curl -s ${url}/v1/opt-outs -H ${authorization} -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d '{"subject":{"email":"ada@example.com"}}'
 `);
 }
 

@@ -13,6 +13,7 @@ import { oldestWriter } from '../ledger/watermark.ts';
 import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
 import { examineKafka } from './examine-kafka.ts';
+import { lackingSecrets } from './given-secrets.ts';
 import type { DatabaseUrls } from './open-database.ts';
 import { findDatabase, readConfiguration } from './running-database.ts';
 
@@ -54,6 +55,9 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
     kafka = configuration.source === 'kafka' ? configuration.kafka : undefined;
     findings.push(fine('configuration', `read, ${configuration.stores.length} store(s)`));
     isEmbedded = configuration.database === undefined;
+    const lacking = lackingSecrets(configuration, dataFolderOf(env), env);
+    if (lacking !== undefined)
+      findings.push(attention('secrets', lacking, 'Give them where it runs: it does not start without.'));
     urls = await findDatabase(configuration, env);
     for (const { store, problem } of await checkStores(configuration.stores)) {
       findings.push(

@@ -2,7 +2,6 @@
 // names both a source and stores.
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
 import { trace } from '@opentelemetry/api';
 import { createApp } from '../api/app.ts';
 import type { Handler } from '../api/app.ts';
@@ -27,6 +26,7 @@ import { isChannel } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
 import { createDecisionLines } from './decision-lines.ts';
 import { findEmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
+import { adminKeyFile, isLoopback, lackingSecrets } from './given-secrets.ts';
 import { loadConnector } from './load-connector.ts';
 import { openDatabase, urlsOf } from './open-database.ts';
 import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
@@ -46,13 +46,16 @@ export type ServeOptions = {
 
 export type Announced = {
   readonly url: string;
+  /** Else the terminal is a server's, whose output is kept and read by others. */
+  readonly onLoopback: boolean;
   readonly adminKey: AdministratorKey | undefined;
 };
 
 export type AdministratorKey = {
   readonly token: string;
-  /** The file that keeps it from now on; undefined: it is not new. */
-  readonly madeIn: string | undefined;
+  /** The file that keeps it; undefined: ABIDE_ADMIN_KEY gave it. */
+  readonly keptIn: string | undefined;
+  readonly isNew: boolean;
 };
 
 export type Serving = {
@@ -64,8 +67,6 @@ export type Serving = {
 
 const HASHED =
   'of a hashed key nobody can tell whose it is: of what this store suppresses by itself only that of people whom the ledger knows is recorded';
-
-const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'localhost'].includes(host);
 
 /** Starts and returns once /readyz answers 200; whatever was started is stopped again where a step fails. */
 export async function serve({
@@ -95,6 +96,9 @@ export async function serve({
     embeddedStoreUrl: async () => await (await startEmbedded()).createDatabase('crm'),
   });
   const onLoopback = isLoopback(configuration.listen.host);
+  // Before there is a database that would stay behind.
+  const lacking = lackingSecrets(configuration, dataFolder, env);
+  if (lacking !== undefined) throw new Error(lacking);
   const overKafka = configuration.source === 'kafka';
   const urls =
     urlsOf(configuration, log) ??
@@ -229,7 +233,7 @@ export async function serve({
     const ops = await listenAt(api.opsHandler, configuration.opsListen, 'change `ops_listen`');
     started.defer(() => ops.close());
   }
-  announce({ url: listening.url, adminKey });
+  announce({ url: listening.url, onLoopback, adminKey });
   ready = true;
   const everything = started.move();
   return { url: listening.url, adminKey: adminKey?.token, stop: () => everything.disposeAsync() };
@@ -301,7 +305,7 @@ async function administratorKey({
     try {
       const { key, token } = await ledger.createKey({ ...fields, token: given });
       warnOfScopes(key);
-      return { token, madeIn: undefined };
+      return { token, keptIn: undefined, isNew: false };
     } catch (cause) {
       if (!(cause instanceof AbideError && cause.code === 'invalid-request')) throw cause;
       throw new Error(
@@ -310,13 +314,13 @@ async function administratorKey({
       );
     }
   }
-  const file = join(dataFolder, 'admin.key');
+  const file = adminKeyFile(dataFolder);
   if (existsSync(file)) {
     const token = readFileSync(file, 'utf8').trim();
     const key = await ledger.authenticate(token);
     if (key === undefined) return undefined;
     warnOfScopes(key);
-    return { token, madeIn: undefined };
+    return { token, keptIn: file, isNew: false };
   }
   if ((await ledger.listKeys()).some((key) => key.store === undefined)) return undefined;
   if (!mayMake) {
@@ -326,7 +330,7 @@ async function administratorKey({
   }
   const { token } = await ledger.createKey(fields);
   writeFileSync(file, `${token}\n`, { mode: 0o600 });
-  return { token, madeIn: file };
+  return { token, keptIn: file, isNew: true };
 }
 
 const toRegistration = (store: StoreConfiguration, topics: DeclaredScopes['topics']): StoreRegistration => ({

@@ -24,6 +24,7 @@ import { groupOf } from '../../stream/kafka-source.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { startEmbeddedPostgres } from '../embedded-postgres.ts';
 import type { EmbeddedPostgres } from '../embedded-postgres.ts';
+import { isLoopback, lackingSecrets } from '../given-secrets.ts';
 import { loadConnector } from '../load-connector.ts';
 import { openDatabase, urlsOf } from '../open-database.ts';
 import type { DatabaseUrls } from '../open-database.ts';
@@ -395,13 +396,14 @@ async function startDatabase({
     loadConnector,
     embeddedStoreUrl: async () => (storeUrl = await (await startEmbedded()).createDatabase('crm')),
   });
+  const lacking = lackingSecrets(configuration, dataFolder, env);
+  if (lacking !== undefined) throw new Error(lacking);
   const urls = urlsOf(configuration, log) ?? (await startEmbedded()).urls;
-  const onLoopback = ['127.0.0.1', '::1', 'localhost'].includes(configuration.listen.host);
   const { pool } = await openDatabase({
     urls,
     dataFolder,
     keys: env['ABIDE_KEYS'],
-    mayMakeSecrets: onLoopback,
+    mayMakeSecrets: isLoopback(configuration.listen.host),
     log,
   });
   const stores = configuration.stores.map(({ name }) => name);

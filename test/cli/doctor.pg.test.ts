@@ -154,3 +154,20 @@ test('a database elsewhere: wal_level too low, one role for all, no worker, anot
     await rm(folder, { recursive: true });
   }
 });
+
+test('what listens beyond this machine without its secrets is told what to give, before it starts', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-doctor-'));
+  try {
+    const ABIDE_CONFIG = join(folder, 'abide.yaml');
+    await writeFile(ABIDE_CONFIG, 'listen: 0.0.0.0:8080\nstores: {}\n');
+    const { found } = await examine({ ABIDE_CONFIG, ABIDE_DATA: join(folder, 'data') });
+    expect(found).toMatchObject({
+      secrets: {
+        state: 'attention',
+        says: expect.stringMatching(/ABIDE_KEYS .* and ABIDE_ADMIN_KEY/) as unknown,
+      },
+    });
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});

@@ -125,10 +125,20 @@ test('beyond loopback nothing is made up: it starts only with a ring and a key t
   expect(bare.output).toMatch(
     /makes up no secrets there: set ABIDE_KEYS .*abide keys ring.* and ABIDE_ADMIN_KEY/,
   );
+  // `config check` says so before, and the start that was refused leaves no database behind.
+  const checked = await runAbide(['config', 'check', '--config', file], { ABIDE_DATA: data });
+  expect([checked.code, checked.output]).toEqual([
+    0,
+    expect.stringMatching(
+      /^configuration: fine, 0 store\(s\)\nbefore it starts: .*set ABIDE_KEYS .* and ABIDE_ADMIN_KEY/,
+    ),
+  ]);
+  expect(await readdir(data)).toEqual([]);
   const ABIDE_KEYS = (await runAbide(['keys', 'ring'])).stdout;
   const keyless = await serve({ ABIDE_KEYS });
   expect(keyless.code).toBe(1);
   expect(keyless.output).toMatch(/makes up no secrets there: set ABIDE_ADMIN_KEY \(`abide keys token`/);
+  expect(await readdir(data)).toEqual([]);
   const wrong = await serve({ ABIDE_KEYS, ABIDE_ADMIN_KEY: 'secret' });
   expect(wrong.code).toBe(1);
   expect(wrong.output).toContain(
@@ -149,9 +159,29 @@ test('beyond loopback nothing is made up: it starts only with a ring and a key t
   expect(status).toBe(200);
   child.kill('SIGTERM');
   expect(await ended).toBe(0);
+  // A server's output is kept and read by others: there is no secret in it, and where it is can be called.
+  expect(output()).not.toContain(ABIDE_ADMIN_KEY);
+  expect(output()).toMatch(/^abide: listening at http:\/\/127\.0\.0\.1:\d+ \(and at every other address/m);
+  expect(output()).toMatch(
+    /^ {2}curl -s http:\/\/127\.0\.0\.1:\d+\/v1\/opt-outs -H "Authorization: Bearer \$ABIDE_ADMIN_KEY" /m,
+  );
   // What was given is not kept.
   expect(await readdir(data)).not.toEqual(expect.arrayContaining(['keys.json']));
   expect(await readdir(data)).not.toEqual(expect.arrayContaining(['admin.key']));
+});
+
+test('secrets that an earlier start on loopback kept are used beyond it, and none of them is printed', async () => {
+  await using old = await startAbide();
+  await old.stop();
+  const file = await config('listen: "[::]:0"\nops_listen: 127.0.0.1:0\nstores: {}\n');
+  const { child, ended, output } = spawnAbide(['serve', '--config', file, '--data', old.dataFolder], {});
+  await eventually(() => expect(output()).toContain('ready after'));
+  child.kill('SIGTERM');
+  expect(await ended).toBe(0);
+
+  expect(output()).not.toContain(old.key);
+  expect(output()).toMatch(/curl -s http:\/\/\[::1\]:\d+\/v1\/opt-outs /);
+  expect(output()).toContain(`"Authorization: Bearer $(cat '${join(old.dataFolder, 'admin.key')}')"`);
 });
 
 test("an administrator's key that is older than a scope stays without it, and every start says so", async () => {

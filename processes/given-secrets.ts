@@ -1,0 +1,28 @@
+// Beyond this machine Abide makes up no secrets: the key ring and the administrator's key are given, or were kept in the data
+// folder by an earlier start.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Configuration } from '../config/configuration.ts';
+import { keysFile } from './open-database.ts';
+
+export const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'localhost'].includes(host);
+
+export const adminKeyFile = (dataFolder: string): string => join(dataFolder, 'admin.key');
+
+/** What must be given before it starts, as far as can be said without a database; undefined: nothing. */
+export function lackingSecrets(
+  { listen, database }: Pick<Configuration, 'listen' | 'database'>,
+  dataFolder: string,
+  env: Readonly<Record<string, string | undefined>>,
+): string | undefined {
+  if (isLoopback(listen.host)) return undefined;
+  const lacking: string[] = [];
+  if (!env['ABIDE_KEYS'] && !existsSync(keysFile(dataFolder)))
+    lacking.push('ABIDE_KEYS (for a new database `abide keys ring` prints one)');
+  // A database that is there may have keys, and then none is made.
+  const isNew = database === undefined && !existsSync(join(dataFolder, 'postgres', 'PG_VERSION'));
+  if (isNew && !env['ABIDE_ADMIN_KEY'] && !existsSync(adminKeyFile(dataFolder)))
+    lacking.push('ABIDE_ADMIN_KEY (`abide keys token` prints a new one)');
+  if (lacking.length === 0) return undefined;
+  return `Abide listens beyond this machine and makes up no secrets there: set ${lacking.join(' and ')}.`;
+}
