@@ -154,14 +154,17 @@ end`;
             `create trigger ${id(place.schema)}.${id(name)} before ${event} on ${place.full} for each row\n${body}`,
           );
         }
-        const enabled = columnsOf(table).map(
-          (column) =>
-            `(${isOther('contact', column)} and ${isHeld(at.full, table, column, keyOf(store, table, 'contact'))})`,
+        const enabled = columnsOf(table).map((column) => ({
+          ...column,
+          where: `${isOther('contact', column)} and ${isHeld(at.full, table, column, keyOf(store, table, 'contact'))}`,
+        }));
+        // Set here, and not by the trigger: it would count as somebody's attempt.
+        const held = enabled.map(
+          ({ column, held: value, where }) =>
+            `contact.${id(column)} = case when ${where} then ${value ? 1 : 0} else contact.${id(column)} end`,
         );
-        const key = id(table.key);
-        sweeping.push(
-          `update ${place.full} as contact set contact.${key} = contact.${key} where ${enabled.join('\n  or ')}`,
-        );
+        const any = enabled.map(({ where }) => `(${where})`).join('\n  or ');
+        sweeping.push(`update ${place.full} as contact set ${held.join(',\n  ')}\nwhere ${any}`);
       }
       return [
         `create table if not exists ${id(at.schema)}.${LOG_TABLE} (

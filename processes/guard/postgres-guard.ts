@@ -173,12 +173,17 @@ end `;
           `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at)}$abide$`,
           `create trigger ${id(triggerOf(name))} before insert or update on ${full} for each row execute function ${made}()`,
         );
-        const enabled = columnsOf(table).map(
-          (column) =>
-            `(contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, keyOf(store, table, 'contact'))})`,
+        const enabled = columnsOf(table).map((column) => ({
+          ...column,
+          where: `contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, keyOf(store, table, 'contact'))}`,
+        }));
+        // Set here, and not by the trigger: it would count as somebody's attempt.
+        const held = enabled.map(
+          ({ column, held: value, where }) =>
+            `${id(column)} = case when ${where} then ${value} else contact.${id(column)} end`,
         );
-        const key = id(table.key);
-        sweeping.push(`update ${full} as contact set ${key} = ${key} where ${enabled.join('\n  or ')}`);
+        const any = enabled.map(({ where }) => `(${where})`).join('\n  or ');
+        sweeping.push(`update ${full} as contact set ${held.join(',\n  ')}\nwhere ${any}`);
       }
       return [
         `create table if not exists ${log} (

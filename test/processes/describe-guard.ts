@@ -205,6 +205,8 @@ export function describeGuard(
       expect(await t.install()).toBe(1);
       const made = await t.place.listing();
       expect(await t.install()).toBe(0);
+      // What it held down itself is nobody's attempt.
+      expect(await t.logged()).toEqual([]);
       expect(await t.place.listing()).toEqual(made);
       expect(await t.contacts()).toEqual([
         [1, false, null],
