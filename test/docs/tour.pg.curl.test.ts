@@ -10,6 +10,7 @@ import { freePort } from '../harness/free-port.ts';
 
 const CHECKOUT = fileURLToPath(new URL('../..', import.meta.url));
 
+type Answer = { object?: string; propagation?: unknown; request_id?: unknown };
 type Block = { readonly language: string; readonly text: string };
 
 /** The code blocks of a section, in order. */
@@ -96,4 +97,29 @@ test('every command of the tour answers what the page shows', async () => {
   // What the page says of the first terminal.
   const line = rest.find(({ text }) => text.includes(' recorded, crm verified'))!;
   await eventually(() => expect(plain(printed())).toContain(plain(line.text)));
+});
+
+// Pasted one after the other the grant was answered 409 grant-not-later: its time was cut to the second of the opt-out before it.
+test('every command of the API by example works as pasted, in order, and answers what the page shows', async () => {
+  const blocks = blocksOf(await readFile(join(CHECKOUT, 'README.md'), 'utf8'), 'The API by example');
+  // The page goes on in the terminal of the tour, which has the key.
+  const typed = `KEY=$(cat ${folder}/admin.key)`;
+  let tried = 0;
+  for (const [n, { language, text }] of blocks.entries()) {
+    if (language !== 'sh') continue;
+    tried += 1;
+    const said = await shell(`${typed}\n${text.replaceAll('8080', String(port))}`).said;
+    const answer = blocks[n + 1];
+    if (answer?.language === 'json') {
+      const [got, shown] = [said, answer.text].map((one) => JSON.parse(plain(one)) as Answer);
+      // How far it is by then, and the id of a request, are each time's own.
+      for (const one of [got!, shown!]) {
+        delete one.propagation;
+        delete one.request_id;
+      }
+      expect(got).toEqual(shown);
+    } else if (answer?.language === '') expect(plain(said)).toBe(plain(answer.text));
+    else expect((JSON.parse(said) as Answer).object).toMatch(/^(opt_out|grant)$/);
+  }
+  expect(tried).toBeGreaterThan(5);
 });
