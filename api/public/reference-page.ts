@@ -1,6 +1,6 @@
 // The document as a page: made here, of nothing but text, so that it needs no script and nothing of another host.
 import { createHash } from 'node:crypto';
-import { documentOf, newestOf, pageOf, servedVersions } from '../version.ts';
+import { documentOf, newestOf, operationsIn, pageOf, servedVersions } from '../version.ts';
 import type { Versions } from '../version.ts';
 import type { DocumentOperation, DocumentResponse, Examples, JsonSchema, Media, OpenApi } from './openapi.ts';
 
@@ -198,6 +198,18 @@ const others = (name: string, versions: Versions): Part =>
         })}
       </p>`;
 
+/** What another version has and this one has not: whoever looks for the lag in the newest one would not find it. */
+const elsewhere = (name: string, versions: Versions): Part[] => {
+  const tagsOf = (one: string): Set<string> => new Set(operationsIn(versions[one]!).map(({ tag }) => tag));
+  const own = tagsOf(name);
+  return servedVersions(versions).flatMap((one) => {
+    const more = [...tagsOf(one)].filter((tag) => !own.has(tag));
+    return more.length === 0
+      ? []
+      : [html`<p>Only in <a href="${pageOf(one)}">${one}</a>: ${more.join(', ')}.</p>`];
+  });
+};
+
 export function renderReference(document: OpenApi, name: string, versions: Versions): string {
   const { info, tags, paths, components } = document;
   const all = Object.entries(paths).flatMap(([path, methods]) =>
@@ -211,7 +223,7 @@ export function renderReference(document: OpenApi, name: string, versions: Versi
       <title>${info.title}: the HTTP API, ${name}</title>
       ${new Html(`<style>${STYLE}</style>`)}
       <h1>${info.title}: the HTTP API, ${name}</h1>
-      ${others(name, versions)} ${prose(info.description)}
+      ${others(name, versions)} ${elsewhere(name, versions)} ${prose(info.description)}
       <p>
         The same for machines: <a href="${documentOf(name)}">openapi.json</a> (OpenAPI ${document.openapi}).
       </p>

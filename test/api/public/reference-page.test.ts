@@ -47,9 +47,19 @@ test.each(NAMES)('the page of %s names no other host, and every link leads somew
   const targets = [...text.matchAll(/href="([^"]*)"/g)].map(([, target]) => target!);
   const ids = new Set([...text.matchAll(/\sid="([^"]*)"/g)].map(([, id]) => `#${id!}`));
   const elsewhere = targets.filter((target) => !ids.has(target));
-  expect(elsewhere).toEqual([...NAMES.filter((other) => other !== name).map(pageOf), documentOf(name)]);
+  expect([...new Set(elsewhere)]).toEqual([
+    ...NAMES.filter((other) => other !== name).map(pageOf),
+    documentOf(name),
+  ]);
   for (const path of elsewhere) expect((await api.send('GET', path)).status).toBe(200);
   expect(targets.length).toBeGreaterThan(elsewhere.length);
+});
+
+// The README sends to /docs, which is v2's page: of lag, gate and quarantine there was nothing, and not where they are.
+test('what only another version has is said, with where it is', () => {
+  const page = (name: string): string => renderReference(toOpenApi(name, VERSIONS), name, VERSIONS);
+  expect(page('v2')).toContain('<p>Only in <a href="/docs/v1">v1</a>: Operations, Workers.</p>');
+  expect(page('v1')).toContain('<p>Only in <a href="/docs/v2">v2</a>: Grants, Imports.</p>');
 });
 
 test('whoever names no version reads of the newest one', async () => {
