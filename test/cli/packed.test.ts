@@ -17,6 +17,7 @@ const run = promisify(execFile);
 let outer: string;
 let theirs: string;
 let installed: string;
+let tarball: string;
 const files: string[] = [];
 
 beforeAll(async () => {
@@ -29,7 +30,7 @@ beforeAll(async () => {
   });
   await symlink(join(ROOT, 'node_modules'), join(checkout, 'node_modules'));
   await run('npm', ['pack', '--offline', '--pack-destination', outer], { cwd: checkout });
-  const tarball = (await readdir(outer)).find((name) => name.endsWith('.tgz'))!;
+  tarball = (await readdir(outer)).find((name) => name.endsWith('.tgz'))!;
   theirs = join(outer, 'theirs');
   installed = join(theirs, 'node_modules/abide');
   await mkdir(installed, { recursive: true });
@@ -69,6 +70,23 @@ test('it has no source that Node would have to strip, and no test but the suite'
   expect(files).toEqual(
     expect.arrayContaining(['LICENSE', 'README.md', 'docs/connectors.md', 'cli/abide.mjs']),
   );
+});
+
+// docs/connectors.md said `npm install --save-dev abide`: on npm that is somebody else's package.
+test('the pages install what is packed here, and never the name from a registry', async () => {
+  const pages = [
+    'README.md',
+    ...(await readdir(join(ROOT, 'docs')))
+      .filter((name) => name.endsWith('.md'))
+      .map((name) => `docs/${name}`),
+  ];
+  const installs = pages.flatMap((page) =>
+    [...readPage(page).matchAll(/npm (?:install|i|add)\b[^\n`]*/g)].map(([command]) => command),
+  );
+  expect(installs.filter((command) => command.includes('abide'))).toEqual([
+    `npm install ../abide/${tarball}`,
+    `npm install --save-dev ../abide/${tarball} @jest/globals@30 jest@30`,
+  ]);
 });
 
 test('it needs nothing but what it names', async () => {
