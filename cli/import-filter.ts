@@ -39,8 +39,17 @@ export type Filter = {
 };
 
 // Bytes are read as Latin-1, each a character: what separates fields is ASCII in every encoding that CSV comes in, and a
-// row leaves as the bytes that it came as. Only what is sent to the API must be text.
-const toText = (bytes: string): string => Buffer.from(bytes, 'latin1').toString('utf8');
+// row leaves as the bytes that it came as. Only what is sent to the API must be text: a decoder that puts one and the same
+// character for whatever it cannot read would ask about somebody else, whom nobody has suppressed.
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function toText(bytes: string): string | undefined {
+  try {
+    return utf8.decode(Buffer.from(bytes, 'latin1'));
+  } catch {
+    return undefined;
+  }
+}
 
 const BYTE_ORDER_MARK = Buffer.from('\ufeff');
 
@@ -162,18 +171,19 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
         continue;
       }
       counts.rows += 1;
-      const subjects = places
-        .map(([kind, at]) => ({ [kind]: toText(record[at] ?? '').trim() }))
-        .filter((subject) => Object.values(subject)[0] !== '');
+      const cells = places.map(([kind, at]) => [kind, toText(record[at] ?? '')?.trim()] as const);
+      const subjects = cells.filter(([, text]) => text !== '').map(([kind, text]) => ({ [kind]: text }));
       const size = Buffer.byteLength(JSON.stringify(subjects)) + 100;
       const why =
         record.length !== header.length
           ? `${record.length} fields instead of ${header.length}`
-          : subjects.length === 0
-            ? 'nothing to check: no address, no number'
-            : size > ITEM_BYTES_MAX
-              ? 'longer than any address'
-              : undefined;
+          : cells.some(([, text]) => text === undefined)
+            ? 'an address or number that is not UTF-8'
+            : subjects.length === 0
+              ? 'nothing to check: no address, no number'
+              : size > ITEM_BYTES_MAX
+                ? 'longer than any address'
+                : undefined;
       if (why !== undefined) {
         counts.invalid += 1;
         note(`line ${info.lines}: ${why}`);

@@ -106,6 +106,17 @@ test('marked rows say why, and every row that is fine ends it with 0', async () 
   expect(filter.errors()).toBe('2 rows, 1 kept, 1 marked, 0 invalid\n');
 });
 
+test('a file in Latin-1 does not pass whoever is suppressed by an address beyond ASCII', async () => {
+  await optOut('josé@example.com');
+  const filter = startFilter('--email-column', 'email');
+  filter.child.stdin.end(Buffer.from('email\njos\xe9@example.com\ngrace@example.com\n', 'latin1'));
+  expect(await filter.ended).toEqual({ code: 3, signal: null });
+  expect(filter.output()).toBe('email\ngrace@example.com\n');
+  expect(filter.errors()).toBe(
+    'line 2: an address or number that is not UTF-8\n2 rows, 1 kept, 0 dropped, 1 invalid\n',
+  );
+});
+
 test('Ctrl-C ends it between two rows, and it says how far it came', async () => {
   const filter = startFilter('--email-column', 'email');
   await filter.send(`n,email,remark\n${Array.from({ length: 1_500 }, (_, n) => rowOf(n + 1_000)).join('')}`);

@@ -170,8 +170,28 @@ test('any file comes out as it went in, however it arrives, less the rows that a
 });
 
 test('bytes that are no UTF-8 leave as they came', async () => {
-  const csv = Buffer.from('email,name\nada@x.com,J\xfcrgen\nbad\xfc,x\n', 'latin1');
+  const csv = Buffer.from('email,name\nada@x.com,J\xfcrgen\n', 'latin1');
   expect((await filtered([csv])).output).toBe('email,name\nada@x.com,J\xfcrgen\n');
+});
+
+// A file in Latin-1: josé@x.com was suppressed, jos\ufffd@x.com was asked about, and the row was written.
+test('an address that is no UTF-8 is not asked about as another one, and its row is not written', async () => {
+  const csv = 'email,phone,n\njos\xe9@x.com,,1\n,+4\xff4,2\njos\xc3\xa9@x.com,,3\n';
+  const asked: unknown[] = [];
+  const check: Filter['check'] = (rows) => {
+    asked.push(...rows);
+    return Promise.resolve(rows.map(() => undefined));
+  };
+  const columns = { email: 'email', phone: 'phone' };
+  expect(await filtered([Buffer.from(csv, 'latin1')], { columns, check, mark: 'why' })).toMatchObject({
+    output: 'email,phone,n,why\njos\xc3\xa9@x.com,,3,\n',
+    counts: [3, 1, 0, 2],
+    notes: [
+      'line 2: an address or number that is not UTF-8',
+      'line 3: an address or number that is not UTF-8',
+    ],
+  });
+  expect(asked).toEqual([[{ email: 'josé@x.com' }]]);
 });
 
 test('it asks a thousand at a time, and never for more than a body may have', async () => {
