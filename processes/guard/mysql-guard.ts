@@ -64,6 +64,7 @@ const isOther = (row: string, { column, held }: GuardedColumn): string =>
   `not (${row}.${id(column)} <=> ${held ? 1 : 0})`;
 
 type Place = { readonly schema: string; readonly name: string; readonly full: string };
+type Trigger = { readonly schema: string; readonly name: string; readonly on: string; readonly body: string };
 
 export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   const connection = await mysql.createConnection(connectionTo(store.url));
@@ -71,7 +72,9 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   await connection.query(SETTINGS);
   const rowsOf = async <Row>(sql: string, values: readonly (string | null)[] = []): Promise<Row[]> =>
     (await connection.execute<RowDataPacket[]>(sql, [...values]))[0] as Row[];
-  const [{ own } = { own: '' }] = await rowsOf<{ own: string }>('select database() as own');
+  const [{ own, folds } = { own: '', folds: 0 }] = await rowsOf<{ own: string; folds: number }>(
+    'select database() as own, @@lower_case_table_names as folds',
+  );
 
   const placeOf = (table: string): Place => {
     const [name, schema = own] = table.split('.').reverse() as [string, string?];
@@ -126,14 +129,19 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
 end`;
   }
 
+  // `on` is where it is now: a trigger goes with its table when that is renamed.
   const present = (prefix: string) =>
-    rowsOf<{ schema: string; name: string; body: string }>(
-      `select trigger_schema as \`schema\`, trigger_name as name, action_statement as body
+    rowsOf<Trigger>(
+      `select trigger_schema as \`schema\`, trigger_name as name, action_statement as body,
+         concat(event_object_schema, '.', event_object_table) as \`on\`
        from information_schema.triggers where locate(?, trigger_name) = 1`,
       [prefix],
     );
-  const dropOf = ({ schema, name }: { schema: string; name: string }): string =>
-    `drop trigger ${id(schema)}.${id(name)}`;
+  const isAsWanted = ({ on, body }: Trigger, { schema, name }: Place, wanted: string): boolean => {
+    const place = `${schema}.${name}`;
+    return body === wanted && (folds === 0 ? on === place : on.toLowerCase() === place.toLowerCase());
+  };
+  const dropOf = ({ schema, name }: Trigger): string => `drop trigger ${id(schema)}.${id(name)}`;
 
   return {
     async installing() {
@@ -201,15 +209,17 @@ end`;
 
     async status() {
       const at = await findSuppressions();
-      const installed = new Map((await present(prefixOf(store.name))).map(({ name, body }) => [name, body]));
+      const installed = await present(prefixOf(store.name));
       const states: GuardState[] = [];
       for (const table of store.tables) {
         const place = await findGuarded(table);
-        const bodies = EVENTS.map((event) => installed.get(`${nameOf(store.name, table)}_${event}`));
         const wanted = bodyOf(table, place, at);
-        const state = bodies.every((body) => body === undefined)
+        const found = EVENTS.map((event) =>
+          installed.filter(({ name }) => name === `${nameOf(store.name, table)}_${event}`),
+        );
+        const state = found.every((triggers) => triggers.length === 0)
           ? 'absent'
-          : bodies.every((body) => body === wanted)
+          : found.every((triggers) => triggers.some((one) => isAsWanted(one, place, wanted)))
             ? 'installed'
             : 'outdated';
         const columns = columnsOf(table);

@@ -59,7 +59,7 @@ const isHeld = (
 ): string =>
   `exists (select from ${suppressions} as held where held.kind = ${text(kind)} and held.key = (${key}) collate "C" and held.${channel})`;
 
-type Found = { readonly schema: string; readonly columns: ReadonlyMap<string, string> };
+type Found = { readonly oid: string; readonly schema: string; readonly columns: ReadonlyMap<string, string> };
 
 const named = (name: string): string => name.split('.').map(id).join('.');
 
@@ -75,15 +75,16 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
 
   /** Where a table is, and of what type its columns are. */
   async function find(table: string): Promise<Found> {
-    const { rows } = await client.query<{ schema: string; name: string; type: string }>(
-      `select nspname as schema, attname as name, format_type(atttypid, null) as type
+    const { rows } = await client.query<{ oid: string; schema: string; name: string; type: string }>(
+      `select pg_class.oid::text as oid, nspname as schema, attname as name, format_type(atttypid, null) as type
        from pg_class join pg_namespace on pg_namespace.oid = relnamespace join pg_attribute on attrelid = pg_class.oid
        where pg_class.oid = to_regclass($1) and attnum > 0 and not attisdropped`,
       [named(table)],
     );
     const [first] = rows;
     if (first === undefined) throw refuse(`There is no table ${table}.`);
-    return { schema: first.schema, columns: new Map(rows.map(({ name, type }) => [name, type])) };
+    const { oid, schema } = first;
+    return { oid, schema, columns: new Map(rows.map(({ name, type }) => [name, type])) };
   }
 
   async function findSuppressions(): Promise<{ schema: string; table: string }> {
@@ -97,9 +98,9 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     return { schema, table: `${id(schema)}.${id(store.suppressions.split('.').at(-1)!)}` };
   }
 
-  /** A table of theirs with its columns checked, and its full name. */
-  async function findGuarded(table: GuardedTable): Promise<string> {
-    const { schema, columns } = await find(table.table);
+  /** A table of theirs with its columns checked. */
+  async function findGuarded(table: GuardedTable): Promise<{ oid: string; full: string }> {
+    const { oid, schema, columns } = await find(table.table);
     const wanted = [
       ...columnsOf(table).map(({ column }) => [column, 'boolean'] as const),
       [table.key, undefined] as const,
@@ -112,7 +113,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
           `Column ${column} of table ${table.table} is ${is}: the guard sets columns that are ${type}.`,
         );
     }
-    return `${id(schema)}.${id(table.table.split('.').at(-1)!)}`;
+    return { oid, full: `${id(schema)}.${id(table.table.split('.').at(-1)!)}` };
   }
 
   function bodyOf(table: GuardedTable, full: string, at: { schema: string; table: string }): string {
@@ -133,10 +134,13 @@ begin${checks.join('')}
 end `;
   }
 
+  // Whether it fires is said of each partition by itself, and all of them have the one function. `on` is where it is now: a
+  // trigger goes with its table when that is renamed.
   const present = async () =>
     (
-      await client.query<{ table: string; trigger: string; body: string }>(
-        `select tgrelid::regclass::text as table, tgname as trigger, prosrc as body
+      await client.query<{ table: string; on: string; trigger: string; body: string; fires: boolean }>(
+        `select tgrelid::regclass::text as table, tgrelid::text as on, tgname as trigger, prosrc as body,
+           not exists (select from pg_trigger as one where one.tgfoid = pg_proc.oid and one.tgenabled not in ('O', 'A')) as fires
          from pg_trigger join pg_proc on pg_proc.oid = tgfoid
          where starts_with(tgname, $1) and not tgisinternal and tgparentid = 0`,
         [triggerOf(prefixOf(store.name))],
@@ -166,7 +170,7 @@ end `;
       const making: string[] = [];
       const sweeping: string[] = [];
       for (const table of store.tables) {
-        const full = await findGuarded(table);
+        const { full } = await findGuarded(table);
         const name = nameOf(store.name, table);
         const made = `${id(at.schema)}.${id(name)}`;
         making.push(
@@ -221,13 +225,14 @@ end `;
 
     async status() {
       const at = await findSuppressions();
-      const installed = new Map((await present()).map(({ trigger, body }) => [trigger, body]));
+      const installed = await present();
       const states: GuardState[] = [];
       for (const table of store.tables) {
-        const full = await findGuarded(table);
-        const body = installed.get(triggerOf(nameOf(store.name, table)));
-        const state =
-          body === undefined ? 'absent' : body === bodyOf(table, full, at) ? 'installed' : 'outdated';
+        const { oid, full } = await findGuarded(table);
+        const wanted = bodyOf(table, full, at);
+        const found = installed.filter(({ trigger }) => trigger === triggerOf(nameOf(store.name, table)));
+        const isRight = found.some(({ on, body, fires }) => on === oid && fires && body === wanted);
+        const state = found.length === 0 ? 'absent' : isRight ? 'installed' : 'outdated';
         const columns = columnsOf(table);
         const key = keyOf(store, table, 'contact');
         const counts = columns.map(

@@ -250,6 +250,31 @@ export function describeGuard(
       expect(await t.contacts()).toEqual([[1, true, true]]);
     });
 
+    // status asked for a trigger of the name only. It had gone with the table that was renamed, and nothing guarded the new one.
+    test('a table that was put in the place of a guarded one is not called guarded, and is by the next installation', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      await t.install();
+      await t.place.query(`alter table contacts rename to contacts_old; ${CONTACTS}`);
+      await t.place.query("insert into contacts (id, email, may_mail) values (1, 'ada@example.com', true)");
+      expect(await t.states()).toEqual([
+        ['may_mail', 'outdated', 1, 0],
+        ['no_texts', 'outdated', 0, 0],
+      ]);
+
+      expect(await t.install()).toBe(1);
+      expect(await t.states()).toEqual([
+        ['may_mail', 'installed', 0, 0],
+        ['no_texts', 'installed', 0, 0],
+      ]);
+      await t.place.query('update contacts set may_mail = true');
+      await t.place.query(
+        "insert into contacts_old (id, email, may_mail) values (1, 'ada@example.com', true)",
+      );
+      expect(await t.contacts()).toEqual([[1, false, null]]);
+      expect(await t.place.query('select id from contacts_old where may_mail')).toEqual([{ id: 1 }]);
+    });
+
     test('of two stores in one database each has its own, and the log goes with the last', async () => {
       await using t = await given();
       await t.tell('ada@example.com');

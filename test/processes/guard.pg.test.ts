@@ -58,7 +58,7 @@ describeGuard('postgres', postgres, async () => {
 });
 
 /** A guarded table. */
-async function given() {
+async function given(contacts = 'create table contacts (email text, may_mail boolean)') {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await emptyDatabase());
   const folder = await mkdtemp(join(tmpdir(), 'abide-guard-'));
@@ -75,11 +75,15 @@ async function given() {
     await opened.run(await statementsOf(opened));
   };
   await query(`
-    create table contacts (email text, may_mail boolean);
+    ${contacts};
     create table suppressions (kind text, key text collate "C", email boolean, primary key (kind, key));
     insert into suppressions values ('email', 'ada@example.com', true);`);
   await guard((opened) => opened.installing());
-  return { query, guard, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const state = async () => {
+    await using opened = await openGuard({ ABIDE_CONFIG: file }, 'crm');
+    return (await opened.status())[0]?.state;
+  };
+  return { database, query, guard, state, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 test('a trigger of theirs that enables everybody comes before the guard', async () => {
@@ -104,6 +108,38 @@ test('an upsert is an insert first, and is logged once', async () => {
   expect(await t.query('select channel, key from abide_guard_log')).toEqual([
     { channel: 'email', key: 'ada@example.com' },
   ]);
+});
+
+// A bulk load had disabled the triggers and not enabled them again; status went on saying that all was installed.
+test.each([
+  ['not at all', 'alter table contacts disable trigger all', 'outdated'],
+  ['on replicas alone', 'alter table contacts enable replica trigger zz_%', 'outdated'],
+  ['on replicas too', 'alter table contacts enable always trigger zz_%', 'installed'],
+])(
+  'of a trigger that fires %s status says so, and the installation puts it right',
+  async (_when, sql, state) => {
+    await using t = await given();
+    const [trigger] = await t.query("select tgname as name from pg_trigger where starts_with(tgname, 'zz_')");
+    await t.query(sql.replace('zz_%', String(trigger!['name'])));
+    expect(await t.state()).toBe(state);
+    await t.guard((guard) => guard.installing());
+    expect(await t.state()).toBe('installed');
+    expect(await t.query("insert into contacts values ('ada@example.com', true) returning may_mail")).toEqual(
+      [{ may_mail: false }],
+    );
+  },
+);
+
+test('a table is guarded in each of its partitions, or it is not', async () => {
+  await using t = await given(`
+    create table contacts (email text, may_mail boolean) partition by hash (email);
+    create table contacts_0 partition of contacts for values with (modulus 2, remainder 0);
+    create table contacts_1 partition of contacts for values with (modulus 2, remainder 1)`);
+  expect(await t.state()).toBe('installed');
+  await t.query('alter table contacts_1 disable trigger user');
+  expect(await t.state()).toBe('outdated');
+  await t.guard((guard) => guard.installing());
+  expect(await t.state()).toBe('installed');
 });
 
 test('what it left of a table that was dropped is removed as well', async () => {
