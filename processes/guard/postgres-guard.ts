@@ -138,9 +138,17 @@ end `;
   // trigger goes with its table when that is renamed.
   const present = async () =>
     (
-      await client.query<{ table: string; on: string; trigger: string; body: string; fires: boolean }>(
+      await client.query<{
+        table: string;
+        on: string;
+        trigger: string;
+        body: string;
+        fires: boolean;
+        is_public: boolean;
+      }>(
         `select tgrelid::regclass::text as table, tgrelid::text as on, tgname as trigger, prosrc as body,
-           not exists (select from pg_trigger as one where one.tgfoid = pg_proc.oid and one.tgenabled not in ('O', 'A')) as fires
+           not exists (select from pg_trigger as one where one.tgfoid = pg_proc.oid and one.tgenabled not in ('O', 'A')) as fires,
+           has_function_privilege('public', pg_proc.oid, 'execute') as is_public
          from pg_trigger join pg_proc on pg_proc.oid = tgfoid
          where starts_with(tgname, $1) and not tgisinternal and tgparentid = 0`,
         [triggerOf(prefixOf(store.name))],
@@ -175,6 +183,9 @@ end `;
         const made = `${id(at.schema)}.${id(name)}`;
         making.push(
           `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at)}$abide$`,
+          // Whoever may execute it may hang it on a table of their own, and learn from it who is suppressed. To fire, a
+          // trigger needs nobody's right.
+          `revoke all on function ${made}() from public`,
           `create trigger ${id(triggerOf(name))} before insert or update on ${full} for each row execute function ${made}()`,
         );
         const enabled = columnsOf(table).map((column) => ({
@@ -231,7 +242,9 @@ end `;
         const { oid, full } = await findGuarded(table);
         const wanted = bodyOf(table, full, at);
         const found = installed.filter(({ trigger }) => trigger === triggerOf(nameOf(store.name, table)));
-        const isRight = found.some(({ on, body, fires }) => on === oid && fires && body === wanted);
+        const isRight = found.some(
+          (one) => one.on === oid && one.fires && !one.is_public && one.body === wanted,
+        );
         const state = found.length === 0 ? 'absent' : isRight ? 'installed' : 'outdated';
         const columns = columnsOf(table);
         const key = keyOf(store, table, 'contact');

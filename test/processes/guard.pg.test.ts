@@ -142,6 +142,32 @@ test('a table is guarded in each of its partitions, or it is not', async () => {
   expect(await t.state()).toBe('installed');
 });
 
+// The function runs as whoever installed it, and everybody could execute it: on a temporary table of theirs it told them, row
+// by row, whom the store holds suppressed.
+test('nobody learns from its function who is suppressed, and whoever imports is guarded without a right on it', async () => {
+  await using t = await given();
+  await t.query('grant usage on schema public to abide_api; grant insert, select on contacts to abide_api');
+  const asOther = async (sql: string) =>
+    (await withClient(t.database.urls.api, (client) => client.query<Record<string, unknown>>(sql))).rows;
+  const [made] = await t.query(
+    "select oid::regproc::text as name from pg_proc where proname like 'abide_guard_%'",
+  );
+  await expect(
+    asOther(`
+      create temporary table probe (email text, may_mail boolean);
+      create trigger probe before insert on probe for each row execute function ${String(made!['name'])}()`),
+  ).rejects.toThrow('permission denied for function');
+  expect(await asOther("insert into contacts values ('ada@example.com', true) returning may_mail")).toEqual([
+    { may_mail: false },
+  ]);
+
+  // As it was installed before.
+  await t.query(`grant execute on function ${String(made!['name'])}() to public`);
+  expect(await t.state()).toBe('outdated');
+  await t.guard((guard) => guard.installing());
+  expect(await t.state()).toBe('installed');
+});
+
 test('what it left of a table that was dropped is removed as well', async () => {
   await using t = await given();
   await t.query('drop table contacts');
