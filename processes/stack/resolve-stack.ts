@@ -9,6 +9,7 @@ import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { AbideError } from '../../suppression/errors.ts';
+import { environmentOfMaven } from './environment.ts';
 import { findMaven } from './find-java.ts';
 import type { Java } from './find-java.ts';
 
@@ -102,7 +103,7 @@ function runMaven({
   signal: AbortSignal;
 }): Promise<void> {
   const child = spawn(maven, ['-B', '-ntp', '-U', '-f', POM, 'package', `-Dout=${into}`], {
-    env,
+    env: environmentOfMaven(env),
     stdio: ['ignore', 'pipe', 'pipe'],
     signal,
   });

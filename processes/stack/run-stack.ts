@@ -28,6 +28,7 @@ import { isLoopback, lackingSecrets } from '../given-secrets.ts';
 import { loadConnector } from '../load-connector.ts';
 import { openDatabase, urlsOf } from '../open-database.ts';
 import type { DatabaseUrls } from '../open-database.ts';
+import { environmentOfJava, environmentOfWorker } from './environment.ts';
 import { findJava } from './find-java.ts';
 import { choosePorts, stackFolderOf, writeConfiguration } from './layout.ts';
 import type { Ports } from './layout.ts';
@@ -112,12 +113,12 @@ export async function runStack({
       name: string,
       command: string,
       args: readonly string[],
-      more: NodeJS.ProcessEnv = {},
+      environment: NodeJS.ProcessEnv,
     ): void => {
       starting.throwIfAborted();
       parts.programs.set(
         name,
-        startProgram({ name, command, args, env: { ...env, ...more }, folder, shows: name === 'api', print }),
+        startProgram({ name, command, args, env: environment, folder, shows: name === 'api', print }),
       );
     };
     const started = await startAll({
@@ -149,7 +150,7 @@ async function refuseSecond(folder: string): Promise<void> {
   );
 }
 
-type Start = (name: string, command: string, args: readonly string[], more?: NodeJS.ProcessEnv) => void;
+type Start = (name: string, command: string, args: readonly string[], environment: NodeJS.ProcessEnv) => void;
 
 async function startAll({
   configPath,
@@ -178,7 +179,7 @@ async function startAll({
 }): Promise<Omit<Stack, 'stop'>> {
   const { ports, release } = await choosePorts(folder);
   parts.release = release;
-  const jvm = { java, installed, folder, ports, start, signal };
+  const jvm = { java, installed, folder, ports, env: environmentOfJava(env), start, signal };
   const broker = startBroker(jvm);
   startRegistry(jvm);
   const registry = untilAnswers(
@@ -205,9 +206,11 @@ async function startAll({
   await broker;
   await untilTopics(kafka, ports.broker, folder, signal);
   progress('the broker runs');
+  const text = database.own === undefined ? undefined : readFileSync(database.own.path, 'utf8');
   for (const store of configuration.stores) {
     const { name } = store;
     start(`worker-${name}`, process.execPath, [...NODE, CLI, 'worker', '--store', name], {
+      ...environmentOfWorker(env, name, text),
       ABIDE_CONFIG: configFile,
       ABIDE_URL: url,
       ABIDE_KEY: database.keys.get(name),
@@ -230,6 +233,7 @@ async function startAll({
   );
   progress(`${configuration.stores.length} worker(s) run`);
   start('api', process.execPath, [...NODE, CLI, 'serve', '--no-workers', '--data', resolve(dataFolder)], {
+    ...env,
     ABIDE_CONFIG: configFile,
   });
   await until('api', folder, signal, () => listens(host, port));
@@ -245,6 +249,7 @@ type Jvm = {
   readonly installed: string;
   readonly folder: string;
   readonly ports: Ports;
+  readonly env: NodeJS.ProcessEnv;
   readonly start: Start;
   readonly signal: AbortSignal;
 };
@@ -257,7 +262,7 @@ const kafkaArgs = ({ installed }: Jvm): string[] => [
 ];
 
 async function startBroker(jvm: Jvm): Promise<void> {
-  const { java, folder, ports, start, signal } = jvm;
+  const { java, folder, ports, env, start, signal } = jvm;
   const file = join(folder, 'broker.properties');
   writeFileSync(
     file,
@@ -269,9 +274,9 @@ async function startBroker(jvm: Jvm): Promise<void> {
   );
   if (!existsSync(join(folder, 'kafka/meta.properties'))) {
     const format = ['kafka.tools.StorageTool', 'format', '--standalone', '-t', makeClusterId()];
-    await runToEnd(java, [...kafkaArgs(jvm), ...format, '-c', file], signal);
+    await runToEnd(java, [...kafkaArgs(jvm), ...format, '-c', file], env, signal);
   }
-  start('broker', java, ['-Xms192m', '-Xmx384m', ...kafkaArgs(jvm), 'kafka.Kafka', file]);
+  start('broker', java, ['-Xms192m', '-Xmx384m', ...kafkaArgs(jvm), 'kafka.Kafka', file], env);
 }
 
 /** Base64url of 16 bytes, of which the first does not become a minus: that would look like an option. */
@@ -291,7 +296,7 @@ function refuseOthers(what: string, port: number, clusterId: unknown, folder: st
 }
 
 function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
-  const { java, installed, folder, ports, start } = jvm;
+  const { java, installed, folder, ports, env, start } = jvm;
   const file = join(folder, 'connect.properties');
   writeFileSync(
     file,
@@ -308,6 +313,7 @@ function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
     java,
     ['-Xms192m', '-Xmx512m', ...kafkaArgs(jvm), 'org.apache.kafka.connect.cli.ConnectDistributed', file],
     {
+      ...env,
       ABIDE_REPLICATION_HOST: url.hostname,
       ABIDE_REPLICATION_PORT: url.port || '5432',
       ABIDE_REPLICATION_DATABASE: decodeURIComponent(url.pathname.slice(1)),
@@ -322,9 +328,9 @@ function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
 }
 
 /** Its schemas lie in a file of its own: in memory they would be gone with it, and no new consumer could read old records. */
-function startRegistry({ java, installed, folder, ports, start }: Jvm): void {
+function startRegistry({ java, installed, folder, ports, env, start }: Jvm): void {
   const registry = join(installed, 'registry');
-  start('registry', java, [
+  const args = [
     '-Xmx256m',
     ...LEAN,
     '-Dquarkus.http.host=127.0.0.1',
@@ -338,7 +344,8 @@ function startRegistry({ java, installed, folder, ports, start }: Jvm): void {
     '-Djava.util.logging.manager=org.jboss.logmanager.LogManager',
     '-jar',
     join(registry, runnerOf(registry)),
-  ]);
+  ];
+  start('registry', java, args, env);
 }
 
 function runnerOf(folder: string): string {
@@ -350,9 +357,14 @@ function runnerOf(folder: string): string {
   return name;
 }
 
-async function runToEnd(command: string, args: readonly string[], signal: AbortSignal): Promise<void> {
+async function runToEnd(
+  command: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+  signal: AbortSignal,
+): Promise<void> {
   await new Promise<void>((resolve, reject) => {
-    execFile(command, [...args], { signal }, (error, _stdout, stderr) => {
+    execFile(command, [...args], { env, signal }, (error, _stdout, stderr) => {
       if (error === null) resolve();
       else
         reject(

@@ -1,0 +1,38 @@
+// What each program of the stack is told by its environment. The API has all of it. A worker's one secret is its API key,
+// beside what its own store needs. Broker, registry and Connect are programs of others and have nothing of ours.
+import { readYaml } from '../../config/positioned-yaml.ts';
+
+type Env = NodeJS.ProcessEnv;
+
+const OURS = /^ABIDE_/;
+const OF_THE_LEDGER = ['ABIDE_KEYS', 'ABIDE_ADMIN_KEY'];
+const URLS_OF_THE_LEDGER = ['database', 'owner_database', 'replication_database'];
+/** A Java program takes these from a machine; what else there is it need not know. */
+const OF_JAVA = /^(PATH|HOME|TMPDIR|TZ|LANG|LC_\w+|LD_LIBRARY_PATH|JAVA_\w+|JDK_\w+|_JAVA_OPTIONS)$/;
+
+const only = (env: Env, isKept: (name: string) => boolean): Env =>
+  Object.fromEntries(Object.entries(env).filter(([name]) => isKept(name)));
+
+export const environmentOfJava = (env: Env): Env => only(env, (name) => OF_JAVA.test(name));
+
+/** Its settings may name variables of the user's own, as the password of a mirror. */
+export const environmentOfMaven = (env: Env): Env => only(env, (name) => !OURS.test(name));
+
+/**
+ * Without what the configuration (its text; undefined: the default one) names for the ledger's database and for other stores
+ * alone. A worker reads neither, and a variable that is named elsewhere as well stays.
+ */
+export function environmentOfWorker(env: Env, store: string, configuration: string | undefined): Env {
+  const whole = readYaml(configuration ?? '', ITSELF).value as Record<string, unknown> | null;
+  const stores = whole?.['stores'] as Record<string, unknown> | null | undefined;
+  const read = Object.entries(whole ?? {}).filter(([field]) => !URLS_OF_THE_LEDGER.includes(field));
+  const named = namesIn({ ...Object.fromEntries(read), stores: stores?.[store] });
+  const withheld = namesIn(whole).difference(named).union(new Set(OF_THE_LEDGER));
+  return only(env, (name) => !withheld.has(name));
+}
+
+/** For every `${NAME}` of a file `${NAME}`. */
+const ITSELF = new Proxy<Record<string, string>>({}, { get: (_, name) => `\${${String(name)}}` });
+
+const namesIn = (value: unknown): Set<string> =>
+  new Set(Array.from(JSON.stringify(value).matchAll(/\$\{(\w+)\}/g), ([, name]) => name!));
