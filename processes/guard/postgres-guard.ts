@@ -25,14 +25,26 @@ const text = pg.escapeLiteral;
 /** Triggers fire by name, and what a later one sets would stand: ours is the last of all but the oddest names. */
 const triggerOf = (name: string): string => `zz_${name}`;
 
+/**
+ * What lowers letters beyond ASCII whatever the database's own locale does with them: C leaves them as they are, a Turkish one
+ * makes another letter of I. The first that is there; the database's own last, where it lowers as we do.
+ */
+const COLLATIONS = ['und-x-icu', 'pg_unicode_fast', 'pg_c_utf8', 'default'];
+/** Of these each letter becomes one letter, whatever stands around it: I with a dot and sigma do not become what they should. */
+const BY_LETTER = ['pg_c_utf8', 'default'];
+
 /** The normal form of an address as far as SQL can make it; null where it cannot. */
-function normalForm(kind: SubjectKind, value: string): string {
-  const trimmed = `btrim(${value}::text, U&' \\0009\\000A\\000B\\000C\\000D\\00A0\\FEFF')`;
+function normalForm(kind: SubjectKind, value: string, collation: string | undefined): string {
+  const trimmed = `btrim(${value}::text collate "C", U&' \\0009\\000A\\000B\\000C\\000D\\00A0\\FEFF')`;
   switch (kind) {
     case 'email': {
+      const ascii = `case when octet_length(${trimmed}) = length(${trimmed}) then lower(${trimmed})`;
+      if (collation === undefined) return `${ascii} end`;
       // A domain beyond ASCII has an A-label, which SQL cannot make.
       const domain = `substring(${trimmed} from '[^@]*$')`;
-      return `case when octet_length(${domain}) = length(${domain}) then normalize(lower(normalize(${trimmed}))) end`;
+      const isLowered = BY_LETTER.includes(collation) ? ` and ${trimmed} !~ U&'[\\0130\\03A3]'` : '';
+      return `${ascii}
+    when octet_length(${domain}) = length(${domain})${isLowered} then normalize(lower(normalize(${trimmed}) collate ${id(collation)})) collate "C" end`;
     }
     case 'phone': {
       const digits = `'+' || regexp_replace(${trimmed}, '[^0-9]', '', 'g')`;
@@ -45,8 +57,13 @@ function normalForm(kind: SubjectKind, value: string): string {
   }
 }
 
-const keyOf = (store: GuardedStore, { kind, key }: GuardedTable, row: string): string => {
-  const plain = normalForm(kind, `${row}.${id(key)}`);
+const keyOf = (
+  store: GuardedStore,
+  collation: string | undefined,
+  { kind, key }: GuardedTable,
+  row: string,
+): string => {
+  const plain = normalForm(kind, `${row}.${id(key)}`, collation);
   return store.isHashed ? `encode(sha256(convert_to(${plain}, 'UTF8')), 'hex')` : plain;
 };
 
@@ -116,7 +133,23 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     return { oid, full: `${id(schema)}.${id(table.table.split('.').at(-1)!)}` };
   }
 
-  function bodyOf(table: GuardedTable, full: string, at: { schema: string; table: string }): string {
+  async function findCollation(): Promise<string | undefined> {
+    const { rows } = await client.query<{ name: string }>(
+      `select collname as name from pg_collation
+       where collname = any($1) and collnamespace = 'pg_catalog'::regnamespace
+         and collencoding in (-1, pg_char_to_encoding('UTF8')) and (collname <> 'default' or lower('IÉ') = 'ié')
+       order by array_position($1, collname::text) limit 1`,
+      [COLLATIONS],
+    );
+    return rows[0]?.name;
+  }
+
+  function bodyOf(
+    table: GuardedTable,
+    full: string,
+    at: { schema: string; table: string },
+    collation: string | undefined,
+  ): string {
     const checks = columnsOf(table).map((column) => {
       const value = `new.${id(column.column)}`;
       return `
@@ -128,7 +161,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     });
     return `
 declare
-  who constant text := ${keyOf(store, table, 'new')};
+  who constant text := ${keyOf(store, collation, table, 'new')};
 begin${checks.join('')}
   return new;
 end `;
@@ -174,6 +207,7 @@ end `;
       );
       if (rows[0]?.encoding !== 'UTF8')
         throw refuse(`The database is encoded in ${rows[0]?.encoding}: the guard needs UTF8.`);
+      const collation = await findCollation();
       const log = `${id(at.schema)}.${LOG_TABLE}`;
       const making: string[] = [];
       const sweeping: string[] = [];
@@ -182,7 +216,7 @@ end `;
         const name = nameOf(store.name, table);
         const made = `${id(at.schema)}.${id(name)}`;
         making.push(
-          `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at)}$abide$`,
+          `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at, collation)}$abide$`,
           // Whoever may execute it may hang it on a table of their own, and learn from it who is suppressed. To fire, a
           // trigger needs nobody's right.
           `revoke all on function ${made}() from public`,
@@ -190,7 +224,7 @@ end `;
         );
         const enabled = columnsOf(table).map((column) => ({
           ...column,
-          where: `contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, keyOf(store, table, 'contact'))}`,
+          where: `contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, keyOf(store, collation, table, 'contact'))}`,
         }));
         // Set here, and not by the trigger: it would count as somebody's attempt.
         const held = enabled.map(
@@ -236,18 +270,18 @@ end `;
 
     async status() {
       const at = await findSuppressions();
-      const installed = await present();
+      const [installed, collation] = [await present(), await findCollation()];
       const states: GuardState[] = [];
       for (const table of store.tables) {
         const { oid, full } = await findGuarded(table);
-        const wanted = bodyOf(table, full, at);
+        const wanted = bodyOf(table, full, at, collation);
         const found = installed.filter(({ trigger }) => trigger === triggerOf(nameOf(store.name, table)));
         const isRight = found.some(
           (one) => one.on === oid && one.fires && !one.is_public && one.body === wanted,
         );
         const state = found.length === 0 ? 'absent' : isRight ? 'installed' : 'outdated';
         const columns = columnsOf(table);
-        const key = keyOf(store, table, 'contact');
+        const key = keyOf(store, collation, table, 'contact');
         const counts = columns.map(
           (column, n) =>
             `count(*) filter (where contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, key)})::int as column_${n}`,

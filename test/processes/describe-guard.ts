@@ -192,6 +192,18 @@ export function describeGuard(
       ]);
     });
 
+    // In a database whose locale is C PostgreSQL's lower() leaves letters beyond ASCII as they are: JOSÉ was not held, and was
+    // not counted as unreadable.
+    test('an address in capitals is known whatever its letters', async () => {
+      await using t = await given();
+      await t.tell('josé@example.com');
+      await t.install();
+      await t.place.query(`insert into contacts (id, email, may_mail) values
+        (1, 'JOSÉ@Example.com', true), (2, 'José@example.com', true), (3, 'josé@example.com', true), (4, 'Jose@example.com', true)`);
+      expect((await t.contacts()).map(([, mayMail]) => mayMail)).toEqual([false, false, false, true]);
+      expect(await t.states()).toMatchObject([['may_mail', 'installed', 0, 0], {}]);
+    });
+
     test('who is enabled already is held down by the installation, once', async () => {
       await using t = await given();
       await t.place.query(

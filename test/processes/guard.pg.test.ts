@@ -79,11 +79,12 @@ async function given(contacts = 'create table contacts (email text, may_mail boo
     create table suppressions (kind text, key text collate "C", email boolean, primary key (kind, key));
     insert into suppressions values ('email', 'ada@example.com', true);`);
   await guard((opened) => opened.installing());
-  const state = async () => {
+  const status = async () => {
     await using opened = await openGuard({ ABIDE_CONFIG: file }, 'crm');
-    return (await opened.status())[0]?.state;
+    return (await opened.status())[0];
   };
-  return { database, query, guard, state, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  const state = async () => (await status())?.state;
+  return { database, query, guard, status, state, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 test('a trigger of theirs that enables everybody comes before the guard', async () => {
@@ -166,6 +167,36 @@ test('nobody learns from its function who is suppressed, and whoever imports is 
   expect(await t.state()).toBe('outdated');
   await t.guard((guard) => guard.installing());
   expect(await t.state()).toBe('installed');
+});
+
+test('letters beyond ASCII are lowered by what the database has for it, and where it has nothing they are unreadable', async () => {
+  await using t = await given();
+  await t.query(
+    "insert into suppressions values ('email', 'josé@example.com', true), ('email', 'οδος@example.com', true)",
+  );
+  const tried = ['JOSÉ@example.com', 'ΟΔΟΣ@example.com', 'ADA@example.com'].map(
+    (email) => `('${email}', true)`,
+  );
+  const found: unknown[] = [];
+  // Its collations as PostgreSQL 18, 17 and an older one without ICU have them, in a database whose locale is C.
+  for (const missing of ['none', 'und-x-icu', 'pg_unicode_fast', 'pg_c_utf8']) {
+    await withClient(t.database.superuserUrl, (client) =>
+      client.query(
+        `set allow_system_table_mods = on; update pg_collation set collname = collname || ' (gone)' where collname = '${missing}'`,
+      ),
+    );
+    if (missing !== 'none') expect(await t.state()).toBe('outdated');
+    await t.query('truncate contacts');
+    await t.guard((guard) => guard.installing());
+    const rows = await t.query(`insert into contacts values ${tried.join(', ')} returning may_mail`);
+    found.push([...rows.map((row) => row['may_mail']), (await t.status())?.unreadable]);
+  }
+  expect(found).toEqual([
+    [false, false, false, 0],
+    [false, false, false, 0],
+    [false, true, false, 1],
+    [true, true, false, 2],
+  ]);
 });
 
 test('what it left of a table that was dropped is removed as well', async () => {
