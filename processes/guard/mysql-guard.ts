@@ -1,6 +1,6 @@
 // The guard in MySQL and MariaDB: two triggers a table, which run as whoever installed them. There is no transaction around
-// statements that change a schema: what is made again is dropped just before, and what slipped in between is held down by
-// the statements at the end.
+// statements that change a schema: what is as it should be is left alone, what is made again is dropped just before, and what
+// slipped in between is held down by the statements at the end.
 import mysql from 'mysql2/promise';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { GuardedTable } from '../../config/configuration.ts';
@@ -64,7 +64,16 @@ const isOther = (row: string, { column, held }: GuardedColumn): string =>
   `not (${row}.${id(column)} <=> ${held ? 1 : 0})`;
 
 type Place = { readonly schema: string; readonly name: string; readonly full: string };
-type Trigger = { readonly schema: string; readonly name: string; readonly on: string; readonly body: string };
+type Trigger = {
+  readonly schema: string;
+  readonly name: string;
+  /** Where it is now: a trigger goes with its table when that is renamed. */
+  readonly on: string;
+  readonly body: string;
+  /** Whoever installs made it; it runs as whoever made it, who may be gone. */
+  readonly isMine: number;
+  readonly position: number;
+};
 
 export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   const connection = await mysql.createConnection(connectionTo(store.url));
@@ -129,14 +138,24 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
 end`;
   }
 
-  // `on` is where it is now: a trigger goes with its table when that is renamed.
   const present = (prefix: string) =>
     rowsOf<Trigger>(
       `select trigger_schema as \`schema\`, trigger_name as name, action_statement as body,
-         concat(event_object_schema, '.', event_object_table) as \`on\`
+         concat(event_object_schema, '.', event_object_table) as \`on\`,
+         definer = current_user() as isMine, action_order as position
        from information_schema.triggers where locate(?, trigger_name) = 1`,
       [prefix],
     );
+  /** Where the last of everybody else's triggers fires; 0 where there is none. */
+  const lastOther = async ({ schema, name }: Place, event: string): Promise<number> => {
+    const [row] = await rowsOf<{ last: number | null }>(
+      `select max(action_order) as last from information_schema.triggers
+       where event_object_schema = ? and event_object_table = ? and action_timing = 'BEFORE' and event_manipulation = ?
+       and locate('abide_guard_', trigger_name) <> 1`,
+      [schema, name, event.toUpperCase()],
+    );
+    return row?.last ?? 0;
+  };
   const isAsWanted = ({ on, body }: Trigger, { schema, name }: Place, wanted: string): boolean => {
     const place = `${schema}.${name}`;
     return body === wanted && (folds === 0 ? on === place : on.toLowerCase() === place.toLowerCase());
@@ -157,6 +176,8 @@ end`;
           const name = `${nameOf(store.name, table)}_${event}`;
           const before = triggers.get(name);
           triggers.delete(name);
+          const isRight = before !== undefined && before.isMine === 1 && isAsWanted(before, place, body);
+          if (isRight && before.position > (await lastOther(place, event))) continue;
           if (before !== undefined) making.push(dropOf(before));
           making.push(
             `create trigger ${id(place.schema)}.${id(name)} before ${event} on ${place.full} for each row\n${body}`,
@@ -201,7 +222,7 @@ end`;
           // A row that is set to what it was matches; that the trigger then changes it is another count.
           changed += Number(/^Rows matched: (\d+)/.exec(result.info)?.[1] ?? 0);
         } catch (error) {
-          throw explain(error);
+          throw explain(error, statement);
         }
       }
       return changed;
@@ -250,22 +271,27 @@ end`;
   };
 }
 
-function explain(error: unknown): unknown {
+function explain(error: unknown, statement: string): unknown {
   if (!(error instanceof Error) || !('errno' in error) || !('sqlState' in error)) return error;
-  const errno = Number(error.errno);
+  const why = reasonOf(Number(error.errno));
+  // What was to be in its place is dropped by now, and there is no way back.
+  const [, event, table] =
+    /^create trigger .* before (insert|update) on (.+) for each row$/m.exec(statement) ?? [];
+  return refuse(
+    event === undefined
+      ? why
+      : `${why} Until \`abide guard install\` has been run again, no ${event} of ${table} is guarded.`,
+  );
+}
+
+function reasonOf(errno: number): string {
   if ([1044, 1142, 1143, 1227].includes(errno)) {
-    return refuse(
-      `Not allowed to this user (error ${errno}): it needs create, drop and trigger on these databases, see --url.`,
-    );
+    return `Not allowed to this user (error ${errno}): it needs create, drop and trigger on these databases, see --url.`;
   }
   if (errno === 1419) {
-    return refuse(
-      'The server keeps a binary log and lets only administrators make triggers (error 1419): see --url, or log_bin_trust_function_creators.',
-    );
+    return 'The server keeps a binary log and lets only administrators make triggers (error 1419): see --url, or log_bin_trust_function_creators.';
   }
   if (errno === 1205)
-    return refuse(
-      'A table was in use for too long. Run it again at a quieter time: it goes on where it was.',
-    );
-  return refuse(`MySQL answered error ${errno}. Run it again when that is mended: it goes on where it was.`);
+    return 'A table was in use for too long. Run it again at a quieter time: it goes on where it was.';
+  return `MySQL answered error ${errno}. Run it again when that is mended: it goes on where it was.`;
 }

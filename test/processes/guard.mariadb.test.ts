@@ -1,5 +1,10 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Readable } from 'node:stream';
+import { expect, test } from '@jest/globals';
 import mysql from '../../connectors/mysql.ts';
+import { openGuard } from '../../processes/guard/open-guard.ts';
 import { mariaDbDatabase, withMariaDb } from '../harness/mariadb.ts';
 import { describeGuard } from './describe-guard.ts';
 
@@ -47,4 +52,83 @@ describeGuard('mysql', mysql, async () => {
     reader: () => database.user('select'),
     [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
   };
+});
+
+const SUPPRESSIONS =
+  'create table suppressions (kind varchar(10), `key` varchar(200) collate utf8mb4_bin, email boolean, primary key (kind, `key`)) character set utf8mb4';
+
+/** A guarded table, by a user who may do all with this database and nothing else. */
+async function given() {
+  const stack = new AsyncDisposableStack();
+  const database = stack.use(await mariaDbDatabase());
+  const url = await database.user('all');
+  const folder = await mkdtemp(join(tmpdir(), 'abide-guard-'));
+  stack.defer(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'abide.yaml');
+  const configure = (column: string) =>
+    writeFile(
+      file,
+      `stores: { crm: { connector: mysql, url: '${url}', scopes: [email], guard: [{ table: contacts, key: email, may_send: { email: ${column} } }] } }`,
+    );
+  const open = (as = url) => openGuard({ ABIDE_CONFIG: file }, 'crm', as);
+  const install = async (as = url) => {
+    await using guard = await open(as);
+    const statements = await guard.installing();
+    await guard.run(statements);
+    return statements.filter((statement) => / trigger /.test(statement)).length;
+  };
+  const status = async () => {
+    await using guard = await open();
+    return (await guard.status()).map(({ state }) => state);
+  };
+  await configure('may_mail');
+  await database.query(
+    `create table contacts (email varchar(200), may_mail boolean, may_post boolean); ${SUPPRESSIONS}; insert into suppressions values ('email', 'ada@example.com', 1)`,
+  );
+  await install();
+  return {
+    database,
+    url,
+    configure,
+    open,
+    install,
+    status,
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+// Each installation dropped both triggers and made them again: between the two, and for good where the second failed, whoever
+// was imported was resurrected.
+test('triggers that are as they should be are left alone, unless one of theirs came after them', async () => {
+  await using t = await given();
+  expect(await t.install()).toBe(0);
+
+  await t.database.query(
+    'create trigger welcome before insert on contacts for each row set new.may_mail = 1',
+  );
+  await t.database.query("insert into contacts values ('ada@example.com', 0, 0)");
+  // The insert's alone is made again, behind theirs; what passed meanwhile is held down.
+  expect(await t.install()).toBe(2);
+  await t.database.query("insert into contacts values ('ada@example.com', 0, 0)");
+  expect(await t.database.query('select may_mail from contacts')).toEqual([{ may_mail: 0 }, { may_mail: 0 }]);
+  expect(await t.install()).toBe(0);
+
+  // They run as whoever made them, who may have to go.
+  expect(await t.install(t.database.url)).toBe(4);
+});
+
+test('where a trigger cannot be made it says what is not guarded until the next installation', async () => {
+  await using t = await given();
+  await t.configure('may_post');
+  {
+    await using guard = await t.open();
+    const statements = (await guard.installing()).map((one) => one.replace('set new.', 'sett new.'));
+    await expect(guard.run(statements)).rejects.toThrow(
+      `MySQL answered error 1064. Run it again when that is mended: it goes on where it was. Until \`abide guard install\` has been run again, no insert of \`${t.database.name}\`.\`contacts\` is guarded.`,
+    );
+  }
+  expect(await t.status()).toEqual(['outdated']);
+  // The insert's is made, the update's is dropped and made.
+  expect(await t.install()).toBe(3);
+  expect(await t.status()).toEqual(['installed']);
 });
