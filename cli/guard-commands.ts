@@ -110,7 +110,8 @@ export function addGuard(program: Command): void {
     .option('--print', 'print the SQL and change nothing')
     .action(async (options: Options & { keepLog?: boolean; print?: boolean }) => {
       await onGuard(options, async (opened) => {
-        const statements = await opened.removing({ keepLog: options.keepLog === true });
+        const { statements, logStays } = await opened.removing({ keepLog: options.keepLog === true });
+        if (logStays !== undefined) process.stderr.write(`abide: abide_guard_log stays: ${logStays}.\n`);
         if (options.print === true) return printStatements(statements);
         await opened.run(statements);
         print(

@@ -63,11 +63,16 @@ export const statesOf = (
     unreadable: counted['unreadable']!,
   }));
 
+/** The statements that remove it, and why the log is not among what they drop though nobody asked to keep it. */
+export type Removal = { readonly statements: readonly string[]; readonly logStays: string | undefined };
+
+export const OTHERS_WRITE = 'the guard of another store writes to it';
+
 /** The guard of one store's tables, in whatever database. */
 export type Guard = AsyncDisposable & {
   /** The statements that install it, or bring it up to the configuration; the last ones hold down what is enabled already. */
   installing(): Promise<readonly string[]>;
-  removing(options: { readonly keepLog: boolean }): Promise<readonly string[]>;
+  removing(options: { readonly keepLog: boolean }): Promise<Removal>;
   /** Runs them and gives the number of rows that they changed. */
   run(statements: readonly string[]): Promise<number>;
   status(): Promise<readonly GuardState[]>;

@@ -11,6 +11,7 @@ import {
   LOG_TABLE,
   nameOf,
   NATIONAL_ZERO,
+  OTHERS_WRITE,
   OWN_ZERO,
   prefixOf,
   refuse,
@@ -64,6 +65,9 @@ const isOther = (row: string, { column, held }: GuardedColumn): string =>
   `not (${row}.${id(column)} <=> ${held ? 1 : 0})`;
 
 type Place = { readonly schema: string; readonly name: string; readonly full: string };
+const UNSEEN =
+  'triggers that this user cannot see may write to it. Whoever has the right `trigger` on all of the database may drop it';
+
 type Trigger = {
   readonly schema: string;
   readonly name: string;
@@ -81,9 +85,11 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   await connection.query(SETTINGS);
   const rowsOf = async <Row>(sql: string, values: readonly (string | null)[] = []): Promise<Row[]> =>
     (await connection.execute<RowDataPacket[]>(sql, [...values]))[0] as Row[];
-  const [{ own, folds } = { own: '', folds: 0 }] = await rowsOf<{ own: string; folds: number }>(
-    'select database() as own, @@lower_case_table_names as folds',
+  const [session] = await rowsOf<{ own: string; folds: number; me: string }>(
+    `select database() as own, @@lower_case_table_names as folds,
+       concat('''', substring_index(current_user(), '@', 1), '''@''', substring_index(current_user(), '@', -1), '''') as me`,
   );
+  const { own, folds, me } = session!;
 
   const placeOf = (table: string): Place => {
     const [name, schema = own] = table.split('.').reverse() as [string, string?];
@@ -146,6 +152,17 @@ end`;
        from information_schema.triggers where locate(?, trigger_name) = 1`,
       [prefix],
     );
+  /** Of a table without the right `trigger` nobody sees triggers: one that writes to a log that is gone fails the write. */
+  async function seesAll(schema: string): Promise<boolean> {
+    const rows = await rowsOf(
+      `select 1 from information_schema.user_privileges where grantee = ? and privilege_type = 'TRIGGER'
+       union select 1 from information_schema.schema_privileges
+       where grantee = ? and privilege_type = 'TRIGGER' and ? like table_schema`,
+      [me, me, schema],
+    );
+    return rows.length > 0;
+  }
+
   /** Where the last of everybody else's triggers fires; 0 where there is none. */
   const lastOther = async ({ schema, name }: Place, event: string): Promise<number> => {
     const [row] = await rowsOf<{ last: number | null }>(
@@ -210,8 +227,11 @@ end`;
       const mine = await present(prefixOf(store.name));
       const all = await present('abide_guard_');
       const log = { schema, name: LOG_TABLE, full: `${id(schema)}.${LOG_TABLE}` };
-      const isLast = all.length === mine.length && (await find(log)) !== undefined;
-      return [...mine.map(dropOf), ...(isLast && !keepLog ? [`drop table ${log.full}`] : [])];
+      const statements = mine.map(dropOf);
+      if (keepLog || (await find(log)) === undefined) return { statements, logStays: undefined };
+      if (all.length > mine.length) return { statements, logStays: OTHERS_WRITE };
+      if (!(await seesAll(schema))) return { statements, logStays: UNSEEN };
+      return { statements: [...statements, `drop table ${log.full}`], logStays: undefined };
     },
 
     async run(statements) {

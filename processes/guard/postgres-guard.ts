@@ -8,6 +8,7 @@ import {
   LOG_TABLE,
   nameOf,
   NATIONAL_ZERO,
+  OTHERS_WRITE,
   OWN_ZERO,
   prefixOf,
   refuse,
@@ -246,13 +247,15 @@ end `;
 
     async removing({ keepLog }) {
       const mine = await dropping();
-      const { rows: logs } = await client.query<{ log: string | null }>(
-        `select pg_class.oid::regclass::text as log from pg_class
-         where relname = $1 and relnamespace = (select relnamespace from pg_class where oid = to_regclass($2))
-         and not exists (select from pg_trigger where starts_with(tgname, $3) and not starts_with(tgname, $4))`,
+      const { rows: logs } = await client.query<{ log: string; others: boolean }>(
+        `select pg_class.oid::regclass::text as log,
+           exists (select from pg_trigger where starts_with(tgname, $3) and not starts_with(tgname, $4)) as others
+         from pg_class where relname = $1 and relnamespace = (select relnamespace from pg_class where oid = to_regclass($2))`,
         [LOG_TABLE, named(store.suppressions), triggerOf('abide_guard_'), triggerOf(prefixOf(store.name))],
       );
-      return [...mine, ...(keepLog ? [] : logs.map(({ log }) => `drop table ${log}`))];
+      const [found] = keepLog ? [] : logs;
+      if (found?.others !== false) return { statements: mine, logStays: found && OTHERS_WRITE };
+      return { statements: [...mine, `drop table ${found.log}`], logStays: undefined };
     },
 
     async run(statements) {

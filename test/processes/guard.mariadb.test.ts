@@ -68,11 +68,14 @@ async function given() {
   const configure = (column: string) =>
     writeFile(
       file,
-      `stores: { crm: { connector: mysql, url: '${url}', scopes: [email], guard: [{ table: contacts, key: email, may_send: { email: ${column} } }] } }`,
+      `stores:
+  crm: { connector: mysql, url: '${url}', scopes: [email], guard: [{ table: contacts, key: email, may_send: { email: ${column} } }] }
+  second: { connector: mysql, url: '${url}', scopes: [email], guard: [{ table: customers, key: email, may_send: { email: may_mail } }] }
+`,
     );
-  const open = (as = url) => openGuard({ ABIDE_CONFIG: file }, 'crm', as);
-  const install = async (as = url) => {
-    await using guard = await open(as);
+  const open = (as = url, name = 'crm') => openGuard({ ABIDE_CONFIG: file }, name, as);
+  const install = async (as = url, name = 'crm') => {
+    await using guard = await open(as, name);
     const statements = await guard.installing();
     await guard.run(statements);
     return statements.filter((statement) => / trigger /.test(statement)).length;
@@ -131,4 +134,33 @@ test('where a trigger cannot be made it says what is not guarded until the next 
   // The insert's is made, the update's is dropped and made.
   expect(await t.install()).toBe(3);
   expect(await t.status()).toEqual(['installed']);
+});
+
+// Who may see no trigger but those of a few tables took the log away from all others: from then on every write that was to
+// enable somebody suppressed failed (1146).
+test('the log stays where triggers may write to it that whoever removes a guard cannot see', async () => {
+  await using t = await given();
+  await t.database.query('create table customers (email varchar(200), may_mail boolean)');
+  await t.install(t.database.url, 'second');
+  const narrow = await t.database.user('all', 'contacts');
+  const user = `${new URL(narrow).username}@'127.0.0.1'`;
+  for (const table of ['suppressions', 'abide_guard_log'])
+    await t.database.query(`grant all on ${table} to ${user}`);
+
+  const remove = async (as: string, name: string) => {
+    await using guard = await t.open(as, name);
+    const { statements, logStays } = await guard.removing({ keepLog: false });
+    await guard.run(statements);
+    return logStays;
+  };
+  expect(await remove(narrow, 'crm')).toContain('triggers that this user cannot see may write to it');
+  await t.database.query("insert into customers values ('ada@example.com', 1)");
+  expect(await t.database.query('select may_mail from customers')).toEqual([{ may_mail: 0 }]);
+
+  // With the right on all of this database, and with it on all databases.
+  expect(await remove(t.url, 'second')).toBeUndefined();
+  expect(await t.database.query("show tables like 'abide_guard_log'")).toEqual([]);
+  await t.install(t.database.url);
+  expect(await remove(t.database.url, 'crm')).toBeUndefined();
+  expect(await t.database.query("show tables like 'abide_guard_log'")).toEqual([]);
 });

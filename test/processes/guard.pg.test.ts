@@ -202,7 +202,7 @@ test('letters beyond ASCII are lowered by what the database has for it, and wher
 test('what it left of a table that was dropped is removed as well', async () => {
   await using t = await given();
   await t.query('drop table contacts');
-  await t.guard((guard) => guard.removing({ keepLog: false }));
+  await t.guard(async (guard) => (await guard.removing({ keepLog: false })).statements);
   expect(
     await t.query(
       "select proname from pg_proc where proname like 'abide%' union select relname from pg_class where relname like 'abide%'",
