@@ -8,6 +8,7 @@ import type { Command } from 'commander';
 import { CsvError, parse } from 'csv-parse';
 import { untilAborted } from '../connectors/contract/until-aborted.ts';
 import { CHANNELS } from '../suppression/scope.ts';
+import type { Channel } from '../suppression/scope.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
 import { untilInterrupted } from './interruption.ts';
@@ -209,7 +210,7 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
 type Options = ApiOptions & {
   emailColumn?: string;
   phoneColumn?: string;
-  channel: string;
+  channel?: Channel;
   topic?: string;
   mark?: string;
 };
@@ -222,7 +223,10 @@ export function addImportFilter(program: Command): void {
     .option('--email-column <name>', 'the column of the email address')
     .option('--phone-column <name>', 'the column of the phone number, with + and country code')
     .addOption(
-      new Option('--channel <channel>', 'how they would be reached').choices(CHANNELS).default('email'),
+      new Option(
+        '--channel <channel>',
+        'how they would be reached (default: sms where only a number is named, else email)',
+      ).choices(CHANNELS),
     )
     .option('--topic <topic>', 'a topic of the channel')
     .option('--mark <column>', 'write suppressed rows too, with the reason in this new column')
@@ -238,7 +242,7 @@ export function addImportFilter(program: Command): void {
       if (Object.keys(columns).length === 0) {
         throw new InvalidArgumentError('Name a column to check by: --email-column, --phone-column or both.');
       }
-      const { channel, topic } = options;
+      const { channel = options.emailColumn === undefined ? 'sms' : 'email', topic } = options;
       const ask = createAsk(options);
       const scope = topic === undefined ? channel : `${channel}/${topic}`;
       const interruption = untilInterrupted();

@@ -144,13 +144,15 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
 end`;
   }
 
+  /** Another installation on this server may have a store of the same name: its triggers write to a log of its own. */
+  const logging = `insert into ${id(placeOf(store.suppressions).schema)}.${LOG_TABLE} `;
   const present = (prefix: string) =>
     rowsOf<Trigger>(
       `select trigger_schema as \`schema\`, trigger_name as name, action_statement as body,
          concat(event_object_schema, '.', event_object_table) as \`on\`,
          definer = current_user() as isMine, action_order as position
-       from information_schema.triggers where locate(?, trigger_name) = 1`,
-      [prefix],
+       from information_schema.triggers where locate(?, trigger_name) = 1 and locate(?, action_statement) > 0`,
+      [prefix, logging],
     );
   /** Of a table without the right `trigger` nobody sees triggers: one that writes to a log that is gone fails the write. */
   async function seesAll(schema: string): Promise<boolean> {

@@ -136,6 +136,21 @@ test('whoever was to read has gone: that is no success', async () => {
   expect(filter.errors()).toContain('abide: Nobody reads what is written.');
 });
 
+test('a file of numbers is asked about sms, unless it is told otherwise', async () => {
+  const body = { subject: { phone: '+41791234567' }, scope: { sms: true } };
+  const { status } = await createSend(abide.url)('POST', '/v1/opt-outs', { key: abide.key, body });
+  expect(status).toBe(201);
+  for (const [args, left] of [
+    [['--phone-column', 'phone'], 'phone\n'],
+    [['--phone-column', 'phone', '--channel', 'email'], 'phone\n+41791234567\n'],
+  ] as const) {
+    const filter = startFilter(...args);
+    filter.child.stdin.end('phone\n+41791234567\n');
+    expect(await filter.ended).toMatchObject({ code: 0 });
+    expect(filter.output()).toBe(left);
+  }
+});
+
 test('without a column to check by it does nothing', async () => {
   const filter = startFilter('--channel', 'sms');
   filter.child.stdin.end('email\n');

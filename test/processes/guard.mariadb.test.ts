@@ -164,3 +164,18 @@ test('the log stays where triggers may write to it that whoever removes a guard 
   expect(await remove(t.database.url, 'crm')).toBeUndefined();
   expect(await t.database.query("show tables like 'abide_guard_log'")).toEqual([]);
 });
+
+// Staging and production on one server, each with a store crm, and somebody who may see both.
+test("another installation's guard of a store of the same name is left alone", async () => {
+  await using t = await given();
+  await using other = await given();
+  await t.install(t.database.url);
+  await other.install(other.database.url);
+  expect(await t.install(t.database.url)).toBe(0);
+  expect(await other.status()).toEqual(['installed']);
+  await using guard = await t.open(t.database.url);
+  const { statements, logStays } = await guard.removing({ keepLog: false });
+  await guard.run(statements);
+  expect([await t.status(), logStays]).toEqual([['absent'], undefined]);
+  expect(await other.status()).toEqual(['installed']);
+});
