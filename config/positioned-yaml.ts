@@ -23,12 +23,14 @@ export type PositionedYaml = {
 // two private-use characters of the same length, so that positions stay true.
 const [OPEN, CLOSE] = ['\uE000', '\uE001'];
 const HIDDEN = new RegExp(`\\$${OPEN}([A-Za-z_][A-Za-z0-9_]*)${CLOSE}`, 'g');
-const hide = (text: string): string => text.replace(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, `$$${OPEN}$1${CLOSE}`);
+export const hideNames = (text: string): string =>
+  text.replace(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, `$$${OPEN}$1${CLOSE}`);
+export const showNames = (text: string): string => text.replaceAll(OPEN, '{').replaceAll(CLOSE, '}');
 
 /** Reads one document. Faults are syntax errors, duplicate members and variables that are not set. */
 export function readYaml(text: string, env: Readonly<Record<string, string | undefined>>): PositionedYaml {
   const lines = new LineCounter();
-  const document = parseDocument(hide(text), { lineCounter: lines, prettyErrors: false });
+  const document = parseDocument(hideNames(text), { lineCounter: lines, prettyErrors: false });
   const at = (offset: number): Position => {
     const { line, col } = lines.linePos(offset);
     return { line, column: col };
@@ -40,7 +42,7 @@ export function readYaml(text: string, env: Readonly<Record<string, string | und
   const faults: ConfigFault[] = [...document.errors, ...document.warnings].map(({ pos, message }) => ({
     path: [],
     at: at(pos[0]),
-    detail: message.replaceAll(OPEN, '{').replaceAll(CLOSE, '}'),
+    detail: showNames(message),
   }));
   if (document.errors.length === 0) {
     visit(document, {

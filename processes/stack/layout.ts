@@ -10,6 +10,7 @@ import { createServer } from 'node:net';
 import type { Server } from 'node:net';
 import { join, resolve } from 'node:path';
 import { Document, parseDocument } from 'yaml';
+import { hideNames, showNames } from '../../config/positioned-yaml.ts';
 import { AbideError } from '../../suppression/errors.ts';
 
 export type Ports = {
@@ -101,7 +102,7 @@ export function writeConfiguration({
       ? new Document({
           stores: { crm: { connector: 'postgres', url: storeUrl, scopes: ['email', 'sms', 'push'] } },
         })
-      : parseDocument(readFileSync(own.path, 'utf8'));
+      : parseDocument(hideNames(readFileSync(own.path, 'utf8')));
   if (document.errors.length > 0 || document.contents === null) {
     throw new AbideError('CONFIG_INVALID', `${own?.path ?? 'The configuration'} cannot be read.`);
   }
@@ -120,6 +121,6 @@ export function writeConfiguration({
     }
   }
   const path = join(folder, 'abide.yaml');
-  writeFileSync(path, document.toString(), { mode: 0o600 });
+  writeFileSync(path, showNames(document.toString()), { mode: 0o600 });
   return path;
 }
