@@ -34,8 +34,10 @@ export const DECISION = `d.seq, d.opt_out_id, d.subject_id, d.kind, d.version, d
 // the index look-ups (database.ts, SETTINGS). $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels.
 const DUE = 'due(d.kind, d.suppressed, d.granted, $3, $4, $5)';
 
-// A consent that was overtaken is never carried by itself: the newest decision says what it left standing.
-const MAY_LIFT = `(d.granted = '{}' or d.version = (select j.version from subjects j where j.id = d.subject_id offset 0))`;
+// A consent is not carried past a newer decision that the store did not take: it would lift what that one suppresses.
+const MAY_LIFT = `(d.granted = '{}' or not exists (
+      select from exceptions p
+      where p.subject_id = d.subject_id and p.store_id = $1 and p.generation = $2 and p.version > d.version offset 0))`;
 
 const UNSETTLED = `not exists (
       select from acknowledgements a where a.store_id = $1 and a.generation = $2 and a.seq = d.seq offset 0)
