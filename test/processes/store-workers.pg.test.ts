@@ -101,7 +101,9 @@ test('a process whose configuration of a store is not the latest gives it up to 
   expect(old.toldTo('mail')).toEqual([]);
   const latest = new Api(t.pool, 'two', ['crm'], 'moved');
   await eventually(() => expect(latest.toldTo('crm')).toEqual([]));
-  expect(old.logged).toContain('paused, retired, carried by another worker, or configured otherwise since');
+  expect(old.logged).toContain(
+    'paused, retired, or carried by another worker, or configured otherwise since',
+  );
   await Promise.all([old.workers.stop(), latest.workers.stop()]);
 });
 
