@@ -72,7 +72,10 @@ export function startStoreWorkers({
       if (isLive) worker.live();
     } else if (!mine && running !== undefined) {
       workers.delete(name);
-      log.info({ store: name }, 'paused, retired, or carried by another worker, or configured otherwise since');
+      log.info(
+        { store: name },
+        'paused, retired, or carried by another worker, or configured otherwise since',
+      );
       await running.stop();
       await releaseLease(pool, name, holder);
     }
