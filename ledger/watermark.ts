@@ -23,7 +23,8 @@ const ADVANCE = `
   update stores set
     scanned_through = case when backfill_fence is null then $4 else scanned_through end,
     backfill_live_through = case when backfill_fence is null then null else $4 end
-  where id = $1 and generation = $2 and coalesce(backfill_live_through, scanned_through) = $3 and ${SERVER} = $5::timestamptz`;
+  where id = $1 and generation = $2 and coalesce(backfill_live_through, scanned_through) = $3 and ${SERVER} = $5::timestamptz
+    and $4 <= (select last_value from decisions_seq_seq)`;
 
 // The next subjects after the cursor ($6), and the first of them whose newest decision is neither acknowledged nor parked.
 // A subject that has nothing at or below the fence ($7) is the live stream's alone.

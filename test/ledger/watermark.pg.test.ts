@@ -86,8 +86,9 @@ test('a database that went back takes nobody past what it decides from then on',
 
   await withClient(t.db.superuserUrl, async (client) => {
     await client.query('set session_replication_role = replica');
-    await client.query('truncate decisions, opt_outs, opt_out_subjects, subjects cascade');
+    // In this order: with the sequence where it was, what is gone would look like what was rolled back.
     await client.query("select setval('decisions_seq_seq', 1, false)");
+    await client.query('truncate decisions, opt_outs, opt_out_subjects, subjects cascade');
   });
   await round();
   expect(await marks(t)).toEqual([0]);
