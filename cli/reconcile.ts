@@ -112,7 +112,6 @@ function createWatch(store: string, look: () => Promise<PropagationLag>): Watch 
     if (performance.now() - since < STILL_MS) return;
     since = performance.now();
     const lag = (await look()).stores.find((one) => one.store === store);
-    // A read-back that fails is not in the lag; the canary of the next minute is.
     const reason = `${lag?.status ?? 'nothing of it'}, ${lag?.last_error?.code ?? 'no error so far'}`;
     if (reason === said) return;
     said = reason;

@@ -7,7 +7,7 @@ import type { StoreName, System } from './system.ts';
 
 let system: System;
 const HISTORY = 50;
-/** Within this a loss is seen, but for one in a hundred or so. */
+/** Within this a loss is seen, unless a canary covered it up. */
 const LOOKS_MS = 15_000;
 const LOSSES_MAX = 5;
 const email = (n: number): string => `w${n}@example.com`;
