@@ -1,5 +1,5 @@
 // What `abide doctor` looks at: each finding in words, with what to do about it.
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
@@ -14,8 +14,9 @@ import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
 import { examineKafka } from './examine-kafka.ts';
 import { lackingSecrets } from './given-secrets.ts';
+import { keysFile } from './open-database.ts';
 import type { DatabaseUrls } from './open-database.ts';
-import { findDatabase, readConfiguration } from './running-database.ts';
+import { findDatabase, readConfiguration, readRing } from './running-database.ts';
 
 export type Finding = {
   readonly what: string;
@@ -203,20 +204,20 @@ function examineKeys(
   env: Env,
   isEmbedded: boolean,
 ): Finding {
-  const file = join(dataFolderOf(env), 'keys.json');
-  const given = env['ABIDE_KEYS'] || undefined;
-  if (given === undefined && !existsSync(file)) {
-    // The database is in this folder, and its ring would be.
-    return isEmbedded
-      ? broken(
-          'keys',
-          `there is no ${file}: Abide does not start again, and without the ring no address can be read`,
-          'Restore it from its backup, or set ABIDE_KEYS.',
-        )
-      : attention('keys', 'no key ring here to look at', 'Set ABIDE_KEYS, or ABIDE_DATA to its folder.');
-  }
+  const file = keysFile(dataFolderOf(env));
   try {
-    const ring = readKeyRing(given ?? readFileSync(file, 'utf8'));
+    const text = readRing(env);
+    if (text === undefined) {
+      // The database is in this folder, and its ring would be.
+      return isEmbedded
+        ? broken(
+            'keys',
+            `there is no ${file}: Abide does not start again, and without the ring no address can be read`,
+            'Restore it from its backup, or set ABIDE_KEYS.',
+          )
+        : attention('keys', 'no key ring here to look at', 'Set ABIDE_KEYS, or ABIDE_DATA to its folder.');
+    }
+    const ring = readKeyRing(text);
     const lacking = checks.filter(
       (check) =>
         !ring.checks.some((own) => own.keyId === check.key_id && own.value.toString('hex') === check.value),

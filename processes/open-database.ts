@@ -1,6 +1,6 @@
 // The ledger's database, made ready: embedded or elsewhere, migrated, with the key ring that belongs to it.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { open, rename, stat } from 'node:fs/promises';
+import { open, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
@@ -39,16 +39,17 @@ export async function replaceKeysOf(dataFolder: string, text: string): Promise<v
   const file = keysFile(dataFolder);
   const fresh = `${file}.${process.pid}`;
   const { uid, gid } = await stat(file);
-  const handle = await open(fresh, 'w', 0o600);
   try {
+    await using handle = await open(fresh, 'w', 0o600);
     // Whoever administers Abide may be somebody else than whom it runs as.
     await handle.chown(uid, gid);
     await handle.writeFile(text);
     await handle.sync();
-  } finally {
-    await handle.close();
+    await rename(fresh, file);
+  } catch (error) {
+    await rm(fresh, { force: true });
+    throw error;
   }
-  await rename(fresh, file);
 }
 
 const roleOf = (url: string): string => decodeURIComponent(new URL(url).username);

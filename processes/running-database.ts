@@ -64,7 +64,8 @@ export async function withLedgerDatabase<T>(
   }
 }
 
-const readRing = (env: Env): string | undefined => env['ABIDE_KEYS'] || readKeysOf(dataFolderOf(env));
+/** The ring's text, of ABIDE_KEYS or the data folder; undefined where there is none. */
+export const readRing = (env: Env): string | undefined => env['ABIDE_KEYS'] || readKeysOf(dataFolderOf(env));
 
 /**
  * The same with the key ring, of ABIDE_KEYS or the data folder: for what only its owner may do. Throws KEYS_MISSING as well,
