@@ -4,10 +4,9 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import type { PropagationLag, StoreLag } from '../client/client.ts';
 import { CHANNELS } from '../suppression/scope.ts';
-import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { createAsk, NobodyAnswersError, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
-import { identify, KIND_WORDS, SUBJECT_HELP } from './identify.ts';
+import { identify, KIND_WORDS, SUBJECT_HELP, USUAL_CHANNEL } from './identify.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
 
 const seconds = (value: number | null): string => (value === null ? 'unknown' : `${value} s`);
@@ -78,14 +77,6 @@ const REASONS: Readonly<Record<string, string>> = {
   invalid_item:
     ' (this is not an address, number, token or id that Abide can read, or the topic is not declared)',
   topic_required: ' (a topic of the channel is opted out of: name the one of the message by --topic)',
-};
-
-/** What a kind reaches, where no channel is named; a person id reaches any. */
-const USUAL_CHANNEL: Readonly<Record<SubjectKind, (typeof CHANNELS)[number]>> = {
-  email: 'email',
-  phone: 'sms',
-  push_token: 'push',
-  person_id: 'email',
 };
 
 export function addCheck(program: Command): void {

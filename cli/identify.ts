@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from 'commander';
+import type { Channel } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 
@@ -11,6 +12,14 @@ export const KIND_WORDS: Readonly<Record<SubjectKind, string>> = {
   phone: 'phone number',
   push_token: 'push token',
   person_id: 'person id',
+};
+
+/** What a kind reaches, where no channel is named; a person id reaches any. */
+export const USUAL_CHANNEL: Readonly<Record<SubjectKind, Channel>> = {
+  email: 'email',
+  phone: 'sms',
+  push_token: 'push',
+  person_id: 'email',
 };
 
 /**

@@ -11,6 +11,7 @@ import { CHANNELS } from '../suppression/scope.ts';
 import type { Channel } from '../suppression/scope.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
+import { USUAL_CHANNEL } from './identify.ts';
 import { untilInterrupted } from './interruption.ts';
 import { EXIT } from './output.ts';
 
@@ -242,7 +243,8 @@ export function addImportFilter(program: Command): void {
       if (Object.keys(columns).length === 0) {
         throw new InvalidArgumentError('Name a column to check by: --email-column, --phone-column or both.');
       }
-      const { channel = options.emailColumn === undefined ? 'sms' : 'email', topic } = options;
+      const { channel = USUAL_CHANNEL[options.emailColumn === undefined ? 'phone' : 'email'], topic } =
+        options;
       const ask = createAsk(options);
       const scope = topic === undefined ? channel : `${channel}/${topic}`;
       const interruption = untilInterrupted();

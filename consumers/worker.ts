@@ -164,6 +164,9 @@ export function startWorker({
   let paused = false;
   let finished = false;
   let lastError: { code: string; at: string } | undefined;
+  const noteError = (code: string): void => {
+    lastError = { code, at: new Date().toISOString() };
+  };
   let storeFailures = 0;
   let storeDownUntil = 0;
   /** Before then another batch would exceed what the store takes in a second. */
@@ -268,7 +271,7 @@ export function startWorker({
         await feeding.wait(caughtUp ? SWEEP_MS : POLL_MS);
       } catch (error) {
         if (stopping.signal.aborted) return;
-        lastError = { code: 'LEDGER_UNAVAILABLE', at: new Date().toISOString() };
+        noteError('LEDGER_UNAVAILABLE');
         if (!ledgerAway)
           log.warn({ store: store.name, error }, 'the ledger gives nothing out, goes on trying');
         ledgerAway = true;
@@ -580,7 +583,7 @@ export function startWorker({
       if (missing.length === 0) return;
       if (performance.now() >= giveUpAt) {
         for (const { carried, heldNow } of missing) {
-          lastError = { code: 'NOT_HELD', at: new Date().toISOString() };
+          noteError('NOT_HELD');
           report(carried, 'failed', heldNow, 'NOT_HELD', { appliedAt, verifiedAt });
         }
         return;
@@ -706,7 +709,7 @@ export function startWorker({
     ) {
       // The store carried others meanwhile and chokes on this one: the ledger parks it after some attempts.
       const code = failureCode(error);
-      lastError = { code, at: new Date().toISOString() };
+      noteError(code);
       log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
       report(only, 'failed', NOTHING, code, {});
       return;
@@ -729,7 +732,7 @@ export function startWorker({
     if (storeFailures === 0)
       log.warn({ store: store.name, code, cause: causeCode(error) }, 'store failed, goes on trying');
     storeFailures += 1;
-    lastError = { code, at: new Date().toISOString() };
+    noteError(code);
     for (const carried of batch) {
       if (!failedSince.has(carried)) failedSince.set(carried, performance.now());
     }
@@ -957,8 +960,7 @@ export function startWorker({
             return answers.map((answer) => answer && toHeld(answer));
           } catch (error) {
             // Nothing may be due to a store that is away: then nobody else says so.
-            if (!(error instanceof TryLater))
-              lastError = { code: failureCode(error), at: new Date().toISOString() };
+            if (!(error instanceof TryLater)) noteError(failureCode(error));
             throw error;
           }
         },

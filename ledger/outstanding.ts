@@ -78,15 +78,18 @@ type StoreHead = {
   backfill_after_xid: string | null;
   backfill_cursor: string | null;
   in_service: boolean;
+  stanza: Buffer | null;
+  /** False unless the worker that asks holds the lease. */
+  mine: boolean;
 };
 
-/** Whose turn it is: undefined for no such store; `mine` false unless the worker holds the lease. */
+/** Whose turn it is; undefined for no such store. */
 async function headOf(
   db: Queryable,
   store: string,
   worker: string | undefined,
-): Promise<(StoreHead & { mine: boolean; stanza: Buffer | null }) | undefined> {
-  const { rows } = await db.query<StoreHead & { mine: boolean; stanza: Buffer | null }>({
+): Promise<StoreHead | undefined> {
+  const { rows } = await db.query<StoreHead>({
     name: 'outstanding-head',
     text: `select id, generation, accepts, due_exact, due_channels,
              coalesce(backfill_live_through, scanned_through) as live_after,
