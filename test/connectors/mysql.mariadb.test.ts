@@ -109,6 +109,22 @@ function decided(key: string, { version = 1, suppressed, granted = {}, kind = 'e
 }
 const email = (key: string) => ({ kind: 'email', key }) as const;
 
+/** Writers of the same people, each in an order of its own, two versions at a time; the last one is 6. */
+async function writeAtOnce(stores: readonly Store[], keys: readonly string[]): Promise<void> {
+  for (let version = 1; version <= 5; version += 1) {
+    await Promise.all(
+      stores.map((store, n) =>
+        store.apply(
+          [...keys]
+            .sort(() => Math.random() - 0.5)
+            .map((key) => decided(key, { version: version + (n % 2) })),
+          signal(),
+        ),
+      ),
+    );
+  }
+}
+
 /** A database made by `sql`, and stores on it. */
 async function given(sql = '') {
   const stack = new AsyncDisposableStack();
@@ -668,18 +684,7 @@ describe("the user's own tables", () => {
       insert into contacts (address) select concat(seq, '@example.com') from seq_0_to_99`);
     const stores = await Promise.all(Array.from({ length: 4 }, () => here.open({ statements })));
     const keys = Array.from({ length: 200 }, (_, n) => `${n}@example.com`);
-    for (let version = 1; version <= 5; version += 1) {
-      await Promise.all(
-        stores.map((store, n) =>
-          store.apply(
-            [...keys]
-              .sort(() => Math.random() - 0.5)
-              .map((key) => decided(key, { version: version + (n % 2) })),
-            signal(),
-          ),
-        ),
-      );
-    }
+    await writeAtOnce(stores, keys);
     const held = await stores[0]!.readBack(keys.map(email), signal());
     expect(held).toEqual(keys.map((_, n) => (n < 100 ? { version: 6, suppressed: ['email'] } : undefined)));
     expect(
@@ -1012,18 +1017,7 @@ test('four writers with batches of the same new people stand in nobody’s way',
   await using here = await given();
   const stores = await Promise.all(Array.from({ length: 4 }, () => here.open()));
   const keys = Array.from({ length: 300 }, (_, n) => `${(n * 7919) % 300}@example.com`);
-  for (let version = 1; version <= 5; version += 1) {
-    await Promise.all(
-      stores.map((store, n) =>
-        store.apply(
-          [...keys]
-            .sort(() => Math.random() - 0.5)
-            .map((key) => decided(key, { version: version + (n % 2) })),
-          signal(),
-        ),
-      ),
-    );
-  }
+  await writeAtOnce(stores, keys);
   const held = await stores[0]!.readBack(keys.map(email), signal());
   expect(new Set(held.map((one) => one?.version))).toEqual(new Set([6]));
 });
