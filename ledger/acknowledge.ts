@@ -10,6 +10,8 @@ import type { Granted, Instant } from '../suppression/decision.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { isRace, isUnavailable } from './database.ts';
 import type { Pool } from './database.ts';
+import { selectRows, toParameter } from './rows.ts';
+import type { Columns } from './rows.ts';
 import { LEASED, LEASE_IS_FREE } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 
@@ -46,6 +48,20 @@ const DECIDED = `
   from unnest($1::smallint[], $2::int[], $3::bigint[]) as i (store_id, generation, seq)
   cross join lateral (select * from decisions d where d.seq = i.seq offset 0) d`;
 
+/** What SETTLE takes, as rows.ts has it. */
+export const REPORTED = {
+  store_id: 'smallint',
+  generation: 'int',
+  worker: 'text',
+  seq: 'bigint',
+  version: 'bigint',
+  outcome: 'text',
+  held: 'jsonb',
+  attempts: 'int',
+  carried_by: 'text',
+  evidence: 'jsonb',
+} as const satisfies Columns;
+
 // Everything that follows from the reports of some stores. Older decisions of a subject are superseded here and nowhere
 // else: in the statement that inserts the acknowledgement of the newer one. They are found by walking down the versions
 // while their sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
@@ -60,8 +76,7 @@ export const SETTLE = `
   ),
   input as materialized (
     select x.*, d.subject_id, d.recorded_at, d.cause
-    from json_to_recordset($1) as x (store_id smallint, generation int, worker text, seq bigint, version bigint,
-      outcome text, held jsonb, attempts int, carried_by text, evidence jsonb)
+    from (${selectRows(REPORTED, '$1')}) x
     cross join lateral (select subject_id, recorded_at, cause from decisions d where d.seq = x.seq offset 0) d
     where exists (select from stores s where s.id = x.store_id and s.generation = x.generation)
   ),
@@ -478,7 +493,7 @@ async function settle(
     })),
   );
   if (input.length === 0) return new Map();
-  const text = JSON.stringify(input);
+  const text = toParameter(REPORTED, input);
   for (let attempt = 1; ; attempt += 1) {
     try {
       const { rows } = await pool.query<{

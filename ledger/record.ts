@@ -45,6 +45,8 @@ import type {
 } from './ledger.ts';
 import { begunPropagation, propagationOf } from './propagation.ts';
 import { sinceOf } from './reissue.ts';
+import { selectRows, toParameter } from './rows.ts';
+import type { Columns, RowOf } from './rows.ts';
 import type { RegisteredStore } from './stores.ts';
 
 type Render = (recorded: Recorded) => string;
@@ -66,7 +68,7 @@ type Pending = {
 };
 
 const BATCH = 256;
-/** While one transaction waits for the disk, another one works. */
+/** While one transaction waits for the disk, another one works; a third one records no more (measured at 32 clients). */
 const FLIGHTS = 2;
 /** More than this waiting is more than a client waits for: refusing early keeps memory and answers bounded. */
 const QUEUE = 10_000;
@@ -103,19 +105,63 @@ const PLACES = {
 } as const;
 type Placed = keyof typeof PLACES;
 const CUT = (name: Placed): string => `substring($6::bytea from x.${name}_at for x.${name}_size)`;
-const PLACE = (name: Placed): string => `${name}_at int, ${name}_size int`;
+
+const ITEM = {
+  opt_out_id: 'uuid',
+  client: 'text',
+  key_id: 'text',
+  api_version: 'text',
+  caller_address: 'text',
+  action: 'text',
+  request_id: 'text',
+  details: 'jsonb',
+  key_hmac: 'bytea',
+  intent_hmac: 'bytea',
+  status: 'smallint',
+  answer_at: 'int',
+  answer_size: 'int',
+  decision_id: 'uuid',
+  subject_id: 'uuid',
+  kind: 'text',
+  version: 'bigint',
+  suppressed: 'jsonb',
+  granted: 'jsonb',
+  state: 'jsonb',
+  position: 'smallint',
+  effective_at: 'timestamptz',
+  effective_at_stated: 'boolean',
+  received_at: 'timestamptz',
+  requested_scopes: 'text[]',
+  reason: 'text',
+  regimes: 'text[]',
+  sealed_at: 'int',
+  sealed_size: 'int',
+  note_at: 'int',
+  note_size: 'int',
+  evidence_at: 'int',
+  evidence_size: 'int',
+  key_at: 'int',
+  key_size: 'int',
+  traceparent: 'text',
+} as const satisfies Columns;
+type ItemRow = RowOf<typeof ITEM>;
+
+const SUBJECT = {
+  id: 'uuid',
+  kind: 'text',
+  match_key: 'bytea',
+  version: 'bigint',
+  state: 'jsonb',
+  granted: 'jsonb',
+  sealed_at: 'int',
+  sealed_size: 'int',
+} as const satisfies Columns;
 
 // One row of `item` an intent: each has an audit row, one with a key its answer, one that decided something its opt-out and
 // the decision of its first subject. The decisions of its other subjects are rows of their own, with nothing else.
 const ITEMS = `
   with item as materialized (
-    select * from json_to_recordset($1) as x (opt_out_id uuid, client text, key_id text, api_version text,
-      caller_address text, action text, request_id text, details jsonb,
-      key_hmac bytea, intent_hmac bytea, status smallint, ${PLACE('answer')},
-      decision_id uuid, subject_id uuid, kind text, version bigint, suppressed jsonb, granted jsonb, state jsonb,
-      position smallint, effective_at timestamptz, effective_at_stated boolean, received_at timestamptz,
-      requested_scopes text[], reason text, regimes text[], ${PLACE('sealed')}, ${PLACE('note')},
-      ${PLACE('evidence')}, ${PLACE('key')}, traceparent text)
+    ${selectRows(ITEM, '$1')}
   ), decided as (
     insert into decisions (id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at,
                            recorded_at, sealed, transport_key_id, traceparent)
@@ -126,8 +172,7 @@ const ITEMS = `
   ), made as (
     insert into subjects (id, kind, pepper_id, match_key, normal_form, version, state, granted, sealed, updated_at)
     select id, kind, $5, match_key, ${NORMAL_FORM}, version, state, granted, ${CUT('sealed')}, $2
-    from json_to_recordset($4) as x (id uuid, kind text, match_key bytea, version bigint, state jsonb, granted jsonb,
-      ${PLACE('sealed')})
+    from (${selectRows(SUBJECT, '$4')}) x
     order by match_key
   ), opted as (
     insert into opt_outs (id, requested_scopes, effective_at, effective_at_stated, received_at, recorded_at, reason,
@@ -157,12 +202,12 @@ const WRITE = `${ITEMS}
 const WRITE_AND_MOVE = `${ITEMS}, moved as (
     update subjects s set version = x.version, state = x.state, granted = x.granted,
       sealed = coalesce(${CUT('sealed')}, s.sealed), updated_at = $2
-    from json_to_recordset($7) as x (id uuid, version bigint, state jsonb, granted jsonb, ${PLACE('sealed')})
+    from (${selectRows(SUBJECT, '$7')} offset 0) x
     where s.id = any ($8::uuid[]) and s.id = x.id
   )
   select seq, id from decided`;
 
-/** Collects the bytes of a batch; each place is the members that PLACE reads, or none where there is nothing. */
+/** Collects the bytes of a batch; each place is two columns, or none where there is nothing. */
 class Bytes {
   readonly #parts: Buffer[] = [];
   #length = 0;
@@ -224,8 +269,8 @@ type Made = {
 /** One decision a subject: the columns of the opt-out with those of its first one, and the rows of the others. */
 type Decided = {
   readonly decisions: readonly (Omit<RecordedDecision, 'seq'> & { readonly id: string })[];
-  readonly columns: object;
-  readonly others: readonly object[];
+  readonly columns: ItemRow;
+  readonly others: readonly ItemRow[];
 };
 
 export type Recorder = {
@@ -407,7 +452,7 @@ export function createRecorder({
     const transport = transportKey();
     const nowMs = Date.parse(now);
     const bytes = new Bytes();
-    const rows: object[] = [];
+    const rows: ItemRow[] = [];
     const made: Made[] = [];
     /** Whose address is given by whom: for subjects that are new, or were erased. */
     const addresses = new Map<string, Subject>();
@@ -632,7 +677,7 @@ export function createRecorder({
       settle.push(() => item.resolve({ status, body, replayed: true, optOutId, decisions: [] }));
     }
 
-    function audited(item: Pending, action: string, optOutId: string): object {
+    function audited(item: Pending, action: string, optOutId: string): ItemRow {
       const { client: owner, keyId, address, requestId } = item.intent.caller;
       return {
         opt_out_id: optOutId,
@@ -652,7 +697,7 @@ export function createRecorder({
       return 0;
     }
     const changed = [...subjects.entries()].filter(([, subject]) => subject.changed);
-    const subjectRow = ([hex, locked]: [string, Locked]): object => {
+    const subjectRow = ([hex, locked]: [string, Locked]): RowOf<typeof SUBJECT> => {
       const given = addresses.get(hex);
       const { id, state, isNew, erased } = locked;
       return {
@@ -672,9 +717,10 @@ export function createRecorder({
       };
     };
     const moved = changed.filter(([, subject]) => !subject.isNew);
-    const newSubjects = JSON.stringify(changed.filter(([, subject]) => subject.isNew).map(subjectRow));
-    const movedSubjects = JSON.stringify(moved.map(subjectRow));
-    const values = [JSON.stringify(rows), now, transport.id, newSubjects, ring.pepperId, bytes.all()];
+    const toSubjects = (some: typeof changed): string => toParameter(SUBJECT, some.map(subjectRow));
+    const newSubjects = toSubjects(changed.filter(([, subject]) => subject.isNew));
+    const movedSubjects = toSubjects(moved);
+    const values = [toParameter(ITEM, rows), now, transport.id, newSubjects, ring.pepperId, bytes.all()];
     const write =
       moved.length === 0
         ? { name: 'record-write', text: WRITE, values }

@@ -1,5 +1,7 @@
 import type { Pool } from '../../ledger/database.ts';
-import { SETTLE } from '../../ledger/acknowledge.ts';
+import { REPORTED, SETTLE } from '../../ledger/acknowledge.ts';
+import { toParameter } from '../../ledger/rows.ts';
+import type { RowOf } from '../../ledger/rows.ts';
 import { LIVE } from '../../ledger/outstanding.ts';
 import { LAG_OF_STORE } from '../../ledger/propagation-lag.ts';
 import type { RegisteredStore } from '../../ledger/stores.ts';
@@ -35,9 +37,12 @@ const inVain = (plan: Plan): number =>
   (plan.Plans ?? []).reduce((sum, below) => sum + inVain(below), 0);
 
 /** Settles, and tells how many pairs of rows it looked at in vain: a measure that a busy machine does not change. */
-export async function explainSettle(pool: Pool, acknowledgements: readonly object[]): Promise<number> {
+export async function explainSettle(
+  pool: Pool,
+  acknowledgements: readonly RowOf<typeof REPORTED>[],
+): Promise<number> {
   const { rows } = await pool.query(`explain (analyze, format json) ${SETTLE}`, [
-    JSON.stringify(acknowledgements),
+    toParameter(REPORTED, acknowledgements),
   ]);
   return inVain(rows[0]['QUERY PLAN'][0].Plan as Plan);
 }
