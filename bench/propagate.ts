@@ -38,8 +38,9 @@ const lastSeq = async (db: pg.Client): Promise<number> =>
     (await db.query<{ seq: string }>('select coalesce(max(seq), 0) as seq from decisions')).rows[0]!.seq,
   );
 
-/** Commit timestamps are a server setting that needs a restart: the bench sets it before Abide's own start. */
-async function enableCommitTimestamps(abide: AbideProcess): Promise<AbideProcess> {
+/** Abide on a server that keeps commit timestamps, a setting that needs a restart. */
+export async function startWithCommitTimestamps(): Promise<AbideProcess> {
+  const abide = await startAbide();
   const db = await abide.connect('postgres');
   await db.query('alter system set track_commit_timestamp = on');
   await db.end();
@@ -113,78 +114,74 @@ async function peerRound(
 export type PropagationFigures = Record<'idle' | 'load', { abide: Spread; peer: Spread }>;
 
 /** Rounds in turn, idle and at 500/s; while one is measured the other one rests. */
-export async function measurePropagation(made: AbideProcess): Promise<PropagationFigures> {
-  const abide = await enableCommitTimestamps(made);
-  try {
-    const db = await abide.connect();
-    const peer = await createPeer(db, abide);
-    await load(abide, true);
-    const store = async (serving: boolean): Promise<void> => {
-      await db.query(`update stores set paused_at = ${serving ? 'null' : 'clock_timestamp()'}`);
-      await until(async () => {
-        const { rows } = await db.query<{ held: boolean }>(
-          'select coalesce(lease_until > clock_timestamp(), false) as held from stores',
-        );
-        return rows[0]!.held === serving;
-      });
-      if (serving)
-        await until(
-          async () =>
-            (
-              await db.query(
-                'select from decisions d where not exists (select from acknowledgements a where a.seq = d.seq) limit 1',
-              )
-            ).rows.length === 0,
-        );
-    };
-    const subscription = async (enabled: boolean): Promise<void> => {
-      await peer.query(`alter subscription peer ${enabled ? 'enable' : 'disable'}`);
-      if (enabled) await until(async () => (await lastSeq(peer)) >= (await lastSeq(db)));
-      else
-        await until(
-          async () =>
-            (await db.query("select from pg_replication_slots where slot_name = 'peer' and active")).rows
-              .length === 0,
-        );
-    };
-    const rounds: Record<'idle' | 'load', { abide: Spread[]; peer: Spread[] }> = {
-      idle: { abide: [], peer: [] },
-      load: { abide: [], peer: [] },
-    };
-    for (let round = 0; round < 3; round += 1) {
-      for (const kind of ['idle', 'load'] as const) {
-        await store(true);
-        rounds[kind].abide.push(await abideRound(abide, db, kind === 'idle'));
-        await store(false);
-        await subscription(true);
-        rounds[kind].peer.push(await peerRound(abide, db, peer, kind === 'idle'));
-        await subscription(false);
-      }
-    }
-    await store(true);
-    await peer.query('alter subscription peer set (slot_name = none)');
-    await peer.query('drop subscription peer');
-    await db.query("select pg_drop_replication_slot('peer')");
-    await Promise.all([peer.end(), db.end()]);
-    const mid = (spreads: readonly Spread[]): Spread => ({
-      p50: percentile(
-        spreads.map((one) => one.p50),
-        0.5,
-      ),
-      p99: percentile(
-        spreads.map((one) => one.p99),
-        0.5,
-      ),
-      max: Math.max(...spreads.map((one) => one.max)),
-      count: spreads.reduce((sum, one) => sum + one.count, 0),
+export async function measurePropagation(abide: AbideProcess): Promise<PropagationFigures> {
+  const db = await abide.connect();
+  const peer = await createPeer(db, abide);
+  await load(abide, true);
+  const store = async (serving: boolean): Promise<void> => {
+    await db.query(`update stores set paused_at = ${serving ? 'null' : 'clock_timestamp()'}`);
+    await until(async () => {
+      const { rows } = await db.query<{ held: boolean }>(
+        'select coalesce(lease_until > clock_timestamp(), false) as held from stores',
+      );
+      return rows[0]!.held === serving;
     });
-    return {
-      idle: { abide: mid(rounds.idle.abide), peer: mid(rounds.idle.peer) },
-      load: { abide: mid(rounds.load.abide), peer: mid(rounds.load.peer) },
-    };
-  } finally {
-    await abide[Symbol.asyncDispose]();
+    if (serving)
+      await until(
+        async () =>
+          (
+            await db.query(
+              `select from decisions d where d.seq > (select min(scanned_through) from stores)
+                   and not exists (select from acknowledgements a where a.seq = d.seq) limit 1`,
+            )
+          ).rows.length === 0,
+      );
+  };
+  const subscription = async (enabled: boolean): Promise<void> => {
+    await peer.query(`alter subscription peer ${enabled ? 'enable' : 'disable'}`);
+    if (enabled) await until(async () => (await lastSeq(peer)) >= (await lastSeq(db)));
+    else
+      await until(
+        async () =>
+          (await db.query("select from pg_replication_slots where slot_name = 'peer' and active")).rows
+            .length === 0,
+      );
+  };
+  const rounds: Record<'idle' | 'load', { abide: Spread[]; peer: Spread[] }> = {
+    idle: { abide: [], peer: [] },
+    load: { abide: [], peer: [] },
+  };
+  for (let round = 0; round < 3; round += 1) {
+    for (const kind of ['idle', 'load'] as const) {
+      await store(true);
+      rounds[kind].abide.push(await abideRound(abide, db, kind === 'idle'));
+      await store(false);
+      await subscription(true);
+      rounds[kind].peer.push(await peerRound(abide, db, peer, kind === 'idle'));
+      await subscription(false);
+    }
   }
+  await store(true);
+  await peer.query('alter subscription peer set (slot_name = none)');
+  await peer.query('drop subscription peer');
+  await db.query("select pg_drop_replication_slot('peer')");
+  await Promise.all([peer.end(), db.end()]);
+  const mid = (spreads: readonly Spread[]): Spread => ({
+    p50: percentile(
+      spreads.map((one) => one.p50),
+      0.5,
+    ),
+    p99: percentile(
+      spreads.map((one) => one.p99),
+      0.5,
+    ),
+    max: Math.max(...spreads.map((one) => one.max)),
+    count: spreads.reduce((sum, one) => sum + one.count, 0),
+  });
+  return {
+    idle: { abide: mid(rounds.idle.abide), peer: mid(rounds.idle.peer) },
+    load: { abide: mid(rounds.load.abide), peer: mid(rounds.load.peer) },
+  };
 }
 
 /** HTTP request to acknowledged by three PostgreSQL stores, `Prefer: wait`, open loop. */
@@ -221,11 +218,16 @@ async function measureThreeStores(): Promise<Spread> {
   return spread(latencies.slice(THREE_PER_SECOND * WARM_UP_SECONDS));
 }
 
+async function compare(): Promise<PropagationFigures> {
+  await using abide = await startWithCommitTimestamps();
+  return await measurePropagation(abide);
+}
+
 export async function benchPropagate(): Promise<void> {
   print(
     '\n(b) Commit to verified in a PostgreSQL store, beside CREATE SUBSCRIPTION (commit to visible), medians of 3 rounds\n',
   );
-  const figures = await measurePropagation(await startAbide());
+  const figures = await compare();
   printTable(
     ['', 'ABIDE p50', 'p99', 'max', 'SUBSCRIPTION p50', 'p99', 'max', 'RATIO p50', 'p99'],
     (['idle', 'load'] as const).map((kind) => {
