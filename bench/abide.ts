@@ -1,5 +1,6 @@
 // Load for the Abide of a benchmark, which is a process as a user would run it (test/harness/abide.ts).
 import { Pool } from 'undici';
+import { runAbide } from '../test/harness/abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
 
 let made = 0;
@@ -51,4 +52,18 @@ export async function postOpenLoop(
     await new Promise((resolve) => setTimeout(resolve, 1));
   }
   await Promise.all(answers);
+}
+
+/** Out of service, the store that every new folder has: a worker of its own would take its share of two cores. */
+export async function retireCrm(abide: AbideProcess): Promise<void> {
+  const { code, output } = await runAbide([
+    'stores',
+    'retire',
+    'crm',
+    '--reason',
+    'benchmark',
+    '--data',
+    abide.dataFolder,
+  ]);
+  if (code !== 0) throw new Error(output);
 }

@@ -7,7 +7,7 @@
 import { print, printTable } from '../cli/output.ts';
 import type pg from 'pg';
 import { startAbide } from '../test/harness/abide.ts';
-import { createPoster, optOutBody, postOpenLoop } from './abide.ts';
+import { createPoster, optOutBody, postOpenLoop, retireCrm } from './abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
 import { judge, ms, percentile, times } from './measure.ts';
 
@@ -194,10 +194,11 @@ async function measureThreeStores(): Promise<Spread> {
   }
   const store = (name: string): string =>
     `  ${name}: { connector: postgres, url: '${first.databaseUrl(name)}', scopes: [email, sms, push] }\n`;
+  await retireCrm(first);
   await first.stop();
   await using abide = await startAbide({
     dataFolder: first.dataFolder,
-    config: `stores:\n${store('one')}${store('two')}${store('three')}  crm: { connector: postgres, url: '${first.databaseUrl('crm')}', scopes: [email], required: false }\n`,
+    config: `stores:\n${store('one')}${store('two')}${store('three')}`,
   });
   const latencies: number[] = [];
   const poster = createPoster(abide, 64);
