@@ -146,6 +146,9 @@ const ANSWER_MS = 500;
 /** An answer that should have been held and was not (the API stops) is not asked for again at once. */
 const ROUND_MS_MIN = 250;
 
+/** A timer goes by when its turn of the loop began, and fires so much early at most: what then has no answer had all its time. */
+const EARLY_MS_MAX = 20;
+
 /** How often an import is looked at: one of a few rows is done at once, a long one runs for minutes. */
 const LOOK_MS_MIN = 100;
 const LOOK_MS_MAX = 1_000;
@@ -265,8 +268,7 @@ async function waitUntilPropagated(
     });
     const propagation = await asking.catch((error: unknown) => {
       // Seen pending once, that is what is known at the end.
-      if (last !== undefined && isOver() && error instanceof AbideProblem && error.code === 'no-answer')
-        return last;
+      if (last !== undefined && isTooLate(error, until)) return last;
       throw error;
     });
     last = propagation;
@@ -277,6 +279,9 @@ async function waitUntilPropagated(
     if (isOver()) throw notPropagated(propagation);
   }
 }
+
+const isTooLate = (error: unknown, until: number): boolean =>
+  error instanceof AbideProblem && error.code === 'no-answer' && performance.now() >= until - EARLY_MS_MAX;
 
 const uncovered = (): AbideProblem =>
   new AbideProblem('No required store covers what was asked.', { code: 'uncovered', retryable: false });
@@ -326,8 +331,7 @@ async function waitUntilDone(
     });
     const now = await looking.catch((error: unknown) => {
       // Seen under way once, that is what is known at the end.
-      if (last !== undefined && isOver() && error instanceof AbideProblem && error.code === 'no-answer')
-        return last;
+      if (last !== undefined && isTooLate(error, until)) return last;
       throw error;
     });
     last = now;
