@@ -115,11 +115,11 @@ describe('propagation', () => {
   test('who waits in vain is told so in time', async () => {
     const { id } = await optOut();
     const began = performance.now();
-    const problem = await problemOf(abide.optOuts.waitUntilPropagated(id, { timeoutMs: 300 }));
+    const problem = await problemOf(abide.optOuts.waitUntilPropagated(id, { timeoutMs: 1_500 }));
     expect(problem).toMatchObject({ code: 'not-propagated', retryable: true, status: undefined });
     expect(problem.message).toBe('0 of 1 required stores have confirmed in time.');
     const tookMs = performance.now() - began;
-    expect([tookMs > 290, tookMs < 5_000]).toEqual([true, true]);
+    expect([tookMs > 1_450, tookMs < 5_000]).toEqual([true, true]);
   });
 
   test('where no store covers it there is nothing to wait for', async () => {
@@ -216,7 +216,9 @@ test("a person's own later consent is recorded and read back", async () => {
 test('the lag, a gate, and any other call of the API', async () => {
   const lag = await abide.lag();
   expect(lag.stores.map(({ store }) => store)).toEqual(['crm']);
-  expect(await abide.gate('crm', { maxAgeSeconds: 0.5 })).toMatchObject({ store: 'crm', answer: 'hold' });
+  await optOut();
+  const gate = () => abide.gate('crm', { maxAgeSeconds: 0.5 });
+  await eventually(async () => expect(await gate()).toMatchObject({ store: 'crm', answer: 'hold' }));
   const parked = await abide.call('GET /v1/stores/{name}/quarantine', {
     path: { name: 'crm' },
     query: { kind: 'absent', limit: 5 },
