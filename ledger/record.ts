@@ -202,7 +202,7 @@ const WRITE = `${ITEMS}
 const WRITE_AND_MOVE = `${ITEMS}, moved as (
     update subjects s set version = x.version, state = x.state, granted = x.granted,
       sealed = coalesce(${CUT('sealed')}, s.sealed), updated_at = $2
-    from (${selectRows(SUBJECT, '$7')} offset 0) x
+    from (${selectRows(SUBJECT, '$7')}) x
     where s.id = any ($8::uuid[]) and s.id = x.id
   )
   select seq, id from decided`;

@@ -13,15 +13,16 @@ export type Columns = Readonly<
 /** Of each column, what a row has there; nothing is null, and so is JSON's null. */
 export type RowOf<C extends Columns> = Readonly<Partial<Record<keyof C, unknown>>>;
 
-/** A select of what `toParameter` made: its rows, in their order. */
+/** A select of what `toParameter` made: its rows, in their order. `offset 0`: each value is read once, however often it is used. */
 export const selectRows = (columns: Columns, parameter: `$${number}`): string =>
   `select ${Object.entries(columns)
     .map(
       ([name, type], n) =>
         `${type === 'jsonb' ? `nullif(e -> ${n}, 'null')` : `(e ->> ${n})::${type}`} as ${name}`,
     )
-    .join(', ')} from jsonb_array_elements(${parameter}::jsonb) e`;
+    .join(', ')} from jsonb_array_elements(${parameter}::jsonb) e offset 0`;
 
+/** The rows as what `selectRows` reads. */
 export function toParameter<C extends Columns>(columns: C, rows: readonly RowOf<C>[]): string {
   const names = Object.keys(columns);
   return JSON.stringify(
