@@ -146,7 +146,7 @@ const ANSWER_MS = 500;
 /** An answer that should have been held and was not (the API stops) is not asked for again at once. */
 const ROUND_MS_MIN = 250;
 
-/** A timer goes by when its turn of the loop began, and fires so much early at most: what then has no answer had all its time. */
+/** A timer goes by when its turn of the loop began, and may fire early: who has no answer so shortly before the end had all the time. */
 const EARLY_MS_MAX = 20;
 
 /** How often an import is looked at: one of a few rows is done at once, a long one runs for minutes. */
