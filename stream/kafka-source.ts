@@ -19,6 +19,12 @@ import type { KafkaLog } from './kafka-client.ts';
 const IN_HAND_MAX = 6_000;
 /** Handed over together; between two of these the group hears from us. */
 const TOGETHER = 500;
+/**
+ * While records come, fetches are half as far apart as the worker lately took to answer for one, within these bounds: the busier
+ * everything is, the more records share what a fetch costs, and what follows from it. The first after a pause waits for nothing.
+ */
+const APART_MS_MIN = 5;
+const APART_MS_MAX = 40;
 const COMMIT_MS = 500;
 const LOOK_MS = 250;
 /** An idle fetch returns after 250 ms; a broker that is silent for this long is gone. */
@@ -108,6 +114,8 @@ export function createKafkaSource({
   let waiting = 0;
   let registryAway = false;
   let fetchedAt = -Infinity;
+  /** How long the worker took to answer for what it answered for last. */
+  let answeredMs = 0;
   let pulseAt = -Infinity;
   let startedAt = -Infinity;
   let isLive: boolean | undefined;
@@ -160,6 +168,10 @@ export function createKafkaSource({
       payload.resolveOffset(messages.at(-1)!.offset);
       await payload.heartbeat();
     }
+    // The library fetches again once all that it fetched was read.
+    const apartMs = Math.min(APART_MS_MAX, Math.max(APART_MS_MIN, answeredMs / 2));
+    const leftMs = fetchedAt + apartMs - performance.now();
+    if (leftMs > 0) await delay(leftMs, undefined, { ref: false });
   }
 
   function handOver(
@@ -175,11 +187,13 @@ export function createKafkaSource({
     pieces.push(piece);
     partitions.set(number, { pieces, next, behind: end - next, writtenAt: Number(last.timestamp) });
     if (piece.done) return;
+    const handedAt = performance.now();
     listener
       .decisions(decisions)
       .catch((error: unknown) => log.error({ error }, 'a listener failed'))
       .finally(() => {
         piece.done = true;
+        answeredMs = performance.now() - handedAt;
         inHand -= decisions.length;
         makeRoom();
       });

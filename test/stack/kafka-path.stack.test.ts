@@ -2,6 +2,7 @@
 // every fault here is a fault to all of them.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,12 +11,13 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { AssignerProtocol } from 'kafkajs';
 import { request } from 'undici';
-import { DECISIONS_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
+import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
 import { createKey } from '../../ledger/api-keys.ts';
 import { openPool } from '../../ledger/database.ts';
 import { changeStore, syncStores } from '../../ledger/stores.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
-import { groupOf } from '../../stream/kafka-source.ts';
+import { createKafka } from '../../stream/kafka-client.ts';
+import { createKafkaSource, createSchemaFetch, groupOf } from '../../stream/kafka-source.ts';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
 import { describeChangeSource } from '../conformance/change-source.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -193,6 +195,65 @@ describe('the stream', () => {
     // Beside decisions stands what other tests put there that cannot be read.
     const decisions = seen.filter(({ raw }) => raw.startsWith('\0'));
     expect(decisions.filter(({ key }) => !/^[0-9a-f-]{36}$/.test(key))).toEqual([]);
+  });
+
+  test('the longer the worker takes, the further apart are the fetches while records come: each then brings more', async () => {
+    await untilStreaming();
+    const ANSWERS_AFTER_MS = 40;
+    const silent = (): void => undefined;
+    const quiet = { debug: silent, info: silent, warn: silent, error: silent };
+    const address = { brokers: [`127.0.0.1:${stack.ports.broker}`] };
+    const kafka = createKafka({ address, clientId: 'abide-apart', log: quiet });
+    const fetches: { readonly endedAt: number; brought: boolean; nextAt: number | undefined }[] = [];
+    const makeConsumer = kafka.consumer.bind(kafka);
+    kafka.consumer = (config) => {
+      const consumer = makeConsumer(config);
+      consumer.on('consumer.fetch', () => {
+        fetches.push({ endedAt: performance.now(), brought: false, nextAt: undefined });
+      });
+      consumer.on('consumer.fetch_start', () => {
+        const last = fetches.at(-1);
+        if (last !== undefined) last.nextAt = performance.now();
+      });
+      return consumer;
+    };
+    const arrived = new Set<string | undefined>();
+    let answeredAt = Infinity;
+    const source = createKafkaSource({
+      kafka,
+      fetchSchema: createSchemaFetch(`http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`),
+      store: randomUUID(),
+      topic: DECISIONS_TOPIC,
+      pulseTopic: HEARTBEAT_TOPIC,
+      parkedTopic: PARKED_TOPIC,
+      log: quiet,
+      onCrash: silent,
+    });
+    try {
+      source.start({
+        decisions: async (batch) => {
+          fetches.at(-1)!.brought = true;
+          for (const { optOutId } of batch) arrived.add(optOutId);
+          await delay(ANSWERS_AFTER_MS);
+          answeredAt = Math.min(answeredAt, performance.now());
+        },
+        live: silent,
+        down: silent,
+      });
+      for (let n = 0; n < 30; n += 1) {
+        const id = await stack.optOut(somebody());
+        await eventually(() => expect(arrived).toContain(id));
+      }
+    } finally {
+      await source[Symbol.asyncDispose]();
+    }
+    const apart = fetches
+      .filter(({ brought, endedAt, nextAt }) => brought && endedAt > answeredAt && nextAt !== undefined)
+      .map(({ endedAt, nextAt }) => nextAt! - endedAt);
+
+    expect(apart.length).toBeGreaterThan(5);
+    // A timer may fire a millisecond early.
+    expect(Math.min(...apart)).toBeGreaterThan(ANSWERS_AFTER_MS / 2 - 2);
   });
 
   test('a record that cannot be read is parked with its bytes, counted, and holds nobody up', async () => {
