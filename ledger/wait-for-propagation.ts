@@ -4,8 +4,12 @@
 import { rememberLast } from '../suppression/remember-last.ts';
 import type { Propagation } from './ledger.ts';
 
-/** How soon another process' acknowledgement is noticed. */
-const POLL_MS = 100;
+/**
+ * How soon another process' acknowledgement is noticed: at first, and after many looks. All who wait for a store that is away
+ * would otherwise keep the ledger busy ten times a second each.
+ */
+const LOOK_MS = 100;
+const LOOK_MS_MAX = 1_000;
 /** At least so many decisions are remembered of those that were settled last. */
 const REMEMBERED = 5_000;
 
@@ -78,16 +82,16 @@ export function createPropagationWatch(
     const until = performance.now() + waitMs;
     const due = fresh.filter(({ awaited }) => awaited.length > 0);
     if (due.length > 0 && waitMs > 0)
-      await untilSettled({ decisions: due, known: new Map() }, Math.min(waitMs, POLL_MS), signal);
+      await untilSettled({ decisions: due, known: new Map() }, Math.min(waitMs, LOOK_MS), signal);
     // Settled before the last look, which shows whether it counted: another generation's does not.
     let known: ReadonlyMap<number, ReadonlySet<string>> = new Map();
-    for (;;) {
+    for (let pauseMs = LOOK_MS; ; pauseMs = Math.min(LOOK_MS_MAX, 2 * pauseMs)) {
       const propagation = await lookAt(id);
       if (propagation === undefined) throw new Error('an opt-out without a decision');
       const left = until - performance.now();
       if (propagation.state !== 'pending' || left <= 0 || signal.aborted) return propagation;
       const decisions = awaitedOf(propagation);
-      await untilSettled({ decisions, known }, Math.min(left, POLL_MS), signal);
+      await untilSettled({ decisions, known }, Math.min(left, pauseMs), signal);
       known = new Map(decisions.map(({ seq }) => [seq, new Set(settledBy.get(seq))]));
     }
   }

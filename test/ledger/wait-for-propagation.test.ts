@@ -1,4 +1,4 @@
-import { expect, test } from '@jest/globals';
+import { expect, jest, test } from '@jest/globals';
 import type { Propagation, StorePropagation } from '../../ledger/ledger.ts';
 import { createPropagationWatch } from '../../ledger/wait-for-propagation.ts';
 
@@ -107,10 +107,25 @@ test.each(['quarantined', 'paused', 'pending'] as const)(
     watch.settled('crm', [SEQ]);
     expect((await watch.wait('a', 350, signal())).state).toBe('pending');
     await other;
-    // At once, once more for what was heard of, then every 100 ms.
+    // At once, once more for what was heard of, then ever more seldom.
     expect(ledger.looks).toBeLessThan(20);
   },
 );
+
+test('a store that is away for half a minute is looked at ever more seldom, and noticed within a second', async () => {
+  jest.useFakeTimers({ now: 0 });
+  try {
+    const { ledger, watch } = oneOptOut({ crm: 'pending' });
+    const waiting = watch.wait('a', 60_000, signal());
+    await jest.advanceTimersByTimeAsync(30_000);
+    expect(ledger.looks).toBeLessThan(40);
+    ledger.states = { crm: 'verified' };
+    await jest.advanceTimersByTimeAsync(1_000);
+    expect((await waiting).state).toBe('complete');
+  } finally {
+    jest.useRealTimers();
+  }
+});
 
 test('many who wait for one moment share a look', async () => {
   const { ledger, watch, settle } = oneOptOut({ crm: 'pending' });
