@@ -70,6 +70,13 @@ type Pending = {
 const BATCH = 256;
 /** While one transaction waits for the disk, another one works; a third one records no more (measured at 32 clients). */
 const FLIGHTS = 2;
+/**
+ * A second transaction begins for no fewer: so many at least share what one costs, and all that follows from its commit. With a
+ * second one for a single request, a decision at 500/s is verified 4.5 ms after its commit instead of 2.8 (two slow cores).
+ */
+const SECOND_FLIGHT_MIN = 4;
+/** Fewer wait for the first transaction this long: it may stand before a lock. */
+const PATIENCE_MS = 10;
 /** More than this waiting is more than a client waits for: refusing early keeps memory and answers bounded. */
 const QUEUE = 10_000;
 /** What waits for longer is answered, and tried no more: a table may be locked, or the database stand still. */
@@ -298,6 +305,7 @@ export function createRecorder({
   let queue: Pending[] = [];
   let flights = 0;
   let scheduled = false;
+  let patience: NodeJS.Timeout | undefined;
   let looking = false;
   /** Subjects and keys of the batches under way: whoever shares one waits for it instead of racing it. */
   const underWay = new Set<string>();
@@ -305,6 +313,7 @@ export function createRecorder({
   /** After the current turn: requests that arrived in the same burst share a transaction. */
   function schedule(): void {
     if (scheduled || flights >= FLIGHTS || queue.length === 0) return;
+    if (flights > 0 && queue.length < SECOND_FLIGHT_MIN && isPatient(queue[0]!)) return;
     scheduled = true;
     setImmediate(() => {
       scheduled = false;
@@ -318,6 +327,16 @@ export function createRecorder({
       });
       schedule();
     });
+  }
+
+  function isPatient(first: Pending): boolean {
+    const patientMs = first.until - WAIT_MS_MAX + PATIENCE_MS - performance.now();
+    if (patientMs <= 0) return false;
+    patience ??= setTimeout(() => {
+      patience = undefined;
+      schedule();
+    }, patientMs);
+    return true;
   }
 
   /** Whoever waits for longest stands first. */
@@ -346,7 +365,8 @@ export function createRecorder({
     const held = new Set<string>();
     // What waits is shared among the free flights: one batch of everybody would leave this process idle while it is written,
     // and the database idle while the next one is made.
-    const most = Math.min(BATCH, Math.ceil(queue.length / (FLIGHTS - flights)));
+    const share = Math.ceil(queue.length / (FLIGHTS - flights));
+    const most = Math.min(BATCH, queue.length - share < SECOND_FLIGHT_MIN ? queue.length : share);
     for (const [n, item] of queue.entries()) {
       if (batch.length === most) {
         waiting.push(...queue.slice(n));

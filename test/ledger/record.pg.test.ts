@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { withClient } from '../harness/database.ts';
@@ -79,6 +80,28 @@ test('one item that the database refuses does not fail its neighbours', async ()
     t.ledger.record(intent('cyd@example.com'), render),
   ]);
   expect(results.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
+});
+
+test('a transaction that stands before a lock holds up nobody else, however few they are', async () => {
+  await using t = await freshLedger();
+  await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render);
+  const answered: string[] = [];
+  const record = async (who: string): Promise<void> => {
+    await t.ledger.record(intent(who), render).catch(() => undefined);
+    answered.push(who);
+  };
+  await withClient(t.db.superuserUrl, async (other) => {
+    await other.query('begin');
+    await other.query('select from subjects for update');
+    const ada = record('ada@example.com');
+    // Hers is under way: what is recorded in one turn shares a transaction.
+    await setImmediate();
+    await setImmediate();
+    await record('bob@example.com');
+    await other.query('rollback');
+    await ada;
+  });
+  expect(answered).toEqual(['bob@example.com', 'ada@example.com']);
 });
 
 test('the same key of two clients is two keys; of two keys of one client, one', async () => {
