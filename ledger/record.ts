@@ -313,7 +313,14 @@ export function createRecorder({
   /** After the current turn: requests that arrived in the same burst share a transaction. */
   function schedule(): void {
     if (scheduled || flights >= FLIGHTS || queue.length === 0) return;
-    if (flights > 0 && queue.length < SECOND_FLIGHT_MIN && isPatient(queue[0]!)) return;
+    const patientMs = flights > 0 && queue.length < SECOND_FLIGHT_MIN ? patienceOf(queue[0]!) : 0;
+    if (patientMs > 0) {
+      patience ??= setTimeout(() => {
+        patience = undefined;
+        schedule();
+      }, patientMs);
+      return;
+    }
     scheduled = true;
     setImmediate(() => {
       scheduled = false;
@@ -327,16 +334,6 @@ export function createRecorder({
       });
       schedule();
     });
-  }
-
-  function isPatient(first: Pending): boolean {
-    const patientMs = first.until - WAIT_MS_MAX + PATIENCE_MS - performance.now();
-    if (patientMs <= 0) return false;
-    patience ??= setTimeout(() => {
-      patience = undefined;
-      schedule();
-    }, patientMs);
-    return true;
   }
 
   /** Whoever waits for longest stands first. */
@@ -847,6 +844,9 @@ export function createRecorder({
     },
   };
 }
+
+/** What is left of the time that it waits for the transaction under way. */
+const patienceOf = ({ until }: Pending): number => until - WAIT_MS_MAX + PATIENCE_MS - performance.now();
 
 /** What a caller's key is known by: the key itself may be somebody's address. */
 export const fingerprintOfKey = (
