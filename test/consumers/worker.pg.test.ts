@@ -5,6 +5,7 @@ import postgres from '../../connectors/postgres.ts';
 import { createHttpLedgerAccess } from '../../consumers/http-ledger-access.ts';
 import { startWorker } from '../../consumers/worker.ts';
 import { refillStore } from '../../ledger/stores.ts';
+import { quietLog } from '../../processes/log.ts';
 import type { ChangeListener, ChangeSource } from '../../stream/change-source.ts';
 import { createHttpSource } from '../../stream/http-source.ts';
 import { createPgoutputSource } from '../../stream/pgoutput-source.ts';
@@ -15,8 +16,6 @@ import { propagationIn, intent, read, render } from '../harness/ledger.ts';
 import { serveLedger } from '../harness/served-ledger.ts';
 
 const SCOPES = ['email', 'sms', 'push'];
-const silent = (): void => undefined;
-const quiet = { debug: silent, info: silent, warn: silent, error: silent };
 
 type Running = {
   readonly given: Set<number>;
@@ -56,7 +55,7 @@ async function installation() {
     const source: ChangeSource =
       of === 'http'
         ? createHttpSource({ feed: (ask) => ledger.outstanding(ask) })
-        : createPgoutputSource({ url: api.t.db.urls.replication, publication: 'abide', log: quiet });
+        : createPgoutputSource({ url: api.t.db.urls.replication, publication: 'abide', log: quietLog });
     const worker = startWorker({
       store: {
         name: 'crm',
@@ -70,7 +69,7 @@ async function installation() {
       ledger,
       source,
       id,
-      log: quiet,
+      log: quietLog,
     });
     const listener: ChangeListener = {
       decisions: (batch) => {

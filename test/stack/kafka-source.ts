@@ -7,6 +7,7 @@ import { request } from 'undici';
 import { readConnector } from '../../debezium/connect-api.ts';
 import { migrate } from '../../ledger/migrate.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { quietLog } from '../../processes/log.ts';
 import { createKafka } from '../../stream/kafka-client.ts';
 import { createKafkaSource, createSchemaFetch, groupOf } from '../../stream/kafka-source.ts';
 import type { SourcePlace } from '../conformance/change-source.ts';
@@ -16,7 +17,6 @@ import type { RunningStack } from '../harness/stack-of-the-run.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
 const silent = (): void => undefined;
-const quiet = { debug: silent, info: silent, warn: silent, error: silent };
 const PARTITIONS = 12;
 
 export type KafkaLedger = AsyncDisposable & { open(): Promise<SourcePlace> };
@@ -62,7 +62,7 @@ export async function makeKafkaLedger(stack: RunningStack): Promise<KafkaLedger>
       const kafka = createKafka({
         address: { brokers: [`127.0.0.1:${line.port}`] },
         clientId: 'abide-conformance',
-        log: quiet,
+        log: quietLog,
         // The broker names its own address, which would lead past the line.
         socketFactory: ({ onConnect }) => connect({ host: '127.0.0.1', port: line.port }, onConnect),
       });
@@ -74,7 +74,7 @@ export async function makeKafkaLedger(stack: RunningStack): Promise<KafkaLedger>
           topic,
           pulseTopic,
           parkedTopic: 'abide.parked',
-          log: quiet,
+          log: quietLog,
           onCrash: silent,
         }),
       );

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { quietLog } from '../../processes/log.ts';
 import { createPgoutputSource } from '../../stream/pgoutput-source.ts';
 import { describeChangeSource } from '../conformance/change-source.ts';
 import type { SourcePlace } from '../conformance/change-source.ts';
@@ -12,16 +13,15 @@ import { freshDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
-const silent = (): void => undefined;
-const quiet = { debug: silent, info: silent, warn: silent, error: silent };
-
 async function open(): Promise<SourcePlace> {
   const stack = new AsyncDisposableStack();
   const db = stack.use(await freshDatabase());
   const { hostname, port } = new URL(db.urls.replication);
   const line = stack.use(await startTcpProxy({ host: hostname, port: Number(port) }));
   const url = Object.assign(new URL(db.urls.replication), { host: `127.0.0.1:${line.port}` }).href;
-  const source = stack.use(createPgoutputSource({ url, publication: 'abide', log: quiet, silentMsMax: 600 }));
+  const source = stack.use(
+    createPgoutputSource({ url, publication: 'abide', log: quietLog, silentMsMax: 600 }),
+  );
   return {
     source,
     databaseUrl: db.superuserUrl,
@@ -136,7 +136,7 @@ test('a server that ends in the moment in which the connection is made ends noth
   const { hostname, port } = new URL(db.urls.replication);
   const line = stack.use(await endAtOnce({ host: hostname, port: Number(port) }));
   const url = Object.assign(new URL(db.urls.replication), { host: `127.0.0.1:${line.port}` }).href;
-  const source = stack.use(createPgoutputSource({ url, publication: 'abide', log: quiet }));
+  const source = stack.use(createPgoutputSource({ url, publication: 'abide', log: quietLog }));
   const hears = audience();
   source.start(hears);
   await eventually(() => expect(hears.said).toEqual(['57P01', 'live']));
@@ -149,7 +149,7 @@ test('where wal_level is too low the ledger is polled, and one warning says what
   await chmod(folder, 0o711);
   const postgres = await startEmbeddedPostgres({
     dataFolder: folder,
-    log: quiet,
+    log: quietLog,
     settings: { wal_level: 'replica', fsync: 'off' },
   });
   try {
@@ -158,7 +158,7 @@ test('where wal_level is too low the ledger is polled, and one warning says what
     const source = createPgoutputSource({
       url: postgres.urls.replication,
       publication: 'abide',
-      log: { ...quiet, warn: (fields, message) => warnings.push([fields, message]) },
+      log: { ...quietLog, warn: (fields, message) => warnings.push([fields, message]) },
     });
     source.start(hears);
     await eventually(() => expect(source.report()).toMatchObject({ status: 'polling' }));
