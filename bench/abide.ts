@@ -1,4 +1,5 @@
 // Load for the Abide of a benchmark, which is a process as a user would run it (test/harness/abide.ts).
+import type pg from 'pg';
 import { Pool } from 'undici';
 import { runAbide } from '../test/harness/abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
@@ -67,3 +68,9 @@ export async function retireCrm(abide: AbideProcess): Promise<void> {
   ]);
   if (code !== 0) throw new Error(output);
 }
+
+/** The newest decision's sequence number; 0 where there is none. */
+export const lastSeq = async (db: pg.Client): Promise<number> =>
+  Number(
+    (await db.query<{ seq: string }>('select coalesce(max(seq), 0) as seq from decisions')).rows[0]!.seq,
+  );

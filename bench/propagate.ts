@@ -7,7 +7,7 @@
 import { print, printTable } from '../cli/output.ts';
 import type pg from 'pg';
 import { startAbide } from '../test/harness/abide.ts';
-import { createPoster, optOutBody, postOpenLoop, retireCrm } from './abide.ts';
+import { createPoster, lastSeq, optOutBody, postOpenLoop, retireCrm } from './abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
 import { judge, ms, percentile, times } from './measure.ts';
 
@@ -32,11 +32,6 @@ const spread = (values: readonly number[]): Spread => ({
 const until = async (reached: () => Promise<boolean>): Promise<void> => {
   while (!(await reached())) await new Promise((resolve) => setTimeout(resolve, 20));
 };
-
-const lastSeq = async (db: pg.Client): Promise<number> =>
-  Number(
-    (await db.query<{ seq: string }>('select coalesce(max(seq), 0) as seq from decisions')).rows[0]!.seq,
-  );
 
 /** Abide on a server that keeps commit timestamps, a setting that needs a restart. */
 export async function startWithCommitTimestamps(): Promise<AbideProcess> {

@@ -12,7 +12,7 @@ import { seal } from '../suppression/seal.ts';
 import { Address } from '../suppression/subject.ts';
 import { startAbide } from '../test/harness/abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
-import { createPoster, postOpenLoop } from './abide.ts';
+import { createPoster, lastSeq, postOpenLoop } from './abide.ts';
 import { count, judge, ms, percentile, times } from './measure.ts';
 
 const SUBJECTS = 1_000_000;
@@ -83,9 +83,6 @@ async function makeSubjects(abide: AbideProcess, subjects: number): Promise<void
     await db.end();
   }
 }
-
-const lastSeq = async (db: pg.Client): Promise<number> =>
-  Number((await db.query<{ seq: string }>('select max(seq) as seq from decisions')).rows[0]!.seq);
 
 /** Recorded to acknowledged, of what was posted while `work` went on. */
 async function latenciesDuring(

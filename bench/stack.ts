@@ -11,7 +11,7 @@ import { stackStatus } from '../processes/stack/running-stack.ts';
 import { spawnAbide, startAbide } from '../test/harness/abide.ts';
 import { eventually } from '../test/harness/eventually.ts';
 import { freePort } from '../test/harness/free-port.ts';
-import { createPoster, optOutBody, postOpenLoop, retireCrm } from './abide.ts';
+import { createPoster, lastSeq, optOutBody, postOpenLoop, retireCrm } from './abide.ts';
 import { recordMany } from './catch-up.ts';
 import { startJdbcSinks, TABLES } from './jdbc-sink.ts';
 import type { Peer } from './jdbc-sink.ts';
@@ -327,8 +327,3 @@ export async function benchStack(): Promise<void> {
   );
   judge("times the sink's rows/s", ours / theirs, { atLeast: 2 });
 }
-
-const lastSeq = async (db: pg.Client): Promise<number> =>
-  Number(
-    (await db.query<{ seq: string }>('select coalesce(max(seq), 0) as seq from decisions')).rows[0]!.seq,
-  );
