@@ -189,6 +189,7 @@ export function startWorker({
   const keys = new Map<number, Promise<Buffer | undefined>>();
   const timers = new Set<NodeJS.Timeout>();
   let pumping: NodeJS.Timeout | undefined;
+  let gathering: NodeJS.Immediate | undefined;
 
   // ---- what is to be carried --------------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ export function startWorker({
       const carried = inHand.get(decision.seq) ?? take(decision, 'live', 'stream');
       settled.push(carried.settled.promise);
     }
-    pump();
+    pumpTogether();
     await Promise.all(settled);
   }
 
@@ -362,6 +363,14 @@ export function startWorker({
       });
       carrying.add(batchUnderWay);
     }
+  }
+
+  /** What comes in one moment, of several partitions say, goes to the store together. */
+  function pumpTogether(): void {
+    gathering ??= setImmediate(() => {
+      gathering = undefined;
+      pump();
+    });
   }
 
   function pumpLater(ms: number): void {

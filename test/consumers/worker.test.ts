@@ -227,6 +227,13 @@ test('live decisions go before back-fill', async () => {
   );
 });
 
+test('what the stream brings in one moment, partition by partition, goes to the store together', async () => {
+  await using t = carry();
+  await t.commit(decided('ada'));
+  await Promise.all(['bob', 'cyd', 'dan'].map((who) => t.commit(decided(who))));
+  expect(t.store.applied.map((batch) => batch.length)).toEqual([1, 3]);
+});
+
 test('of one subject only the newest is carried, and its acknowledgement settles all', async () => {
   await using t = carry();
   const versions = [1, 2, 3].map((version) => decided('ada', { version }));
