@@ -279,6 +279,27 @@ describe('its own table', () => {
     expect(await here.rows('select xmin from suppressions')).toEqual([before]);
   });
 
+  test('is never read whole to find a few, not even by a plan that was made while it was small', async () => {
+    await using here = await given();
+    const store = await here.open();
+    const keys = ['ada', 'bob', 'cyd'].map((who) => `${who}@example.com`);
+    await store.apply(
+      keys.map((key) => optOut(key)),
+      signal(),
+    );
+    await here.rows('analyze suppressions');
+    expect(await store.readBack(keys.map(email), signal())).toEqual(
+      keys.map(() => ({ version: 1, suppressed: ['email'] })),
+    );
+    await store[Symbol.asyncDispose]();
+    // A session tells what it did at the latest when it ends. Making the primary key is one sequential scan.
+    await eventually(async () =>
+      expect(await here.rows('select idx_scan, seq_scan from pg_stat_user_tables')).toEqual([
+        { idx_scan: '6', seq_scan: '1' },
+      ]),
+    );
+  });
+
   test('what is held is listed page by page, each subject once, whatever its letters', async () => {
     await using here = await given();
     const store = await here.open();
