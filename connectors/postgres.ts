@@ -155,6 +155,7 @@ const listFrom = (table: string): string => `
 
 // Of our own statements the plan is made once a connection: a plan for the very keys at hand looks cheaper to PostgreSQL, which
 // then makes one for each reading, and that takes four times what reading does. A kept plan outlives the size that the table had.
+// A server before PostgreSQL 12 does not know the first of them, and goes without.
 const KEPT_PLANS = { plan_cache_mode: 'force_generic_plan', enable_seqscan: 'off' };
 
 // --- versions beside the user's own tables
@@ -586,7 +587,8 @@ export default defineConnector({
           `select set_config('synchronous_commit', case
                when current_setting('synchronous_commit') in ('off', 'local', 'remote_write') then 'on'
                else current_setting('synchronous_commit') end, false),
-             set_config(name, value, false) from json_each_text($1) as setting (name, value)`,
+             set_config(name, value, false) from json_each_text($1) as setting (name, value)
+           where current_setting(name, true) is not null`,
           [JSON.stringify(settings)],
         ),
     });
