@@ -11,7 +11,7 @@ const NODE_MAJOR = 26;
 const DOWNLOAD = 'about 220 MB, among it Node and PostgreSQL';
 
 // kafkajs counts a pause from a time that it never set; the pause is then none, and Node says so.
-const QUIET = ['--disable-warning=ExperimentalWarning', '--disable-warning=TimeoutNegativeWarning'];
+const QUIET = ['--disable-warning=ExperimentalWarning'];
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const inRoot = (...path) => join(root, ...path);

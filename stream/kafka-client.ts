@@ -1,5 +1,27 @@
+import { createRequire } from 'node:module';
 import { Kafka, logLevel } from 'kafkajs';
 import type { ISocketFactory, SASLOptions } from 'kafkajs';
+
+type RequestQueue = {
+  readonly pending: readonly unknown[];
+  scheduleCheckPendingRequests: (this: RequestQueue) => void;
+};
+
+/**
+ * kafkajs 2.2.4 looks every millisecond, on every connection and for ever, whether a request waits to be sent
+ * (tulios/kafkajs#1704): an idle worker woke 800 times a second. One waits where a broker throttles us or is sent too much at
+ * once, and only then there is something to look for.
+ */
+function lookOnlyForWhatWaits(): void {
+  const { prototype } = createRequire(import.meta.url)('kafkajs/src/network/requestQueue') as {
+    prototype: RequestQueue;
+  };
+  const schedule = prototype.scheduleCheckPendingRequests;
+  prototype.scheduleCheckPendingRequests = function () {
+    if (this.pending.length > 0) schedule.call(this);
+  };
+}
+lookOnlyForWhatWaits();
 
 export type KafkaLog = Record<'debug' | 'info' | 'warn' | 'error', (fields: object, message: string) => void>;
 

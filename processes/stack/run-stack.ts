@@ -242,7 +242,7 @@ async function startAll({
   return { url, ports, configFile };
 }
 
-const NODE = ['--disable-warning=ExperimentalWarning', '--disable-warning=TimeoutNegativeWarning'];
+const NODE = ['--disable-warning=ExperimentalWarning'];
 
 type Jvm = {
   readonly java: string;
