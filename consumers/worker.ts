@@ -162,6 +162,8 @@ export function startWorker({
   let caughtUp = false;
   let overflowed = false;
   let paused = false;
+  /** Until the ledger is read the next time, or never again. */
+  let readAgain: PromiseWithResolvers<void> = Promise.withResolvers();
   let finished = false;
   let lastError: { code: string; at: string } | undefined;
   const noteError = (code: string): void => {
@@ -232,7 +234,9 @@ export function startWorker({
   }
 
   async function offer(batch: readonly Decision[]): Promise<void> {
-    if (stopping.signal.aborted || paused) return;
+    if (stopping.signal.aborted) return;
+    // Whoever waits for our answer before it reads on reads seldom meanwhile.
+    if (paused) return readAgain.promise;
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
       if (!isDue(decision, dueTo)) continue;
@@ -279,9 +283,12 @@ export function startWorker({
         await feeding.wait(POLL_MS);
       }
     }
+    readAgain.resolve();
   }
 
   async function readLedger(sweeping: boolean): Promise<void> {
+    readAgain.resolve();
+    readAgain = Promise.withResolvers();
     let after: string | undefined;
     const seen = new Set<number>();
     do {
@@ -291,7 +298,11 @@ export function startWorker({
       if (generation === undefined) reporting.wake();
       generation = page.generation;
       if (page.paused === true) rest();
-      else paused = false;
+      else if (paused) {
+        // What the stream brought since the ledger answered was let go: only the next reading closes that gap.
+        paused = false;
+        overflowed = true;
+      }
       for (const decision of page.decisions) {
         consider(decision, sweeping);
         if (noticed.has(decision.seq)) seen.add(decision.seq);

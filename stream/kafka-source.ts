@@ -20,7 +20,7 @@ const IN_HAND_MAX = 6_000;
 /** Handed over together; between two of these the group hears from us. */
 const TOGETHER = 500;
 /**
- * While records come, fetches are half as far apart as the worker lately took to answer for one, within these bounds: the busier
+ * While records come, fetches are half as far apart as the worker takes to answer for one, within these bounds: the busier
  * everything is, the more records share what a fetch costs, and what follows from it. The first after a pause waits for nothing.
  */
 const APART_MS_MIN = 5;
@@ -71,7 +71,7 @@ export function createSchemaFetch(url: string): FetchSchema {
 /** Whether a batch is still ours to read, and the sign of life to the group. */
 type Reading = { readonly goesOn: () => boolean; readonly heartbeat: () => Promise<void> };
 /** What was handed over of one partition, oldest first. */
-type Piece = { readonly next: bigint; done: boolean };
+type Piece = { readonly next: bigint; readonly handedAt: number; done: boolean };
 type Partition = {
   readonly pieces: Piece[];
   /** Records behind the end of the partition, when it was last read. */
@@ -169,9 +169,16 @@ export function createKafkaSource({
       await payload.heartbeat();
     }
     // The library fetches again once all that it fetched was read.
-    const apartMs = Math.min(APART_MS_MAX, Math.max(APART_MS_MIN, answeredMs / 2));
+    const apartMs = Math.min(APART_MS_MAX, Math.max(APART_MS_MIN, answeredMs / 2, openMs() / 2));
     const leftMs = fetchedAt + apartMs - performance.now();
     if (leftMs > 0) await delay(leftMs, undefined, { ref: false });
+  }
+
+  /** How long the worker has had the oldest of what it has not answered for yet. */
+  function openMs(): number {
+    const now = performance.now();
+    const open = [...partitions.values()].map(({ pieces }) => pieces.find(({ done }) => !done));
+    return now - Math.min(now, ...open.map((piece) => piece?.handedAt ?? now));
   }
 
   function handOver(
@@ -182,18 +189,17 @@ export function createKafkaSource({
     end: bigint,
   ): void {
     const next = BigInt(last.offset) + 1n;
-    const piece: Piece = { next, done: decisions.length === 0 };
+    const piece: Piece = { next, handedAt: performance.now(), done: decisions.length === 0 };
     const { pieces = [] } = partitions.get(number) ?? {};
     pieces.push(piece);
     partitions.set(number, { pieces, next, behind: end - next, writtenAt: Number(last.timestamp) });
     if (piece.done) return;
-    const handedAt = performance.now();
     listener
       .decisions(decisions)
       .catch((error: unknown) => log.error({ error }, 'a listener failed'))
       .finally(() => {
         piece.done = true;
-        answeredMs = performance.now() - handedAt;
+        answeredMs = performance.now() - piece.handedAt;
         inHand -= decisions.length;
         makeRoom();
       });

@@ -695,6 +695,50 @@ test('a paused store is told nothing, whatever the stream brings, and all of it 
   ]);
 });
 
+test('whoever offers to a paused store and waits for the answer has it when the ledger is read again, or never', async () => {
+  await using t = carry();
+  t.ledger.paused = true;
+  await eventually(() => expect(t.logged.join()).toContain('paused'));
+  const held: PromiseWithResolvers<void> = Promise.withResolvers();
+  const { outstanding } = t.ledger;
+  let asked = 0;
+  t.ledger.outstanding = async (ask) => {
+    asked += 1;
+    await held.promise;
+    return outstanding.call(t.ledger, ask);
+  };
+  await eventually(() => expect(asked).toBe(1));
+  let answered = false;
+  const offered = t.worker.offer([decided('ada')]).then(() => (answered = true));
+  await new Promise(setImmediate);
+  expect(answered).toBe(false);
+  held.resolve();
+  await offered;
+  expect(asked).toBeGreaterThan(1);
+  const last = t.worker.offer([decided('bob')]);
+  await t.worker.stop();
+  await last;
+});
+
+test('what the stream brings while the ledger says that the store is resumed is not lost', async () => {
+  await using t = carry();
+  t.worker.live();
+  t.ledger.paused = true;
+  await eventually(() => expect(t.logged.join()).toContain('paused'));
+  const { outstanding } = t.ledger;
+  let late: Decision | undefined;
+  t.ledger.outstanding = async (ask) => {
+    const page = await outstanding.call(t.ledger, ask);
+    if (page.paused !== true && late === undefined) {
+      late = t.ledger.add(decided('ada'));
+      void t.worker.offer([late]);
+    }
+    return page;
+  };
+  t.ledger.paused = false;
+  await eventually(() => expect(t.ledger.acknowledgements).toMatchObject([{ carriedBy: 'catch_up' }]));
+});
+
 test('what was to be tried again when the store was paused is not: the ledger gives it out afterwards', async () => {
   await using t = carry();
   t.store.onReadBack = async (keys) => {

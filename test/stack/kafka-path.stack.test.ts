@@ -1,6 +1,6 @@
 // Abide over the real Kafka, Connect with Debezium, registry and PostgreSQL, as `npm run stack` runs them. One file, since
 // every fault here is a fault to all of them.
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import type { ChildProcess } from 'node:child_process';
@@ -198,9 +198,27 @@ describe('the stream', () => {
     expect(decisions.filter(({ key }) => !/^[0-9a-f-]{36}$/.test(key))).toEqual([]);
   });
 
-  test('while records come, fetches are half as far apart as the worker takes to answer for them', async () => {
+  // The library set itself a timer of a millisecond on every connection, for ever.
+  test('a client of whom nothing is asked sleeps', async () => {
+    const timer = jest.spyOn(globalThis, 'setTimeout');
+    const address = { brokers: [`127.0.0.1:${stack.ports.broker}`] };
+    const admin = createKafka({ address, clientId: 'abide-asleep', log: quietLog }).admin();
+    try {
+      await admin.connect();
+      await admin.describeCluster();
+      expect(timer.mock.calls.map(([, ms]) => ms).filter((ms) => ms !== undefined && ms < 0)).toEqual([]);
+    } finally {
+      timer.mockRestore();
+      await admin.disconnect();
+    }
+  });
+
+  const ANSWERS_AFTER_MS = 40;
+  test.each([
+    ['takes to answer', () => delay(ANSWERS_AFTER_MS)],
+    ['has not answered', () => new Promise<void>(() => undefined)],
+  ])('while records come, fetches are apart by half of how long the worker %s', async (_, answer) => {
     await untilStreaming();
-    const ANSWERS_AFTER_MS = 40;
     const silent = (): void => undefined;
     const address = { brokers: [`127.0.0.1:${stack.ports.broker}`] };
     const kafka = createKafka({ address, clientId: 'abide-apart', log: quietLog });
@@ -218,7 +236,7 @@ describe('the stream', () => {
       return consumer;
     };
     const arrived = new Set<string | undefined>();
-    let answeredAt = Infinity;
+    let handedAt = Infinity;
     const source = createKafkaSource({
       kafka,
       fetchSchema: createSchemaFetch(`http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`),
@@ -234,8 +252,8 @@ describe('the stream', () => {
         decisions: async (batch) => {
           fetches.at(-1)!.brought = true;
           for (const { optOutId } of batch) arrived.add(optOutId);
-          await delay(ANSWERS_AFTER_MS);
-          answeredAt = Math.min(answeredAt, performance.now());
+          handedAt = Math.min(handedAt, performance.now());
+          await answer();
         },
         live: silent,
         down: silent,
@@ -248,7 +266,10 @@ describe('the stream', () => {
       await source[Symbol.asyncDispose]();
     }
     const apart = fetches
-      .filter(({ brought, endedAt, nextAt }) => brought && endedAt > answeredAt && nextAt !== undefined)
+      .filter(
+        ({ brought, endedAt, nextAt }) =>
+          brought && endedAt > handedAt + ANSWERS_AFTER_MS && nextAt !== undefined,
+      )
       .map(({ endedAt, nextAt }) => nextAt! - endedAt);
 
     expect(apart.length).toBeGreaterThan(5);
