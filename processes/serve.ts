@@ -100,11 +100,11 @@ export async function serve({
   const lacking = lackingSecrets(configuration, dataFolder, env);
   if (lacking !== undefined) throw new Error(lacking);
   const overKafka = configuration.source === 'kafka';
-  const urls =
+  const elsewhere =
     urlsOf(configuration, log) ??
     // `abide stack` runs the server: Debezium and the workers need it beyond this process.
-    (overKafka ? (await findEmbeddedPostgres(dataFolder))?.urls : undefined) ??
-    (await startEmbedded()).urls;
+    (overKafka ? (await findEmbeddedPostgres(dataFolder))?.urls : undefined);
+  const urls = elsewhere ?? (await startEmbedded()).urls;
   const { pool, ring } = await openDatabase({
     urls,
     dataFolder,
@@ -205,7 +205,8 @@ export async function serve({
   if (workers && overKafka)
     log.warn({ source: 'kafka' }, 'workers run elsewhere: `abide worker --store NAME`, or `npm run stack`');
   if (workers && !overKafka) {
-    const holder = `${hostname()}-${process.pid}`;
+    // Only one process has the server of a data folder: the next one after a crash goes on with the leases.
+    const holder = `${hostname()}-${elsewhere === undefined ? 'embedded' : process.pid}`;
     const byName = new Map(configuration.stores.map((store) => [store.name, store]));
     const source = createPgoutputSource({ url: urls.replication, publication: 'abide', log });
     const running = startStoreWorkers({

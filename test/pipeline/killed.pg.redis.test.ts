@@ -133,3 +133,16 @@ test.each([
     for (const store of STORES) expect(await system.stores[store].count()).toBe(decisions);
   },
 );
+
+test('after kill -9 nobody waits for the leases of the process that is gone', async () => {
+  await system.abide.kill();
+  const db = await system.abide.connect();
+  const { rowCount } = await db.query(
+    "update stores set lease_until = clock_timestamp() + interval '1 hour'",
+  );
+  await db.end();
+  expect(rowCount).toBe(STORES.length);
+  await system.abide.start();
+  const { propagation } = await system.optOut('after-the-kill@example.com', {}, { prefer: 'wait=30' });
+  expect(propagation.state).toBe('complete');
+});
