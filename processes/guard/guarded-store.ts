@@ -7,6 +7,10 @@ import type { Channel } from '../../suppression/scope.ts';
 
 export const LOG_TABLE = 'abide_guard_log';
 
+/** What is no part of an address at its ends: the white space and line ends of ECMAScript, as `trim` in the normal form. */
+export const SPACES =
+  '\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff';
+
 /** What of a store the guard needs to know. */
 export type GuardedStore = {
   readonly name: string;

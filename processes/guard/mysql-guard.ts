@@ -15,6 +15,7 @@ import {
   OWN_ZERO,
   prefixOf,
   refuse,
+  SPACES,
   statesOf,
 } from './guarded-store.ts';
 import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
@@ -27,9 +28,11 @@ const id = (name: string): string => quoted(name.replaceAll('.', '\0')).replaceA
 /** Names of ours and of the catalogue, without what a literal would need escapes for. */
 const text = (value: string): string => `'${value.replaceAll("'", "''")}'`;
 
+const SPACES_AT_ENDS = `convert(x'${Buffer.from(`^[${SPACES}]+|[${SPACES}]+$`).toString('hex')}' using utf8mb4)`;
+
 /** The normal form of an address as far as SQL can make it; null where it cannot. Without backslashes, whatever sql_mode is. */
 function normalForm(kind: SubjectKind, value: string): string {
-  const trimmed = `regexp_replace(convert(${value} using utf8mb4), '^[[:space:]]+|[[:space:]]+$', '')`;
+  const trimmed = `regexp_replace(convert(${value} using utf8mb4), ${SPACES_AT_ENDS}, '')`;
   switch (kind) {
     case 'email': {
       // A domain beyond ASCII has an A-label, which SQL cannot make.

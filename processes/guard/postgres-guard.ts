@@ -12,6 +12,7 @@ import {
   OWN_ZERO,
   prefixOf,
   refuse,
+  SPACES,
   statesOf,
 } from './guarded-store.ts';
 import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-store.ts';
@@ -34,9 +35,11 @@ const COLLATIONS = ['und-x-icu', 'pg_unicode_fast', 'pg_c_utf8', 'default'];
 /** Of these each letter becomes one letter, whatever stands around it: I with a dot and sigma do not become what they should. */
 const BY_LETTER = ['pg_c_utf8', 'default'];
 
+const SPACES_LITERAL = `U&'${[...SPACES].map((space) => `\\${space.charCodeAt(0).toString(16).padStart(4, '0')}`).join('')}'`;
+
 /** The normal form of an address as far as SQL can make it; null where it cannot. */
 function normalForm(kind: SubjectKind, value: string, collation: string | undefined): string {
-  const trimmed = `btrim(${value}::text collate "C", U&' \\0009\\000A\\000B\\000C\\000D\\00A0\\FEFF')`;
+  const trimmed = `btrim(${value}::text collate "C", ${SPACES_LITERAL})`;
   switch (kind) {
     case 'email': {
       const ascii = `case when octet_length(${trimmed}) = length(${trimmed}) then lower(${trimmed})`;

@@ -206,6 +206,24 @@ export function describeGuard(
       expect(await t.states()).toMatchObject([['may_mail', 'installed', 0, 0], {}]);
     });
 
+    test('an address is known with whatever space around it', async () => {
+      await using t = await given({ contacts: CONTACTS.replaceAll('varchar', 'national character varying') });
+      await t.tell('ada@example.com');
+      await t.tell('+442071838750', { kind: 'phone', suppressed: ['sms'] });
+      await t.install();
+      const spaces = Array.from({ length: 0x10000 }, (_, n) => String.fromCharCode(n)).filter(
+        (one) => one.trim() === '',
+      );
+      expect(spaces).toHaveLength(25);
+      for (const [n, space] of spaces.entries()) {
+        await t.place.query(
+          `insert into contacts (id, email, phone, may_mail, no_texts)
+           values (${n}, '${space}${space}ada@example.com${space}', '${space}+442071838750${space}', true, false)`,
+        );
+      }
+      expect(await t.contacts()).toEqual(spaces.map((_, n) => [n, false, true]));
+    });
+
     test('who is enabled already is held down by the installation, once', async () => {
       await using t = await given();
       await t.place.query(
