@@ -51,14 +51,22 @@ export type AuditFilter = {
 export const AUDIT_PAGE = `
   select seq, at, client, key_id, caller_address, action, resource, request_id, details
   from audit_log
-  where seq > $1 and ($3::text is null or action = $3) and ($4::text is null or key_id = $4)
+  where seq > $1 and seq <= $7 and ($3::text is null or action = $3) and ($4::text is null or key_id = $4)
     and ($5::timestamptz is null or at >= $5) and ($6::timestamptz is null or at < $6)
   order by seq limit $2`;
 
-/** A page of the audit log, oldest first, after a sequence number. */
+/** A page of the audit log, oldest first, after a sequence number and up to one. */
 export async function readAudit(
   db: Queryable,
-  { after, limit, action, key, since, until }: AuditFilter & { after: number; limit: number },
+  {
+    after,
+    upTo = Number.MAX_SAFE_INTEGER,
+    limit,
+    action,
+    key,
+    since,
+    until,
+  }: AuditFilter & { after: number; upTo?: number; limit: number },
 ): Promise<readonly AuditEntry[]> {
   const { rows } = await db.query<Row>(AUDIT_PAGE, [
     after,
@@ -67,6 +75,7 @@ export async function readAudit(
     key ?? null,
     since ?? null,
     until ?? null,
+    upTo,
   ]);
   return rows.map((row) => ({
     seq: row.seq,
@@ -82,19 +91,22 @@ export async function readAudit(
 }
 
 const PAGE = 1_000;
+/** However rare what is asked for: one statement looks at no more entries than it can in its time, some seconds at worst. */
+const STRETCH = 1_000_000;
 
 /** Page after page, of at most `limit` entries together. */
 export async function* auditPages(
   db: Queryable,
   { after, limit = Infinity, ...filter }: AuditFilter & { after: number; limit?: number | undefined },
 ): AsyncGenerator<readonly AuditEntry[]> {
+  const { rows } = await db.query<{ seq: number }>('select coalesce(max(seq), 0) as seq from audit_log');
+  const newest = rows[0]!.seq;
   let [last, left] = [after, limit];
-  while (left > 0) {
-    const asked = Math.min(PAGE, left);
-    const page = await readAudit(db, { after: last, limit: asked, ...filter });
+  while (left > 0 && last < newest) {
+    const [asked, upTo] = [Math.min(PAGE, left), last + STRETCH];
+    const page = await readAudit(db, { after: last, upTo, limit: asked, ...filter });
     if (page.length > 0) yield page;
-    if (page.length < asked) return;
-    last = page.at(-1)!.seq;
+    last = page.length < asked ? upTo : page.at(-1)!.seq;
     left -= page.length;
   }
 }
