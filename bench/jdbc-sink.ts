@@ -25,7 +25,10 @@ export const TABLES: Readonly<Record<Peer, string>> = {
 };
 
 export type JdbcSinks = AsyncDisposable & {
-  /** Of both, `undefined` rests all; a sink that is resumed catches up first. */
+  /**
+   * Of both, `undefined` rests all; a sink that is resumed catches up first. Who rests is stopped: a source that is paused goes
+   * on reading the log until its queue is full.
+   */
   only(peer: Peer | undefined): Promise<void>;
 };
 
@@ -112,7 +115,8 @@ export async function startJdbcSinks({
       const { connector, tasks } = (await call('GET', `connectors/${name}/status`)) as Status;
       const failed = tasks.find((task) => task.state === 'FAILED');
       if (failed !== undefined) process.stderr.write(`${name}: ${failed.trace?.slice(0, 500)}\n`);
-      if (connector.state !== state || tasks.length === 0 || tasks.some((task) => task.state !== state))
+      const isThere = state === 'STOPPED' ? tasks.length === 0 : tasks.length > 0;
+      if (connector.state !== state || !isThere || tasks.some((task) => task.state !== state))
         throw new Error(`${name} is ${connector.state}`);
     }, 60_000);
 
@@ -159,8 +163,8 @@ export async function startJdbcSinks({
   };
   const set = async (peer: Peer, runs: boolean): Promise<void> => {
     for (const name of names[peer]) {
-      await call('PUT', `connectors/${name}/${runs ? 'resume' : 'pause'}`);
-      await until(name, runs ? 'RUNNING' : 'PAUSED');
+      await call('PUT', `connectors/${name}/${runs ? 'resume' : 'stop'}`);
+      await until(name, runs ? 'RUNNING' : 'STOPPED');
     }
   };
   const dispose = async (): Promise<void> => {
