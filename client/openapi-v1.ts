@@ -788,6 +788,11 @@ export interface components {
              * @constant
              */
             readonly paused?: true;
+            /**
+             * @description `worker` does not hold the store's lease and is given nothing, whatever is outstanding.
+             * @constant
+             */
+            readonly unleased?: true;
         };
         readonly Parked: {
             readonly store: string;

@@ -24,6 +24,7 @@ type WirePage = {
   }[];
   readonly next: string | null;
   readonly paused?: true;
+  readonly unleased?: true;
 };
 
 type WireReconciliationPage = {
@@ -138,8 +139,8 @@ export function createHttpLedgerAccess({
           unreadable.push(row.seq);
         }
       }
-      const { generation, next, paused } = page;
-      return { generation, decisions, unreadable, next: next ?? undefined, paused };
+      const { generation, next, paused, unleased } = page;
+      return { generation, decisions, unreadable, next: next ?? undefined, paused, unleased };
     },
     acknowledge: async ({ generation, worker, observed, acknowledgements }, signal) => {
       const { source, lastError } = worker;

@@ -25,6 +25,8 @@ export type OutstandingPage = {
   readonly next: string | undefined;
   /** The store is paused or retired: what the stream brings is not carried either. */
   readonly paused?: true | undefined;
+  /** This worker does not hold the store's lease: an empty page says nothing of what is due. */
+  readonly unleased?: true | undefined;
 };
 
 /**

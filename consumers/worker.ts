@@ -32,7 +32,7 @@ import { rememberLast } from '../suppression/remember-last.ts';
 import { heldAs, isScope } from '../suppression/scope.ts';
 import { open as unseal } from '../suppression/seal.ts';
 import { Address } from '../suppression/subject.ts';
-import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
+import type { LedgerAccess, OutstandingDecision, OutstandingPage } from './ledger-access.ts';
 import { listOwnAlways } from './list-own.ts';
 import { failureCode, nextStep, retryDelayMs } from './next-step.ts';
 import { reconcileAlways } from './reconcile.ts';
@@ -41,6 +41,11 @@ import { traced } from './trace.ts';
 /** Most decisions in hand: 10,000 of about a kilobyte each. */
 const HELD_MAX = 10_000;
 const PAGE = 2_000;
+/**
+ * Most of a back-fill in hand: beside it is room for what is live, and a reading that came so far ends, since each begins with
+ * what is live and what is to be tried again.
+ */
+const BACKFILL_MAX = 3 * PAGE;
 /** Tried again at a time, where the store does not say how many it takes in a second: a live decision waits for no more. */
 const RETRIES_MAX = 200;
 const REPORT_MAX = 1_000;
@@ -160,7 +165,8 @@ export function startWorker({
   let liveSince: symbol | undefined;
   /** The ledger was read whole since the stream stands: from here on what it alone knows was lost by the stream. */
   let caughtUp = false;
-  let overflowed = false;
+  /** Since the reading of the ledger that is under way began, something was left to the ledger: the next one has it. */
+  let missed = false;
   let paused = false;
   /** Until the ledger is read the next time, or never again. */
   let readAgain: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -177,6 +183,9 @@ export function startWorker({
   /** In hand of what the ledger had parked. Thousands may be due at once: the rest is listed again once these are done. */
   let retrying = 0;
   let moreToRetry = false;
+  /** In hand of the back-fill, and whether the ledger has more. */
+  let backfilling = 0;
+  let moreToBackfill = false;
   const carrying = new Set<Promise<void>>();
   let opening: Promise<Store> | undefined;
 
@@ -187,6 +196,8 @@ export function startWorker({
   const known = rememberLast<number, true>(REMEMBERED);
   /** Subjects in a batch that is under way; only where order matters, in a store without versions. */
   const underWay = new Set<string>();
+  /** As which version a subject's consent was last carried, in a store without versions: what is older would undo it. */
+  const lifted = rememberLast<string, number>(REMEMBERED);
   const reports: Report[] = [];
   const keys = new Map<number, Promise<Buffer | undefined>>();
   const timers = new Set<NodeJS.Timeout>();
@@ -217,6 +228,7 @@ export function startWorker({
     };
     inHand.set(decision.seq, carried);
     if (carriedBy === 'retry') retrying += 1;
+    if (lane === 'backfill') backfilling += 1;
     known.set(decision.seq, true);
     (lane === 'live' ? live : backfill).push(carried);
     return carried;
@@ -224,9 +236,16 @@ export function startWorker({
 
   function letGo(carried: Carried): void {
     carried.answered = true;
-    if (inHand.delete(carried.decision.seq) && carried.carriedBy === 'retry') retrying -= 1;
+    if (inHand.delete(carried.decision.seq)) {
+      if (carried.carriedBy === 'retry') retrying -= 1;
+      if (carried.lane === 'backfill') backfilling -= 1;
+    }
     if (moreToRetry && retrying === 0) {
       moreToRetry = false;
+      feeding.wake();
+    }
+    if (moreToBackfill && backfilling <= PAGE) {
+      moreToBackfill = false;
       feeding.wake();
     }
     carried.settled.resolve();
@@ -247,8 +266,7 @@ export function startWorker({
             { store: store.name, inHand: inHand.size },
             'store is behind, catching up from the ledger',
           );
-        caughtUp = false;
-        overflowed = true;
+        leaveToLedger();
         feeding.wake();
         pump();
         return;
@@ -270,9 +288,8 @@ export function startWorker({
         if (ledgerAway) log.info({ store: store.name }, 'the ledger answers again');
         ledgerAway = false;
         // Only a reading that began after the stream stood, and that nothing interrupted, closes the gap.
-        if (since !== undefined && since === liveSince && !caughtUp && !overflowed && !paused)
-          caughtUp = true;
-        overflowed = false;
+        if (since !== undefined && since === liveSince && !caughtUp && !missed && !paused) caughtUp = true;
+        missed = false;
         await feeding.wait(caughtUp ? SWEEP_MS : POLL_MS);
       } catch (error) {
         if (stopping.signal.aborted) return;
@@ -292,25 +309,50 @@ export function startWorker({
     let after: string | undefined;
     const seen = new Set<number>();
     do {
-      while (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) await room.wait(SWEEP_MS);
-      const page = await ledger.outstanding({ after, limit: PAGE, signal: stopping.signal });
-      // The first report takes the store's lease, where a worker reaches the ledger over HTTP.
-      if (generation === undefined) reporting.wake();
-      generation = page.generation;
-      if (page.paused === true) rest();
-      else if (paused) {
-        // What the stream brought since the ledger answered was let go: only the next reading closes that gap.
-        paused = false;
-        overflowed = true;
+      while (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) {
+        await room.wait(SWEEP_MS);
+        // However long it takes until there is room: a store that is paused is left alone, and what is due again is tried.
+        if (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) await readPage(undefined, 1, sweeping);
       }
-      for (const decision of page.decisions) {
-        consider(decision, sweeping);
-        if (noticed.has(decision.seq)) seen.add(decision.seq);
-      }
-      pump();
+      const page = await readPage(after, PAGE, sweeping);
+      for (const { seq } of page.decisions) if (noticed.has(seq)) seen.add(seq);
       after = page.next;
-    } while (after !== undefined && !stopping.signal.aborted);
+      // What is live was read whole by then.
+      moreToBackfill =
+        after !== undefined &&
+        backfilling > BACKFILL_MAX - PAGE &&
+        page.decisions.at(-1)?.lane === 'backfill';
+    } while (after !== undefined && !moreToBackfill && !stopping.signal.aborted);
     for (const seq of noticed.keys()) if (!seen.has(seq)) noticed.delete(seq);
+  }
+
+  async function readPage(
+    after: string | undefined,
+    limit: number,
+    sweeping: boolean,
+  ): Promise<OutstandingPage> {
+    const page = await ledger.outstanding({ after, limit, signal: stopping.signal });
+    // The first report takes the store's lease, where a worker reaches the ledger over HTTP.
+    if (generation === undefined) reporting.wake();
+    // Nothing is given to a worker without the lease; what was carried for a generation that is over does not count.
+    else if (page.generation !== generation) leaveToLedger();
+    if (page.unleased === true) leaveToLedger();
+    generation = page.generation;
+    if (page.paused === true) rest();
+    else if (paused) {
+      // What the stream brought since the ledger answered was let go.
+      paused = false;
+      leaveToLedger();
+    }
+    for (const decision of page.decisions) consider(decision, sweeping);
+    pump();
+    return page;
+  }
+
+  /** The reading of the ledger that is under way may have passed it: the next one has it. */
+  function leaveToLedger(): void {
+    caughtUp = false;
+    missed = true;
   }
 
   /** While the store is paused nothing is carried, whoever brings it; the ledger gives it all out when it is resumed. */
@@ -400,6 +442,10 @@ export function startWorker({
     for (const carried of queue) {
       if (carried.piece !== first.piece || newest.size >= batchMax) break;
       taken += 1;
+      if (carried.decision.version < (lifted.get(carried.decision.subjectId) ?? 0)) {
+        letGo(carried);
+        continue;
+      }
       if (underWay.has(carried.decision.subjectId)) {
         waits.push(carried);
         continue;
@@ -799,6 +845,8 @@ export function startWorker({
   ): void {
     if (outcome === 'verified' || outcome === 'applied') {
       lastSuccessAt = performance.now();
+      const { subjectId, version, granted } = carried.decision;
+      if (connector.versions === 'none' && Object.keys(granted).length > 0) lifted.set(subjectId, version);
     }
     carried.answered = true;
     reports.push({
@@ -888,8 +936,10 @@ export function startWorker({
         continue;
       }
       if (code !== undefined) {
-        if (code === 'old_generation') feeding.wake();
-        else {
+        if (code === 'old_generation') {
+          leaveToLedger();
+          feeding.wake();
+        } else {
           log.warn(
             { store: store.name, seq: carried.decision.seq, code },
             'the ledger did not believe an acknowledgement',

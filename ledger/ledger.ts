@@ -308,6 +308,8 @@ export type OutstandingPage = {
   readonly next: string | undefined;
   /** The store is paused or retired: whoever learns of decisions elsewhere carries none of them either. */
   readonly paused?: true;
+  /** The worker that asks does not hold the store's lease, so it is given nothing: that says nothing of what is due. */
+  readonly unleased?: true;
 };
 
 /** One pass over a store, and how many subjects it found how. */

@@ -206,7 +206,7 @@ export async function outstandingPage(
   if (stanza !== undefined && head.stanza?.equals(stanza) !== true) throw new AbideError('another-stanza');
   const nothing = { generation: head.generation, decisions: [], next: undefined };
   if (!head.in_service) return { ...nothing, paused: true };
-  if (!head.mine) return nothing;
+  if (!head.mine) return { ...nothing, unleased: true };
   const cursor = readCursor(after);
   const page = async (name: string, text: string, ...values: unknown[]): Promise<Row[]> => {
     const ofStore = [head.id, head.generation, head.accepts, head.due_exact, head.due_channels];

@@ -166,6 +166,10 @@ const OutstandingAnswer = z
     ),
     next: z.string().nullable(),
     paused: z.literal(true).describe('Carry nothing, wherever you learn of it.').optional(),
+    unleased: z
+      .literal(true)
+      .describe("`worker` does not hold the store's lease and is given nothing, whatever is outstanding.")
+      .optional(),
   })
   .meta({ title: 'OutstandingPage' });
 
@@ -457,6 +461,7 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
       decisions: page.decisions.map(render),
       next: page.next ?? null,
       ...(page.paused === undefined ? {} : { paused: page.paused }),
+      ...(page.unleased === undefined ? {} : { unleased: page.unleased }),
     };
   });
 

@@ -67,6 +67,8 @@ export function decided(
 export class FakeLedger implements LedgerAccess {
   generation = 1;
   paused = false;
+  /** Somebody else's, while it is false. */
+  leased = true;
   /** Thrown by every call while it is set. */
   away: Error | undefined;
   readonly decisions: OutstandingDecision[] = [];
@@ -99,6 +101,7 @@ export class FakeLedger implements LedgerAccess {
   }: Parameters<LedgerAccess['outstanding']>[0]): ReturnType<LedgerAccess['outstanding']> {
     await this.#answer();
     if (this.paused) return { generation: this.generation, decisions: [], next: undefined, paused: true };
+    if (!this.leased) return { generation: this.generation, decisions: [], next: undefined, unleased: true };
     const from = after === undefined ? 0 : Number(after);
     const open = this.decisions
       .filter(({ seq }) => !this.settled.has(seq) && !this.parked.has(seq))

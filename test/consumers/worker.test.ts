@@ -227,6 +227,54 @@ test('live decisions go before back-fill', async () => {
   );
 });
 
+test('however large the back-fill, what only the ledger knows of goes before it', async () => {
+  const ledger = new FakeLedger();
+  for (let n = 0; n < 20_000; n += 1) ledger.add(decided(`old-${n}`), { lane: 'backfill' });
+  await using t = carry({ ledger, declared: { limits: { batch: 1_000, concurrent: 1 } } });
+  let answer: PromiseWithResolvers<undefined> = Promise.withResolvers();
+  t.store.onApply = () => answer.promise;
+  const goOn = async (): Promise<void> => {
+    const batches = t.store.applied.length;
+    const { resolve } = answer;
+    answer = Promise.withResolvers();
+    resolve(undefined);
+    await eventually(() => expect(t.store.applied.length).toBeGreaterThan(batches));
+  };
+  await eventually(() => expect(ledger.pages.filter((rows) => rows === 2_000).length).toBeGreaterThan(2));
+  const ada = ledger.add(decided('ada'));
+  while (!ledger.settled.has(ada.seq)) await goOn();
+  expect(ledger.settled.size).toBeLessThan(10_000);
+  answer.resolve(undefined);
+  t.store.onApply = () => Promise.resolve(undefined);
+  await eventually(() => expect(ledger.settled.size).toBe(20_001));
+});
+
+test('a worker that is full and waits for a slow store sees that the store is paused', async () => {
+  const ledger = new FakeLedger();
+  for (let n = 0; n < 12_000; n += 1) ledger.add(decided(`person-${n}`));
+  await using t = carry({ ledger, callMsMax: 60_000, declared: { limits: { batch: 10, concurrent: 1 } } });
+  const answer: PromiseWithResolvers<undefined> = Promise.withResolvers();
+  t.store.onApply = () => answer.promise;
+  await eventually(() => expect(ledger.pages.length).toBeGreaterThan(4));
+  ledger.paused = true;
+  await eventually(() => expect(t.logged.join()).toContain('paused'));
+  answer.resolve(undefined);
+  await eventually(() => expect(ledger.settled.size).toBe(10));
+  expect(t.store.applied).toHaveLength(1);
+});
+
+test('what a worker was given nothing of, while the lease was not its own, was not lost by the stream', async () => {
+  await using t = carry();
+  t.ledger.leased = false;
+  t.worker.live();
+  const asked = t.ledger.reports.length;
+  await eventually(() => expect(t.ledger.reports.length).toBeGreaterThan(asked + 1));
+  t.ledger.add(decided('ada'));
+  t.ledger.leased = true;
+  await eventually(() => expect(t.ledger.acknowledgements).toMatchObject([{ carriedBy: 'catch_up' }]));
+  expect(t.logged).toEqual([]);
+});
+
 test('what the stream brings in one moment, partition by partition, goes to the store together', async () => {
   await using t = carry();
   await t.commit(decided('ada'));
@@ -662,6 +710,20 @@ describe('a store without versions', () => {
     await eventually(() => expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']));
   });
 
+  test('an older opt-out that waited all the while does not undo the consent', async () => {
+    await using t = carryForgetful();
+    const older = decided('ada');
+    let fails = true;
+    t.store.onReadBack = (keys) => Promise.resolve(fails ? keys.map(() => undefined) : undefined);
+    const committed = t.commit(older);
+    await eventually(() => expect(t.ledger.acknowledgements).toMatchObject([{ outcome: 'failed' }]));
+    fails = false;
+    await t.commit(grant(2));
+    await committed;
+    expect(t.store.suppressedOf('ada')).toEqual(['push', 'sms']);
+    expect(t.ledger.settled.has(older.seq)).toBe(true);
+  });
+
   test('while the ledger cannot say whether a grant is the newest, nothing is lifted', async () => {
     await using t = carryForgetful();
     await t.commit(decided('ada'));
@@ -673,6 +735,23 @@ describe('a store without versions', () => {
     await committed;
     expect(t.store.suppressedOf('ada')).toEqual(['push', 'sms']);
   });
+});
+
+test('what was under way when a generation began is carried for it at once, the stream being live', async () => {
+  await using t = carry();
+  t.worker.live();
+  await t.commit(decided('ada'));
+  t.store.onApply = () => {
+    t.ledger.generation = 2;
+    return Promise.resolve(undefined);
+  };
+  await t.commit(decided('bob'));
+  await eventually(() => expect(t.ledger.settled.size).toBe(2));
+  expect(t.ledger.acknowledgements.map(({ carriedBy }) => carriedBy)).toEqual([
+    'stream',
+    'stream',
+    'catch_up',
+  ]);
 });
 
 // Kafka goes on delivering to the worker of a store that is paused.
