@@ -20,10 +20,12 @@ const IN_HAND_MAX = 6_000;
 /** Handed over together; between two of these the group hears from us. */
 const TOGETHER = 500;
 /**
- * While records come, fetches are half as far apart as the worker takes to answer for one, within these bounds: the busier
- * everything is, the more records share what a fetch costs, and what follows from it. The first after a pause waits for nothing.
+ * While records come, fetches are the further apart the longer the worker takes to answer for one, within these bounds and by its
+ * square: the busier everything is, the more records share what a fetch costs, and what follows from it; and where the answer is
+ * quick, nothing waits. At APART_MS_EVEN both are equal. The first after a pause waits for nothing.
  */
 const APART_MS_MIN = 5;
+const APART_MS_EVEN = 20;
 const APART_MS_MAX = 40;
 const COMMIT_MS = 500;
 const LOOK_MS = 250;
@@ -169,7 +171,8 @@ export function createKafkaSource({
       await payload.heartbeat();
     }
     // The library fetches again once all that it fetched was read.
-    const apartMs = Math.min(APART_MS_MAX, Math.max(APART_MS_MIN, answeredMs / 2, openMs() / 2));
+    const busyMs = Math.max(answeredMs, openMs());
+    const apartMs = Math.min(APART_MS_MAX, Math.max(APART_MS_MIN, busyMs ** 2 / APART_MS_EVEN));
     const leftMs = fetchedAt + apartMs - performance.now();
     if (leftMs > 0) await delay(leftMs, undefined, { ref: false });
   }
@@ -403,6 +406,8 @@ export function createKafkaSource({
       partitions = new Map();
       committed.clear();
       isMember = true;
+      // What waited for a schema is read again, by us or by another member.
+      registryAway = false;
       fetchedAt = performance.now();
       look(listener);
     });
