@@ -10,7 +10,6 @@ const NODE_MAJOR = 26;
 // Measured on linux-x64 with an empty cache; 581 MB unpacked, of which Node 143 and PostgreSQL 60.
 const DOWNLOAD = 'about 220 MB, among it Node and PostgreSQL';
 
-// kafkajs counts a pause from a time that it never set; the pause is then none, and Node says so.
 const QUIET = ['--disable-warning=ExperimentalWarning'];
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
