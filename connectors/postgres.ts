@@ -44,6 +44,7 @@ const SCAN_PAGE = 10_000;
 const BOOLEAN_TYPE = 16;
 const JSON_TYPE = 114;
 const JSONB_TYPE = 3802;
+const NO_TABLE = '42P01';
 // A btree entry may have 2,704 bytes, the kind and headers included. Said per item here, one long push token cannot
 // fail its neighbours; { sha256: hex } takes any.
 const KEY_BYTES_MAX = 2_600;
@@ -281,7 +282,7 @@ const rehearse = (line: Line, signal: AbortSignal, work: (client: PoolClient) =>
   });
 
 /** A few connections of one purpose. A call that fails or is aborted takes its connection with it. */
-function openLine(config: PoolConfig, log: Log) {
+function openLine(config: PoolConfig, table: Table, log: Log) {
   const sockets = new Set<Socket>();
   // The pool tells of a connection only once it is made; one that hangs before that must end as well.
   const stream = (): Socket => {
@@ -319,6 +320,8 @@ function openLine(config: PoolConfig, log: Log) {
         return result;
       } catch (error) {
         client.release(true);
+        // It may be ours, also where the whole database is another one now.
+        if (error instanceof pg.DatabaseError && error.code === NO_TABLE) table.forget();
         throw failure(error, signal);
       }
     },
@@ -383,6 +386,10 @@ function openTable(name: string, statement: string) {
       if (await isThere(client)) return;
       await client.query(`begin; ${make}; commit`);
       seen = true;
+    },
+    /** The next call looks for it anew: where it was dropped, the next write makes it again. */
+    forget(): void {
+      seen = false;
     },
     /** In the caller's transaction, which may roll it back. */
     async makeWithin(client: PoolClient): Promise<void> {
@@ -564,7 +571,7 @@ export default defineConnector({
     return [host, `${port}`, database ?? '', ...place];
   },
 
-  open({ url, table, statements, statement_timeout_ms }, { log, name, scopes }) {
+  open({ url, table: own = 'suppressions', statements, statement_timeout_ms }, { log, name, scopes }) {
     const settings = {
       statement_timeout: `${statement_timeout_ms}`,
       idle_in_transaction_session_timeout: `${statement_timeout_ms}`,
@@ -592,13 +599,12 @@ export default defineConnector({
           [JSON.stringify(settings)],
         ),
     });
-    const writing = openLine(config(2), log);
-    const reading = openLine(config(2), log);
     const [made, statement] =
-      statements === undefined
-        ? [quoted(table ?? 'suppressions'), makeTable(quoted(table ?? 'suppressions'))]
-        : [VERSIONS, MAKE_VERSIONS];
-    const lines = { writing, reading, table: openTable(made, statement) };
+      statements === undefined ? [quoted(own), makeTable(quoted(own))] : [VERSIONS, MAKE_VERSIONS];
+    const table = openTable(made, statement);
+    const writing = openLine(config(2), table, log);
+    const reading = openLine(config(2), table, log);
+    const lines = { writing, reading, table };
     return Promise.resolve({
       incarnation: (signal: AbortSignal) =>
         reading.run(signal, async (client) => {

@@ -319,6 +319,78 @@ describe('its own table', () => {
   });
 });
 
+// A store remembered for as long as it was open that its table was there, and failed every call until a restart.
+describe('what is dropped under an open store', () => {
+  const ada = 'ada@example.com';
+  const failed = { code: 'STORE_FAILED', cause: { code: '42P01' } };
+
+  test.each([
+    ['its own table', 'suppressions', {}],
+    ["the versions beside the user's tables", 'abide_versions', { statements: STATEMENTS }],
+  ])('%s: one call fails, the next write makes it, reading makes nothing', async (_what, table, options) => {
+    await using here = await given();
+    await withClient(here.database.urls.owner, (client) => client.query(CONTACTS));
+    const store = await here.open(options);
+    const apply = (version: number) => store.apply([optOut(ada, version)], signal());
+    const readBack = () => store.readBack([email(ada)], signal());
+    const incarnation = () => store.incarnation!(signal());
+    const made = () => here.rows(`select to_regclass('${table}') is not null as made`);
+    // On two connections to write and two to read, each with its plans.
+    await Promise.all([apply(1), apply(1)]);
+    await Promise.all([readBack(), readBack()]);
+    const first = await incarnation();
+
+    await here.rows(`drop table ${table}`);
+    await expect(readBack()).rejects.toMatchObject(failed);
+    expect(await readBack()).toEqual([undefined]);
+    expect(await made()).toEqual([{ made: false }]);
+    expect(await apply(2)).toEqual([{ kind: 'applied' }]);
+    expect(await readBack()).toEqual([{ version: 2, suppressed: ['email'] }]);
+    const second = await incarnation();
+
+    await here.rows(`drop table ${table}`);
+    await expect(apply(3)).rejects.toMatchObject(failed);
+    expect(await Promise.all([apply(3), apply(4)])).toContainEqual([{ kind: 'applied' }]);
+    expect(await Promise.all([readBack(), readBack()])).toEqual([
+      [{ version: 4, suppressed: ['email'] }],
+      [{ version: 4, suppressed: ['email'] }],
+    ]);
+    expect(new Set([first, second, await incarnation()]).size).toBe(3);
+  });
+
+  test('the whole database: one that is made anew gets its table', async () => {
+    await using here = await given();
+    const store = await here.open();
+    await store.apply([optOut(ada)], signal());
+    const { superuserUrl, name } = here.database;
+    await withClient(Object.assign(new URL(superuserUrl), { pathname: '/postgres' }).href, async (client) => {
+      await client.query(`drop database ${name} with (force)`);
+      await client.query(`create database ${name} owner abide_owner`);
+    });
+    await eventually(() => expect(here.warned).toEqual([{ code: '57P01' }]));
+
+    await expect(store.apply([optOut(ada)], signal())).rejects.toMatchObject(failed);
+    expect(await store.apply([optOut(ada)], signal())).toEqual([{ kind: 'applied' }]);
+    expect(await store.readBack([email(ada)], signal())).toEqual([{ version: 1, suppressed: ['email'] }]);
+  });
+
+  test("a table of the user's own is theirs to make: every call fails until they do", async () => {
+    await using here = await given();
+    const contacts = () => withClient(here.database.urls.owner, (client) => client.query(CONTACTS));
+    await contacts();
+    const store = await here.open({ statements: STATEMENTS });
+    const apply = () => store.apply([optOut(ada)], signal());
+    const readBack = () => store.readBack([email(ada)], signal());
+    await apply();
+
+    await here.rows('drop table contacts');
+    for (const call of [apply, apply, readBack, readBack]) await expect(call()).rejects.toMatchObject(failed);
+    await contacts();
+    expect(await apply()).toEqual([{ kind: 'applied' }]);
+    expect(await readBack()).toEqual([{ version: 1, suppressed: ['email'] }]);
+  });
+});
+
 describe("the user's own tables", () => {
   const contacts = `create table contacts (id int generated always as identity, address text, no_mail boolean default false);
     alter table contacts owner to abide_owner;
