@@ -370,6 +370,7 @@ function openLine(
   config: ConnectionOptions & { host: string; port: number },
   isolation: Isolation,
   timeoutMs: number,
+  table: Table,
   log: Log,
 ) {
   type Open = { readonly connection: Connection; readonly socket: Socket };
@@ -417,6 +418,8 @@ function openLine(
         return result;
       } catch (error) {
         used?.socket.destroy();
+        // It may be ours. Whoever asks what the store is comes too seldom, and not at all while it fails.
+        if (isOfServer(error) && error.errno === NO_TABLE) table.forget();
         throw failure(error, signal);
       }
     },
@@ -639,18 +642,26 @@ function openTable(name: string, statement: string, marker: Marker) {
     return (seen = found !== undefined);
   }
 
+  /** The next call looks for it anew: where it was dropped, the next write makes and marks it again. */
+  function forget(): void {
+    seen = isMarked = false;
+  }
+
   return {
     name,
     /** Reading makes nothing: where no table is, nobody is held. */
     isThere,
+    forget,
     async make(connection: Connection): Promise<void> {
-      if (!(await isThere(connection))) await connection.query(statement);
+      if (!(await isThere(connection))) {
+        await connection.query(statement);
+        isMarked = false;
+      }
       if (!isMarked) await connection.execute(marker.set, [...marker.values]);
       isMarked = true;
     },
     async incarnation(connection: Connection): Promise<string | null> {
-      // Looked for anew: where it was dropped, the next write makes it again.
-      seen = isMarked = false;
+      forget();
       if (!(await isThere(connection))) return null;
       const [row] = await rowsOf<{ marker: string | number | null }>(connection, marker.get, marker.values);
       isMarked = row !== undefined;
@@ -885,12 +896,12 @@ export default defineConnector({
 
   open({ url, table: own = 'suppressions', statements, statement_timeout_ms }, { log, name, scopes }) {
     const config = connectionTo(url);
-    const writing = openLine(config, 'read committed', statement_timeout_ms, log);
-    const reading = openLine(config, 'repeatable read', statement_timeout_ms, log);
     const table =
       statements === undefined
         ? openTable(own, makeTable(quoted(own)), markerIn(quoted(own)))
         : openTable(VERSIONS, MAKE_VERSIONS, markerOfVersions(name));
+    const writing = openLine(config, 'read committed', statement_timeout_ms, table, log);
+    const reading = openLine(config, 'repeatable read', statement_timeout_ms, table, log);
     const lines = { writing, reading, table, idleSeconds: Math.ceil(statement_timeout_ms / 1_000) };
     return Promise.resolve({
       incarnation: (signal: AbortSignal) =>

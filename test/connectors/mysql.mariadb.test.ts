@@ -1013,6 +1013,78 @@ test('a table that was emptied, dropped or made again is another store, and one 
   }
 });
 
+// A store remembered that its table was there until it was asked what it is, which a worker does not ask while it fails.
+describe('what is dropped under an open store', () => {
+  const ada = 'ada@example.com';
+  const failed = { code: 'STORE_FAILED', cause: { code: '1146' } };
+
+  test.each([
+    ['its own table', 'suppressions', {}],
+    ["the versions beside the user's tables", 'abide_versions', { statements: STATEMENTS }],
+  ])('%s: one call fails, the next write makes it, reading makes nothing', async (_what, table, options) => {
+    await using here = await given(CONTACTS);
+    const store = await here.open(options);
+    const apply = (version: number) => store.apply([decided(ada, { version })], signal());
+    const readBack = () => store.readBack([email(ada)], signal());
+    // On two connections to write and two to read, each with its plans.
+    await Promise.all([apply(1), apply(1)]);
+    await Promise.all([readBack(), readBack()]);
+
+    await here.database.query(`drop table ${table}`);
+    await expect(readBack()).rejects.toMatchObject(failed);
+    expect(await readBack()).toEqual([undefined]);
+    expect(await here.database.query(`show tables like '${table}'`)).toEqual([]);
+    expect(await apply(2)).toEqual([{ kind: 'applied' }]);
+    expect(await readBack()).toEqual([{ version: 2, suppressed: ['email'] }]);
+
+    await here.database.query(`drop table ${table}`);
+    await expect(apply(3)).rejects.toMatchObject(failed);
+    expect(await Promise.all([apply(3), apply(4)])).toContainEqual([{ kind: 'applied' }]);
+    expect(await Promise.all([readBack(), readBack()])).toEqual([
+      [{ version: 4, suppressed: ['email'] }],
+      [{ version: 4, suppressed: ['email'] }],
+    ]);
+    // Marked as well, by which it is told from the one before.
+    expect(await here.database.query(`select * from ${table} where kind = 'abide'`)).toHaveLength(1);
+  });
+
+  test('the whole database: one that is made anew gets its table', async () => {
+    await using here = await given();
+    const store = await here.open();
+    await store.apply([decided(ada)], signal());
+    await store.readBack([email(ada)], signal());
+    const { name } = here.database;
+    await here.database.query(`drop database ${name}; create database ${name} character set latin1`);
+
+    await expect(store.apply([decided(ada)], signal())).rejects.toMatchObject(failed);
+    expect(await store.apply([decided(ada)], signal())).toEqual([{ kind: 'applied' }]);
+    expect(await store.readBack([email(ada)], signal())).toEqual([{ version: 1, suppressed: ['email'] }]);
+  });
+
+  test('before a second call has found it: the table is marked again as well', async () => {
+    await using here = await given();
+    const store = await here.open();
+    await store.apply([decided(ada)], signal());
+    await here.database.query('drop table suppressions');
+    expect(await store.apply([decided(ada)], signal())).toEqual([{ kind: 'applied' }]);
+    expect(await store.incarnation!(signal())).not.toBeNull();
+  });
+
+  test("a table of the user's own is theirs to make: every call fails until they do", async () => {
+    await using here = await given(CONTACTS);
+    const store = await here.open({ statements: STATEMENTS });
+    const apply = () => store.apply([decided(ada)], signal());
+    const readBack = () => store.readBack([email(ada)], signal());
+    await apply();
+
+    await here.database.query('drop table contacts');
+    for (const call of [apply, apply, readBack, readBack]) await expect(call()).rejects.toMatchObject(failed);
+    await here.database.query(CONTACTS);
+    expect(await apply()).toEqual([{ kind: 'applied' }]);
+    expect(await readBack()).toEqual([{ version: 1, suppressed: ['email'] }]);
+  });
+});
+
 test('four writers with batches of the same new people stand in nobody’s way', async () => {
   await using here = await given();
   const stores = await Promise.all(Array.from({ length: 4 }, () => here.open()));
