@@ -180,7 +180,9 @@ async function startAll({
   const { ports, release } = await choosePorts(folder);
   parts.release = release;
   const jvm = { java, installed, folder, ports, env: environmentOfJava(env), start, signal };
+  // Both are awaited once the database is there; a start that ends before that throws its own reason, and these fail of it.
   const broker = startBroker(jvm);
+  broker.catch(() => undefined);
   startRegistry(jvm);
   const registry = untilAnswers(
     `http://127.0.0.1:${ports.registry}/apis/ccompat/v7/subjects`,
@@ -188,6 +190,7 @@ async function startAll({
     folder,
     signal,
   );
+  registry.catch(() => undefined);
   const kafka = createKafka({
     address: { brokers: [`127.0.0.1:${ports.broker}`] },
     clientId: 'abide-stack',
