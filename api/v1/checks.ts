@@ -11,6 +11,7 @@ import {
   CHECKS_MAX,
   isRef,
   identifiersIn,
+  readItems,
   REF_CHARACTERS_MAX,
   refOf,
 } from '../check-items.ts';
@@ -144,7 +145,7 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
 
   routes.add(check, async (ctx) => {
     const { items } = parse(Envelope, await readJson(ctx, CHECKS_BYTES_MAX));
-    const read = items.map((item) => readItem(item, defaultRegion));
+    const read = await readItems(items, (item) => readItem(item, defaultRegion));
     const good = read.filter((item) => item !== undefined);
     await ledger.spend(authorizedOf(ctx).caller, 'check', identifiersIn(good));
     const { asOf, items: answers } = await ledger.checkSendable(good);

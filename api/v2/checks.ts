@@ -9,6 +9,7 @@ import {
   CHECKS_MAX,
   identifiersIn,
   isRef,
+  readItems,
   REF_CHARACTERS_MAX,
   refOf,
 } from '../check-items.ts';
@@ -138,7 +139,7 @@ export function addChecks(routes: Routes, deps: Deps): void {
 
   routes.add(check, async (ctx) => {
     const { items } = parse(Envelope, await readJson(ctx, CHECKS_BYTES_MAX));
-    const read = items.map((item) => readItem(item, deps));
+    const read = await readItems(items, (item) => readItem(item, deps));
     const good = read.filter((item) => item !== undefined);
     await deps.ledger.spend(authorizedOf(ctx).caller, 'check', identifiersIn(good));
     const { asOf, items: answers } = await deps.ledger.checkSendable(good);
