@@ -75,6 +75,8 @@ export async function listStores(db: Queryable): Promise<readonly RegisteredStor
 }
 
 export async function findStore(db: Queryable, name: string): Promise<RegisteredStore | undefined> {
+  // No text of PostgreSQL has a NUL: asked for one it fails, and the name is nobody's.
+  if (name.includes('\0')) return undefined;
   const { rows } = await db.query<Row>({
     name: 'find-store',
     text: `select ${COLUMNS} from stores where name = $1`,

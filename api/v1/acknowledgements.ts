@@ -6,7 +6,7 @@ import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { isScope } from '../../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
-import { shortText } from '../bounded-text.ts';
+import { boundedText, shortText } from '../bounded-text.ts';
 import { requireSomeStore, requireStore } from '../guard/authorize.ts';
 import { beginWait, goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
@@ -46,7 +46,10 @@ const Report = z
     }),
     observed: z
       .strictObject({
-        incarnation: shortText(200).min(1).nullable().optional(),
+        incarnation: boundedText(200, 'What the store says that it is; null: there is nothing.')
+          .min(1)
+          .nullable()
+          .optional(),
         canary: z.enum(['held', 'lost']).optional(),
       })
       .optional(),

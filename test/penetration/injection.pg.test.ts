@@ -70,6 +70,29 @@ describe('SQL in a value', () => {
     ])
       expect([200, 404, 422]).toContain((await api.send('GET', path, { key: api.key })).status);
   });
+
+  // Seen: no text of PostgreSQL has a NUL, and asked for a store of such a name it failed: 500.
+  test.each([
+    ['GET', 'gate', undefined],
+    ['GET', 'quarantine', undefined],
+    ['GET', 'quarantine/1', undefined],
+    ['POST', 'quarantine/retry', { all: true }],
+    ['GET', 'reconciliation', undefined],
+    ['POST', 'reconciliation', undefined],
+  ] as const)('a name with a NUL is no store of ours: %s %s', async (method, call, body) => {
+    for (const name of ['%00', 'crm%00', 'c%00rm']) {
+      const answer = await api.send(method, `/v1/stores/${name}/${call}`, { key: api.key, body });
+      expect([answer.status, answer.json.code]).toEqual([404, 'not-found']);
+    }
+  });
+
+  test('a NUL in a query is found nowhere', async () => {
+    for (const query of ['store=crm%00', 'cursor=%00', 'since=%00', 'reason=%00', 'state=%00'])
+      for (const version of ['v1', 'v2'])
+        expect([200, 422]).toContain(
+          (await api.send('GET', `/${version}/opt-outs?${query}`, { key: api.key })).status,
+        );
+  });
 });
 
 describe('a header of the answer', () => {

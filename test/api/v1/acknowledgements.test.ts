@@ -206,6 +206,10 @@ describe('a report', () => {
       { worker: { ...WORKER, source: { ...WORKER.source, position_age_seconds: -1 } } },
       '/worker/source/position_age_seconds',
     ],
+    [{ observed: { incarnation: '' } }, '/observed/incarnation'],
+    // No text of PostgreSQL has a NUL.
+    [{ observed: { incarnation: 'a\u0000b' } }, '/observed/incarnation'],
+    [{ observed: { incarnation: 'a\u0007' } }, '/observed/incarnation'],
   ])('with %j is refused by name', async (fields, pointer) => {
     expect(problemOf(await post({ ...REPORT, ...fields }))).toEqual([422, 'invalid-value', [pointer]]);
     expect(reports).toEqual([]);
