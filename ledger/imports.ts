@@ -364,17 +364,28 @@ export function createImports({
     });
   }
 
+  /**
+   * One at a time of all processes, since batches of two files would wait for each other in ways that PostgreSQL does not see.
+   * What began goes on before another begins: its holder may only be slow, and finds out where it is somebody else's by now.
+   */
   const claim = (holder: string): Promise<Import | undefined> =>
-    oneImport(
-      pool,
-      `update imports set state = 'running', started_at = coalesce(started_at, clock_timestamp()), lease_holder = $1,
-         lease_until = clock_timestamp() + ${LEASE}
-       where id = (
-         select id from imports
-         where state in ('pending', 'running') and coalesce(lease_until < clock_timestamp(), true)
-         order by id limit 1 for update skip locked)`,
-      [holder],
-    );
+    inTransaction(pool, async (client) => {
+      await client.query("select pg_advisory_xact_lock(hashtext('abide.imports'))");
+      // One that is locked is moved on at this moment, and its lease with it.
+      return await oneImport(
+        client,
+        `with free as (
+           select id, state from imports
+           where state in ('pending', 'running') and coalesce(lease_until < clock_timestamp(), true)
+           for update skip locked
+         )
+         update imports set state = 'running', started_at = coalesce(started_at, clock_timestamp()), lease_holder = $1,
+           lease_until = clock_timestamp() + ${LEASE}
+         where id = (select id from free order by state = 'running' desc, id limit 1)
+           and not exists (select from imports where state = 'running' and id not in (select id from free))`,
+        [holder],
+      );
+    });
 
   async function renew(id: string, holder: string): Promise<boolean> {
     const { rowCount } = await pool.query({

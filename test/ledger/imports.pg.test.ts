@@ -1,5 +1,7 @@
-// Files that are given up while a piece of them is on its way.
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
+// Files that are given up while a piece of them is on its way, and which of several is carried.
+import { randomBytes } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freshLedger } from '../harness/ledger.ts';
@@ -61,4 +63,71 @@ test('what was given up takes no more pieces, and is not submitted', async () =>
   });
   expect((await t.pool.query('select from import_chunks')).rowCount).toBe(0);
   await expect(t.ledger.imports.submit(id, file)).rejects.toMatchObject({ code: 'request-timeout' });
+});
+
+describe('of several files', () => {
+  let other: OpenLedger;
+  let [first, second]: string[] = [];
+  beforeAll(async () => {
+    other = await t.another();
+  });
+  beforeEach(async () => {
+    const submit = async (): Promise<string> => {
+      const id = await begin();
+      const file = { sha256: randomBytes(32), bytes: 6, rows: 0, approveAbove: 1_000 };
+      await t.ledger.imports.submit(id, file);
+      return id;
+    };
+    [first, second] = [await submit(), await submit()];
+  });
+  afterEach(async () => {
+    await t.pool.query("update imports set state = 'done', lease_until = null");
+  });
+
+  const claims = async (ledger: OpenLedger): Promise<string | undefined> =>
+    (await ledger.imports.claim(ledger === other ? 'theirs' : 'ours'))?.id;
+  const LATE = "update imports set lease_until = clock_timestamp() - interval '1 second' where id = $1";
+
+  // Seen: each of two processes carried one, with the same people in another order. Their batches waited for each other, in a way
+  // that no database sees, and live opt-outs of these people with them.
+  test('one is carried at a time, the oldest first, however many processes ask at once', async () => {
+    // Several times, since what they could make of it depends on who looks while another one takes.
+    for (let n = 0; n < 50; n += 1) {
+      const asked = [t.ledger, other, t.ledger, other, t.ledger, other, t.ledger, other].map(claims);
+      expect((await Promise.all(asked)).filter((id) => id !== undefined)).toEqual([first]);
+      await t.pool.query("update imports set state = 'pending', lease_until = null where id = $1", [first]);
+    }
+    expect(await claims(other)).toBe(first);
+    expect([await claims(t.ledger), await claims(other)]).toEqual([undefined, undefined]);
+
+    for (const holder of ['ours', 'theirs']) await t.ledger.imports.finish(first!, holder);
+    expect(await claims(other)).toBe(second);
+    expect(await claims(t.ledger)).toBeUndefined();
+  });
+
+  test('what a process that died began goes on before another begins', async () => {
+    // The older one waited for its approval.
+    await t.pool.query("update imports set state = 'awaiting_approval' where id = $1", [first]);
+    expect(await claims(t.ledger)).toBe(second);
+    await t.pool.query("update imports set state = 'pending' where id = $1", [first]);
+    expect(await claims(other)).toBeUndefined();
+    await t.pool.query(LATE, [second]);
+    expect(await claims(other)).toBe(second);
+    expect(await t.ledger.imports.renew(second!, 'ours')).toBe(false);
+  });
+
+  test('none begins while a slow process moves its own on', async () => {
+    expect(await claims(t.ledger)).toBe(first);
+    await t.pool.query(LATE, [first]);
+    await withClient(t.db.superuserUrl, async (client) => {
+      await client.query('begin');
+      await client.query(
+        "update imports set lease_until = clock_timestamp() + interval '1 hour' where id = $1",
+        [first],
+      );
+      expect(await claims(other)).toBeUndefined();
+      await client.query('commit');
+    });
+    expect(await claims(other)).toBeUndefined();
+  });
 });
