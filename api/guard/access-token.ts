@@ -82,7 +82,8 @@ function toKey(issuer: TokenIssuer, payload: JWTPayload): ApiKey | undefined {
     id: `token:${issuer.name}`,
     client: `${issuer.name}:${client}`,
     scopes: scopes.filter((one) => (KEY_SCOPES as readonly string[]).includes(one)),
-    store: typeof store === 'string' ? store : undefined,
+    // No store's name has a NUL, and the ledger cannot be asked for one.
+    store: typeof store === 'string' && !store.includes('\0') ? store : undefined,
     ratePerSecond: undefined,
     optOutsPerDay: undefined,
     grantsPerDay: undefined,
