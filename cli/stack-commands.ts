@@ -40,7 +40,12 @@ export function addStack(program: Command): void {
         signal: stopping.signal,
       });
       stopOnSignal(starting, () => stopping.abort());
-      const { ports, configFile } = await starting;
+      const started = await starting.catch((error: unknown) => {
+        if (!stopping.signal.aborted) throw error;
+      });
+      // It was told to stop before it was ready, and says that it did.
+      if (started === undefined) return;
+      const { ports, configFile } = started;
       print(
         `abide: the stack is ready after ${((performance.now() - began) / 1000).toFixed(1)} s ` +
           `(Kafka 127.0.0.1:${ports.broker}, Connect :${ports.connect}, registry :${ports.registry})`,

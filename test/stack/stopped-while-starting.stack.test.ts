@@ -34,9 +34,9 @@ test('Ctrl-C in the first seconds of a stack stops what was started', async () =
   });
 
   process.kill(-child.pid!, 'SIGINT');
-  await ended;
+  expect(await ended).toBe(0);
 
-  expect(output()).toMatch(/SIGINT: stopping[\s\S]*stopped/);
+  expect(output()).toMatch(/SIGINT: stopping[\s\S]*stopped\n$/);
   expect(output()).not.toContain(DEFECT);
   expect(await findRunning(stackFolderOf(folder))).toEqual([]);
   expect(existsSync(join(folder, 'postgres/postmaster.pid'))).toBe(false);
