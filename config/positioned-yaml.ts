@@ -27,7 +27,7 @@ export const hideNames = (text: string): string =>
   text.replace(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, `$$${OPEN}$1${CLOSE}`);
 export const showNames = (text: string): string => text.replaceAll(OPEN, '{').replaceAll(CLOSE, '}');
 
-/** Reads one document. Faults are syntax errors, duplicate members and variables that are not set. */
+/** Reads one document. Faults are syntax errors, duplicate members, aliases of nothing and variables that are not set. */
 export function readYaml(text: string, env: Readonly<Record<string, string | undefined>>): PositionedYaml {
   const lines = new LineCounter();
   const document = parseDocument(hideNames(text), { lineCounter: lines, prettyErrors: false });
@@ -44,7 +44,8 @@ export function readYaml(text: string, env: Readonly<Record<string, string | und
     at: at(pos[0]),
     detail: showNames(message),
   }));
-  if (document.errors.length === 0) {
+  let isReadable = document.errors.length === 0;
+  if (isReadable) {
     visit(document, {
       Scalar: (_, node, ancestors) => {
         if (typeof node.value !== 'string') return;
@@ -62,10 +63,21 @@ export function readYaml(text: string, env: Readonly<Record<string, string | und
           return value ?? '';
         });
       },
+      Alias: (_, node) => {
+        if (node.resolve(document) !== undefined) return;
+        isReadable = false;
+        // As a fault of syntax it has no path: whoever reads one store alone is told of it as well.
+        faults.push({
+          path: [],
+          at: start(node),
+          detail:
+            'begins with *, which names an anchor, and there is none of that name before it: quote a text',
+        });
+      },
     });
   }
   return {
-    value: document.errors.length === 0 ? document.toJS() : undefined,
+    value: isReadable ? document.toJS() : undefined,
     faults,
     positionOf: (path) => {
       for (let depth = path.length; depth > 0; depth -= 1) {

@@ -201,6 +201,7 @@ test.each([
   ['owner_database: postgres://x\nstores: {}', /^line 1, column 1: owner_database needs database as well/],
   ['default_region: uk\nstores: {}', /default_region must be a country/],
   ['source: kafka\nsource: kafka\nstores: {}', /^line 2, column 1: Map keys must be unique/],
+  ['listen: *:8080\nstores: {}', /^line 1, column 9: begins with \*, which names an anchor/],
   ['stores:\n  - a\n b', /^line \d+, column \d+: /],
   ['', /^line 1, column 1: stores /],
 ])('%j is refused where it is wrong', async (text, said) => {
@@ -217,6 +218,9 @@ test('an error never repeats a value, which may be a secret', async () => {
 
   expect(said).toHaveLength(2);
   expect(said.join()).not.toContain('hunter2');
+  expect((await faultsOf('stores:\n  crm: { connector: sql, url: *hunter2 }')).join()).not.toContain(
+    'hunter2',
+  );
 });
 
 test('another target is another fingerprint, another password is not', async () => {
@@ -272,6 +276,16 @@ test("a worker's machine need not have the secrets of other stores", async () =>
     'database: ${DATABASE_URL}\nstores:\n  crm: { connector: sql, url: "x:y", scopes: [email] }\n  b: { connector: b, url: ${B} }\n';
 
   expect((await load(text, {}, 'crm')).stores.map(({ name }) => name)).toEqual(['crm']);
+});
+
+test('a text that YAML takes for an alias is a fault for the worker of another store as well', async () => {
+  const text =
+    'stores:\n  crm: { connector: sql, url: "x:y", scopes: [email] }\n  b: { connector: sql, url: *x }\n';
+
+  await expect(load(text, {}, 'crm')).rejects.toMatchObject({
+    code: 'CONFIG_INVALID',
+    message: expect.stringMatching(/line 3, column 29: begins with \*/),
+  });
 });
 
 // A store's `email/newsleter` beside `topics: { email: [newsletter] }` was taken: no opt-out ever went there, and each of them
