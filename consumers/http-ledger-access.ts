@@ -87,6 +87,9 @@ export function createHttpLedgerAccess({
     maxResponseSize: ANSWER_BYTES_MAX,
   });
   const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
+  // A gateway may have the API below a path of its own.
+  const { origin, pathname: below } = new URL(url);
+  const api = origin + below.replace(/\/+$/, '');
 
   async function call<T>(
     method: 'GET' | 'POST',
@@ -96,7 +99,7 @@ export function createHttpLedgerAccess({
   ): Promise<T> {
     const [pathname] = path.split('?');
     const waitSeconds = Math.min(30, Math.ceil(waitMs / 1000));
-    const answer = await request(new URL(path, url), {
+    const answer = await request(api + path, {
       method,
       dispatcher: agent,
       signal,

@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { expect, test } from '@jest/globals';
 import { UnreadableRow } from '../../stream/decision-row.ts';
 import { createHttpLedgerAccess } from '../../consumers/http-ledger-access.ts';
@@ -187,6 +190,27 @@ test('a page to compare with a row that this worker cannot read is none: nothing
   });
   await expect(t.crm.reconciliationPage(signal)).rejects.toBeInstanceOf(UnreadableRow);
 });
+
+// Behind a gateway a worker asked the gateway itself, while every command beside it asked the API.
+test.each(['', '/', '/abide', '/abide/'])(
+  'the API is asked below the path that its URL has (%j)',
+  async (below) => {
+    const asked: (string | undefined)[] = [];
+    const gateway = createServer(({ url }, response) => {
+      asked.push(url);
+      response.end('{"canary":null}');
+    }).listen(0, '127.0.0.1');
+    await using stack = new AsyncDisposableStack();
+    stack.use(gateway);
+    await once(gateway, 'listening');
+    const url = `http://127.0.0.1:${(gateway.address() as AddressInfo).port}${below}`;
+    const crm = stack.use(createHttpLedgerAccess({ url, key: 'a-key', store: 'crm', workerId: 'worker-1' }));
+
+    await crm.canary(signal);
+
+    expect(asked).toEqual([`${below.replace(/\/$/, '')}/v1/stores/crm/canary`]);
+  },
+);
 
 test('a store that the ledger does not know is not found', async () => {
   await using t = await apart();
