@@ -3,13 +3,14 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-const sources = fileURLToPath(new URL('abide.ts', import.meta.url));
-const isOldNode = Number(process.versions.node.split('.')[0]) < 26;
+const pathOf = (path) => fileURLToPath(new URL(path, import.meta.url));
+const sources = pathOf('abide.ts');
 
-if (existsSync(sources) && isOldNode) {
+// What is published, and what an image holds, is without this list of what is to be installed, and installs nothing.
+if (existsSync(pathOf('../package-lock.json'))) {
   process.argv.splice(2, 0, sources);
   await import('./installed.mjs');
-} else if (isOldNode) {
+} else if (Number(process.versions.node.split('.')[0]) < 26) {
   process.stderr.write(`abide: needs Node 26 or later, this is ${process.version}.\n`);
   process.exitCode = 1;
 } else {

@@ -1,4 +1,4 @@
-// `npm start` and `npm test` on a checkout with nothing installed. npm is a stand-in that installs the Node of this run.
+// What is started in a checkout with nothing installed. npm is a stand-in that installs the Node of this run.
 import { execFile } from 'node:child_process';
 import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -12,8 +12,8 @@ beforeEach(async () => {
   checkout = await mkdtemp(join(tmpdir(), 'abide-checkout-'));
   await mkdir(join(checkout, 'cli'));
   await mkdir(join(checkout, 'bin'));
-  const installed = fileURLToPath(new URL('../../cli/installed.mjs', import.meta.url));
-  await copyFile(installed, join(checkout, 'cli/installed.mjs'));
+  for (const file of ['cli/installed.mjs', 'cli/abide.mjs'])
+    await copyFile(fileURLToPath(new URL(`../../${file}`, import.meta.url)), join(checkout, file));
   await writeFile(join(checkout, 'package-lock.json'), '{}');
   await npmIs(`mkdir -p node_modules/.bin && ln -sf '${process.execPath}' node_modules/.bin/node
     sleep 0.3; touch node_modules/.package-lock.json`);
@@ -27,12 +27,12 @@ const npmIs = async (script: string): Promise<void> => {
 };
 const npmRan = (): Promise<string> => readFile(join(checkout, 'npm-ran'), 'utf8').catch(() => '');
 
-const run = (): Promise<{ code: number; stdout: string; stderr: string }> =>
+const run = (...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> =>
   new Promise((resolve) => {
     const path = `${join(checkout, 'bin')}${delimiter}${process.env['PATH']}`;
     execFile(
       process.execPath,
-      [join(checkout, 'cli/installed.mjs'), '-p', '"it runs"'],
+      args.length > 0 ? args : [join(checkout, 'cli/installed.mjs'), '-p', '"it runs"'],
       { env: { ...process.env, NODE_OPTIONS: '', PATH: path } },
       (error, stdout, stderr) => {
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr });
@@ -83,4 +83,18 @@ test('an installation that fails says so and ends with 1', async () => {
   expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
   expect(stderr).toContain('abide: the installation is not complete: npm ci failed, see above');
   expect(await readdir(checkout)).not.toContain('.installing');
+});
+
+// On Node 26 the command took the sources as they lay: a stack trace about a library that nobody had installed yet.
+test('the command installs what is missing in a checkout, and nothing where it is not one', async () => {
+  await writeFile(join(checkout, 'cli/abide.ts'), 'console.log(process.argv.slice(2).join(" "))');
+  const command = (): ReturnType<typeof run> => run(join(checkout, 'cli/abide.mjs'), 'lag', '--json');
+
+  expect(await command()).toMatchObject({ code: 0, stdout: 'lag --json\n' });
+  expect(await npmRan()).toBe('ci --no-audit --no-fund\n');
+
+  await rm(join(checkout, 'node_modules'), { recursive: true });
+  await rm(join(checkout, 'package-lock.json'));
+  expect(await command()).toEqual({ code: 0, stdout: 'lag --json\n', stderr: '' });
+  expect(await npmRan()).toBe('ci --no-audit --no-fund\n');
 });
