@@ -75,6 +75,7 @@ export function unseal(sealed, secret, subjectId, kind) {
 
 const incarnation = `${Date.now()}`;
 let generation;
+let paused = false;
 let source = 'unknown';
 
 /** Acknowledgements, at most 1,000 a call; none at all is a sign of life. */
@@ -124,7 +125,7 @@ async function carry(decisions, carriedBy) {
 
 // ---- the ledger makes it sure: what the topic does not bring, or brought before there was a store
 
-async function catchUp() {
+export async function catchUp() {
   let after;
   do {
     const page = await call(
@@ -133,6 +134,7 @@ async function catchUp() {
     );
     const isFirst = generation === undefined;
     generation = page.generation;
+    paused = page.paused === true;
     // The first sign of life takes the store's lease, and with it what is outstanding.
     if (isFirst) await report([]);
     const decisions = page.decisions.map((one) => ({ ...one, sealed: Buffer.from(one.sealed, 'base64url') }));
@@ -145,6 +147,11 @@ async function catchUp() {
 }
 
 // ---- the topic makes it fast
+
+/** While the store is paused nothing is written: the ledger gives all of it out once it is resumed. */
+export async function take(decisions) {
+  if (!paused) await carry(decisions, 'stream');
+}
 
 const schemas = new Map();
 async function schemaOf(id) {
@@ -192,7 +199,7 @@ async function main() {
           console.error(`record ${batch.partition}:${offset} cannot be read: ${error.message}`);
         }
       }
-      await carry(decisions, 'stream');
+      await take(decisions);
       const offset = String(BigInt(batch.lastOffset()) + 1n);
       await consumer.commitOffsets([{ topic: batch.topic, partition: batch.partition, offset }]);
       await heartbeat();

@@ -1,3 +1,10 @@
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { expect, test } from '@jest/globals';
 import { readTopics } from '../../debezium/files.ts';
 import { up } from '../../ledger/migrations/0001-ledger.ts';
@@ -8,10 +15,11 @@ import { after, blocksOf, readPage, tableOf } from './markdown.ts';
 /** A program without types. */
 const EXAMPLE: string = '../../docs/examples/topic-consumer.mjs';
 const page = readPage('docs/consume-the-topic.md');
+const vectorOf = (): Record<'key' | 'subject_id' | 'kind' | 'sealed' | 'address', string> =>
+  JSON.parse(blocksOf(after(page, 'test vector'), 'json')[0]!);
 
 test("the page's test vector opens by our code, and by the example that has none of it", async () => {
-  const [block] = blocksOf(after(page, 'test vector'), 'json');
-  const vector = JSON.parse(block!) as Record<'key' | 'subject_id' | 'kind' | 'sealed' | 'address', string>;
+  const vector = vectorOf();
   const sealed = Buffer.from(vector.sealed, 'base64url');
   const secret = Buffer.from(vector.key, 'base64url');
   const { unseal } = (await import(EXAMPLE)) as {
@@ -21,6 +29,67 @@ test("the page's test vector opens by our code, and by the example that has none
   expect(open(sealed, key, [vector.subject_id, vector.kind])).toBe(vector.address);
   expect(unseal(sealed, secret, vector.subject_id, vector.kind)).toBe(vector.address);
   expect(() => unseal(sealed, secret, vector.subject_id, 'phone')).toThrow();
+});
+
+// The example wrote what the topic brought also where whoever runs Abide had paused its store.
+test('the example writes nothing while its store is paused, and catches up once it is resumed', async () => {
+  const { key, address, ...vector } = vectorOf();
+  const decision = {
+    ...vector,
+    seq: 1,
+    version: 1,
+    suppressed: { email: {} },
+    granted: {},
+    transport_key_id: 7,
+  };
+  const record = { ...decision, sealed: Buffer.from(vector.sealed, 'base64url') };
+  let outstanding: object = { generation: 1, decisions: [], next: null, paused: true };
+  const acknowledged: object[] = [];
+  await using stack = new AsyncDisposableStack();
+  const api = createServer((incoming, response) => {
+    void text(incoming).then((body) => {
+      if (incoming.method === 'POST') acknowledged.push(...JSON.parse(body).acknowledgements);
+      const page = incoming.url!.includes('/outstanding') ? outstanding : {};
+      response.end(JSON.stringify({ rejected: [], key, ...page }));
+    });
+  });
+  await once(api.listen(0, '127.0.0.1'), 'listening');
+  stack.defer(() => {
+    api.closeAllConnections();
+    api.close();
+  });
+  const folder = await mkdtemp(join(tmpdir(), 'abide-consumer-'));
+  stack.defer(() => rm(folder, { recursive: true }));
+  const file = join(folder, 'suppressions.json');
+  const held = (): Promise<string> => readFile(file, 'utf8').catch(() => 'nothing');
+  const settings = {
+    API: `http://127.0.0.1:${(api.address() as AddressInfo).port}`,
+    STORE: 'theirs',
+    FILE: file,
+  };
+  Object.assign(process.env, settings);
+  stack.defer(() => {
+    for (const name of Object.keys(settings)) Reflect.deleteProperty(process.env, name);
+  });
+  const { catchUp, take } = (await import(`${EXAMPLE}?paused`)) as {
+    catchUp: () => Promise<void>;
+    take: (decisions: readonly object[]) => Promise<void>;
+  };
+
+  await catchUp();
+  await take([record]);
+  expect([await held(), acknowledged]).toEqual(['nothing', []]);
+
+  outstanding = { generation: 1, decisions: [{ ...decision, lane: 'live' }], next: null };
+  await catchUp();
+  expect(JSON.parse(await held())).toEqual({
+    [`email:${address}`]: { version: 1, scopes: { email: true } },
+  });
+  await take([record]);
+  expect(acknowledged).toMatchObject([
+    { seq: 1, carried_by: 'catch_up' },
+    { seq: 1, carried_by: 'stream' },
+  ]);
 });
 
 test('the page names every captured column, and no other', async () => {
