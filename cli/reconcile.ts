@@ -175,7 +175,11 @@ async function adopt(ask: Ask, options: Options): Promise<void> {
       return channels.map((scope) => ({ identifiers: [{ [kind]: value }], scope }));
     });
     const answer = await ask((abide) => abide.checks.ask(items));
-    const unknown = items.filter((_, n) => answer.items[n]!.allowed);
+    // Of somebody of whom the ledger knows a topic of the channel and not the channel, the answer is no as well.
+    const unknown = items.filter((_, n) => {
+      const { allowed, reason } = answer.items[n]!;
+      return allowed || reason === 'topic_required';
+    });
     counts.held += items.length;
     counts.known += items.length - unknown.length;
     while (unknown.length > 0) {

@@ -14,7 +14,10 @@ let store: TestDatabase;
 beforeAll(async () => {
   store = await emptyDatabase();
   abide = await startAbide({
-    config: `stores:\n  crm: { connector: postgres, url: '${store.urls.owner}', scopes: [email, sms, push] }\n`,
+    config: `topics: { email: [newsletter] }
+stores:
+  crm: { connector: postgres, url: '${store.urls.owner}', scopes: [email, sms, push] }
+`,
   });
 });
 afterAll(async () => {
@@ -89,6 +92,32 @@ test('what came after the backup is recorded anew from the store, and no number 
   });
   const again = await command('reconcile', '--after-restore', '--store', 'crm', '--json');
   expect(JSON.parse(again.stdout)).toMatchObject({ held: 4, known: 4, recorded: 0 });
+});
+
+// The ledger's answer about the whole channel was "no, a topic is needed", and the opt-out from it was taken for known.
+test('of somebody of whom a topic is known, the opt-out from the whole channel is recorded anew', async () => {
+  const optOutOf = async (scope: string): Promise<void> => {
+    const body = { identifiers: [{ email: 'topic@example.com' }], scopes: [scope] };
+    const { status, text } = await post('/v2/opt-outs', body, { prefer: 'wait=10' });
+    expect([status, text]).toEqual([201, expect.stringContaining('"complete"')]);
+  };
+  const check = async (scope: string): Promise<unknown> => {
+    const { text } = await post('/v2/checks', {
+      items: [{ identifiers: [{ email: 'topic@example.com' }], scope }],
+    });
+    return (JSON.parse(text) as { items: { reason: string }[] }).items[0]!.reason;
+  };
+  await optOutOf('email/newsletter');
+  const { restore } = await abide.backUp();
+  await optOutOf('email');
+  await restore();
+  expect(await check('email')).toBe('topic_required');
+
+  expect((await command('ledger', 'restored')).code).toBe(0);
+  const adopted = await command('reconcile', '--after-restore', '--store', 'crm', '--json');
+
+  expect(JSON.parse(adopted.stdout)).toMatchObject({ recorded: 1 });
+  expect(await check('email')).toBe('opted_out');
 });
 
 test('a store that cannot tell whom it means says so', async () => {
