@@ -168,7 +168,7 @@ async function untilHeld(store: string, look: () => Promise<PropagationLag>): Pr
 /** Records what only the store holds: the opt-outs that a restored ledger lost, or that the store took by itself. */
 async function adopt(ask: Ask, options: Options): Promise<void> {
   const { listSuppressed } = await import('../processes/find-unknown.ts');
-  const counts = { held: 0, known: 0, recorded: 0, others: 0 };
+  const counts = { held: 0, known: 0, recorded: 0, others: 0, unread: 0 };
   for await (const page of listSuppressed(environmentOf(options), options.store)) {
     const items = page.flatMap(({ kind, value, channels, others }) => {
       counts.others += others;
@@ -180,8 +180,10 @@ async function adopt(ask: Ask, options: Options): Promise<void> {
       const { allowed, reason } = answer.items[n]!;
       return allowed || reason === 'topic_required';
     });
+    const unread = answer.items.filter(({ reason }) => reason === 'invalid_item').length;
     counts.held += items.length;
-    counts.known += items.length - unknown.length;
+    counts.known += items.length - unknown.length - unread;
+    counts.unread += unread;
     while (unknown.length > 0) {
       const now = unknown.splice(0, AT_ONCE);
       counts.recorded += now.length;
@@ -200,5 +202,6 @@ async function adopt(ask: Ask, options: Options): Promise<void> {
   if (options.json === true) return printJson(counts);
   print(`${counts.held} suppressions of ${options.store}: ${counts.known} known to the ledger`);
   print(`${counts.recorded} ${options.dryRun === true ? 'would be recorded' : 'recorded as opt-outs'}`);
+  if (counts.unread > 0) print(`${counts.unread} left out: no address of its kind`);
   if (counts.others > 0) print(`${counts.others} of topics and purposes left out: only channels are adopted`);
 }

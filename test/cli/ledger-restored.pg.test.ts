@@ -64,7 +64,7 @@ test('what came after the backup is recorded anew from the store, and no number 
   expect([counted.code, counted.output]).toEqual([0, expect.stringContaining('3 would be recorded')]);
   expect(await canSend('after@example.com', 'email')).toBe(true);
   const adopted = await command('reconcile', '--after-restore', '--store', 'crm', '--json');
-  expect(JSON.parse(adopted.stdout)).toEqual({ held: 4, known: 1, recorded: 3, others: 0 });
+  expect(JSON.parse(adopted.stdout)).toEqual({ held: 4, known: 1, recorded: 3, others: 0, unread: 0 });
 
   for (const [email, ...channels] of [
     ['after@example.com', 'email', 'sms'],
@@ -118,6 +118,21 @@ test('of somebody of whom a topic is known, the opt-out from the whole channel i
 
   expect(JSON.parse(adopted.stdout)).toMatchObject({ recorded: 1 });
   expect(await check('email')).toBe('opted_out');
+});
+
+test('what the store holds under no address is counted apart, and not as known to the ledger', async () => {
+  const count = async (): Promise<{ known: number; unread: number }> =>
+    JSON.parse(
+      (await command('reconcile', '--after-restore', '--dry-run', '--store', 'crm', '--json')).stdout,
+    );
+  const before = await count();
+  await withClient(store.urls.owner, (client) =>
+    client.query("insert into suppressions (kind, key, email) values ('email', 'nobody', true)"),
+  );
+  expect([before.unread, await count()]).toEqual([
+    0,
+    expect.objectContaining({ known: before.known, unread: 1 }),
+  ]);
 });
 
 test('a store that cannot tell whom it means says so', async () => {
