@@ -155,6 +155,22 @@ export const SETTLE = `
 /** Latency buckets are 2 % wide: bucket = round(50 ln(ms)). */
 export const bucketMs = (bucket: number): number => Math.exp(bucket / 50);
 
+/**
+ * SQL: the oldest unsettled decision that one of `d` at the store `s` speaks for. What is not due to the store is none, and at
+ * or below the mark only what is parked itself: the rest is confirmed there, be it without a row.
+ */
+export const SPEAKS_FROM = `least(
+      (select min(o.seq) from decisions o
+       where o.subject_id = d.subject_id and o.seq > s.scanned_through and o.seq <= d.seq
+         and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+         and not exists (select from acknowledgements a
+                         where a.store_id = s.id and a.generation = s.generation and a.seq = o.seq offset 0)),
+      (select min(p.seq) from exceptions p
+       where p.subject_id = d.subject_id and p.store_id = s.id and p.generation = s.generation and p.seq <= d.seq
+         and not exists (select from acknowledgements a
+                         where a.store_id = s.id and a.generation = s.generation and a.seq = p.seq offset 0)),
+      d.seq)`;
+
 // A decision that a store refuses, or that failed five times or for a minute, is parked with its clock running and tried
 // again ever more slowly, at most hourly. Somebody absent is asked for again hourly. Where another try was asked for after
 // the one that failed was given out, it is now: what failed began before.
@@ -162,17 +178,15 @@ const PARK = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                                next_try_at, asked)
   select $2, $3, d.seq, d.subject_id, d.version,
-    coalesce((select min(o.seq) from decisions o
-     where o.subject_id = d.subject_id and o.version <= d.version
-       and not exists (
-         select from acknowledgements a where a.store_id = $2 and a.generation = $3 and a.seq = o.seq offset 0)), d.seq),
+    ${SPEAKS_FROM},
     case x.outcome when 'absent' then 'absent' else 'quarantine' end, x.code, x.attempts, clock_timestamp(),
     clock_timestamp() + case x.outcome when 'absent' then interval '1 hour'
       else least(interval '1 hour', interval '5 seconds' * power(2, least(greatest(x.attempts - 4, 1), 12))
                  * (0.8 + 0.4 * random())) end, x.asked
-  from json_to_recordset($1) as x (seq bigint, outcome text, code text, attempts int, asked int)
+  from stores s
+  cross join json_to_recordset($1) as x (seq bigint, outcome text, code text, attempts int, asked int)
   cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
-  where exists (select from stores s where s.id = $2 and s.generation = $3) and (x.outcome in ('absent', 'refused') or x.attempts >= 5
+  where s.id = $2 and s.generation = $3 and (x.outcome in ('absent', 'refused') or x.attempts >= 5
          or d.recorded_at < clock_timestamp() - interval '60 seconds'
          or exists (select from exceptions was where was.store_id = $2 and was.generation = $3 and was.seq = d.seq))
     and (exists (select from exceptions was where was.store_id = $2 and was.generation = $3 and was.seq = d.seq)

@@ -6,6 +6,7 @@ import type { Cause, Instant, SubjectState } from '../suppression/decision.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
+import { SPEAKS_FROM } from './acknowledge.ts';
 import { audit } from './audit.ts';
 
 type Keys = { readonly ring: KeyRing; readonly transport: SealingKey };
@@ -21,11 +22,7 @@ const PARK_AHEAD = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                                next_try_at)
   select s.id, s.generation, d.seq, d.subject_id, d.version,
-    coalesce((select min(o.seq) from decisions o
-     where o.subject_id = d.subject_id and o.seq > s.scanned_through and o.seq <= d.seq
-       and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
-       and not exists (select from acknowledgements a
-                       where a.store_id = s.id and a.generation = s.generation and a.seq = o.seq offset 0)), d.seq),
+    ${SPEAKS_FROM},
     'quarantine', 'AHEAD_OF_LEDGER', 1, clock_timestamp(), clock_timestamp() + interval '1 hour'
   from stores s
   cross join lateral (

@@ -133,6 +133,43 @@ test('one of them is shown with all that is known, what the store proved last of
   expect(await t.ledger.findParked('nowhere', 2)).toBeUndefined();
 });
 
+// Somebody who had opted out of email long ago, which the store need not hold, made the refusal of today as old as that.
+test('it speaks for what is unsettled: not for what is not due to its store, nor for what that one confirmed', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', scopes: ['sms'] });
+  const speaksFrom = async (seq: number) => (await t.ledger.findParked('crm', seq))?.speaksFrom;
+  const verifiedThrough = (seq: number) =>
+    eventually(async () => expect((await t.ledger.lag()).stores[0]?.verified_through).toBe(seq));
+  await record(t, 'ada', ['email']);
+  await record(t, 'ada', ['sms']);
+  await refuse(t);
+  expect(await speaksFrom(2)).toBe(2);
+  await verifiedThrough(1);
+  await t.ledger.retryParked('crm', { all: true }, caller);
+  const [ada] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(ada!, { held: { version: 2, suppressed: ['sms'] } })]));
+
+  // What is confirmed below the mark stays so when its row is gone.
+  await verifiedThrough(2);
+  await withClient(t.db.superuserUrl, (client) => client.query('delete from acknowledgements'));
+  await record(t, 'ada', ['sms/news']);
+  await refuse(t);
+  expect(await speaksFrom(3)).toBe(3);
+});
+
+test('it speaks for an older one of its person that is parked, though the mark has passed that', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await record(t, 'ada', ['email']);
+  await refuse(t);
+  await eventually(async () =>
+    expect((await t.pool.query('select scanned_through as mark from stores')).rows).toEqual([{ mark: 1 }]),
+  );
+  await record(t, 'ada', ['sms']);
+  await refuse(t);
+  expect((await t.ledger.findParked('crm', 2))?.speaksFrom).toBe(1);
+});
+
 test('it waits ever longer, never more than an hour, and for ever: there is no last attempt', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
