@@ -54,7 +54,10 @@ type Row = {
   below_mark: boolean;
 };
 
-/** `decided`: the decisions of what is asked for, `o`. */
+/**
+ * `decided`: the decisions of what is asked for, `o`. An exception that began after the acknowledgement is drift, and speaks for
+ * what was acknowledged; what was acknowledged while a newer decision of its subject is parked stays so.
+ */
 const createSql = (table: string, decided: string, firstCompleted: string): string => `
   select o.id, d.seq, d.subject_id, d.kind, o.requested_scopes, ${firstCompleted} as first_completed_at, d.recorded_at,
          s.name as store, s.required, s.added_at, s.retired_at is not null as retired,
@@ -75,7 +78,7 @@ const createSql = (table: string, decided: string, firstCompleted: string): stri
     select x.seq, x.kind, x.code, x.attempts, x.since from exceptions x
     where x.subject_id = d.subject_id and x.store_id = s.id and x.generation = s.generation
       and d.seq between x.speaks_from and x.seq
-    order by x.seq limit 1) e on a.seq is null or e.seq = d.seq
+    order by x.seq limit 1) e on a.seq is null or e.seq = d.seq or e.since > a.acknowledged_at
   where o.id = any ($1::uuid[])
   order by s.name, d.seq`;
 

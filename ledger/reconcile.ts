@@ -172,14 +172,22 @@ const COUNTED = {
   resurrected: 'DRIFT_RESURRECTED',
 } as const;
 
-// The decision must still be the subject's newest: what was decided meanwhile is read back on its own way.
+// The decision must still be the subject's newest: what was decided meanwhile is read back on its own way. Which of the older
+// ones the store lost as well nobody knows, so it speaks for all of them; for those after `held` where the store went back to
+// that version, which it had proved to hold.
 const DRIVE_AGAIN = `
   insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                           next_try_at)
-  select $2, $3, d.seq, d.subject_id, d.version, d.seq, 'redrive', x.code, 1, clock_timestamp(), clock_timestamp()
-  from json_to_recordset($1) as x (seq bigint, code text)
+  select $2, $3, d.seq, d.subject_id, d.version,
+    coalesce((select o.seq from decisions o
+     where o.subject_id = d.subject_id and o.version > coalesce(x.held, 0) and o.version < d.version
+       and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+     order by o.version limit 1), d.seq),
+    'redrive', x.code, 1, clock_timestamp(), clock_timestamp()
+  from stores s
+  cross join json_to_recordset($1) as x (seq bigint, code text, held bigint)
   cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
-  where d.version = (select version from subjects j where j.id = d.subject_id offset 0)
+  where s.id = $2 and d.version = (select version from subjects j where j.id = d.subject_id offset 0)
   order by d.seq
   on conflict do nothing
   returning seq, subject_id, code`;
@@ -220,7 +228,11 @@ export async function takeComparison(
       text: DRIVE_AGAIN,
       values: [
         JSON.stringify(
-          drifted.map(({ seq, kind }) => ({ seq, code: COUNTED[kind as keyof typeof COUNTED] })),
+          drifted.map(({ seq, kind, heldVersion }) => ({
+            seq,
+            code: COUNTED[kind as keyof typeof COUNTED],
+            held: kind === 'older' ? heldVersion : undefined,
+          })),
         ),
         store.id,
         store.generation,

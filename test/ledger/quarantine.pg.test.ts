@@ -3,7 +3,16 @@ import type { Caller, ParkedFilter } from '../../ledger/ledger.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
-import { freshLedger, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
+import {
+  freshLedger,
+  intent,
+  outstandingOf,
+  propagationIn,
+  read,
+  render,
+  report,
+  verified,
+} from '../harness/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
 const caller: Caller = { client: 'ops', keyId: 'opsopsopsops', address: '10.0.0.7', requestId: 'r-1' };
@@ -168,6 +177,19 @@ test('it speaks for an older one of its person that is parked, though the mark h
   await record(t, 'ada', ['sms']);
   await refuse(t);
   expect((await t.ledger.findParked('crm', 2))?.speaksFrom).toBe(1);
+});
+
+test('of two parked decisions of one person the older one may be taken alone, and is complete then', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await record(t, 'ada', ['email']));
+  const [older] = await outstandingOf(t.ledger, 'crm');
+  await refuse(t);
+  await record(t, 'ada', ['sms']);
+  await refuse(t);
+  expect((await t.ledger.findParked('crm', 2))?.speaksFrom).toBe(1);
+  await t.ledger.acknowledge('crm', report([verified(older!, { attempts: 2 })]));
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', verified: 1 });
 });
 
 test('it waits ever longer, never more than an hour, and for ever: there is no last attempt', async () => {

@@ -1,0 +1,90 @@
+// What a store was found to hold no more, as its worker tells the ledger.
+import { expect, test } from '@jest/globals';
+import { renewLease } from '../../ledger/stores.ts';
+import type { Difference } from '../../suppression/acknowledgement.ts';
+import { eventually } from '../harness/eventually.ts';
+import {
+  freshLedger,
+  intent,
+  outstandingOf,
+  propagationIn,
+  read,
+  render,
+  report,
+  verified,
+} from '../harness/ledger.ts';
+import type { TestLedger } from '../harness/ledger.ts';
+
+const worker = 'worker-1';
+
+async function given(): Promise<TestLedger> {
+  const t = await freshLedger();
+  await t.register({ name: 'crm' });
+  expect(await renewLease(t.pool, 'crm', worker, Buffer.from('crm'))).toBe(true);
+  return t;
+}
+
+/** The id of an opt-out that the store has confirmed. */
+async function optOut(t: TestLedger, scopes: readonly ('email' | 'sms' | 'push')[]): Promise<string> {
+  const { id } = read(await t.ledger.record(intent('ada@example.com', { scopes }), render));
+  await settle(t);
+  return id;
+}
+
+async function settle(t: TestLedger): Promise<void> {
+  const due = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report(due.map((one) => verified(one))));
+}
+
+async function find(t: TestLedger, ...differences: Difference[]): Promise<void> {
+  await t.ledger.reconcile('crm', { client: 'ops', keyId: 'ops', address: 'here', requestId: 'r-1' });
+  const page = (await t.ledger.reconciliationPage('crm', worker))!;
+  const comparison = { compared: page.decisions.length, differences, own: 0, unread: 0 };
+  expect(await t.ledger.compared('crm', page, comparison)).toBe(true);
+}
+
+const lagIs = (t: TestLedger, expected: object): Promise<void> =>
+  eventually(async () => expect((await t.ledger.lag()).stores[0]).toMatchObject(expected));
+
+// Seen in thought: an import lifted what the older of two opt-outs had suppressed, and only the newer one was shown as incomplete.
+test.each(['resurrected', 'missing'] as const)(
+  'what is %s is incomplete for every opt-out of that person, until it is held again',
+  async (kind) => {
+    await using t = await given();
+    const ids = [await optOut(t, ['email']), await optOut(t, ['sms'])];
+    await lagIs(t, { verified_through: 2, outstanding: 0 });
+    const completed = await Promise.all(
+      ids.map(async (id) => (await propagationIn(t.ledger, id))!.firstCompletedAt),
+    );
+
+    await find(t, { seq: 2, kind, heldVersion: kind === 'missing' ? undefined : 2 });
+    for (const [n, id] of ids.entries())
+      expect(await propagationIn(t.ledger, id)).toMatchObject({
+        state: 'pending',
+        firstCompletedAt: completed[n],
+        stores: [{ state: 'pending', reason: `DRIFT_${kind.toUpperCase()}` }],
+      });
+    await lagIs(t, { verified_through: 0, outstanding: 1, drift: 1 });
+
+    await settle(t);
+    for (const id of ids)
+      expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', verified: 1 });
+    await lagIs(t, { verified_through: 2, outstanding: 0, drift: 0 });
+  },
+);
+
+test('of a store that went back to an older version, what came after that is incomplete, and nothing before', async () => {
+  await using t = await given();
+  const first = await optOut(t, ['email']);
+  const later = [await optOut(t, ['sms']), await optOut(t, ['push'])];
+  await lagIs(t, { verified_through: 3 });
+
+  await find(t, { seq: 3, kind: 'older', heldVersion: 1 });
+  expect(await propagationIn(t.ledger, first)).toMatchObject({ state: 'complete', verified: 1 });
+  for (const id of later)
+    expect(await propagationIn(t.ledger, id)).toMatchObject({
+      state: 'pending',
+      stores: [{ reason: 'DRIFT_OLDER' }],
+    });
+  await lagIs(t, { verified_through: 1 });
+});
