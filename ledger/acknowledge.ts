@@ -62,6 +62,12 @@ export const REPORTED = {
   evidence: 'jsonb',
 } as const satisfies Columns;
 
+/**
+ * While a store is back-filled its mark is 0. What is at or below the fence needs no row once it is filled, and has one so that
+ * an older opt-out is complete before that: nobody but a canary has more decisions than these.
+ */
+const WALKED = 1_000;
+
 // Everything that follows from the reports of some stores. Older decisions of a subject are superseded here and nowhere
 // else: in the statement that inserts the acknowledgement of the newer one. They are found by walking down the versions
 // while their sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
@@ -86,15 +92,15 @@ export const SETTLE = `
     cross join lateral (select * from stores s where s.id = i.store_id offset 0) s
     cross join lateral (
       with recursive older as (
-        (select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from decisions o
+        (select 1 as walked, o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from decisions o
          where o.subject_id = i.subject_id and o.version < i.version order by o.version desc limit 1)
         union all
-        select o.* from older, lateral (
+        select older.walked + 1, o.* from older, lateral (
           select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from decisions o
           where o.subject_id = i.subject_id and o.version < older.version order by o.version desc limit 1) o
-        where older.seq > s.scanned_through
+        where older.seq > s.scanned_through and (older.walked < ${WALKED} or older.seq > coalesce(s.backfill_fence, 0))
       )
-      select older.* from older where older.seq > s.scanned_through
+      select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from older o where o.seq > s.scanned_through
       union
       select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted
       from exceptions e cross join lateral (select * from decisions o where o.seq = e.seq offset 0) o
@@ -156,15 +162,20 @@ export const SETTLE = `
 export const bucketMs = (bucket: number): number => Math.exp(bucket / 50);
 
 /**
- * SQL: the oldest unsettled decision that one of `d` at the store `s` speaks for. What is not due to the store is none, and at
- * or below the mark only what is parked itself: the rest is confirmed there, be it without a row.
+ * SQL: the oldest unsettled decision that one of `d` at the store `s` speaks for. What is not due to the store is none, nor
+ * what is older than one that it acknowledged; and at or below the mark only what is parked itself: the rest is confirmed
+ * there, be it without a row.
  */
 export const SPEAKS_FROM = `least(
       (select min(o.seq) from decisions o
        where o.subject_id = d.subject_id and o.seq > s.scanned_through and o.seq <= d.seq
          and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
-         and not exists (select from acknowledgements a
-                         where a.store_id = s.id and a.generation = s.generation and a.seq = o.seq offset 0)),
+         and o.version > coalesce((
+           select b.version from decisions b
+           where b.subject_id = d.subject_id and b.version < d.version
+             and exists (select from acknowledgements a
+                         where a.store_id = s.id and a.generation = s.generation and a.seq = b.seq offset 0)
+           order by b.version desc limit 1), 0)),
       (select min(p.seq) from exceptions p
        where p.subject_id = d.subject_id and p.store_id = s.id and p.generation = s.generation and p.seq <= d.seq
          and not exists (select from acknowledgements a

@@ -493,3 +493,47 @@ test('a report costs what is in it, and not the square of that', async () => {
   );
   expect(rows).toEqual([{ settled: 2 * people, parked: 0 }]);
 });
+
+// A canary is decided anew every minute: each of its acknowledgements walked through half a million in a year.
+test('while a store is filled, an acknowledgement settles no more than the last thousand decisions of before', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render));
+  await t.ledger.record(intent('bob@example.com'), render);
+  await withClient(t.db.superuserUrl, (client) =>
+    client.query(`
+      set session_replication_role = replica;
+      insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
+        select gen_random_uuid(), 'reissue', subject_id, kind, version + n, suppressed, granted, effective_at, recorded_at
+        from decisions, generate_series(1, 2500) n where seq = 1 order by n;
+      update subjects set version = 2501 where id = (select subject_id from decisions where seq = 1);`),
+  );
+  await refillStore(t.pool, 'crm', 'test', undefined);
+  await t.ledger.refresh();
+  const acknowledge = (one: Outstanding, fields = {}) =>
+    t.ledger.acknowledge('crm', report([verified(one, fields)], { generation: 2 }));
+  const due = await eventually(async () => {
+    const all = await outstandingOf(t.ledger, 'crm');
+    expect(all.map(({ seq }) => seq)).toEqual([2502, 2]);
+    return all;
+  });
+  await acknowledge(due[0]!);
+  expect((await settled(t)).map(([seq]) => seq)).toEqual(Array.from({ length: 1_001 }, (_, n) => 1_502 + n));
+
+  // What has no row is not as if it were outstanding.
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  const live = (await outstandingOf(t.ledger, 'crm')).find(({ lane }) => lane === 'live')!;
+  await acknowledge(live, { outcome: 'refused', code: 'NO' });
+  expect((await t.ledger.findParked('crm', live.seq))?.speaksFrom).toBe(live.seq);
+  await acknowledge(live, { attempts: 2 });
+
+  await acknowledge(due[1]!);
+  await eventually(async () =>
+    expect((await t.ledger.lag()).stores[0]).toMatchObject({
+      backfill: null,
+      outstanding: 0,
+      verified_through: live.seq,
+    }),
+  );
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', confirmed: 1 });
+});
