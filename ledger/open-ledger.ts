@@ -370,6 +370,8 @@ export async function openLedger({
           if (
             page === undefined ||
             page.decisions.length > 0 ||
+            // Whoever pages through a back-fill goes on at once where nothing on the page was due.
+            (page.next !== undefined && ask.after?.startsWith('backfill:') === true) ||
             left <= 0 ||
             signal.aborted ||
             closing.signal.aborted

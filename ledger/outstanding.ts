@@ -58,14 +58,22 @@ export const LIVE = `
     and ${UNSETTLED}
   order by d.seq limit $7`;
 
+/** So many subjects are looked through for a page: of very many, few or none may be due to the store. */
+const LOOKED_THROUGH = 10_000;
+
 const BACKFILL = `
   select ${DECISION}, 0 as attempts, 0 as asked
-  from subjects j
+  from (select id, version from subjects where id > $6 order by id limit ${LOOKED_THROUGH}) j
   cross join lateral (
     select * from decisions d where d.subject_id = j.id and d.version = j.version offset 0) d
-  where j.id > $6 and d.seq <= $7 and $8::xid8 <= pg_snapshot_xmin(pg_current_snapshot()) and ${DUE}
+  where d.seq <= $7 and $8::xid8 <= pg_snapshot_xmin(pg_current_snapshot()) and ${DUE}
     and ${UNSETTLED}
   order by j.id limit $9`;
+
+// Where such a page ends, though nothing on it may be due: there may be more. $1 cursor, $2 the fence's transaction.
+const BACKFILL_SEEN = `
+  select id from subjects where id > $1 and $2::xid8 <= pg_snapshot_xmin(pg_current_snapshot())
+  order by id offset ${LOOKED_THROUGH - 1} limit 1`;
 
 type StoreHead = {
   id: number;
@@ -220,17 +228,37 @@ export async function outstandingPage(
       : [];
   const left = room - live.length;
   const from = cursor.subject ?? head.backfill_cursor;
-  const backfill =
-    left > 0 && head.backfill_fence !== null && from !== null
-      ? await page('backfill', BACKFILL, from, head.backfill_fence, head.backfill_after_xid, left)
-      : [];
+  let backfill: Row[] = [];
+  let seen: string | undefined;
+  if (left > 0 && head.backfill_fence !== null && from !== null) {
+    backfill = await page('backfill', BACKFILL, from, head.backfill_fence, head.backfill_after_xid, left);
+    if (backfill.length < left) seen = await seenThrough(db, from, head.backfill_after_xid);
+  }
   const rows = [...retries, ...live, ...backfill];
   const decisions = (await toDecisions(db, seals, rows)).map((decision, n): Outstanding => {
     const lane = n >= retries.length + live.length ? 'backfill' : 'live';
     const { attempts, asked } = rows[n]!;
     return { ...decision, attempts: attempts ?? 0, asked, lane };
   });
-  return { generation: head.generation, decisions, next: nextCursor(rows, retries, live, backfill, limit) };
+  return {
+    generation: head.generation,
+    decisions,
+    next: nextCursor(rows, retries, live, backfill, seen, limit),
+  };
+}
+
+/** The last subject that a short page of the back-fill looked through; undefined where it looked through all. */
+async function seenThrough(
+  db: Queryable,
+  from: string,
+  afterXid: string | null,
+): Promise<string | undefined> {
+  const { rows } = await db.query<{ id: string }>({
+    name: 'outstanding-backfill-seen',
+    text: BACKFILL_SEEN,
+    values: [from, afterXid],
+  });
+  return rows[0]?.id;
 }
 
 function nextCursor(
@@ -238,9 +266,10 @@ function nextCursor(
   retries: readonly Row[],
   live: readonly Row[],
   backfill: readonly Row[],
+  seen: string | undefined,
   limit: number,
 ): string | undefined {
-  if (rows.length < limit) return undefined;
+  if (rows.length < limit) return seen === undefined ? undefined : `backfill:${seen}`;
   if (backfill.length > 0) return `backfill:${backfill.at(-1)!.subject_id}`;
   if (live.length > 0) return `live:${live.at(-1)!.seq}`;
   return retries.length > 0 ? 'live:0' : undefined;

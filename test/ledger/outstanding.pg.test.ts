@@ -3,7 +3,16 @@ import type { AbideError } from '../../suppression/errors.ts';
 import { open } from '../../suppression/seal.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
-import { freshLedger, grant, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
+import {
+  freshLedger,
+  grant,
+  intent,
+  outstandingOf,
+  render,
+  report,
+  subject,
+  verified,
+} from '../harness/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
 /** As the superuser, for what nobody else may do. */
@@ -64,4 +73,45 @@ test('a consent is not given out past a newer decision that was refused, and sta
   await eventually(async () => expect(await lag()).toMatchObject({ quarantined: 1 }));
   await t.ledger.acknowledge('crm', report([verified(newest!)]));
   await eventually(async () => expect(await lag()).toMatchObject({ quarantined: 0, outstanding: 0 }));
+});
+
+// A store of phone numbers read through ten million email addresses for each page, in one statement.
+test('a back-fill comes to the one who is due, page by page, past very many who are not', async () => {
+  await using t = await freshLedger();
+  await damage(
+    t,
+    `with people as (
+       select ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid as id from generate_series(1, 10500) n),
+     decided as (
+       insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
+       select gen_random_uuid(), 'opt_out', id, 'email', 1, '{"sms":"2026-01-01T00:00:00.000Z"}', '{}', now(), now() from people)
+     insert into subjects (id, kind, pepper_id, match_key, normal_form, version, state, granted, updated_at)
+       select id, 'email', 1, sha256(id::text::bytea), 1, 1, '{}', '{}', now() from people`,
+  );
+  await t.ledger.record(intent(subject('+41791234567', 'phone'), { scopes: ['sms'] }), render);
+  await t.register({ name: 'texts', accepts: ['phone'], scopes: ['sms'] });
+  const page = async (after: string | undefined, waitMs: number) =>
+    (await t.ledger.outstanding('texts', {
+      after,
+      limit: 100,
+      waitMs,
+      worker: undefined,
+      signal: new AbortController().signal,
+    }))!;
+  // From where the store's cursor stood in the beginning, wherever it is now.
+  const start = 'backfill:00000000-0000-0000-0000-000000000000';
+  const tenThousandth = `backfill:00000000-0000-7000-8000-${(10_000).toString(16).padStart(12, '0')}`;
+  await eventually(async () => expect((await page(start, 0)).next).toBe(tenThousandth));
+  // However long it would wait for something to be due: there is more to look through.
+  expect(await page(start, 60_000)).toMatchObject({ decisions: [], next: tenThousandth });
+  expect(await page(tenThousandth, 0)).toMatchObject({
+    decisions: [{ seq: 10_501, kind: 'phone', lane: 'backfill' }],
+    next: undefined,
+  });
+
+  const [due] = await outstandingOf(t.ledger, 'texts');
+  await t.ledger.acknowledge('texts', report([verified(due!, { carriedBy: 'backfill' })]));
+  await eventually(async () =>
+    expect((await t.ledger.lag()).stores[0]).toMatchObject({ backfill: null, outstanding: 0 }),
+  );
 });
