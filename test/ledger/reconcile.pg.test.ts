@@ -46,7 +46,7 @@ async function find(t: TestLedger, ...differences: Difference[]): Promise<void> 
 const lagIs = (t: TestLedger, expected: object): Promise<void> =>
   eventually(async () => expect((await t.ledger.lag()).stores[0]).toMatchObject(expected));
 
-// Seen in thought: an import lifted what the older of two opt-outs had suppressed, and only the newer one was shown as incomplete.
+// An import lifted what the older of two opt-outs had suppressed, and only the newer one was shown as incomplete.
 test.each(['resurrected', 'missing'] as const)(
   'what is %s is incomplete for every opt-out of that person, until it is held again',
   async (kind) => {
