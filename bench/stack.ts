@@ -271,18 +271,20 @@ export async function benchStack(): Promise<void> {
   await one.query('drop trigger tell on suppressions');
   await pause([]);
   for (const store of STORES) await drained(store);
-  const latencies: number[] = [];
-  await postOpenLoop(
-    async (body) => {
+  const untilAcknowledged = async (): Promise<Spread> => {
+    const latencies: number[] = [];
+    const post = async (body: string): Promise<{ status: number }> => {
       const began = performance.now();
       const answer = await poster.post('/v1/opt-outs', body, { prefer: 'wait=10' });
       latencies.push(performance.now() - began);
       return answer;
-    },
-    LOAD_PER_SECOND,
-    LOAD_SECONDS,
-  );
-  const three = spread(latencies);
+    };
+    await postOpenLoop(post, LOAD_PER_SECOND, LOAD_SECONDS);
+    return spread(latencies);
+  };
+  // Two of the workers rested until now: their code is cold as everybody's was at the beginning.
+  await untilAcknowledged();
+  const three = await untilAcknowledged();
   print(
     `\nHTTP request to acknowledged by three stores at ${LOAD_PER_SECOND}/s: p50 ${ms(three.p50)}, p99 ${ms(three.p99)}`,
   );
