@@ -774,7 +774,7 @@ test('a paused store is told nothing, whatever the stream brings, and all of it 
   ]);
 });
 
-test('whoever offers to a paused store and waits for the answer has it when the ledger is read again, or never', async () => {
+test('whoever offers to a paused store and waits for the answer has it when the ledger is read again, or the worker stops', async () => {
   await using t = carry();
   t.ledger.paused = true;
   await eventually(() => expect(t.logged.join()).toContain('paused'));

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { AssignerProtocol } from 'kafkajs';
+import type { Kafka } from 'kafkajs';
 import { request } from 'undici';
 import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
 import { createKey } from '../../ledger/api-keys.ts';
@@ -17,6 +18,8 @@ import { openPool } from '../../ledger/database.ts';
 import { changeStore, syncStores } from '../../ledger/stores.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { quietLog } from '../../processes/log.ts';
+import type { ChangeSource } from '../../stream/change-source.ts';
+import type { FetchSchema } from '../../stream/decision-record.ts';
 import { createKafka } from '../../stream/kafka-client.ts';
 import { createKafkaSource, createSchemaFetch, groupOf } from '../../stream/kafka-source.ts';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
@@ -198,11 +201,13 @@ describe('the stream', () => {
     expect(decisions.filter(({ key }) => !/^[0-9a-f-]{36}$/.test(key))).toEqual([]);
   });
 
+  const silent = (): void => undefined;
+  const address = () => ({ brokers: [`127.0.0.1:${stack.ports.broker}`] });
+
   // The library set itself a timer of a millisecond on every connection, for ever.
   test('a client of whom nothing is asked sleeps', async () => {
     const timer = jest.spyOn(globalThis, 'setTimeout');
-    const address = { brokers: [`127.0.0.1:${stack.ports.broker}`] };
-    const admin = createKafka({ address, clientId: 'abide-asleep', log: quietLog }).admin();
+    const admin = createKafka({ address: address(), clientId: 'abide-asleep', log: quietLog }).admin();
     try {
       await admin.connect();
       await admin.describeCluster();
@@ -213,15 +218,63 @@ describe('the stream', () => {
     }
   });
 
+  const fetchOfTheRun = (): FetchSchema =>
+    createSchemaFetch(`http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`);
+  const sourceOf = (kafka: Kafka, store: string, fetchSchema: FetchSchema): ChangeSource =>
+    createKafkaSource({
+      kafka,
+      fetchSchema,
+      store,
+      topic: DECISIONS_TOPIC,
+      pulseTopic: HEARTBEAT_TOPIC,
+      parkedTopic: PARKED_TOPIC,
+      log: quietLog,
+      onCrash: silent,
+    });
+
+  // It said that the registry was away for as long as the process lived.
+  test('a member that waits for a schema while another joins delivers again once there is one', async () => {
+    await stack.optOut(somebody());
+    const kafka = createKafka({ address: address(), clientId: 'abide-waits', log: quietLog });
+    const fetchSchema = fetchOfTheRun();
+    let joins = 0;
+    const makeConsumer = kafka.consumer.bind(kafka);
+    kafka.consumer = (config) => {
+      const consumer = makeConsumer(config);
+      consumer.on('consumer.group_join', () => (joins += 1));
+      return consumer;
+    };
+    const store = randomUUID();
+    const listener = { decisions: () => Promise.resolve(), live: silent };
+    await using stopping = new AsyncDisposableStack();
+    const waits = stopping.use(
+      sourceOf(kafka, store, (id) =>
+        joins > 1 ? fetchSchema(id) : Promise.reject(new Error('the registry does not answer')),
+      ),
+    );
+    const reasons: string[] = [];
+    waits.start({ ...listener, down: (reason) => void reasons.push(reason) });
+    await eventually(() => expect(reasons).toEqual(['registry']));
+
+    const other = stopping.use(
+      sourceOf(
+        createKafka({ address: address(), clientId: 'abide-joins', log: quietLog }),
+        store,
+        fetchSchema,
+      ),
+    );
+    other.start({ ...listener, down: silent });
+    await eventually(() => expect(joins).toBeGreaterThan(1));
+    await eventually(() => expect(waits.report().status).toBe('ok'));
+  });
+
   const ANSWERS_AFTER_MS = 40;
   test.each([
     ['takes to answer', () => delay(ANSWERS_AFTER_MS)],
     ['has not answered', () => new Promise<void>(() => undefined)],
   ])('while records come, fetches are the further apart the longer the worker %s', async (_, answer) => {
     await untilStreaming();
-    const silent = (): void => undefined;
-    const address = { brokers: [`127.0.0.1:${stack.ports.broker}`] };
-    const kafka = createKafka({ address, clientId: 'abide-apart', log: quietLog });
+    const kafka = createKafka({ address: address(), clientId: 'abide-apart', log: quietLog });
     const fetches: { readonly endedAt: number; brought: boolean; nextAt: number | undefined }[] = [];
     const makeConsumer = kafka.consumer.bind(kafka);
     kafka.consumer = (config) => {
@@ -237,16 +290,7 @@ describe('the stream', () => {
     };
     const arrived = new Set<string | undefined>();
     let handedAt = Infinity;
-    const source = createKafkaSource({
-      kafka,
-      fetchSchema: createSchemaFetch(`http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`),
-      store: randomUUID(),
-      topic: DECISIONS_TOPIC,
-      pulseTopic: HEARTBEAT_TOPIC,
-      parkedTopic: PARKED_TOPIC,
-      log: quietLog,
-      onCrash: silent,
-    });
+    const source = sourceOf(kafka, randomUUID(), fetchOfTheRun());
     try {
       source.start({
         decisions: async (batch) => {
