@@ -48,7 +48,9 @@ const PAGE = 2_000;
 const BACKFILL_MAX = 3 * PAGE;
 /** Tried again at a time, where the store does not say how many it takes in a second: a live decision waits for no more. */
 const RETRIES_MAX = 200;
+/** Most acknowledgements of one report, and most names of scopes in them: the ledger takes two megabytes. */
 const REPORT_MAX = 1_000;
+const REPORT_SCOPES_MAX = 20_000;
 /** Reports waiting beyond this stop new batches: a ledger that does not answer must not fill our memory. */
 const REPORTS_WAITING_MAX = 5_000;
 /** Most scopes that the ledger takes of one subject. */
@@ -880,15 +882,7 @@ export function startWorker({
       // Before the ledger was ever read there is nothing to say that it would understand.
       const of = isSign ? generation : reports[0]?.generation;
       if (of === undefined) continue;
-      const batch = isSign
-        ? []
-        : reports.splice(
-            0,
-            Math.min(
-              REPORT_MAX,
-              countWhile(reports, (one) => one.generation === of),
-            ),
-          );
+      const batch = isSign ? [] : reports.splice(0, countOfReport(reports, of));
       const told = isSign && observed?.generation === of ? observed : undefined;
       try {
         const answer = await ledger.acknowledge(
@@ -1123,10 +1117,15 @@ function toHeld(answer: Held | undefined): Held {
   };
 }
 
-const countWhile = <T>(list: readonly T[], holds: (one: T) => boolean): number => {
-  const end = list.findIndex((one) => !holds(one));
-  return end < 0 ? list.length : end;
-};
+/** How many of those that wait go into one report, the first of them in any case. */
+function countOfReport(reports: readonly Report[], generation: number): number {
+  let scopes = 0;
+  const end = reports.slice(0, REPORT_MAX).findIndex((one, n) => {
+    scopes += one.acknowledgement.held.suppressed.length;
+    return one.generation !== generation || (n > 0 && scopes > REPORT_SCOPES_MAX);
+  });
+  return end < 0 ? Math.min(reports.length, REPORT_MAX) : end;
+}
 
 function createBell() {
   let wakeUp: (() => void) | undefined;

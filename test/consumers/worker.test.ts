@@ -205,6 +205,17 @@ test('of what is read back only what can be so is reported', async () => {
   ]);
 });
 
+test('a store that holds very many topics of everybody is reported in pieces that the API takes', async () => {
+  await using t = carry({ declared: { limits: { batch: 1_000, concurrent: 1 } } });
+  const topics = Array.from({ length: 90 }, (_, n) => `email/${`${n}`.padStart(63, 'x')}`);
+  t.store.onReadBack = (keys) =>
+    Promise.resolve(keys.map(() => ({ version: 1, suppressed: ['email', 'sms', 'push', ...topics] })));
+  await t.commit(...Array.from({ length: 1_000 }, (_, n) => decided(`person-${n}`)));
+  expect(t.ledger.settled.size).toBe(1_000);
+  const bytes = t.ledger.reports.map((report) => JSON.stringify(report).length);
+  expect(Math.max(...bytes)).toBeLessThan(2 * 1024 * 1024);
+});
+
 test('live decisions go before back-fill', async () => {
   const ledger = new FakeLedger();
   for (let n = 0; n < 30; n += 1) ledger.add(decided(`old-${n}`), { lane: 'backfill' });
