@@ -18,6 +18,8 @@ import type { LedgerAccess } from './ledger-access.ts';
 const ASK_MS = 2_000;
 /** So many that cannot be read before anybody can: it is the store. */
 const UNREADABLE_MAX = 3;
+/** Most names of scopes in one report: the ledger takes two megabytes. */
+const OWN_SCOPES_MAX = 20_000;
 
 /**
  * Until `signal` aborts. `keyOf` gives a decision's key in the store, undefined where the address cannot be had; `readBack`
@@ -64,12 +66,16 @@ export async function reconcileAlways({
     const differences: Difference[] = [];
     const ownSuppressions: OwnSuppression[] = [];
     let own = 0;
+    let told = 0;
     const lookForOwn = (decision: Decision, answer: Held | undefined): void => {
       const more = heldOfItsOwn(decision, held, answer);
       if (more.length === 0) return;
       own += 1;
       const suppressed = more.filter((scope) => recorded?.scopes.includes(scope));
-      if (suppressed.length > 0) ownSuppressions.push({ seq: decision.seq, suppressed });
+      told += suppressed.length;
+      // Who is beyond it is found by the next pass: those before are recorded by then.
+      if (suppressed.length > 0 && told <= OWN_SCOPES_MAX)
+        ownSuppressions.push({ seq: decision.seq, suppressed });
     };
     const [compared, unread] = await readAll(decisions, (decision, answer) => {
       const kind = differenceOf(decision, held, answer);

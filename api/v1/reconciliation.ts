@@ -19,7 +19,7 @@ import {
 } from './acknowledgements.ts';
 import type { Deps } from '../deps.ts';
 
-const BYTES_MAX = 512 * 1024;
+const BYTES_MAX = 2 * 1024 * 1024;
 
 const Query = z.strictObject({ limit: queryInteger(100).default(10) });
 const PageQuery = z.strictObject({ worker: z.string().regex(/^[\x21-\x7e]{1,128}$/) });

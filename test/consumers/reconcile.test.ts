@@ -9,8 +9,8 @@ import { decided } from './fakes.ts';
 
 const SCOPES = { scopes: ['email', 'sms', 'push'], topics: false };
 
-/** One page of these people, compared in calls of two. */
-function reconcile(people: readonly string[], read: (who: string) => Held) {
+/** One page of these people, compared in calls of two; of `ownScopes` is to be told what the store suppresses by itself. */
+function reconcile(people: readonly string[], read: (who: string) => Held, ownScopes?: readonly string[]) {
   const page: ReconciliationPage = {
     run: 1,
     generation: 1,
@@ -18,6 +18,7 @@ function reconcile(people: readonly string[], read: (who: string) => Held) {
     through: 'z',
     isLast: true,
     decisions: people.map((who) => decided(who)),
+    own: ownScopes && { scopes: ownScopes, others: [] },
     pauseMs: 0,
   };
   const stopping = new AbortController();
@@ -31,7 +32,7 @@ function reconcile(people: readonly string[], read: (who: string) => Held) {
         return Promise.resolve();
       },
     },
-    held: SCOPES,
+    held: { ...SCOPES, topics: ownScopes !== undefined },
     batchMax: 2,
     keyOf: ({ kind, subjectId }) => Promise.resolve({ kind, key: subjectId }),
     readBack: (keys) => {
@@ -87,6 +88,20 @@ test('a store that goes away in the middle of a page has lost nobody', async () 
   await eventually(() => expect(t.compared).toHaveLength(1));
   expect(t.compared[0]).toMatchObject({ compared: 5, differences: [] });
   expect(away).toBeLessThanOrEqual(0);
+});
+
+test('of very many topics that a store suppresses by itself so much is told as the API takes, the rest the next time', async () => {
+  const topics = Array.from({ length: 100 }, (_, n) => `email/${`${n}`.padStart(63, 'x')}`);
+  const people = Array.from({ length: 500 }, (_, n) => `person-${n}`);
+  await using t = reconcile(
+    people,
+    () => ({ version: 1, suppressed: [...SCOPES.scopes, ...topics] }),
+    topics,
+  );
+  await eventually(() => expect(t.compared).toMatchObject([{ compared: 500, own: 500 }]));
+  const { ownSuppressions } = t.compared[0]!;
+  expect(ownSuppressions).toHaveLength(200);
+  expect(JSON.stringify(ownSuppressions).length).toBeLessThan(2 * 1024 * 1024);
 });
 
 test('a store that asks to come later is read later, in one piece', async () => {
