@@ -292,7 +292,7 @@ export function startWorker({
         // Only a reading that began after the stream stood, and that nothing interrupted, closes the gap.
         if (since !== undefined && since === liveSince && !caughtUp && !missed && !paused) caughtUp = true;
         missed = false;
-        await feeding.wait(caughtUp ? SWEEP_MS : POLL_MS);
+        await feeding.wait(restMs());
       } catch (error) {
         if (stopping.signal.aborted) return;
         noteError('LEDGER_UNAVAILABLE');
@@ -305,10 +305,15 @@ export function startWorker({
     readAgain.resolve();
   }
 
+  /** Between two readings of what is live. */
+  const restMs = (): number => (caughtUp ? SWEEP_MS : POLL_MS);
+
   async function readLedger(sweeping: boolean): Promise<void> {
     readAgain.resolve();
     readAgain = Promise.withResolvers();
     let after: string | undefined;
+    let inBackfill = false;
+    let liveReadAt = performance.now();
     const seen = new Set<number>();
     do {
       while (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) {
@@ -316,9 +321,14 @@ export function startWorker({
         // However long it takes until there is room: a store that is paused is left alone, and what is due again is tried.
         if (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) await readPage(undefined, 1, sweeping);
       }
-      const page = await readPage(after, PAGE, sweeping);
+      // To look through a back-fill of whom few are due takes seconds: what is live has its turn meanwhile.
+      const isTurnOfLive = inBackfill && performance.now() - liveReadAt >= restMs();
+      if (isTurnOfLive || !inBackfill) liveReadAt = performance.now();
+      const page = await readPage(isTurnOfLive ? undefined : after, PAGE, sweeping);
       for (const { seq } of page.decisions) if (noticed.has(seq)) seen.add(seq);
+      if (isTurnOfLive) continue;
       after = page.next;
+      inBackfill = page.decisions.every(({ lane }) => lane === 'backfill');
       // What is live was read whole by then.
       moreToBackfill =
         after !== undefined &&

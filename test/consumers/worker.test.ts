@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { TryLater } from '../../connectors/contract/connector.ts';
 import type { ApplyOutcome, Item } from '../../connectors/contract/connector.ts';
@@ -258,6 +259,24 @@ test('however large the back-fill, what only the ledger knows of goes before it'
   answer.resolve(undefined);
   t.store.onApply = () => Promise.resolve(undefined);
   await eventually(() => expect(ledger.settled.size).toBe(20_001));
+});
+
+test('while a back-fill is looked through of whom nobody is due, what only the ledger knows of is carried', async () => {
+  const ledger = new FakeLedger();
+  const read = ledger.outstanding.bind(ledger);
+  let isOver = false;
+  ledger.outstanding = async (ask) => {
+    await delay(5);
+    const page = await read({ ...ask, after: undefined });
+    const { decisions } = ask.after === undefined ? page : { decisions: [] };
+    return { ...page, decisions, next: isOver ? undefined : 'far to go' };
+  };
+  await using t = carry({ ledger });
+  await eventually(() => expect(ledger.pages.length).toBeGreaterThan(5));
+  const ada = ledger.add(decided('ada'));
+  await eventually(() => expect(ledger.settled.has(ada.seq)).toBe(true));
+  isOver = true;
+  expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
 });
 
 test('a worker that is full and waits for a slow store sees that the store is paused', async () => {
