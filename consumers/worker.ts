@@ -3,39 +3,31 @@
 //
 //   live queue ─┐
 //               ├─▶ up to `concurrent` batches: apply ▶ read back ─▶ report queue ▶ ledger
-//   back-fill ──┘            └─ failed: try again later, with the same attempts
+//   back-fill ──┘      │  (carry-batch.ts)               (report-always.ts)
+//                      └─ failed: try again later, with the same attempts
 //
 // A decision is in hand from when it is queued until its report was taken, so that stream and ledger together do not carry
 // it twice. Everything is bounded: beyond HELD_MAX the stream is not listened to and the ledger gives the rest.
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Tracer } from '@opentelemetry/api';
-import { Item, TryLater } from '../connectors/contract/connector.ts';
-import { untilAborted } from '../connectors/contract/until-aborted.ts';
-import type {
-  ApplyOutcome,
-  Connector,
-  Held,
-  Log,
-  Store,
-  SubjectKey,
-} from '../connectors/contract/connector.ts';
-import { compareHeld, differenceOf, isDue, mustClear, mustHold } from '../suppression/acknowledgement.ts';
-import type {
-  Acknowledgement,
-  CarriedBy,
-  SourceReport,
-  StoreObservation,
-} from '../suppression/acknowledgement.ts';
+import { TryLater } from '../connectors/contract/connector.ts';
+import type { Item, Log, Store } from '../connectors/contract/connector.ts';
+import { isDue } from '../suppression/acknowledgement.ts';
+import type { AcknowledgementAnswer, CarriedBy, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
-import { AbideError, causeCode } from '../suppression/errors.ts';
+import { causeCode } from '../suppression/errors.ts';
 import { rememberLast } from '../suppression/remember-last.ts';
-import { heldAs, isScope } from '../suppression/scope.ts';
-import { open as unseal } from '../suppression/seal.ts';
-import { Address } from '../suppression/subject.ts';
+import { createBell } from './bell.ts';
+import { createBatchCarrier, toItem } from './carry-batch.ts';
+import { toCarried, toReport } from './carried.ts';
+import type { Carried, Report, Result } from './carried.ts';
 import type { LedgerAccess, OutstandingDecision, OutstandingPage } from './ledger-access.ts';
-import { listOwnAlways } from './list-own.ts';
-import { failureCode, nextStep, retryDelayMs } from './next-step.ts';
-import { reconcileAlways } from './reconcile.ts';
+import { lookForDrift } from './look-for-drift.ts';
+import { failureCode, retryDelayMs } from './next-step.ts';
+import { createStoreObserver } from './observe-store.ts';
+import { createAddressOpener } from './open-addresses.ts';
+import { reachStore } from './reach-store.ts';
+import type { WorkerStore } from './reach-store.ts';
+import { createReporter } from './report-always.ts';
 import { traced } from './trace.ts';
 
 /** Most decisions in hand: 10,000 of about a kilobyte each. */
@@ -48,25 +40,14 @@ const PAGE = 2_000;
 const BACKFILL_MAX = 3 * PAGE;
 /** Tried again at a time, where the store does not say how many it takes in a second: a live decision waits for no more. */
 const RETRIES_MAX = 200;
-/** Most acknowledgements of one report, and most names of scopes in them: the ledger takes two megabytes. */
-const REPORT_MAX = 1_000;
-const REPORT_SCOPES_MAX = 20_000;
 /** Reports waiting beyond this stop new batches: a ledger that does not answer must not fill our memory. */
 const REPORTS_WAITING_MAX = 5_000;
-/** Most scopes that the ledger takes of one subject. */
-const SCOPES_MAX = 1_000;
-const SIGN_OF_LIFE_MS = 1_000;
 const POLL_MS = 250;
 const SWEEP_MS = 1_000;
-/** How often it is looked whether the store is still the one that it was. */
-const OBSERVE_MS = 2_000;
 /** A live worker that has not seen a decision on the stream by then takes it from the ledger, and that is an alarm. */
 const REDRIVE_AFTER_MS = 5_000;
 const STORE_DOWN_MS_MAX = 5_000;
 const CALL_MS_MAX = 5_000;
-/** Listing may take a store a pass over all that it holds. */
-const LIST_MS_MAX = 60_000;
-const REPORT_MS_MAX = 10_000;
 /** As in the ledger: from this attempt on a failure is parked there. */
 const PARKED_AFTER = 5;
 /** A store that asks to be left alone for longer is looked at again by then, and left alone again. */
@@ -82,18 +63,6 @@ const REMEMBERED = 50_000;
 /** After two failures a batch is halved, so that one item that the store chokes on holds up nobody else. */
 const TOGETHER_MAX = 2;
 
-export type WorkerStore = {
-  readonly name: string;
-  readonly connector: Connector;
-  readonly options: unknown;
-  readonly scopes: ReadonlyMap<string, unknown>;
-  readonly accepts: readonly string[];
-  /** What the store is keyed by, from the address in its normal form. */
-  readonly makeKey: (value: string) => string;
-  /** The key is the address itself, so that what the store lists says whom it means. */
-  readonly isPlain: boolean;
-};
-
 export type Worker = {
   /** Takes what the stream delivers; resolves once the worker answers for it (settled, parked, or left to the ledger). */
   offer(batch: readonly Decision[]): Promise<void>;
@@ -102,35 +71,6 @@ export type Worker = {
   down(): void;
   /** Finishes what is under way, reports it, closes the store. */
   stop(): Promise<void>;
-};
-
-type Carried = {
-  readonly decision: Decision;
-  readonly lane: 'live' | 'backfill';
-  readonly carriedBy: CarriedBy;
-  readonly consumedAt: string;
-  /** The store's generation when it was last asked. */
-  generation: number;
-  /** Times that the store was asked and answered, or failed on this one alone; a mere outage does not count. */
-  attempts: number;
-  /** As the ledger gave it out: the try that follows says so, and no later one. */
-  asked: number;
-  /** Times that the ledger knew nothing of it yet. */
-  unseen: number;
-  /** Times that a call with this one in it threw. */
-  throws: number;
-  /** What failed together is halved until the one that the store chokes on is alone; undefined: goes with anybody. */
-  piece: symbol | undefined;
-  settled: PromiseWithResolvers<void>;
-  /** Reported, let go or left to be tried later: a failure further on in its batch is none of its own. */
-  answered: boolean;
-};
-
-/** Belongs to the generation that the store had when it was read back. */
-type Report = {
-  readonly carried: Carried;
-  readonly generation: number;
-  readonly acknowledgement: Acknowledgement;
 };
 
 export function startWorker({
@@ -157,10 +97,36 @@ export function startWorker({
   const held = { scopes: [...store.scopes.keys()], topics: connector.topics };
   const dueTo = { ...held, accepts: store.accepts };
   const stopping = new AbortController();
-  const incarnation = `${id}-${Date.now().toString(36)}`;
+  const { signal } = stopping;
   const { perSecond } = connector.limits;
   const batchMax = Math.min(connector.limits.batch, Math.max(1, Math.floor(perSecond ?? Infinity)));
   const retriesMax = Math.max(batchMax, perSecond === undefined ? RETRIES_MAX : Math.floor(perSecond));
+
+  const reach = reachStore({ store, callMsMax, log });
+  const addressOf = createAddressOpener({ ledger, signal });
+  const observer = createStoreObserver({ store, held, reach, ledger, addressOf, signal });
+  const reporter = createReporter({
+    store: store.name,
+    id,
+    ledger,
+    source,
+    generation: () => generation,
+    observer,
+    log,
+  });
+  const { noteError } = reporter;
+  const carryBatch = createBatchCarrier({
+    connector,
+    held,
+    call: reach.call,
+    ledger,
+    report,
+    letGo,
+    retry,
+    signal,
+  });
+  const feeding = createBell();
+  const room = createBell();
 
   let generation: number | undefined;
   /** Which standing of the stream this is; undefined while there is none. */
@@ -172,11 +138,6 @@ export function startWorker({
   let paused = false;
   /** Until the ledger is read the next time, or never again. */
   let readAgain: PromiseWithResolvers<void> = Promise.withResolvers();
-  let finished = false;
-  let lastError: { code: string; at: string } | undefined;
-  const noteError = (code: string): void => {
-    lastError = { code, at: new Date().toISOString() };
-  };
   let storeFailures = 0;
   let storeDownUntil = 0;
   /** Before then another batch would exceed what the store takes in a second. */
@@ -189,7 +150,6 @@ export function startWorker({
   let backfilling = 0;
   let moreToBackfill = false;
   const carrying = new Set<Promise<void>>();
-  let opening: Promise<Store> | undefined;
 
   const live: Carried[] = [];
   const backfill: Carried[] = [];
@@ -200,8 +160,6 @@ export function startWorker({
   const underWay = new Set<string>();
   /** As which version a subject's consent was last carried, in a store without versions: what is older would undo it. */
   const lifted = rememberLast<string, number>(REMEMBERED);
-  const reports: Report[] = [];
-  const keys = new Map<number, Promise<Buffer | undefined>>();
   const timers = new Set<NodeJS.Timeout>();
   let pumping: NodeJS.Timeout | undefined;
   let gathering: NodeJS.Immediate | undefined;
@@ -212,22 +170,9 @@ export function startWorker({
     decision: Decision,
     lane: 'live' | 'backfill',
     carriedBy: CarriedBy,
-    { attempts, asked }: Pick<OutstandingDecision, 'attempts' | 'asked'> = UNTRIED,
+    tried?: Pick<OutstandingDecision, 'attempts' | 'asked'>,
   ): Carried {
-    const carried: Carried = {
-      decision,
-      lane,
-      carriedBy,
-      attempts,
-      asked,
-      generation: 0,
-      unseen: 0,
-      throws: 0,
-      piece: undefined,
-      consumedAt: new Date().toISOString(),
-      settled: Promise.withResolvers(),
-      answered: false,
-    };
+    const carried = toCarried(decision, lane, carriedBy, tried);
     inHand.set(decision.seq, carried);
     if (carriedBy === 'retry') retrying += 1;
     if (lane === 'backfill') backfilling += 1;
@@ -255,7 +200,7 @@ export function startWorker({
   }
 
   async function offer(batch: readonly Decision[]): Promise<void> {
-    if (stopping.signal.aborted) return;
+    if (signal.aborted) return;
     // Whoever waits for our answer before it reads on reads seldom meanwhile.
     if (paused) return readAgain.promise;
     const settled: Promise<void>[] = [];
@@ -283,7 +228,7 @@ export function startWorker({
 
   /** Reads the ledger: everything while catching up or without a stream; while live what the stream seems to have lost. */
   async function feed(): Promise<void> {
-    while (!stopping.signal.aborted) {
+    while (!signal.aborted) {
       const since = liveSince;
       try {
         await readLedger(caughtUp);
@@ -294,7 +239,7 @@ export function startWorker({
         missed = false;
         await feeding.wait(restMs());
       } catch (error) {
-        if (stopping.signal.aborted) return;
+        if (signal.aborted) return;
         noteError('LEDGER_UNAVAILABLE');
         if (!ledgerAway)
           log.warn({ store: store.name, error }, 'the ledger gives nothing out, goes on trying');
@@ -316,10 +261,10 @@ export function startWorker({
     let liveReadAt = performance.now();
     const seen = new Set<number>();
     do {
-      while (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) {
+      while (inHand.size > HELD_MAX - PAGE && !signal.aborted) {
         await room.wait(SWEEP_MS);
         // However long it takes until there is room: a store that is paused is left alone, and what is due again is tried.
-        if (inHand.size > HELD_MAX - PAGE && !stopping.signal.aborted) await readPage(undefined, 1, sweeping);
+        if (inHand.size > HELD_MAX - PAGE && !signal.aborted) await readPage(undefined, 1, sweeping);
       }
       // To look through a back-fill of whom few are due takes seconds: what is live has its turn meanwhile.
       const isTurnOfLive = inBackfill && performance.now() - liveReadAt >= restMs();
@@ -334,7 +279,7 @@ export function startWorker({
         after !== undefined &&
         backfilling > BACKFILL_MAX - PAGE &&
         page.decisions.at(-1)?.lane === 'backfill';
-    } while (after !== undefined && !moreToBackfill && !stopping.signal.aborted);
+    } while (after !== undefined && !moreToBackfill && !signal.aborted);
     for (const seq of noticed.keys()) if (!seen.has(seq)) noticed.delete(seq);
   }
 
@@ -343,9 +288,9 @@ export function startWorker({
     limit: number,
     sweeping: boolean,
   ): Promise<OutstandingPage> {
-    const page = await ledger.outstanding({ after, limit, signal: stopping.signal });
+    const page = await ledger.outstanding({ after, limit, signal });
     // The first report takes the store's lease, where a worker reaches the ledger over HTTP.
-    if (generation === undefined) reporting.wake();
+    if (generation === undefined) reporter.wake();
     // Nothing is given to a worker without the lease; what was carried for a generation that is over does not count.
     else if (page.generation !== generation) leaveToLedger();
     if (page.unleased === true) leaveToLedger();
@@ -407,8 +352,8 @@ export function startWorker({
   function pump(): void {
     while (
       carrying.size < connector.limits.concurrent &&
-      reports.length < REPORTS_WAITING_MAX &&
-      !stopping.signal.aborted &&
+      reporter.waiting() < REPORTS_WAITING_MAX &&
+      !signal.aborted &&
       generation !== undefined
     ) {
       const waitMs = Math.max(storeDownUntil, pacedUntil) - performance.now();
@@ -483,40 +428,37 @@ export function startWorker({
     }
     let open: Store;
     try {
-      open = await openStore();
+      open = await reach.open();
       items = [];
       const ready: Carried[] = [];
       for (const carried of batch) {
-        const item = await toItem(carried);
+        const item = await itemOf(carried);
         if (item === undefined) continue;
         items.push(item);
         ready.push(carried);
       }
       batch = ready;
     } catch (error) {
-      if (!stopping.signal.aborted) storeFailed(batch.filter(isUnanswered), error);
+      if (!signal.aborted) storeFailed(batch.filter(isUnanswered), error);
       return;
     }
     if (items.length === 0) return;
     for (const carried of batch) carried.attempts += 1;
     try {
       // Before the next canary covers up that the last one is gone.
-      if (canarySubject !== undefined && batch.some(({ decision }) => decision.subjectId === canarySubject))
-        await observe(ofGeneration);
+      if (batch.some(({ decision }) => observer.isCanary(decision.subjectId)))
+        await observer.observe(ofGeneration);
       await traced(
         tracer,
         store.name,
         batch.map(({ decision }) => decision),
-        () =>
-          connector.versions === 'none'
-            ? carryUnversioned(open, batch, items)
-            : carryVersioned(open, batch, items),
+        () => carryBatch(open, batch, items),
       );
       if (storeFailures > 0) log.info({ store: store.name }, 'store answers again');
       storeFailures = 0;
     } catch (error) {
       // What is under way when the worker stops may fail for that alone; the ledger gives it out again.
-      if (stopping.signal.aborted) return;
+      if (signal.aborted) return;
       const unanswered = batch.filter(isUnanswered);
       if (error instanceof TryLater) {
         for (const carried of unanswered) carried.attempts -= 1;
@@ -526,251 +468,17 @@ export function startWorker({
     }
   }
 
-  async function carryVersioned(
-    open: Store,
-    batch: readonly Carried[],
-    items: readonly Item[],
-  ): Promise<void> {
-    const outcomes = await call((signal) => open.apply(items, signal));
-    await follow(open, batch, items, outcomes);
-  }
-
-  /**
-   * Suppressing goes in any order and together. Lifting goes one subject at a time, and nothing else of that subject goes
-   * meanwhile: ask the ledger that the grant is still the newest, apply, ask again, read back; if it was overtaken,
-   * suppress again.
-   */
-  async function carryUnversioned(
-    open: Store,
-    batch: readonly Carried[],
-    items: readonly Item[],
-  ): Promise<void> {
-    const lifts = items.map((item) => Object.keys(item.granted).length > 0);
-    const together = items.filter((_, n) => !lifts[n]);
-    if (together.length > 0) {
-      const outcomes = await call((signal) => open.apply(together, signal));
-      await follow(
-        open,
-        batch.filter((_, n) => !lifts[n]),
-        together,
-        outcomes,
-      );
-    }
-    for (const [n, item] of items.entries()) {
-      if (!lifts[n]) continue;
-      const carried = batch[n]!;
-      let newer = await newerThan(carried);
-      let outcomes: readonly ApplyOutcome[] = [];
-      if (newer === undefined) {
-        outcomes = await call((signal) => open.apply([item], signal));
-        newer = await newerThan(carried);
-      } else if (carried.throws === 0) {
-        // Overtaken before the store was told: the newer decision supersedes this one.
-        letGo(carried);
-        continue;
-      }
-      if (newer !== undefined) {
-        await suppressAgain(open, item, newer);
-        letGo(carried);
-        continue;
-      }
-      await follow(open, [carried], [item], outcomes);
-    }
-  }
-
-  async function newerThan({ decision }: Carried): Promise<Newest | undefined> {
-    const newest = await call((signal) => ledger.newest(decision.subjectId, signal));
-    return newest.version > decision.version ? newest : undefined;
-  }
-
-  /** The newer decision may have been settled before the lifting arrived: what it suppressed must be held afterwards. */
-  async function suppressAgain(open: Store, item: Item, newer: Newest): Promise<void> {
-    const scopes = mustHold(newer, held);
-    const suppressed = Object.fromEntries(
-      scopes.map((scope) => [scope, newer.suppressed[scope] ?? item.effectiveAt]),
-    );
-    const again = new Item({ ...item, version: newer.version, suppressed, granted: {} });
-    await call((signal) => open.apply([again], signal));
-    if (connector.evidence !== 'read_back') return;
-    const [now] = await call((signal) => open.readBack([again], signal));
-    if (compareHeld(newer, held, toHeld(now)) === 'missing')
-      throw new Error('what a lifting overtook is not held again');
-  }
-
-  async function follow(
-    open: Store,
-    batch: readonly Carried[],
-    items: readonly Item[],
-    outcomes: readonly ApplyOutcome[],
-  ): Promise<void> {
-    if (outcomes.length !== items.length)
-      throw new Error('the connector answered for another number of items');
-    const appliedAt = new Date().toISOString();
-    const toRead: number[] = [];
-    for (const [n, carried] of batch.entries()) {
-      const step = nextStep(outcomes[n]!, connector.evidence);
-      switch (step.kind) {
-        case 'read_back':
-          toRead.push(n);
-          break;
-        case 'acknowledge':
-          report(carried, 'applied', NOTHING, undefined, { appliedAt });
-          break;
-        case 'leave':
-          letGo(carried);
-          break;
-        case 'park':
-          report(carried, step.outcome, NOTHING, step.code, { appliedAt });
-          break;
-        case 'retry':
-          retry(carried);
-      }
-    }
-    if (toRead.length > 0)
-      await readBack(
-        open,
-        toRead.map((n) => ({ carried: batch[n]!, item: items[n]! })),
-        appliedAt,
-      );
-  }
-
-  async function readBack(
-    open: Store,
-    pairs: readonly { carried: Carried; item: Item }[],
-    appliedAt: string,
-  ): Promise<void> {
-    const { afterMs, withinMs } = connector.settles ?? { afterMs: 0, withinMs: 0 };
-    const giveUpAt = performance.now() + withinMs;
-    if (afterMs > 0) await delay(afterMs, undefined, { signal: stopping.signal });
-    let waiting = pairs;
-    for (;;) {
-      const answers = await call((signal) =>
-        open.readBack(
-          waiting.map(({ item }) => item),
-          signal,
-        ),
-      );
-      const verifiedAt = new Date().toISOString();
-      const missing: { carried: Carried; item: Item; heldNow: Held }[] = [];
-      for (const [n, { carried, item }] of waiting.entries()) {
-        const heldNow = toHeld(answers[n]);
-        if (isVerified(carried, heldNow))
-          report(carried, 'verified', heldNow, undefined, { appliedAt, verifiedAt });
-        else missing.push({ carried, item, heldNow });
-      }
-      if (missing.length === 0) return;
-      if (performance.now() >= giveUpAt) {
-        for (const { carried, heldNow } of missing) {
-          noteError('NOT_HELD');
-          report(carried, 'failed', heldNow, 'NOT_HELD', { appliedAt, verifiedAt });
-        }
-        return;
-      }
-      waiting = missing;
-      await delay(Math.min(1_000, Math.max(20, afterMs)), undefined, { signal: stopping.signal });
-    }
-  }
-
-  function isVerified(carried: Carried, heldNow: Held): boolean {
-    const { decision } = carried;
-    const compared = compareHeld(decision, held, heldNow);
-    // A version above ours is the ledger's to judge: a newer decision of its own, or a store that is ahead of it.
-    if (compared !== 'held') return compared === 'newer';
-    const told = carried.attempts > 1 && heldNow.version === decision.version;
-    return (
-      told ||
-      !mustClear(decision, held, decision.version - 1).some((scope) => heldNow.suppressed.includes(scope))
-    );
-  }
-
-  /** The subject's address, or why it cannot be had. Destroyed: its transport key is, and the ledger gives out another copy. */
-  async function addressOf(
-    decision: Decision,
-  ): Promise<
-    { readonly value: string } | { readonly not: 'ADDRESS_ERASED' | 'SEALED_UNREADABLE' | 'destroyed' }
-  > {
-    if (decision.sealed === undefined || decision.transportKeyId === undefined)
-      return { not: 'ADDRESS_ERASED' };
-    const secret = await transportKey(decision.transportKeyId);
-    if (secret === undefined) return { not: 'destroyed' };
-    try {
-      const key = { id: decision.transportKeyId, secret };
-      const sealed = Buffer.from(decision.sealed, 'base64url');
-      return { value: unseal(sealed, key, [decision.subjectId, decision.kind]) };
-    } catch (error) {
-      if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
-      return { not: 'SEALED_UNREADABLE' };
-    }
-  }
-
   /** Undefined where the address cannot be had: that is reported, since nothing can be carried without it. */
-  async function toItem(carried: Carried): Promise<Item | undefined> {
-    const { decision } = carried;
-    const address = await addressOf(decision);
-    if ('not' in address) {
-      if (address.not === 'destroyed') letGo(carried);
-      else {
-        // It was tried, as far as it goes: the ledger parks what goes on like this.
-        carried.attempts += 1;
-        report(carried, 'failed', NOTHING, address.not, {});
-      }
-      return undefined;
+  async function itemOf(carried: Carried): Promise<Item | undefined> {
+    const address = await addressOf(carried.decision);
+    if ('value' in address) return toItem(carried, address.value, { held, makeKey: store.makeKey });
+    if (address.not === 'destroyed') letGo(carried);
+    else {
+      // It was tried, as far as it goes: the ledger parks what goes on like this.
+      carried.attempts += 1;
+      report(carried, { outcome: 'failed', code: address.not });
     }
-    const { value } = address;
-    const suppressed = Object.entries(decision.suppressed).flatMap(([scope, since]) =>
-      heldAs(scope, held).map((name) => [name, since] as const),
-    );
-    const kept = new Set(suppressed.map(([name]) => name));
-    const granted = Object.entries(decision.granted).flatMap(([scope, grant]) =>
-      heldAs(scope, held)
-        .filter((name) => !kept.has(name))
-        .map((name) => [name, grant] as const),
-    );
-    return new Item({
-      seq: decision.seq,
-      version: decision.version,
-      subject: { kind: decision.kind, value: new Address(value) },
-      key: store.makeKey(value),
-      suppressed: Object.fromEntries(suppressed),
-      granted: Object.fromEntries(granted),
-      effectiveAt: decision.effectiveAt,
-      lane: carried.lane,
-    });
-  }
-
-  /** Undefined: destroyed. */
-  function transportKey(keyId: number): Promise<Buffer | undefined> {
-    let key = keys.get(keyId);
-    if (key === undefined) {
-      key = ledger.transportKey(keyId, stopping.signal).catch((error: unknown) => {
-        if (error instanceof AbideError && error.code === 'not-found') return undefined;
-        keys.delete(keyId);
-        throw error;
-      });
-      keys.set(keyId, key);
-    }
-    return key;
-  }
-
-  /** A connector that does not listen to its signal must not hold the worker either. */
-  function call<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const deadline = AbortSignal.timeout(callMsMax);
-    return untilAborted(work(deadline), deadline);
-  }
-
-  /** One opening, whoever needs the store first; after one that failed or took too long the next batch tries again. */
-  function openStore(): Promise<Store> {
-    if (opening === undefined) {
-      const opened = connector.open(store.options, { log, name: store.name, scopes: store.scopes });
-      const inTime = call(() => opened);
-      opening = inTime;
-      inTime.catch(() => {
-        opening = undefined;
-        // Given up, and there after all: nobody will use it.
-        opened.then((late) => late[Symbol.asyncDispose]()).catch(() => undefined);
-      });
-    }
-    return opening;
+    return undefined;
   }
 
   // ---- when it fails ------------------------------------------------------------------------------------------------
@@ -789,7 +497,7 @@ export function startWorker({
       const code = failureCode(error);
       noteError(code);
       log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
-      report(only, 'failed', NOTHING, code, {});
+      report(only, { outcome: 'failed', code });
       return;
     }
     for (const carried of batch) carried.attempts -= 1;
@@ -838,7 +546,7 @@ export function startWorker({
   }
 
   function later(ms: number, then: () => void): void {
-    if (stopping.signal.aborted) return;
+    if (signal.aborted) return;
     const timer = setTimeout(() => {
       timers.delete(timer);
       then();
@@ -848,94 +556,26 @@ export function startWorker({
 
   // ---- reporting ----------------------------------------------------------------------------------------------------
 
-  function report(
-    carried: Carried,
-    outcome: Acknowledgement['outcome'],
-    heldNow: Held,
-    code: string | undefined,
-    { appliedAt, verifiedAt }: { appliedAt?: string; verifiedAt?: string },
-  ): void {
+  function report(carried: Carried, result: Result): void {
+    const { outcome, code } = result;
     if (outcome === 'verified' || outcome === 'applied') {
       lastSuccessAt = performance.now();
       const { subjectId, version, granted } = carried.decision;
       if (connector.versions === 'none' && Object.keys(granted).length > 0) lifted.set(subjectId, version);
     }
+    if (code === 'NOT_HELD') noteError(code);
     carried.answered = true;
-    reports.push({
-      carried,
-      generation: carried.generation,
-      acknowledgement: {
-        seq: carried.decision.seq,
-        version: carried.decision.version,
-        outcome,
-        held: heldNow,
-        carriedBy: carried.carriedBy,
-        attempts: Math.max(1, carried.attempts),
-        asked: carried.asked === 0 ? undefined : carried.asked,
-        code,
-        evidence: { consumedAt: carried.consumedAt, appliedAt, verifiedAt },
-      },
-    });
-    reporting.wake();
+    reporter.push(toReport(carried, result));
   }
 
-  /**
-   * Natural batches: while one report is under way the next gather. Once a second one with nothing in it goes first, busy or
-   * not: it is the sign of life, and it alone takes a store's lease that became free.
-   */
-  async function reportAlways(): Promise<void> {
-    let signDueAt = -Infinity;
-    while (!finished || reports.length > 0) {
-      const waitMs = generation === undefined ? SIGN_OF_LIFE_MS : signDueAt - performance.now();
-      if (reports.length === 0 && waitMs > 0) await reporting.wait(waitMs);
-      const isSign = !finished && performance.now() >= signDueAt;
-      // Before the ledger was ever read there is nothing to say that it would understand.
-      const of = isSign ? generation : reports[0]?.generation;
-      if (of === undefined) continue;
-      const batch = isSign ? [] : reports.splice(0, countOfReport(reports, of));
-      const told = isSign && observed?.generation === of ? observed : undefined;
-      try {
-        const answer = await ledger.acknowledge(
-          {
-            generation: of,
-            worker: { id, incarnation, lastError, source: source.report() },
-            observed: told?.store,
-            acknowledgements: batch.map(({ acknowledgement }) => acknowledgement),
-          },
-          AbortSignal.timeout(REPORT_MS_MAX),
-        );
-        if (isSign) {
-          signDueAt = performance.now() + SIGN_OF_LIFE_MS;
-          // What was seen meanwhile is for the next one.
-          if (observed === told) observed = undefined;
-        }
-        accepted(batch, answer.rejected);
-      } catch (error) {
-        reports.unshift(...batch);
-        if (finished) {
-          log.warn(
-            { store: store.name, reports: reports.length },
-            'stopped without reporting: the ledger asks again',
-          );
-          return;
-        }
-        log.debug({ store: store.name, error }, 'a report was not taken, goes on trying');
-        await delay(POLL_MS);
-      }
-      pump();
-    }
-  }
-
-  function accepted(batch: readonly Report[], rejected: readonly { seq: number; code: string }[]): void {
+  /** What the ledger took is done with, and there is room for more. */
+  function accepted(batch: readonly Report[], rejected: AcknowledgementAnswer['rejected']): void {
     const codes = new Map(rejected.map(({ seq, code }) => [seq, code]));
     for (const one of batch) {
       const { carried, acknowledgement } = one;
       const code = codes.get(carried.decision.seq);
-      if (code === 'unknown_seq' && carried.unseen < UNSEEN_MAX && !finished) {
-        later(UNSEEN_MS * 2 ** carried.unseen, () => {
-          reports.push(one);
-          reporting.wake();
-        });
+      if (code === 'unknown_seq' && carried.unseen < UNSEEN_MAX && !reporter.isFinished()) {
+        later(UNSEEN_MS * 2 ** carried.unseen, () => reporter.push(one));
         carried.unseen += 1;
         continue;
       }
@@ -950,7 +590,7 @@ export function startWorker({
           );
           if (code === 'not_verifiable') {
             // Its judgement counts: a decision that keeps failing it is parked like any other.
-            report(carried, 'failed', acknowledgement.held, 'NOT_HELD', {});
+            report(carried, { outcome: 'failed', held: acknowledgement.held, code: 'NOT_HELD' });
             continue;
           }
         }
@@ -961,123 +601,17 @@ export function startWorker({
         retry(carried);
       } else letGo(carried);
     }
-  }
-
-  // ---- is it still the same store? ---------------------------------------------------------------------------------
-
-  /** Whose decisions the canaries are, as of the last look. */
-  let canarySubject: string | undefined;
-  let observed: { readonly generation: number; readonly store: StoreObservation } | undefined;
-
-  /** The ledger judges, with the next sign of life: what was acknowledged belongs to what the store then was. */
-  async function observeAlways(): Promise<void> {
-    while (!stopping.signal.aborted) {
-      await delay(OBSERVE_MS, undefined, { signal: stopping.signal }).catch(() => undefined);
-      if (generation === undefined || paused || storeFailures > 0 || stopping.signal.aborted) continue;
-      await observe(generation);
-    }
-  }
-
-  async function observe(of: number): Promise<void> {
-    try {
-      const open = await openStore();
-      // A store that does not tell us (a role that may not ask, say) still has the canary.
-      const incarnation = await call(async (signal) => open.incarnation?.(signal)).catch(() => undefined);
-      const canary = await lookAtCanary(open);
-      // What was lost stays said until it was told: the next canary would cover it up.
-      const lost = observed?.generation === of && observed.store.canary === 'lost';
-      observed = { generation: of, store: { incarnation, canary: lost ? 'lost' : canary } };
-    } catch {
-      // A store or a ledger that is away says nothing of what the store is; that it is away others report.
-    }
-  }
-
-  /** Asked of the ledger before the store is read: what comes in between can only be newer. */
-  async function lookAtCanary(open: Store): Promise<StoreObservation['canary']> {
-    if (connector.evidence !== 'read_back') return undefined;
-    const canary = await ledger.canary(stopping.signal);
-    canarySubject = canary?.subjectId;
-    if (canary === undefined) return undefined;
-    const address = await addressOf(canary);
-    if ('not' in address) return undefined;
-    const key = { kind: canary.kind, key: store.makeKey(address.value) };
-    const [answer] = await call((signal) => open.readBack([key], signal));
-    const difference = differenceOf(canary, held, answer && toHeld(answer));
-    return difference === 'missing' || difference === 'older' ? 'lost' : 'held';
+    pump();
   }
 
   // ---- life ---------------------------------------------------------------------------------------------------------
 
-  const feeding = createBell();
-  const reporting = createBell();
-  const room = createBell();
-  const loops = [feed(), reportAlways(), observeAlways()];
-  let reconciling = true;
-  if (connector.evidence === 'read_back') {
-    loops.push(
-      reconcileAlways({
-        ledger,
-        held,
-        batchMax: connector.limits.batch,
-        keyOf: async (decision): Promise<SubjectKey | undefined> => {
-          const address = await addressOf(decision);
-          if ('value' in address) return { kind: decision.kind, key: store.makeKey(address.value) };
-          if (address.not !== 'destroyed') return undefined;
-          // The ledger gives out another copy: the page is asked for again.
-          throw new AbideError('SEALED_UNREADABLE');
-        },
-        readBack: async (subjects) => {
-          try {
-            const open = await openStore();
-            const answers = await call((signal) => open.readBack(subjects, signal));
-            reconciling = true;
-            return answers.map((answer) => answer && toHeld(answer));
-          } catch (error) {
-            // Nothing may be due to a store that is away: then nobody else says so.
-            if (!(error instanceof TryLater)) noteError(failureCode(error));
-            throw error;
-          }
-        },
-        onFailure: (error) => {
-          if (reconciling)
-            log.warn({ store: store.name, code: failureCode(error) }, 'reconciliation waits for the store');
-          reconciling = false;
-        },
-        signal: stopping.signal,
-      }),
-    );
-  }
-  if (store.isPlain && connector.evidence === 'read_back') {
-    let listing = true;
-    let canList = true;
-    loops.push(
-      listOwnAlways({
-        ledger,
-        scan: async (after) => {
-          const open = await openStore();
-          if (open.scan === undefined) {
-            if (canList)
-              log.info(
-                { store: store.name },
-                'the store cannot list: people whom only it knows are not found',
-              );
-            canList = false;
-            return [];
-          }
-          const deadline = AbortSignal.any([stopping.signal, AbortSignal.timeout(LIST_MS_MAX)]);
-          const entries = await untilAborted(open.scan(after, deadline), deadline);
-          listing = true;
-          return entries;
-        },
-        onFailure: (error) => {
-          if (listing)
-            log.info({ store: store.name, code: failureCode(error) }, 'listing waits for the store');
-          listing = false;
-        },
-        signal: stopping.signal,
-      }),
-    );
-  }
+  const loops = [
+    feed(),
+    reporter.reportAlways(accepted),
+    observer.observeAlways(() => (paused || storeFailures > 0 ? undefined : generation)),
+    lookForDrift({ store, held, reach, ledger, addressOf, noteError, log, signal }),
+  ];
 
   return {
     offer,
@@ -1098,66 +632,12 @@ export function startWorker({
       room.wake();
       // What is under way is finished and reported; what only waits is the ledger's to give out again.
       await Promise.all(carrying);
-      finished = true;
-      reporting.wake();
+      reporter.finish();
       await Promise.all(loops);
       for (const carried of inHand.values()) carried.settled.resolve();
-      try {
-        await (await opening)?.[Symbol.asyncDispose]();
-      } catch (error) {
-        log.debug({ store: store.name, error }, 'the store was not closed cleanly');
-      }
+      await reach.close();
     },
   };
 }
 
-type Newest = NonNullable<Awaited<ReturnType<LedgerAccess['newest']>>>;
-
-const UNTRIED = { attempts: 0, asked: 0 };
-const NOTHING: Held = { version: undefined, suppressed: [] };
 const isUnanswered = ({ answered }: Carried): boolean => !answered;
-
-/** What a connector answered, as far as it can be so: the ledger refuses a whole report for one number that is none. */
-function toHeld(answer: Held | undefined): Held {
-  if (answer === undefined) return NOTHING;
-  const { version, suppressed } = answer;
-  return {
-    version: Number.isSafeInteger(version) && version! >= 0 ? version : undefined,
-    suppressed: suppressed.filter(isScope).slice(0, SCOPES_MAX),
-  };
-}
-
-/** How many of those that wait go into one report, the first of them in any case. */
-function countOfReport(reports: readonly Report[], generation: number): number {
-  let scopes = 0;
-  const end = reports.slice(0, REPORT_MAX).findIndex((one, n) => {
-    scopes += one.acknowledgement.held.suppressed.length;
-    return one.generation !== generation || (n > 0 && scopes > REPORT_SCOPES_MAX);
-  });
-  return end < 0 ? Math.min(reports.length, REPORT_MAX) : end;
-}
-
-function createBell() {
-  let wakeUp: (() => void) | undefined;
-  let rung = false;
-  return {
-    wake: (): void => {
-      rung = true;
-      wakeUp?.();
-    },
-    /** Until the bell rings, or it rang since the last wait, or the time is over. */
-    wait: async (ms: number): Promise<void> => {
-      if (!rung) {
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, ms);
-          wakeUp = () => {
-            clearTimeout(timer);
-            resolve();
-          };
-        });
-      }
-      rung = false;
-      wakeUp = undefined;
-    },
-  };
-}

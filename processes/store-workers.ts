@@ -3,7 +3,8 @@
 import type { Log } from '../connectors/contract/connector.ts';
 import type { StoreConfiguration } from '../config/configuration.ts';
 import { makeKey } from '../connectors/contract/key-form.ts';
-import type { Worker, WorkerStore } from '../consumers/worker.ts';
+import type { WorkerStore } from '../consumers/reach-store.ts';
+import type { Worker } from '../consumers/worker.ts';
 import { releaseLease, renewLease } from '../ledger/stores.ts';
 import type { Pool } from '../ledger/database.ts';
 import type { ChangeListener, ChangeSource } from '../stream/change-source.ts';

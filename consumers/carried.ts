@@ -1,0 +1,99 @@
+// One decision on its way to a store, and what is said of it to the ledger.
+import type { Held } from '../connectors/contract/connector.ts';
+import { isScope } from '../suppression/scope.ts';
+import type { Acknowledgement, CarriedBy } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
+
+/** Most scopes that the ledger takes of one subject. */
+const SCOPES_MAX = 1_000;
+
+export type Carried = {
+  readonly decision: Decision;
+  readonly lane: 'live' | 'backfill';
+  readonly carriedBy: CarriedBy;
+  readonly consumedAt: string;
+  /** The store's generation when it was last asked. */
+  generation: number;
+  /** Times that the store was asked and answered, or failed on this one alone; a mere outage does not count. */
+  attempts: number;
+  /** As the ledger gave it out: the try that follows says so, and no later one. */
+  asked: number;
+  /** Times that the ledger knew nothing of it yet. */
+  unseen: number;
+  /** Times that a call with this one in it threw. */
+  throws: number;
+  /** What failed together is halved until the one that the store chokes on is alone; undefined: goes with anybody. */
+  piece: symbol | undefined;
+  settled: PromiseWithResolvers<void>;
+  /** Reported, let go or left to be tried later: a failure further on in its batch is none of its own. */
+  answered: boolean;
+};
+
+export function toCarried(
+  decision: Decision,
+  lane: Carried['lane'],
+  carriedBy: CarriedBy,
+  { attempts = 0, asked = 0 }: Partial<Pick<Carried, 'attempts' | 'asked'>> = {},
+): Carried {
+  return {
+    decision,
+    lane,
+    carriedBy,
+    attempts,
+    asked,
+    generation: 0,
+    unseen: 0,
+    throws: 0,
+    piece: undefined,
+    consumedAt: new Date().toISOString(),
+    settled: Promise.withResolvers(),
+    answered: false,
+  };
+}
+
+/** What became of one that was carried. */
+export type Result = {
+  readonly outcome: Acknowledgement['outcome'];
+  readonly held?: Held;
+  readonly code?: string;
+  readonly appliedAt?: string;
+  readonly verifiedAt?: string;
+};
+
+/** Belongs to the generation that the store had when it was read back. */
+export type Report = {
+  readonly carried: Carried;
+  readonly generation: number;
+  readonly acknowledgement: Acknowledgement;
+};
+
+export const NOTHING_HELD: Held = { version: undefined, suppressed: [] };
+
+export const toReport = (
+  carried: Carried,
+  { outcome, held = NOTHING_HELD, code, appliedAt, verifiedAt }: Result,
+): Report => ({
+  carried,
+  generation: carried.generation,
+  acknowledgement: {
+    seq: carried.decision.seq,
+    version: carried.decision.version,
+    outcome,
+    held,
+    carriedBy: carried.carriedBy,
+    attempts: Math.max(1, carried.attempts),
+    asked: carried.asked === 0 ? undefined : carried.asked,
+    code,
+    evidence: { consumedAt: carried.consumedAt, appliedAt, verifiedAt },
+  },
+});
+
+/** What a connector answered, as far as it can be so: the ledger refuses a whole report for one number that is none. */
+export function toHeld(answer: Held | undefined): Held {
+  if (answer === undefined) return NOTHING_HELD;
+  const { version, suppressed } = answer;
+  return {
+    version: Number.isSafeInteger(version) && version! >= 0 ? version : undefined,
+    suppressed: suppressed.filter(isScope).slice(0, SCOPES_MAX),
+  };
+}

@@ -1,0 +1,218 @@
+// The talk with the store about one batch: apply, read back, and what follows for each.
+import { setTimeout as delay } from 'node:timers/promises';
+import { Item } from '../connectors/contract/connector.ts';
+import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
+import { compareHeld, mustClear, mustHold } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
+import { heldAs } from '../suppression/scope.ts';
+import type { StoreScopes } from '../suppression/scope.ts';
+import { Address } from '../suppression/subject.ts';
+import { toHeld } from './carried.ts';
+import type { Carried, Result } from './carried.ts';
+import type { LedgerAccess } from './ledger-access.ts';
+import { nextStep } from './next-step.ts';
+import type { StoreReach } from './reach-store.ts';
+
+type Newest = NonNullable<Awaited<ReturnType<LedgerAccess['newest']>>>;
+type Pair = { readonly carried: Carried; readonly item: Item };
+
+/** What the store is told of a decision, about the scopes that it holds. */
+export function toItem(
+  { decision, lane }: Carried,
+  value: string,
+  { held, makeKey }: { readonly held: StoreScopes; readonly makeKey: (value: string) => string },
+): Item {
+  const suppressed = Object.entries(decision.suppressed).flatMap(([scope, since]) =>
+    heldAs(scope, held).map((name) => [name, since] as const),
+  );
+  const kept = new Set(suppressed.map(([name]) => name));
+  const granted = Object.entries(decision.granted).flatMap(([scope, grant]) =>
+    heldAs(scope, held)
+      .filter((name) => !kept.has(name))
+      .map((name) => [name, grant] as const),
+  );
+  return new Item({
+    seq: decision.seq,
+    version: decision.version,
+    subject: { kind: decision.kind, value: new Address(value) },
+    key: makeKey(value),
+    suppressed: Object.fromEntries(suppressed),
+    granted: Object.fromEntries(granted),
+    effectiveAt: decision.effectiveAt,
+    lane,
+  });
+}
+
+/**
+ * Carries a batch, `items[n]` being what the store is told of `batch[n]`: each is told to one of `report`, `letGo` and `retry`.
+ * Throws what the store throws; who was told of by then is answered for, and the rest is unknown.
+ */
+export function createBatchCarrier({
+  connector,
+  held,
+  call,
+  ledger,
+  report,
+  letGo,
+  retry,
+  signal,
+}: {
+  connector: Connector;
+  held: StoreScopes;
+  call: StoreReach['call'];
+  ledger: Pick<LedgerAccess, 'newest'>;
+  report: (carried: Carried, result: Result) => void;
+  letGo: (carried: Carried) => void;
+  retry: (carried: Carried) => void;
+  signal: AbortSignal;
+}): (open: Store, batch: readonly Carried[], items: readonly Item[]) => Promise<void> {
+  return connector.versions === 'none' ? carryUnversioned : carryVersioned;
+
+  async function carryVersioned(
+    open: Store,
+    batch: readonly Carried[],
+    items: readonly Item[],
+  ): Promise<void> {
+    const outcomes = await call((deadline) => open.apply(items, deadline));
+    await follow(open, batch, items, outcomes);
+  }
+
+  /**
+   * Suppressing goes in any order and together. Lifting goes one subject at a time, and nothing else of that subject goes
+   * meanwhile: ask the ledger that the grant is still the newest, apply, ask again, read back; if it was overtaken,
+   * suppress again.
+   */
+  async function carryUnversioned(
+    open: Store,
+    batch: readonly Carried[],
+    items: readonly Item[],
+  ): Promise<void> {
+    const lifts = items.map((item) => Object.keys(item.granted).length > 0);
+    const together = items.filter((_, n) => !lifts[n]);
+    if (together.length > 0) {
+      const outcomes = await call((deadline) => open.apply(together, deadline));
+      await follow(
+        open,
+        batch.filter((_, n) => !lifts[n]),
+        together,
+        outcomes,
+      );
+    }
+    for (const [n, item] of items.entries()) {
+      if (!lifts[n]) continue;
+      const carried = batch[n]!;
+      let newer = await newerThan(carried);
+      let outcomes: readonly ApplyOutcome[] = [];
+      if (newer === undefined) {
+        outcomes = await call((deadline) => open.apply([item], deadline));
+        newer = await newerThan(carried);
+      } else if (carried.throws === 0) {
+        // Overtaken before the store was told: the newer decision supersedes this one.
+        letGo(carried);
+        continue;
+      }
+      if (newer !== undefined) {
+        await suppressAgain(open, item, newer);
+        letGo(carried);
+        continue;
+      }
+      await follow(open, [carried], [item], outcomes);
+    }
+  }
+
+  async function newerThan({ decision }: Carried): Promise<Newest | undefined> {
+    const newest = await call((deadline) => ledger.newest(decision.subjectId, deadline));
+    return newest.version > decision.version ? newest : undefined;
+  }
+
+  /** The newer decision may have been settled before the lifting arrived: what it suppressed must be held afterwards. */
+  async function suppressAgain(open: Store, item: Item, newer: Newest): Promise<void> {
+    const scopes = mustHold(newer, held);
+    const suppressed = Object.fromEntries(
+      scopes.map((scope) => [scope, newer.suppressed[scope] ?? item.effectiveAt]),
+    );
+    const again = new Item({ ...item, version: newer.version, suppressed, granted: {} });
+    await call((deadline) => open.apply([again], deadline));
+    if (connector.evidence !== 'read_back') return;
+    const [now] = await call((deadline) => open.readBack([again], deadline));
+    if (compareHeld(newer, held, toHeld(now)) === 'missing')
+      throw new Error('what a lifting overtook is not held again');
+  }
+
+  async function follow(
+    open: Store,
+    batch: readonly Carried[],
+    items: readonly Item[],
+    outcomes: readonly ApplyOutcome[],
+  ): Promise<void> {
+    if (outcomes.length !== items.length)
+      throw new Error('the connector answered for another number of items');
+    const appliedAt = new Date().toISOString();
+    const toRead: Pair[] = [];
+    for (const [n, carried] of batch.entries()) {
+      const step = nextStep(outcomes[n]!, connector.evidence);
+      switch (step.kind) {
+        case 'read_back':
+          toRead.push({ carried, item: items[n]! });
+          break;
+        case 'acknowledge':
+          report(carried, { outcome: 'applied', appliedAt });
+          break;
+        case 'leave':
+          letGo(carried);
+          break;
+        case 'park':
+          report(carried, { outcome: step.outcome, code: step.code, appliedAt });
+          break;
+        case 'retry':
+          retry(carried);
+      }
+    }
+    if (toRead.length > 0) await readBack(open, toRead, appliedAt);
+  }
+
+  async function readBack(open: Store, pairs: readonly Pair[], appliedAt: string): Promise<void> {
+    const { afterMs, withinMs } = connector.settles ?? { afterMs: 0, withinMs: 0 };
+    const giveUpAt = performance.now() + withinMs;
+    if (afterMs > 0) await delay(afterMs, undefined, { signal });
+    let waiting = pairs;
+    for (;;) {
+      const answers = await call((deadline) =>
+        open.readBack(
+          waiting.map(({ item }) => item),
+          deadline,
+        ),
+      );
+      const verifiedAt = new Date().toISOString();
+      const missing: (Pair & { readonly heldNow: Held })[] = [];
+      for (const [n, { carried, item }] of waiting.entries()) {
+        const heldNow = toHeld(answers[n]);
+        if (isVerified(carried, heldNow))
+          report(carried, { outcome: 'verified', held: heldNow, appliedAt, verifiedAt });
+        else missing.push({ carried, item, heldNow });
+      }
+      if (missing.length === 0) return;
+      if (performance.now() >= giveUpAt) {
+        for (const { carried, heldNow } of missing)
+          report(carried, { outcome: 'failed', held: heldNow, code: 'NOT_HELD', appliedAt, verifiedAt });
+        return;
+      }
+      waiting = missing;
+      await delay(Math.min(1_000, Math.max(20, afterMs)), undefined, { signal });
+    }
+  }
+
+  function isVerified(
+    { decision, attempts }: { decision: Decision; attempts: number },
+    heldNow: Held,
+  ): boolean {
+    const compared = compareHeld(decision, held, heldNow);
+    // A version above ours is the ledger's to judge: a newer decision of its own, or a store that is ahead of it.
+    if (compared !== 'held') return compared === 'newer';
+    const told = attempts > 1 && heldNow.version === decision.version;
+    return (
+      told ||
+      !mustClear(decision, held, decision.version - 1).some((scope) => heldNow.suppressed.includes(scope))
+    );
+  }
+}

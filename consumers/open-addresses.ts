@@ -1,0 +1,47 @@
+// Whom a decision is about: its address travels sealed, and the ledger gives out the key.
+import type { Decision } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { open as unseal } from '../suppression/seal.ts';
+import type { LedgerAccess } from './ledger-access.ts';
+
+/** The address, or why it cannot be had. Destroyed: its transport key is, and the ledger gives out another copy. */
+export type OpenedAddress =
+  { readonly value: string } | { readonly not: 'ADDRESS_ERASED' | 'SEALED_UNREADABLE' | 'destroyed' };
+
+/** Throws while the ledger does not give out a key. */
+export function createAddressOpener({
+  ledger,
+  signal,
+}: {
+  ledger: Pick<LedgerAccess, 'transportKey'>;
+  signal: AbortSignal;
+}): (decision: Decision) => Promise<OpenedAddress> {
+  const keys = new Map<number, Promise<Buffer | undefined>>();
+
+  /** Undefined: destroyed. */
+  function transportKey(keyId: number): Promise<Buffer | undefined> {
+    let key = keys.get(keyId);
+    if (key === undefined) {
+      key = ledger.transportKey(keyId, signal).catch((error: unknown) => {
+        if (error instanceof AbideError && error.code === 'not-found') return undefined;
+        keys.delete(keyId);
+        throw error;
+      });
+      keys.set(keyId, key);
+    }
+    return key;
+  }
+
+  return async ({ sealed, transportKeyId, subjectId, kind }) => {
+    if (sealed === undefined || transportKeyId === undefined) return { not: 'ADDRESS_ERASED' };
+    const secret = await transportKey(transportKeyId);
+    if (secret === undefined) return { not: 'destroyed' };
+    try {
+      const key = { id: transportKeyId, secret };
+      return { value: unseal(Buffer.from(sealed, 'base64url'), key, [subjectId, kind]) };
+    } catch (error) {
+      if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
+      return { not: 'SEALED_UNREADABLE' };
+    }
+  };
+}
