@@ -33,6 +33,7 @@ export function createStoreObserver({
   /** Whose decisions the canaries are, as of the last look. */
   let canarySubject: string | undefined;
   let observed: Observed | undefined;
+  let isAway = false;
 
   async function observe(generation: number): Promise<void> {
     try {
@@ -45,8 +46,10 @@ export function createStoreObserver({
       // What was lost stays said until it was told: the next canary would cover it up.
       const lost = observed?.generation === generation && observed.store.canary === 'lost';
       observed = { generation, store: { incarnation, canary: lost ? 'lost' : canary } };
+      isAway = false;
     } catch {
       // A store or a ledger that is away says nothing of what the store is; that it is away others report.
+      isAway = true;
     }
   }
 
@@ -74,6 +77,8 @@ export function createStoreObserver({
         if (of !== undefined && !signal.aborted) await observe(of);
       }
     },
+    /** The store could not be asked when it was last looked. */
+    isAway: (): boolean => isAway,
     isCanary: (subjectId: string): boolean => subjectId === canarySubject,
     /** What is to be told of the store in this generation; undefined: nothing new. */
     untold: (generation: number): Observed | undefined =>

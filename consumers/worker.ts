@@ -332,10 +332,14 @@ export function startWorker({
 
   /** Due and not in hand while the stream is live: it is on its way, or the stream lost it. */
   function notice(decision: Decision): void {
+    const now = performance.now();
     const since = noticed.get(decision.seq);
     if (since === undefined) {
-      if (noticed.size < HELD_MAX) noticed.set(decision.seq, performance.now());
-    } else if (performance.now() - since >= REDRIVE_AFTER_MS) {
+      if (noticed.size < HELD_MAX) noticed.set(decision.seq, now);
+    } else if (storeFailures > 0 || observer.isAway()) {
+      // Another worker of the store may have it in hand, and asks the store again within STORE_DOWN_MS_MAX of its return.
+      noticed.set(decision.seq, now);
+    } else if (now - since >= REDRIVE_AFTER_MS) {
       noticed.delete(decision.seq);
       // It was in hand before: an older decision whose newer one was refused, say.
       if (known.has(decision.seq)) return void take(decision, 'live', 'retry');

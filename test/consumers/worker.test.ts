@@ -555,6 +555,23 @@ describe('with a clock of its own', () => {
     expect(t.logged).toEqual(['the stream lost a decision: driven again from the ledger']);
   });
 
+  test('what another worker has in hand while the store is away is not lost; what was is driven once the store is back', async () => {
+    await using t = carry();
+    await live(t);
+    t.store.onApply = () => Promise.reject(new Error('away'));
+    void t.commit(decided('ada'));
+    const [bob, cyd] = [t.ledger.add(decided('bob')), t.ledger.add(decided('cyd'))];
+    await jest.advanceTimersByTimeAsync(20_000);
+    t.store.onApply = () => Promise.resolve(undefined);
+    await jest.advanceTimersByTimeAsync(5_000);
+    t.ledger.settled.set(bob.seq, { ...t.ledger.acknowledgements[0]!, seq: bob.seq });
+    await jest.advanceTimersByTimeAsync(7_000);
+    expect(t.ledger.acknowledgements).toMatchObject([
+      { carriedBy: 'stream', outcome: 'verified' },
+      { seq: cyd.seq, outcome: 'verified', carriedBy: 'redrive' },
+    ]);
+  });
+
   test('what the stream delivers, even late, is not counted as driven again', async () => {
     await using t = carry();
     await live(t);
