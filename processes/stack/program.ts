@@ -81,10 +81,16 @@ export function startProgram({
     child = started;
     const { pid } = started;
     if (pid !== undefined) {
-      void beganAt(pid).then((at) => {
-        if (at !== undefined && child === started)
-          writeFileSync(written, JSON.stringify({ name, group: pid, began: at } satisfies Written));
-      });
+      beganAt(pid)
+        .then((at) => {
+          if (at !== undefined && child === started)
+            writeFileSync(written, JSON.stringify({ name, group: pid, began: at } satisfies Written));
+        })
+        .catch((error: unknown) => {
+          print(
+            `abide: ${name} is not written down, after a crash it would be left running: ${String(error)}`,
+          );
+        });
     }
     ended = new Promise((resolve) => {
       const end = (why: string): void => {
