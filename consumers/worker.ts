@@ -4,23 +4,22 @@
 //   live queue ─┐
 //               ├─▶ up to `concurrent` batches: apply ▶ read back ─▶ report queue ▶ ledger
 //   back-fill ──┘      │  (carry-batch.ts)               (report-always.ts)
-//                      └─ failed: try again later, with the same attempts
+//   (in-hand.ts)       └─ failed: try again later, with the same attempts
 //
-// A decision is in hand from when it is queued until its report was taken, so that stream and ledger together do not carry
-// it twice. Everything is bounded: beyond HELD_MAX the stream is not listened to and the ledger gives the rest.
+// Everything is bounded: beyond HELD_MAX in hand the stream is not listened to and the ledger gives the rest.
 import type { Tracer } from '@opentelemetry/api';
 import { TryLater } from '../connectors/contract/connector.ts';
 import type { Item, Log, Store } from '../connectors/contract/connector.ts';
 import { isDue } from '../suppression/acknowledgement.ts';
-import type { AcknowledgementAnswer, CarriedBy, SourceReport } from '../suppression/acknowledgement.ts';
+import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { causeCode } from '../suppression/errors.ts';
-import { rememberLast } from '../suppression/remember-last.ts';
 import { createBell } from './bell.ts';
 import { createBatchCarrier, toItem } from './carry-batch.ts';
-import { toCarried, toReport } from './carried.ts';
+import { toReport } from './carried.ts';
 import type { Carried, Report, Result } from './carried.ts';
 import type { LedgerAccess, OutstandingDecision, OutstandingPage } from './ledger-access.ts';
+import { InHand } from './in-hand.ts';
 import { lookForDrift } from './look-for-drift.ts';
 import { failureCode, retryDelayMs } from './next-step.ts';
 import { createStoreObserver } from './observe-store.ts';
@@ -58,8 +57,6 @@ const PAUSE_MS_MAX = 60_000;
  */
 const UNSEEN_MAX = 6;
 const UNSEEN_MS = 10;
-/** What was in hand lately: when the ledger lists it again, the stream did not lose it. */
-const REMEMBERED = 50_000;
 /** After two failures a batch is halved, so that one item that the store chokes on holds up nobody else. */
 const TOGETHER_MAX = 2;
 
@@ -102,6 +99,7 @@ export function startWorker({
   const batchMax = Math.min(connector.limits.batch, Math.max(1, Math.floor(perSecond ?? Infinity)));
   const retriesMax = Math.max(batchMax, perSecond === undefined ? RETRIES_MAX : Math.floor(perSecond));
 
+  const hand = new InHand({ batchMax, inOrder: connector.versions === 'none', onLetGo });
   const reach = reachStore({ store, callMsMax, log });
   const addressOf = createAddressOpener({ ledger, signal });
   const observer = createStoreObserver({ store, held, reach, ledger, addressOf, signal });
@@ -143,60 +141,33 @@ export function startWorker({
   /** Before then another batch would exceed what the store takes in a second. */
   let pacedUntil = 0;
   let ledgerAway = false;
-  /** In hand of what the ledger had parked. Thousands may be due at once: the rest is listed again once these are done. */
-  let retrying = 0;
+  /** Of what the ledger had parked thousands may be due at once: the rest is listed again once those in hand are done. */
   let moreToRetry = false;
-  /** In hand of the back-fill, and whether the ledger has more. */
-  let backfilling = 0;
+  /** The ledger has more of the back-fill than was taken. */
   let moreToBackfill = false;
   const carrying = new Set<Promise<void>>();
 
-  const live: Carried[] = [];
-  const backfill: Carried[] = [];
-  const inHand = new Map<number, Carried>();
   const noticed = new Map<number, number>();
-  const known = rememberLast<number, true>(REMEMBERED);
-  /** Subjects in a batch that is under way; only where order matters, in a store without versions. */
-  const underWay = new Set<string>();
-  /** As which version a subject's consent was last carried, in a store without versions: what is older would undo it. */
-  const lifted = rememberLast<string, number>(REMEMBERED);
   const timers = new Set<NodeJS.Timeout>();
   let pumping: NodeJS.Timeout | undefined;
   let gathering: NodeJS.Immediate | undefined;
 
   // ---- what is to be carried --------------------------------------------------------------------------------------
 
-  function take(
-    decision: Decision,
-    lane: 'live' | 'backfill',
-    carriedBy: CarriedBy,
-    tried?: Pick<OutstandingDecision, 'attempts' | 'asked'>,
-  ): Carried {
-    const carried = toCarried(decision, lane, carriedBy, tried);
-    inHand.set(decision.seq, carried);
-    if (carriedBy === 'retry') retrying += 1;
-    if (lane === 'backfill') backfilling += 1;
-    known.set(decision.seq, true);
-    (lane === 'live' ? live : backfill).push(carried);
-    return carried;
+  function letGo(carried: Carried): void {
+    hand.letGo(carried);
   }
 
-  function letGo(carried: Carried): void {
-    carried.answered = true;
-    if (inHand.delete(carried.decision.seq)) {
-      if (carried.carriedBy === 'retry') retrying -= 1;
-      if (carried.lane === 'backfill') backfilling -= 1;
-    }
-    if (moreToRetry && retrying === 0) {
+  function onLetGo(): void {
+    if (moreToRetry && hand.retrying === 0) {
       moreToRetry = false;
       feeding.wake();
     }
-    if (moreToBackfill && backfilling <= PAGE) {
+    if (moreToBackfill && hand.backfilling <= PAGE) {
       moreToBackfill = false;
       feeding.wake();
     }
-    carried.settled.resolve();
-    if (inHand.size <= HELD_MAX - PAGE) room.wake();
+    if (hand.size <= HELD_MAX - PAGE) room.wake();
   }
 
   async function offer(batch: readonly Decision[]): Promise<void> {
@@ -206,20 +177,17 @@ export function startWorker({
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
       if (!isDue(decision, dueTo)) continue;
-      if (inHand.size >= HELD_MAX) {
+      if (hand.size >= HELD_MAX) {
         // Too far behind: the ledger has it all, and gives it in order. Listening on would only move the loss around.
         if (caughtUp)
-          log.info(
-            { store: store.name, inHand: inHand.size },
-            'store is behind, catching up from the ledger',
-          );
+          log.info({ store: store.name, inHand: hand.size }, 'store is behind, catching up from the ledger');
         leaveToLedger();
         feeding.wake();
         pump();
         return;
       }
       noticed.delete(decision.seq);
-      const carried = inHand.get(decision.seq) ?? take(decision, 'live', 'stream');
+      const carried = hand.get(decision.seq) ?? hand.take(decision, 'live', 'stream');
       settled.push(carried.settled.promise);
     }
     pumpTogether();
@@ -261,10 +229,10 @@ export function startWorker({
     let liveReadAt = performance.now();
     const seen = new Set<number>();
     do {
-      while (inHand.size > HELD_MAX - PAGE && !signal.aborted) {
+      while (hand.size > HELD_MAX - PAGE && !signal.aborted) {
         await room.wait(SWEEP_MS);
         // However long it takes until there is room: a store that is paused is left alone, and what is due again is tried.
-        if (inHand.size > HELD_MAX - PAGE && !signal.aborted) await readPage(undefined, 1, sweeping);
+        if (hand.size > HELD_MAX - PAGE && !signal.aborted) await readPage(undefined, 1, sweeping);
       }
       // To look through a back-fill of whom few are due takes seconds: what is live has its turn meanwhile.
       const isTurnOfLive = inBackfill && performance.now() - liveReadAt >= restMs();
@@ -277,7 +245,7 @@ export function startWorker({
       // What is live was read whole by then.
       moreToBackfill =
         after !== undefined &&
-        backfilling > BACKFILL_MAX - PAGE &&
+        hand.backfilling > BACKFILL_MAX - PAGE &&
         page.decisions.at(-1)?.lane === 'backfill';
     } while (after !== undefined && !moreToBackfill && !signal.aborted);
     for (const seq of noticed.keys()) if (!seen.has(seq)) noticed.delete(seq);
@@ -317,16 +285,16 @@ export function startWorker({
     if (!paused) log.info({ store: store.name }, 'store is paused, nothing is carried to it');
     paused = true;
     caughtUp = false;
-    for (const carried of [...live.splice(0), ...backfill.splice(0)]) letGo(carried);
+    hand.letGoOfWaiting();
   }
 
   function consider(decision: OutstandingDecision, sweeping: boolean): void {
-    if (inHand.has(decision.seq)) return;
-    if (decision.lane === 'backfill') take(decision, 'backfill', 'backfill', decision);
+    if (hand.get(decision.seq) !== undefined) return;
+    if (decision.lane === 'backfill') hand.take(decision, 'backfill', 'backfill', decision);
     else if (decision.attempts > 0) {
-      if (retrying < retriesMax) take(decision, 'live', 'retry', decision);
+      if (hand.retrying < retriesMax) hand.take(decision, 'live', 'retry', decision);
       else moreToRetry = true;
-    } else if (!sweeping) take(decision, 'live', 'catch_up');
+    } else if (!sweeping) hand.take(decision, 'live', 'catch_up');
     else notice(decision);
   }
 
@@ -342,12 +310,12 @@ export function startWorker({
     } else if (now - since >= REDRIVE_AFTER_MS) {
       noticed.delete(decision.seq);
       // It was in hand before: an older decision whose newer one was refused, say.
-      if (known.has(decision.seq)) return void take(decision, 'live', 'retry');
+      if (hand.wasLately(decision.seq)) return void hand.take(decision, 'live', 'retry');
       log.warn(
         { store: store.name, seq: decision.seq },
         'the stream lost a decision: driven again from the ledger',
       );
-      take(decision, 'live', 'redrive');
+      hand.take(decision, 'live', 'redrive');
     }
   }
 
@@ -364,15 +332,13 @@ export function startWorker({
       if (waitMs > 0) return pumpLater(waitMs);
       // A store that failed is asked by one batch at a time until it answers.
       if (storeFailures > 0 && carrying.size > 0) return;
-      const batch = nextBatch();
+      const batch = hand.nextBatch();
       if (batch.length === 0) return;
       if (perSecond !== undefined)
         pacedUntil = Math.max(pacedUntil, performance.now()) + (batch.length / perSecond) * 1000;
-      const subjects = connector.versions === 'none' ? batch.map(({ decision }) => decision.subjectId) : [];
-      for (const subject of subjects) underWay.add(subject);
       const batchUnderWay = carry(batch, generation).finally(() => {
         carrying.delete(batchUnderWay);
-        for (const subject of subjects) underWay.delete(subject);
+        hand.isBack(batch);
         pump();
       });
       carrying.add(batchUnderWay);
@@ -390,38 +356,6 @@ export function startWorker({
   function pumpLater(ms: number): void {
     clearTimeout(pumping);
     pumping = setTimeout(pump, Math.min(ms, PAUSE_MS_MAX));
-  }
-
-  /** Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones. */
-  function nextBatch(): Carried[] {
-    const queue = live.length > 0 ? live : backfill;
-    const first = queue[0];
-    if (first === undefined) return [];
-    const newest = new Map<string, Carried>();
-    const waits: Carried[] = [];
-    let taken = 0;
-    for (const carried of queue) {
-      if (carried.piece !== first.piece || newest.size >= batchMax) break;
-      taken += 1;
-      if (carried.decision.version < (lifted.get(carried.decision.subjectId) ?? 0)) {
-        letGo(carried);
-        continue;
-      }
-      if (underWay.has(carried.decision.subjectId)) {
-        waits.push(carried);
-        continue;
-      }
-      const other = newest.get(carried.decision.subjectId);
-      if (other === undefined) newest.set(carried.decision.subjectId, carried);
-      else {
-        const [newer, older] =
-          carried.decision.version > other.decision.version ? [carried, other] : [other, carried];
-        newest.set(carried.decision.subjectId, newer);
-        letGo(older);
-      }
-    }
-    queue.splice(0, taken, ...waits);
-    return [...newest.values()];
   }
 
   async function carry(batch: readonly Carried[], ofGeneration: number): Promise<void> {
@@ -467,7 +401,7 @@ export function startWorker({
       if (error instanceof TryLater) {
         for (const carried of unanswered) carried.attempts -= 1;
         storeDownUntil = performance.now() + error.delayMs;
-        putBack(unanswered);
+        hand.putBack(unanswered);
       } else callFailed(unanswered, error);
     }
   }
@@ -528,23 +462,14 @@ export function startWorker({
     }
     storeDownUntil = performance.now() + retryDelayMs(storeFailures, Math.random(), STORE_DOWN_MS_MAX);
     // One that is alone makes room for the others: only so does it show whether the store is at fault, or it is.
-    putBack(batch, batch.length === 1);
-  }
-
-  function putBack(batch: readonly Carried[], atTheEnd = false): void {
-    for (const lane of ['live', 'backfill'] as const) {
-      const queue = lane === 'live' ? live : backfill;
-      const own = batch.filter((carried) => carried.lane === lane);
-      if (atTheEnd) queue.push(...own);
-      else queue.unshift(...own);
-    }
+    hand.putBack(batch, batch.length === 1);
   }
 
   function retry(carried: Carried): void {
     carried.answered = true;
     later(retryDelayMs(carried.attempts, Math.random()), () => {
       if (paused) return letGo(carried);
-      (carried.lane === 'live' ? live : backfill).push(carried);
+      hand.putBack([carried], true);
       pump();
     });
   }
@@ -564,8 +489,7 @@ export function startWorker({
     const { outcome, code } = result;
     if (outcome === 'verified' || outcome === 'applied') {
       lastSuccessAt = performance.now();
-      const { subjectId, version, granted } = carried.decision;
-      if (connector.versions === 'none' && Object.keys(granted).length > 0) lifted.set(subjectId, version);
+      hand.wasTaken(carried);
     }
     if (code === 'NOT_HELD') noteError(code);
     carried.answered = true;
@@ -638,7 +562,7 @@ export function startWorker({
       await Promise.all(carrying);
       reporter.finish();
       await Promise.all(loops);
-      for (const carried of inHand.values()) carried.settled.resolve();
+      hand.giveUp();
       await reach.close();
     },
   };

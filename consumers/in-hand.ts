@@ -1,0 +1,136 @@
+// What a worker has in hand: a decision is from when it is queued until it was answered for, so that stream and ledger together
+// do not carry it twice.
+import type { CarriedBy } from '../suppression/acknowledgement.ts';
+import type { Decision } from '../suppression/decision.ts';
+import { rememberLast } from '../suppression/remember-last.ts';
+import { toCarried } from './carried.ts';
+import type { Carried } from './carried.ts';
+
+/** What was in hand lately: when the ledger lists it again, the stream did not lose it. */
+const REMEMBERED = 50_000;
+
+export class InHand {
+  readonly #batchMax: number;
+  readonly #inOrder: boolean;
+  readonly #onLetGo: () => void;
+  readonly #bySeq = new Map<number, Carried>();
+  readonly #waiting: Readonly<Record<Carried['lane'], Carried[]>> = { live: [], backfill: [] };
+  readonly #lately = rememberLast<number, true>(REMEMBERED);
+  /** Subjects in a batch that is under way; only where order matters. */
+  readonly #underWay = new Set<string>();
+  /** As which version a subject's consent was last carried, where order matters: what is older would undo it. */
+  readonly #lifted = rememberLast<string, number>(REMEMBERED);
+  #retrying = 0;
+  #backfilling = 0;
+
+  /** `inOrder`: the store has no versions, so of one subject no two go side by side, and none after a newer consent. */
+  constructor({ batchMax, inOrder, onLetGo }: { batchMax: number; inOrder: boolean; onLetGo: () => void }) {
+    this.#batchMax = batchMax;
+    this.#inOrder = inOrder;
+    this.#onLetGo = onLetGo;
+  }
+
+  get size(): number {
+    return this.#bySeq.size;
+  }
+  /** Of what the ledger had parked. */
+  get retrying(): number {
+    return this.#retrying;
+  }
+  /** Of the back-fill. */
+  get backfilling(): number {
+    return this.#backfilling;
+  }
+  get(seq: number): Carried | undefined {
+    return this.#bySeq.get(seq);
+  }
+  /** Whether it is in hand or was lately. */
+  wasLately(seq: number): boolean {
+    return this.#lately.has(seq);
+  }
+
+  /** Queues a decision that is not in hand. */
+  take(
+    decision: Decision,
+    lane: Carried['lane'],
+    carriedBy: CarriedBy,
+    tried?: Pick<Carried, 'attempts' | 'asked'>,
+  ): Carried {
+    const carried = toCarried(decision, lane, carriedBy, tried);
+    this.#bySeq.set(decision.seq, carried);
+    if (carriedBy === 'retry') this.#retrying += 1;
+    if (lane === 'backfill') this.#backfilling += 1;
+    this.#lately.set(decision.seq, true);
+    this.#waiting[lane].push(carried);
+    return carried;
+  }
+
+  /** It is answered for: settled, parked, or left to the ledger. */
+  letGo(carried: Carried): void {
+    carried.answered = true;
+    if (this.#bySeq.delete(carried.decision.seq)) {
+      if (carried.carriedBy === 'retry') this.#retrying -= 1;
+      if (carried.lane === 'backfill') this.#backfilling -= 1;
+    }
+    carried.settled.resolve();
+    this.#onLetGo();
+  }
+
+  /** Lets go of all that waits; what is under way goes on. */
+  letGoOfWaiting(): void {
+    for (const carried of [...this.#waiting.live.splice(0), ...this.#waiting.backfill.splice(0)])
+      this.letGo(carried);
+  }
+
+  /** Whoever waits for one of these waits no more; the ledger gives them out again. */
+  giveUp(): void {
+    for (const { settled } of this.#bySeq.values()) settled.resolve();
+  }
+
+  /** Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones. */
+  nextBatch(): Carried[] {
+    const queue = this.#waiting.live.length > 0 ? this.#waiting.live : this.#waiting.backfill;
+    const first = queue[0];
+    if (first === undefined) return [];
+    const newest = new Map<string, Carried>();
+    const waits: Carried[] = [];
+    let taken = 0;
+    for (const carried of queue) {
+      if (carried.piece !== first.piece || newest.size >= this.#batchMax) break;
+      taken += 1;
+      const { subjectId, version } = carried.decision;
+      const other = newest.get(subjectId);
+      if (version < (this.#lifted.get(subjectId) ?? 0)) this.letGo(carried);
+      else if (this.#underWay.has(subjectId)) waits.push(carried);
+      else if (other === undefined) newest.set(subjectId, carried);
+      else {
+        const [newer, older] = version > other.decision.version ? [carried, other] : [other, carried];
+        newest.set(subjectId, newer);
+        this.letGo(older);
+      }
+    }
+    queue.splice(0, taken, ...waits);
+    const batch = [...newest.values()];
+    if (this.#inOrder) for (const { decision } of batch) this.#underWay.add(decision.subjectId);
+    return batch;
+  }
+
+  /** Nothing of a batch is with the store any more. */
+  isBack(batch: readonly Carried[]): void {
+    for (const { decision } of batch) this.#underWay.delete(decision.subjectId);
+  }
+
+  /** Queued again, before the others unless `atTheEnd`. */
+  putBack(batch: readonly Carried[], atTheEnd = false): void {
+    for (const lane of ['live', 'backfill'] as const) {
+      const own = batch.filter((carried) => carried.lane === lane);
+      if (atTheEnd) this.#waiting[lane].push(...own);
+      else this.#waiting[lane].unshift(...own);
+    }
+  }
+
+  /** The store has taken it. */
+  wasTaken({ decision: { subjectId, version, granted } }: Carried): void {
+    if (this.#inOrder && Object.keys(granted).length > 0) this.#lifted.set(subjectId, version);
+  }
+}
