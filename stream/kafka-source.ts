@@ -6,14 +6,16 @@
 // ledger drives what is due.
 import { setTimeout as delay } from 'node:timers/promises';
 import { SchemaRegistry } from '@kafkajs/confluent-schema-registry';
-import type { Consumer, EachBatchPayload, Kafka, KafkaMessage, Producer } from 'kafkajs';
+import type { Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
 import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import type { ChangeListener, ChangeSource } from './change-source.ts';
 import { UnreadableRecord, createDecisionReader } from './decision-record.ts';
 import type { FetchSchema } from './decision-record.ts';
+import { feelPulseAlways } from './feel-pulse.ts';
 import type { KafkaLog } from './kafka-client.ts';
+import { createParking } from './park-record.ts';
 
 /** Below what a worker holds at most (10,000), with room for a page of the ledger. */
 const IN_HAND_MAX = 6_000;
@@ -31,7 +33,6 @@ const COMMIT_MS = 500;
 const LOOK_MS = 250;
 /** An idle fetch returns after 250 ms; a broker that is silent for this long is gone. */
 const SILENT_MS_MAX = 3_000;
-const PULSE_MS = 500;
 /** A start that takes longer is said to be down: the ledger is polled meanwhile. */
 const STARTING_MS_MAX = 3_000;
 const STOP_MS_MAX = 2_000;
@@ -39,7 +40,6 @@ const STOP_MS_MAX = 2_000;
 const PULSELESS_MS_MAX = 4_000;
 const REGISTRY_MS_MAX = 5_000;
 const RETRY_MS_MAX = 5_000;
-const PARKING_MAX = 100;
 
 /** The consumer group of a store. */
 export const groupOf = (store: string): string => `abide-${store}`;
@@ -108,6 +108,7 @@ export function createKafkaSource({
 }): ChangeSource {
   const stopping = new AbortController();
   const read = createDecisionReader(fetchSchema);
+  const parking = createParking({ kafka, topic, group: groupOf(store), parkedTopic, log });
   let partitions = new Map<number, Partition>();
   let inHand = 0;
   const waiters = new Set<() => void>();
@@ -121,9 +122,6 @@ export function createKafkaSource({
   let pulseAt = -Infinity;
   let startedAt = -Infinity;
   let isLive: boolean | undefined;
-  let parked = 0;
-  let parking = 0;
-  let producer: Promise<Producer> | undefined;
   let running: Promise<void> = Promise.resolve();
 
   const makeRoom = (): void => {
@@ -225,7 +223,7 @@ export function createKafkaSource({
           break;
         } catch (error) {
           if (error instanceof UnreadableRecord) {
-            park(partition, message, error);
+            parking.park(partition, message, error);
             break;
           }
           // The registry is away: the record waits, its decision does not, since the ledger is polled while we are down.
@@ -267,44 +265,6 @@ export function createKafkaSource({
     } finally {
       waiting -= 1;
     }
-  }
-
-  // ---- what cannot be read --------------------------------------------------------------------------------------------
-
-  function park(partition: number, message: KafkaMessage, { code, cause }: UnreadableRecord): void {
-    parked += 1;
-    log.error(
-      { topic, partition, offset: message.offset, bytes: message.value?.length ?? 0, code, cause },
-      'a record cannot be read: it is parked, and the ledger drives its decision',
-    );
-    if (parking >= PARKING_MAX) return;
-    parking += 1;
-    keep(partition, message, code)
-      .catch((error: unknown) => {
-        log.warn({ partition, offset: message.offset, error }, 'a parked record could not be kept');
-      })
-      .finally(() => {
-        parking -= 1;
-      });
-  }
-
-  async function keep(partition: number, message: KafkaMessage, code: string): Promise<void> {
-    producer ??= (async () => {
-      const made = kafka.producer({ retry: { retries: 2 } });
-      await made.connect();
-      return made;
-    })();
-    producer.catch(() => (producer = undefined));
-    const headers = {
-      topic,
-      partition: String(partition),
-      offset: message.offset,
-      group: groupOf(store),
-      code,
-    };
-    await (
-      await producer
-    ).send({ topic: parkedTopic, messages: [{ key: message.key, value: message.value, headers }] });
   }
 
   // ---- committing -----------------------------------------------------------------------------------------------------
@@ -351,42 +311,6 @@ export function createKafkaSource({
             : 'silent';
       log.warn({ store, reason }, 'the stream does not deliver, the ledger is polled');
       listener.down(reason);
-    }
-  }
-
-  /** Rejects where the brokers do not answer for long: the client tries for a while by itself. */
-  async function feelPulse(listener: ChangeListener, signal: AbortSignal): Promise<void> {
-    const admin = kafka.admin();
-    try {
-      await admin.connect();
-      for (let end: string | undefined; !signal.aborted;) {
-        const offsets = await admin.fetchTopicOffsets(pulseTopic);
-        const now = offsets.map(({ high }) => high).join();
-        if (end !== undefined && end !== now) {
-          pulseAt = performance.now();
-          look(listener);
-        }
-        end = now;
-        await delay(PULSE_MS, undefined, { signal });
-      }
-    } finally {
-      await Promise.race([admin.disconnect(), delay(1_000, undefined, { ref: false })]).catch(
-        () => undefined,
-      );
-    }
-  }
-
-  async function feelPulseAlways(listener: ChangeListener, signal: AbortSignal): Promise<void> {
-    for (let failures = 0; !signal.aborted; failures += 1) {
-      await feelPulse(listener, signal).catch((error: unknown) => {
-        if (signal.aborted) return;
-        // Once: while the brokers are away, much else says so.
-        log[failures === 0 ? 'warn' : 'debug'](
-          { topic: pulseTopic, error },
-          'the heartbeat cannot be looked at, goes on trying',
-        );
-      });
-      await delay(PULSE_MS, undefined, { signal }).catch(() => undefined);
     }
   }
 
@@ -482,7 +406,14 @@ export function createKafkaSource({
   return {
     start: (listener) => {
       startedAt = performance.now();
-      running = Promise.all([run(listener), feelPulseAlways(listener, stopping.signal)]).then(
+      const onPulse = (): void => {
+        pulseAt = performance.now();
+        look(listener);
+      };
+      running = Promise.all([
+        run(listener),
+        feelPulseAlways({ kafka, topic: pulseTopic, onPulse, log, signal: stopping.signal }),
+      ]).then(
         () => undefined,
         (error: unknown) => log.error({ error }, 'the Kafka source stopped'),
       );
@@ -506,14 +437,14 @@ export function createKafkaSource({
                 .join(',')
                 .slice(0, 128),
         positionAgeSeconds: Number.isFinite(ageMs) ? Math.round(ageMs / 100) / 10 : undefined,
-        parked,
+        parked: parking.count(),
       };
     },
     [Symbol.asyncDispose]: async () => {
       stopping.abort();
       makeRoom();
       // A line that hangs is not waited for.
-      const ended = running.then(() => producer?.then((made) => made.disconnect()).catch(() => undefined));
+      const ended = running.then(() => parking[Symbol.asyncDispose]());
       await Promise.race([ended, delay(STOP_MS_MAX + 500, undefined, { ref: false })]);
     },
   };
