@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Item } from '../connectors/contract/connector.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
 import { compareHeld, mustClear, mustHold } from '../suppression/acknowledgement.ts';
-import type { Decision } from '../suppression/decision.ts';
+import type { Decision, Granted } from '../suppression/decision.ts';
 import { heldAs } from '../suppression/scope.ts';
 import type { StoreScopes } from '../suppression/scope.ts';
 import { Address } from '../suppression/subject.ts';
@@ -26,18 +26,18 @@ export function toItem(
     heldAs(scope, held).map((name) => [name, since] as const),
   );
   const kept = new Set(suppressed.map(([name]) => name));
-  const granted = Object.entries(decision.granted).flatMap(([scope, grant]) =>
-    heldAs(scope, held)
-      .filter((name) => !kept.has(name))
-      .map((name) => [name, grant] as const),
-  );
+  // A channel's grant and its topic's may have one name there: the newer one says what is to be cleared.
+  const granted: Record<string, Granted> = {};
+  for (const [scope, grant] of Object.entries(decision.granted))
+    for (const name of heldAs(scope, held))
+      if (!kept.has(name) && grant.version > (granted[name]?.version ?? 0)) granted[name] = grant;
   return new Item({
     seq: decision.seq,
     version: decision.version,
     subject: { kind: decision.kind, value: new Address(value) },
     key: makeKey(value),
     suppressed: Object.fromEntries(suppressed),
-    granted: Object.fromEntries(granted),
+    granted,
     effectiveAt: decision.effectiveAt,
     lane,
   });

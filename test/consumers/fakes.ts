@@ -280,11 +280,13 @@ export function carry({
   ledger = new FakeLedger(),
   store = new FakeStore(),
   declared = {},
+  scopes = SCOPES,
   callMsMax = 2_000,
 }: {
   ledger?: FakeLedger;
   store?: FakeStore;
   declared?: Partial<Connector>;
+  scopes?: readonly string[];
   callMsMax?: number;
 } = {}): Carrying {
   const logged: string[] = [];
@@ -299,7 +301,7 @@ export function carry({
       name: 'crm',
       connector,
       options: {},
-      scopes: new Map(SCOPES.map((scope) => [scope, undefined])),
+      scopes: new Map(scopes.map((scope) => [scope, undefined])),
       accepts: connector.accepts,
       makeKey: (value) => value,
       isPlain: true,

@@ -176,6 +176,22 @@ test('what the store has answered of a batch is not carried again because of wha
   expect(t.ledger.acknowledgements).toHaveLength(2);
 });
 
+// What the person had granted of the topic before is older than what the store holds, and said nothing to it.
+test.each([[['email/newsletter']], [['email', 'email/newsletter']]])(
+  'a grant of a channel clears its topic in a store that holds %j, whatever was granted of that before',
+  async (scopes) => {
+    await using t = carry({ scopes, declared: { topics: true } });
+    await t.commit(decided('ada', { suppressed: ['email/newsletter'] }));
+    await t.commit(decided('ada', { version: 2, suppressed: [], granted: { 'email/newsletter': 2 } }));
+    await t.commit(decided('ada', { version: 3, suppressed: ['email'], granted: { 'email/newsletter': 2 } }));
+    await t.commit(
+      decided('ada', { version: 4, suppressed: [], granted: { email: 4, 'email/newsletter': 2 } }),
+    );
+    expect(t.store.suppressedOf('ada')).toEqual([]);
+    expect(t.ledger.acknowledgements.map(({ outcome }) => outcome)).toEqual(Array(4).fill('verified'));
+  },
+);
+
 test('somebody absent, and somebody refused, is parked with the reason; a reason in words is not passed on', async () => {
   await using t = carry();
   const answers: Record<string, ApplyOutcome> = {
