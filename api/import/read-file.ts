@@ -69,7 +69,7 @@ const toText = (bytes: string): string | undefined =>
 
 const WHY: Readonly<Record<string, string>> = {
   CSV_QUOTE_NOT_CLOSED: 'a quote is opened and never closed',
-  CSV_MAX_RECORD_SIZE: `a row is longer than ${RECORD_BYTES_MAX / 1024} KiB; is a quote never closed?`,
+  CSV_MAX_RECORD_SIZE: `a row is longer than ${RECORD_BYTES_MAX / 1024} KiB, perhaps since a quote is never closed`,
   CSV_INVALID_CLOSING_QUOTE: 'something follows a closing quote',
   INVALID_OPENING_QUOTE: 'a quote stands within a field that does not begin with one',
 };
@@ -80,9 +80,15 @@ async function* readCsv(
   pieces: AsyncIterable<Buffer>,
   needs: { readonly scopes: boolean },
 ): AsyncGenerator<FileRow> {
+  // The parser reads ahead, and after a failure its rows come no more: the loop below does not know how far it was.
+  let lastLine = 0;
   const parser = parse({
     encoding: 'latin1',
     info: true,
+    on_record: (record: string[], { lines }) => {
+      lastLine = lines;
+      return record;
+    },
     record_delimiter: ['\r\n', '\n', '\r'],
     relax_column_count: true,
     skip_empty_lines: true,
@@ -92,21 +98,19 @@ async function* readCsv(
   pipeline(pieces, parser, () => undefined);
   let columns: readonly Column[] | undefined;
   let row = 0;
-  let line = 1;
   try {
     for await (const { record, info } of parser as AsyncIterable<Parsed>) {
-      line = info.lines;
       if (columns === undefined) {
         columns = readHeader(record, needs);
         continue;
       }
       row += 1;
-      yield readRecord(record, columns, row, line);
+      yield readRecord(record, columns, row, info.lines);
     }
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
     // The parser's own words quote fields.
-    throw malformed(line, WHY[error.code] ?? 'it is not CSV');
+    throw malformed(lastLine + 1, WHY[error.code] ?? 'it is not CSV');
   }
   if (columns === undefined) throw malformed(1, 'there is no header that names the columns');
 }

@@ -309,6 +309,28 @@ describe('rows that cannot be taken', () => {
   });
 });
 
+describe('a file that cannot be read names the line where its row begins, however many could be read', () => {
+  test.each([
+    [
+      'a quote within a field',
+      'x"y@example.com\n',
+      'a quote stands within a field that does not begin with one',
+    ],
+    ['something behind a quote', '"x"y@example.com\n', 'something follows a closing quote'],
+    ['a quote that is never closed', '"x@example.com\ny@example.com\n', 'a quote is opened and never closed'],
+    [
+      'a row of many lines',
+      `"${'x\n'.repeat(40_000)}`,
+      'a row is longer than 64 KiB, perhaps since a quote is never closed',
+    ],
+  ])('%s', async (_name, row, why) => {
+    for (const before of [1, 5_000]) {
+      const { json } = await api.post(`email\n${'ada@example.com\n'.repeat(before)}${row}`);
+      expect(json.detail).toBe(`Line ${before + 2}: ${why}. Nothing of the file was recorded.`);
+    }
+  });
+});
+
 describe('a file that says what is not known here', () => {
   test.each([
     ['a misspelt column', 'email,scope\nada@example.com,sms\n', 'text/csv', ['/columns/scope']],
