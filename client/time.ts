@@ -1,10 +1,15 @@
 // Waiting that ends when the caller says so, and leaves neither a timer nor a listener behind.
 
+/** Some 24 days: a timer that is given more fires at once, and whoever says Infinity means never. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+const after = (ms: number, then: () => void): ReturnType<typeof setTimeout> =>
+  setTimeout(then, Math.min(ms, TIMER_MS_MAX));
+
 /** Rejects with the signal's reason where that ends it. */
 export function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const stop = (): void => end(() => reject(signal?.reason as Error));
-    const timer = setTimeout(() => end(resolve), ms);
+    const timer = after(ms, () => end(resolve));
     const end = (settle: () => void): void => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', stop);
@@ -37,7 +42,7 @@ export async function within<T>(
     stop: () => clearTimeout(timer),
     restart: (leftMs) => {
       clearTimeout(timer);
-      if (!isOver) timer = setTimeout(() => ending.abort(tooLate(leftMs)), leftMs);
+      if (!isOver) timer = after(leftMs, () => ending.abort(tooLate(leftMs)));
     },
   };
   clock.restart(ms);

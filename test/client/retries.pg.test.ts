@@ -166,6 +166,26 @@ describe('it ends', () => {
     expect(passed.length).toBeGreaterThan(1);
     expect([tookMs > 500, tookMs < 3_000]).toEqual([true, true]);
   });
+
+  test.each([Infinity, 30 * 24 * 3_600_000])('not at once where it may take %d ms', async (ms) => {
+    const { fetch, passed } = watchedFetch();
+    expect(await direct({ fetch, timeoutMs: ms, tryTimeoutMs: ms }).lag()).toMatchObject({ sources: [] });
+    expect(passed).toHaveLength(1);
+  });
+
+  test('not before `Retry-After`, however long that is', async () => {
+    const { fetch, passed } = watchedFetch(() =>
+      Response.json({}, { status: 503, headers: { 'retry-after': '9999999' } }),
+    );
+    const ending = new AbortController();
+    const asking = direct({ fetch, timeoutMs: Infinity }).lag({ signal: ending.signal });
+    // A second try would come while this one call is under way, which takes many times as long as a turn of the loop.
+    await eventually(() => expect(passed).toHaveLength(1));
+    await direct().lag();
+    expect(passed).toHaveLength(1);
+    ending.abort(new Error('enough'));
+    await expect(asking).rejects.toThrow('enough');
+  });
 });
 
 describe('what answers is not Abide', () => {
