@@ -209,6 +209,25 @@ describe('what answers is not Abide', () => {
     expect(problem).toMatchObject({ code: 'unexpected-answer', status: 200, retryable: false });
   });
 
+  test('JSON of another kind, though it says 200: nothing is taken for recorded, allowed or listed', async () => {
+    const asks: readonly ((abide: Abide) => Promise<unknown>)[] = [
+      (abide) => abide.optOuts.create(optOut()),
+      (abide) => abide.optOuts.waitUntilPropagated('an-id'),
+      (abide) => abide.optOuts.list().next(),
+      (abide) => abide.checks.ask([{ identifiers: [{ email: 'ada@example.com' }], scope: 'email' }]),
+      (abide) => abide.imports.create(new Blob(['email\n']), { format: 'csv', scopes: ['email'] }),
+      (abide) => abide.imports.waitUntilDone('an-id'),
+    ];
+    for (const body of ['{"status":"ok"}', '[]'])
+      for (const ask of asks) {
+        const problem = await instead(
+          (request, response) => request.resume().on('end', () => response.end(body)),
+          (url) => problemOf(ask(createAbide({ url, key }))),
+        );
+        expect(problem).toMatchObject({ code: 'unexpected-answer', status: 200, retryable: false });
+      }
+  });
+
   test('a redirect: neither key nor addresses go where it leads', async () => {
     const seen: (string | undefined)[] = [];
     const problem = await instead(
