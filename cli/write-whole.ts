@@ -1,10 +1,18 @@
-import { createWriteStream, existsSync } from 'node:fs';
+import { accessSync, constants, createWriteStream, existsSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Writable } from 'node:stream';
 
-/** Throws where something of this name is there. */
+/** Throws where something of this name is there, or nothing can be put there: what is written is often had after an hour. */
 export function expectNothingAt(name: string): void {
   if (existsSync(name)) throw new Error(`${name} is there already.`);
+  try {
+    accessSync(dirname(name), constants.W_OK);
+  } catch (cause) {
+    throw new Error(`${name} cannot be written: its folder is not there, or you may not write to it.`, {
+      cause,
+    });
+  }
 }
 
 /**

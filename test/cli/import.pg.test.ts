@@ -210,6 +210,14 @@ describe('a file', () => {
 
     const over = await run(path, '--scopes', 'email', '--errors-to', to);
     expect(over).toMatchObject({ code: 1, errors: `abide: ${to} is there already.\n` });
+    // Before anything is sent: what was recorded would be recorded.
+    const nowhere = join(folder, 'misspelt', 'errors.csv');
+    const bob = await file('bob.csv', 'email\nbob@example.com\nnobody\n');
+    expect(await run(bob, '--scopes', 'email', '--errors-to', nowhere)).toMatchObject({
+      code: 1,
+      output: '',
+      errors: `abide: ${nowhere} cannot be written: its folder is not there, or you may not write to it. (ENOENT)\n`,
+    });
     const other = join(folder, 'errors-later.csv');
     expect((await run('status', id, '--errors-to', other)).code).toBe(3);
     expect(await readFile(other, 'utf8')).toBe(await readFile(to, 'utf8'));
