@@ -21,10 +21,7 @@ export async function readJson(ctx: Context, limit = BODY_BYTES_MAX): Promise<un
   if (type === undefined || !/^application\/json(?:\s*;\s*charset="?utf-8"?)?\s*$/i.test(type)) {
     throw new AbideError('unsupported-media-type');
   }
-  if (
-    ctx.req.headers['content-encoding'] !== undefined &&
-    ctx.req.headers['content-encoding'] !== 'identity'
-  ) {
+  if ((ctx.req.headers['content-encoding'] ?? 'identity').toLowerCase() !== 'identity') {
     throw new AbideError('unsupported-media-type', 'Compressed bodies are not read.');
   }
   if (Number(ctx.req.headers['content-length'] ?? 0) > limit) throw tooLarge(limit);

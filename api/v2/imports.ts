@@ -1,4 +1,5 @@
 // Files of opt-outs: received as a whole, recorded as a job. Opt-outs alone: no file can take one back.
+import { MIMEType } from 'node:util';
 import type { Context } from 'koa';
 import { z } from 'zod';
 import {
@@ -193,18 +194,25 @@ const LOCATION: Readonly<Record<string, HeaderField>> = {
 
 const TYPES: Readonly<Record<string, ImportFormat>> = { 'text/csv': 'csv', 'application/x-ndjson': 'ndjson' };
 
+/** As RFC 4180 has it, `text/csv` may also say whether there is a header: there always is. */
+function readType(header: string | undefined): MIMEType | undefined {
+  try {
+    return new MIMEType(header ?? '');
+  } catch {
+    return undefined;
+  }
+}
+
 function formatOf(ctx: Context): ImportFormat {
-  const [, type = '', charset = 'utf-8'] =
-    /^\s*([^;\s]+)\s*(?:;\s*charset="?([^";\s]+)"?)?\s*$/i.exec(ctx.req.headers['content-type'] ?? '') ?? [];
-  const format = TYPES[type.toLowerCase()];
-  if (format === undefined || charset.toLowerCase() !== 'utf-8') {
+  const type = readType(ctx.req.headers['content-type']);
+  const format = TYPES[type?.essence ?? ''];
+  if (format === undefined || (type?.params.get('charset') ?? 'utf-8').toLowerCase() !== 'utf-8') {
     throw new AbideError(
       'unsupported-media-type',
       `Send the file as ${Object.keys(TYPES).join(' or ')}, in UTF-8.`,
     );
   }
-  const encoding = ctx.req.headers['content-encoding'] ?? 'identity';
-  if (encoding !== 'identity')
+  if ((ctx.req.headers['content-encoding'] ?? 'identity').toLowerCase() !== 'identity')
     throw new AbideError('unsupported-media-type', 'Compressed bodies are not read.');
   return format;
 }

@@ -379,6 +379,14 @@ describe('a file that says what is not known here', () => {
   );
 });
 
+test.each(['text/csv; header=present', 'Text/CSV;charset="UTF-8"; header=present'])(
+  'a file of type %s is read',
+  async (type) => {
+    const file = `email\nada-${type.length}@example.com\n`;
+    expect((await api.post(file, undefined, { type })).status).toBe(202);
+  },
+);
+
 describe('the same file again', () => {
   test('with the same parameters is the same import, also in the other order and while it runs', async () => {
     const file = csvOf(50, 900_000);
