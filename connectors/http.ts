@@ -25,7 +25,6 @@ const ANSWER_TIMEOUT_MS = 15_000;
 const DISPOSE_WAIT_MS = 1_000;
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 const RETRY_AFTER_MS_MAX = 15 * 60_000;
-const RETRY_AFTER_MS_DEFAULT = 1_000;
 /** Of one `abide-keys` header: most servers and proxies take 8 KiB of headers in all. */
 const KEYS_HEADER_BYTES_MAX = 6 * 1024;
 const CONNECTIONS = 4;
@@ -155,7 +154,7 @@ async function readAnswer<T>(
   if (statusCode !== 200) {
     await body.dump({ limit: 64 * 1024 });
     const delayMs = retryAfterMs(headers['retry-after'], Date.now());
-    if (statusCode === 429) throw new TryLater(delayMs ?? RETRY_AFTER_MS_DEFAULT);
+    if (statusCode === 429) throw new TryLater(delayMs);
     if (statusCode === 503 && delayMs !== undefined) throw new TryLater(delayMs);
     throw new StatusError(statusCode);
   }

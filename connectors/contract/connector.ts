@@ -67,13 +67,20 @@ export type ApplyOutcome =
   /** The store will not take this item, ever, as it is. The code matches `^[A-Z][A-Z0-9_]{0,63}$`. */
   | { readonly kind: 'refused'; readonly code: string };
 
-/** Thrown by apply or readBack: come again later; neither a failure nor an attempt (rate limits, Retry-After). */
+/** Where a store does not say how much later: Retry-After counts whole seconds. */
+const LATER_MS = 1_000;
+
+/**
+ * Thrown by apply or readBack: come again later; neither a failure nor an attempt (rate limits, Retry-After). At once is no
+ * later: a store that says 0, or a date that has passed by our clock, would be asked again without a pause.
+ */
 export class TryLater extends Error {
   override readonly name = 'TryLater';
   readonly delayMs: number;
-  constructor(delayMs: number) {
-    super(`The store asks to come again in ${delayMs} ms.`);
-    this.delayMs = delayMs;
+  constructor(delayMs = LATER_MS) {
+    const laterMs = delayMs > 0 ? delayMs : LATER_MS;
+    super(`The store asks to come again in ${laterMs} ms.`);
+    this.delayMs = laterMs;
   }
 }
 

@@ -240,6 +240,9 @@ describe('an answer', () => {
     [429, undefined, 1_000],
     [503, '30', 30_000],
     [503, '86400', 900_000],
+    // Whoever asks to be left alone is, also where its clock is behind ours.
+    [429, '0', 1_000],
+    [503, 'Tue, 24 Nov 2026 08:00:00 GMT', 1_000],
   ])('%i with Retry-After %s asks to come again later', async (status, retryAfter, delayMs) => {
     const headers: Record<string, string> = retryAfter === undefined ? {} : { 'retry-after': retryAfter };
     for (const error of await both(() => ({ status, headers }))) {

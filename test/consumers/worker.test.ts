@@ -162,6 +162,10 @@ test('a store that asks to come later has neither failed nor been tried, and is 
   expect(t.ledger.reports.at(-1)?.worker.lastError).toBeUndefined();
 });
 
+test.each([0, -1, NaN])('a store that asks to come %d ms later is not asked without a pause', (delayMs) => {
+  expect(new TryLater(delayMs).delayMs).toBe(1_000);
+});
+
 test('what the store has answered of a batch is not carried again because of what it failed', async () => {
   await using t = carry({ declared: { versions: 'none' } });
   let lifts = 0;
