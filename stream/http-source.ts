@@ -16,6 +16,8 @@ const LOOKED_MAX = 10_000;
 const FROM_START_MS = 1_000;
 const SETTLING_MS = 50;
 const RETRY_MS_MAX = 5_000;
+/** Beyond what the API was asked to wait. Said to be down before what did not come counts as lost by the stream (worker.ts). */
+const SILENT_MS_MAX = 3_000;
 const REMEMBERED = 50_000;
 
 type Page = {
@@ -39,7 +41,13 @@ export type HttpFeed = (ask: {
  * `feed` is the API's outstanding decisions of one store. Never gives up. Back-fill and what is tried again is left to the
  * worker's own feed.
  */
-export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
+export function createHttpSource({
+  feed,
+  silentMsMax = SILENT_MS_MAX,
+}: {
+  feed: HttpFeed;
+  silentMsMax?: number;
+}): ChangeSource {
   const stopping = new AbortController();
   const delivered = rememberLast<number, true>(REMEMBERED);
   const parked = new Set<number>();
@@ -47,6 +55,11 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
   let position: number | undefined;
   let heardAt: number | undefined;
   let running: Promise<void> = Promise.resolve();
+
+  function ask(of: { after: string | undefined; limit: number; waitMs: number }): Promise<Page> {
+    const silent = AbortSignal.timeout(Math.ceil(of.waitMs + silentMsMax));
+    return feed({ ...of, signal: AbortSignal.any([stopping.signal, silent]) });
+  }
 
   function fresh(page: Page): Decision[] {
     const live = page.decisions.filter(
@@ -82,7 +95,7 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
   async function lookFromStart(listener: ChangeListener): Promise<void> {
     let after: string | undefined;
     for (let looked = 0; looked < LOOKED_MAX; looked += LOOK_PAGE) {
-      const page = await feed({ after, limit: LOOK_PAGE, waitMs: 0, signal: stopping.signal });
+      const page = await ask({ after, limit: LOOK_PAGE, waitMs: 0 });
       await hand(page, listener);
       after = page.next;
       const seq = /^live:(\d+)$/.exec(after ?? '')?.[1];
@@ -95,7 +108,7 @@ export function createHttpSource({ feed }: { feed: HttpFeed }): ChangeSource {
     const until = performance.now() + FROM_START_MS;
     for (let left = FROM_START_MS; left > 0; left = until - performance.now()) {
       const after = position === undefined ? undefined : `live:${position}`;
-      const page = await feed({ after, limit: TAIL_PAGE, waitMs: left, signal: stopping.signal });
+      const page = await ask({ after, limit: TAIL_PAGE, waitMs: left });
       const handed = await hand(page, listener);
       // An answer that holds nothing new (what is back-filled, what is under way) was not held by the server either.
       if (handed === 0 && page.decisions.length + (page.unreadable?.length ?? 0) > 0)
