@@ -4,8 +4,8 @@ import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
-import { inTransaction } from './database.ts';
-import type { Pool } from './database.ts';
+import { inTransaction, onClient, within } from './database.ts';
+import type { Client, Pool } from './database.ts';
 import type { ApiKey, Caller, KeyLimits } from './ledger.ts';
 
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
@@ -230,6 +230,8 @@ export async function revokeKey(pool: Pool, id: string, caller: Caller | undefin
 const CACHE_MS = 1_000;
 const CACHE_MAX = 10_000;
 const LOOKED_UP_MAX = 1_000;
+/** Everybody waits for whoever is looked up: on a line that leads nowhere for no longer than this. */
+const LOOK_UP_MS_MAX = 5_000;
 
 type Presented = NonNullable<ReturnType<typeof parse>>;
 
@@ -244,8 +246,8 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
   const waiting = new Map<string, { presented: Presented } & PromiseWithResolvers<Row | undefined>>();
   let running = false;
 
-  async function find(keys: readonly Presented[]): Promise<readonly (Row | undefined)[]> {
-    const { rows } = await pool.query<Row>({
+  async function find(client: Client, keys: readonly Presented[]): Promise<readonly (Row | undefined)[]> {
+    const { rows } = await client.query<Row>({
       name: 'find-api-keys',
       text: `select ${COLUMNS}, ${USABLE} as usable from api_keys where id = any ($1::text[])`,
       values: [keys.map(({ id }) => id)],
@@ -257,7 +259,7 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
     });
     const used = found.flatMap((row) => (row?.usable === true ? [row.id] : []));
     if (used.length > 0) {
-      await pool.query({
+      await client.query({
         name: 'touch-api-keys',
         // In one order everywhere: two processes that touch the same keys would wait for each other for ever.
         text: `update api_keys set last_used_at = clock_timestamp() where id in (
@@ -276,7 +278,10 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
       const batch = [...waiting].slice(0, LOOKED_UP_MAX);
       for (const [name] of batch) waiting.delete(name);
       try {
-        const found = await find(batch.map(([, { presented }]) => presented));
+        const keys = batch.map(([, { presented }]) => presented);
+        const found = await onClient(pool, (client) =>
+          within(client, LOOK_UP_MS_MAX, () => find(client, keys)),
+        );
         for (const [n, [, { resolve }]] of batch.entries()) resolve(found[n]);
       } catch (error) {
         for (const [, { reject }] of batch) reject(error);
