@@ -10,6 +10,8 @@ import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
 /** How long the API may take to answer, beyond what it was asked to wait. */
 const ANSWER_MS_MAX = 10_000;
+/** So many times that until it has come whole: no time between two pieces ends one that drips. */
+const WHOLE_TIMES = 6;
 /** Of a page of 2,000 decisions, with the most scopes that the ledger takes, with room to spare. */
 const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
 
@@ -91,29 +93,48 @@ export function createHttpLedgerAccess({
   const { origin, pathname: below } = new URL(url);
   const api = origin + below.replace(/\/+$/, '');
 
+  /** The answer, read to its end. Throws where there is none, is cut, or drips. */
+  async function ask(
+    method: 'GET' | 'POST',
+    path: string,
+    signal: AbortSignal,
+    { body, waitSeconds }: { body: unknown; waitSeconds: number },
+  ) {
+    // Not AbortSignal.timeout: a minute of them, one a call, would be kept.
+    const ending = new AbortController();
+    const late = setTimeout(() => ending.abort(), waitSeconds * 1000 + WHOLE_TIMES * answerMsMax);
+    try {
+      const answer = await request(api + path, {
+        method,
+        dispatcher: agent,
+        signal: AbortSignal.any([signal, ending.signal]),
+        headersTimeout: waitSeconds * 1000 + answerMsMax,
+        headers: waitSeconds === 0 ? headers : { ...headers, prefer: `wait=${waitSeconds}` },
+        body: body === undefined ? null : JSON.stringify(body),
+      });
+      const isGood = answer.statusCode >= 200 && answer.statusCode < 300;
+      if (isGood) return { ...answer, isGood, read: await answer.body.json() };
+      return { ...answer, isGood, problem: await readProblem(answer) };
+    } catch (cause) {
+      signal.throwIfAborted();
+      const [pathname] = path.split('?');
+      throw new AbideError('ledger-unavailable', `The API does not answer ${method} ${pathname}.`, { cause });
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
   async function call<T>(
     method: 'GET' | 'POST',
     path: string,
     signal: AbortSignal,
     { body, waitMs = 0 }: { body?: unknown; waitMs?: number } = {},
   ): Promise<T> {
-    const [pathname] = path.split('?');
     const waitSeconds = Math.min(30, Math.ceil(waitMs / 1000));
-    const answer = await request(api + path, {
-      method,
-      dispatcher: agent,
-      signal,
-      headersTimeout: waitSeconds * 1000 + answerMsMax,
-      headers: waitSeconds === 0 ? headers : { ...headers, prefer: `wait=${waitSeconds}` },
-      body: body === undefined ? null : JSON.stringify(body),
-    }).catch((cause: unknown) => {
-      signal.throwIfAborted();
-      throw new AbideError('ledger-unavailable', `The API does not answer ${method} ${pathname}.`, { cause });
-    });
-    const { statusCode } = answer;
-    if (statusCode >= 200 && statusCode < 300) return (await answer.body.json()) as T;
-    const problem = await readProblem(answer);
-    const seconds = Number(answer.headers['retry-after']);
+    const { statusCode, headers: told, ...answer } = await ask(method, path, signal, { body, waitSeconds });
+    if (answer.isGood) return answer.read as T;
+    const { problem } = answer;
+    const seconds = Number(told['retry-after']);
     if ((statusCode === 429 || statusCode === 503) && seconds > 0) {
       await delay(Math.min(seconds, 30) * 1000, undefined, { signal });
     }
@@ -121,6 +142,7 @@ export function createHttpLedgerAccess({
     const { title, detail } = problem ?? {};
     // What to do about it is said with the code.
     const why = [title, ...(detail === ERRORS[code].help ? [] : [detail])].filter(Boolean).join(': ');
+    const [pathname] = path.split('?');
     throw new AbideError(code, `The API answered ${statusCode} to ${method} ${pathname}. ${why}`);
   }
   const stem = `/v1/stores/${encodeURIComponent(store)}`;

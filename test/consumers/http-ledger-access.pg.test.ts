@@ -255,3 +255,26 @@ test.each(['refuse', 'hang', 'lose_answer'] as const)(
     expect((await t.crm.outstanding(everything)).decisions).toEqual([]);
   },
 );
+
+test.each([
+  ['drips', 'a piece of it comes now and then'],
+  ['is cut', 'its line ends in its middle'],
+])('an answer that %s is the ledger being away as well: %s', async (how) => {
+  const api = createServer((_request, response) => {
+    response.write('{"canary":');
+    if (how === 'is cut') return void setImmediate(() => response.destroy());
+    const dripping = setInterval(() => response.write(' '), 20);
+    response.once('close', () => clearInterval(dripping));
+  }).listen(0, '127.0.0.1');
+  await using stack = new AsyncDisposableStack();
+  stack.use(api);
+  await once(api, 'listening');
+  const url = `http://127.0.0.1:${(api.address() as AddressInfo).port}`;
+  const crm = stack.use(
+    createHttpLedgerAccess({ url, key: 'a-key', store: 'crm', workerId: 'worker-1', answerMsMax: 100 }),
+  );
+  await expect(crm.canary(signal)).rejects.toMatchObject({
+    code: 'ledger-unavailable',
+    message: 'The API does not answer GET /v1/stores/crm/canary.',
+  });
+});
