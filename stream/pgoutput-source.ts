@@ -3,7 +3,8 @@
 // ledger; that is why acknowledging a position before its decisions are settled is harmless here.
 //
 // States: connecting -> catching_up (the slot waits for every open write transaction of the server) -> ok -> down ->
-// connecting …; `polling` where the server cannot replicate logically, looked at again every 30 s.
+// connecting …; ok -> down -> ok where the server was silent for a moment; `polling` where it cannot replicate logically, looked
+// at again every 30 s.
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
@@ -17,7 +18,12 @@ const RETRY_MS_MAX = 5_000;
 const POLLING_MS = 30_000;
 const CONNECT_MS_MAX = 5_000;
 const GOODBYE_MS_MAX = 1_000;
-/** The server is asked for a sign of life after a third of it; silence beyond asks for a new connection. */
+/**
+ * The server is asked for a sign of life after a third of it. Silence beyond is said to be down, before what does not come counts
+ * as lost by the stream (worker.ts).
+ */
+const QUIET_MS_MAX = 3_500;
+/** Silence beyond asks for a new connection, whose slot may have to wait: a server that is only slow is given longer. */
 const SILENT_MS_MAX = 15_000;
 /** A transaction is delivered at its commit, but never held beyond this many rows. */
 const HELD_MAX = 5_000;
@@ -73,11 +79,13 @@ export function createPgoutputSource({
   url,
   publication,
   log,
+  quietMsMax = QUIET_MS_MAX,
   silentMsMax = SILENT_MS_MAX,
 }: {
   url: string;
   publication: string;
   log: SourceLog;
+  quietMsMax?: number;
   silentMsMax?: number;
 }): ChangeSource {
   const stopping = new AbortController();
@@ -87,6 +95,8 @@ export function createPgoutputSource({
   let parked = 0;
   let running: Promise<void> = Promise.resolve();
   let saidPolling = false;
+  /** The latest connection delivered. */
+  let hasStood = false;
 
   async function canReplicate(): Promise<boolean> {
     const client = new pg.Client({
@@ -155,11 +165,18 @@ export function createPgoutputSource({
         if (held.length >= HELD_MAX) deliver();
       }
     };
+    const hear = (): void => {
+      heardAt = performance.now();
+      if (status === 'ok') return;
+      status = 'ok';
+      hasStood = true;
+      listener.live();
+    };
     const plugin = new ForgivingPlugin({ protoVersion: 1, publicationNames: [publication] });
     let lsn = 0n;
     connection.on('copyData', ({ chunk }: { chunk: Buffer }) => {
       if (chunk[0] !== XLOG_DATA && chunk[0] !== KEEPALIVE) return;
-      heardAt = performance.now();
+      hear();
       lsn = chunk.readBigUInt64BE(1);
       position = toText(lsn);
       if (chunk[0] === XLOG_DATA) take(plugin.parse(chunk.subarray(XLOG_DATA_HEADER_BYTES)));
@@ -167,18 +184,21 @@ export function createPgoutputSource({
     });
     let isStreaming = false;
     connection.once('replicationStart', () => {
-      heardAt = performance.now();
       isStreaming = true;
-      status = 'ok';
-      listener.live();
+      hear();
     });
     // The server keeps WAL until it is told that it may go, and says nothing where it has nothing to say.
+    const soon = Math.min(quietMsMax, silentMsMax);
     const beat = setInterval(() => {
       if (!isStreaming) return;
       const silentMs = performance.now() - heardAt;
-      if (silentMs > silentMsMax) failed.reject(new Error('the server fell silent'));
-      else connection.sendCopyFromChunk(statusUpdate(lsn, silentMs > silentMsMax / 3));
-    }, silentMsMax / 6);
+      if (silentMs > silentMsMax) return failed.reject(new Error('the server fell silent'));
+      if (silentMs > quietMsMax && status === 'ok') {
+        status = 'down';
+        listener.down('silent');
+      }
+      connection.sendCopyFromChunk(statusUpdate(lsn, silentMs > soon / 3));
+    }, soon / 6);
     const stop = (): void => failed.reject(new Error('stopped'));
     stopping.signal.addEventListener('abort', stop, { once: true });
 
@@ -227,7 +247,8 @@ export function createPgoutputSource({
         await replicate(listener);
       } catch (error) {
         if (stopping.signal.aborted) return;
-        failures = status === 'ok' ? 1 : failures + 1;
+        failures = hasStood ? 1 : failures + 1;
+        hasStood = false;
         status = 'down';
         listener.down(error instanceof Error && 'code' in error ? String(error.code) : 'connection lost');
         const pauseMs = Math.min(RETRY_MS_MAX, 100 * 2 ** failures) * (0.5 + Math.random() / 2);

@@ -13,14 +13,14 @@ import { freshDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
-async function open(): Promise<SourcePlace> {
+async function open(limits: { quietMsMax?: number; silentMsMax?: number } = {}): Promise<SourcePlace> {
   const stack = new AsyncDisposableStack();
   const db = stack.use(await freshDatabase());
   const { hostname, port } = new URL(db.urls.replication);
   const line = stack.use(await startTcpProxy({ host: hostname, port: Number(port) }));
   const url = Object.assign(new URL(db.urls.replication), { host: `127.0.0.1:${line.port}` }).href;
   const source = stack.use(
-    createPgoutputSource({ url, publication: 'abide', log: quietLog, silentMsMax: 600 }),
+    createPgoutputSource({ url, publication: 'abide', log: quietLog, silentMsMax: 600, ...limits }),
   );
   return {
     source,
@@ -43,7 +43,7 @@ const left = (superuserUrl: string): Promise<object[]> =>
     return rows;
   });
 
-describeChangeSource('pgoutput', { open, heldMax: 5_000, waits: false });
+describeChangeSource('pgoutput', { open: () => open(), heldMax: 5_000, waits: false });
 
 /** Somebody who hears whether the stream is live, and nothing else. */
 function audience() {
@@ -94,6 +94,21 @@ test('a slot does not outlive its connection, whoever ends it', async () => {
   await eventually(async () => expect(await slots()).not.toContain(slot));
   place.line.setFault('refuse');
   await place.expectNothingLeft?.();
+});
+
+test('a server that is silent for a moment is said to be, so that the ledger is read meanwhile, and keeps its connection', async () => {
+  await using place = await open({ quietMsMax: 100, silentMsMax: 60_000 });
+  const hears = audience();
+  place.source.start(hears);
+  await eventually(() => expect(hears.said).toEqual(['live']));
+  const before = await left(place.databaseUrl);
+  place.line.setFault('slow');
+  await eventually(() => expect(hears.said).toContain('silent'));
+  place.line.setFault('none');
+  await eventually(() => expect(hears.said.at(-1)).toBe('live'));
+  expect(place.source.report()).toMatchObject({ status: 'ok' });
+  expect(await left(place.databaseUrl)).toEqual(before);
+  expect(new Set(hears.said)).toEqual(new Set(['live', 'silent']));
 });
 
 const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
