@@ -24,6 +24,8 @@ type Decided = {
   suppressed: Record<string, Instant>;
   granted: Record<string, Granted>;
   settled: boolean;
+  /** It is parked, and another worker holds the lease. */
+  parked_with_another: boolean;
   /** The subject's version now. */
   newest: number;
   /** The last version that this store acknowledged; read only where something was granted. */
@@ -35,8 +37,10 @@ const DECIDED = `
   select i.store_id, d.seq, d.version, d.kind, d.subject_id, d.suppressed, d.granted,
     exists (select from acknowledgements a
             where a.store_id = i.store_id and a.generation = i.generation and a.seq = d.seq offset 0)
-      and not exists (select from exceptions e
-            where e.store_id = i.store_id and e.generation = i.generation and e.seq = d.seq offset 0) as settled,
+      and not p.parked as settled,
+    case when p.parked then exists (
+      select from stores s where s.id = i.store_id and s.lease_holder <> i.worker and s.lease_until > clock_timestamp()
+      offset 0) else false end as parked_with_another,
     (select s.version from subjects s where s.id = d.subject_id offset 0) as newest,
     case when d.granted <> '{}' then (
       select o.version from decisions o
@@ -45,8 +49,11 @@ const DECIDED = `
                     and b.seq = o.seq and b.outcome <> 'superseded' offset 0)
       order by o.version desc limit 1
     ) end as acknowledged_version
-  from unnest($1::smallint[], $2::int[], $3::bigint[]) as i (store_id, generation, seq)
-  cross join lateral (select * from decisions d where d.seq = i.seq offset 0) d`;
+  from unnest($1::smallint[], $2::int[], $3::bigint[], $4::text[]) as i (store_id, generation, seq, worker)
+  cross join lateral (select * from decisions d where d.seq = i.seq offset 0) d
+  cross join lateral (
+    select exists (select from exceptions e
+                   where e.store_id = i.store_id and e.generation = i.generation and e.seq = d.seq offset 0) as parked) p`;
 
 /** What SETTLE takes, as rows.ts has it. */
 export const REPORTED = {
@@ -278,6 +285,10 @@ export function judge(
       (one.outcome === 'verified') !== (store.evidence === 'read_back')
     ) {
       reject('not_verifiable');
+    } else if (store.evidence !== 'relay' && decision.parked_with_another) {
+      // Whoever lost the lease, frozen or cut off from us, may have read this before the store lost or refused it: whether it
+      // is held now the holder finds out at its next try.
+      duplicate += 1;
     } else if (one.outcome === 'applied') {
       if (decision.settled) duplicate += 1;
       else settle.push(one);
@@ -482,8 +493,8 @@ async function readDecided(
   pool: Pool,
   batch: readonly Pending[],
 ): Promise<ReadonlyMap<number, ReadonlyMap<number, Decided>>> {
-  const asked = batch.flatMap(({ store, acknowledgements }) =>
-    acknowledgements.map(({ seq }) => ({ id: store.id, generation: store.generation, seq })),
+  const asked = batch.flatMap(({ store, worker, acknowledgements }) =>
+    acknowledgements.map(({ seq }) => ({ id: store.id, generation: store.generation, seq, worker })),
   );
   const { rows } = await pool.query<Decided>({
     name: 'acknowledge-decided',
@@ -492,6 +503,7 @@ async function readDecided(
       asked.map(({ id }) => id),
       asked.map(({ generation }) => generation),
       asked.map(({ seq }) => seq),
+      asked.map(({ worker }) => worker),
     ],
   });
   const byStore = Map.groupBy(rows, (row) => row.store_id);

@@ -14,7 +14,9 @@ import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { explainLag, explainPage, explainSettle } from '../harness/explain.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
+import { readLag } from '../../ledger/propagation-lag.ts';
 import type { Outstanding } from '../../ledger/ledger.ts';
+import type { Acknowledgement } from '../../suppression/acknowledgement.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
 const settled = async (t: TestLedger) =>
@@ -234,6 +236,30 @@ test('failures park a decision with its clock running; it is asked for again and
   const [retried] = await outstandingOf(t.ledger, 'crm');
   expect(retried).toMatchObject({ seq: 1, attempts: 5 });
   await t.ledger.acknowledge('crm', report([verified(retried!, { carriedBy: 'retry', attempts: 6 })]));
+  expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
+});
+
+test('what a worker read before it lost the lease does not clear what the next one found the store to refuse', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  const of = (worker: string, ...acknowledgements: Acknowledgement[]) => {
+    const one = report(acknowledgements);
+    return t.ledger.acknowledge('crm', { ...one, worker: { ...one.worker, id: worker } });
+  };
+  await of('frozen');
+  await t.pool.query("update stores set lease_until = clock_timestamp() - interval '1 second'");
+  await of('next');
+  await of('next', verified(decision!, { outcome: 'refused', code: 'HTTP_422' }));
+  const parked = { outstanding: 1, quarantined: 1 };
+  expect((await t.ledger.lag()).stores[0]).toMatchObject(parked);
+
+  expect(await of('frozen', verified(decision!))).toEqual({ accepted: 0, duplicate: 1, rejected: [] });
+  expect((await readLag(t.pool)).stores[0]).toMatchObject(parked);
+  expect((await propagationIn(t.ledger, id))?.state).toBe('pending');
+
+  expect(await of('next', verified(decision!))).toMatchObject({ accepted: 1 });
   expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
 });
 
