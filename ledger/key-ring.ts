@@ -174,13 +174,13 @@ export async function rotateStorageKey(
     keep,
     useFrom,
     caller,
-  }: { read: () => string; keep: (text: string) => Promise<void>; useFrom: Instant; caller: Caller },
+  }: { read: () => string; keep: (text: string) => void; useFrom: Instant; caller: Caller },
 ): Promise<number> {
   return await inTransaction(pool, async (client) => {
     await lockRing(client);
     const { text, id } = addStorageKey(read(), useFrom);
     await audit(client, caller, 'key_ring.rotated', `storage key ${id}`, { use_from: useFrom });
-    await keep(text);
+    keep(text);
     return id;
   });
 }

@@ -12,7 +12,6 @@ import { once } from 'node:events';
 import {
   chown,
   constants,
-  link,
   mkdir,
   open,
   readFile,
@@ -31,6 +30,7 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import type { Log } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { makeFile, replaceFile, syncFolder } from './kept-file.ts';
 import { isEnded, readProcStat } from './proc-stat.ts';
 
 const DATABASE = 'abide';
@@ -259,24 +259,19 @@ async function readKept(folder: Folder): Promise<Kept | undefined> {
 async function keep(folder: Folder): Promise<Kept> {
   const secret = (): string => randomBytes(24).toString('base64url');
   const passwords = { superuser: secret(), owner: secret(), api: secret(), replication: secret() };
-  const fresh = await writePrivately(folder, JSON.stringify({ port: await freePort(), passwords }));
-  await link(fresh, folder.kept).catch((error: unknown) => {
-    if (codeOf(error) !== 'EEXIST') throw error as Error;
-  });
-  await rm(fresh);
+  const text = JSON.stringify({ port: await freePort(), passwords });
+  try {
+    makeFile(folder.kept, text);
+  } catch (error) {
+    if (codeOf(error) !== 'EEXIST') throw error;
+  }
   return (await readKept(folder))!;
 }
 
 async function movePort(folder: Folder, kept: Kept): Promise<Kept> {
   const moved = { ...kept, port: await freePort() };
-  await rename(await writePrivately(folder, JSON.stringify(moved)), folder.kept);
+  replaceFile(folder.kept, JSON.stringify(moved));
   return moved;
-}
-
-async function writePrivately(folder: Folder, text: string): Promise<string> {
-  const path = `${folder.kept}.${process.pid}`;
-  await writeFile(path, text, { mode: 0o600 });
-  return path;
 }
 
 /** Listens for a moment: at the port asked for, or at any. Returns undefined where it is taken. */
@@ -327,6 +322,7 @@ async function makeCluster(folder: Folder, binaries: Binaries, kept: Kept): Prom
     ]);
     await runApart(program, argv, ids);
     await rename(made, folder.cluster);
+    syncFolder(folder.root);
   } catch (error) {
     // Another start was faster: its cluster has the same passwords.
     if (codeOf(error) === 'ENOTEMPTY' || codeOf(error) === 'EEXIST') return;

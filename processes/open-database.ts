@@ -1,6 +1,5 @@
 // The ledger's database, made ready: embedded or elsewhere, migrated, with the key ring that belongs to it.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
@@ -10,6 +9,7 @@ import { matchKeyRing } from '../ledger/key-ring.ts';
 import type { KeyRing } from '../ledger/key-ring.ts';
 import { migrate } from '../ledger/migrate.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { makeFile } from './kept-file.ts';
 
 export type DatabaseUrls = { readonly owner: string; readonly api: string; readonly replication: string };
 
@@ -32,24 +32,6 @@ export const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.j
 export function readKeysOf(dataFolder: string): string | undefined {
   const file = keysFile(dataFolder);
   return existsSync(file) ? readFileSync(file, 'utf8') : undefined;
-}
-
-/** Another ring in the place of the one that a data folder has: there is the old one or the new one, whatever happens. */
-export async function replaceKeysOf(dataFolder: string, text: string): Promise<void> {
-  const file = keysFile(dataFolder);
-  const fresh = `${file}.${process.pid}`;
-  const { uid, gid } = await stat(file);
-  try {
-    await using handle = await open(fresh, 'w', 0o600);
-    // Whoever administers Abide may be somebody else than whom it runs as.
-    await handle.chown(uid, gid);
-    await handle.writeFile(text);
-    await handle.sync();
-    await rename(fresh, file);
-  } catch (error) {
-    await rm(fresh, { force: true });
-    throw error;
-  }
 }
 
 const roleOf = (url: string): string => decodeURIComponent(new URL(url).username);
@@ -87,7 +69,7 @@ export async function openDatabase({
             'Abide listens beyond this machine and makes up no secrets there: set ABIDE_KEYS (`abide keys ring` prints a new ring) and ABIDE_ADMIN_KEY (`abide keys token`).',
           );
         }
-        writeFileSync(keysFile(dataFolder), text, { mode: 0o600, flag: 'wx' });
+        makeFile(keysFile(dataFolder), text);
       },
     });
     return { pool, ring };

@@ -11,9 +11,10 @@ import type { Caller } from '../ledger/ledger.ts';
 import type { Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { findEmbeddedPostgres } from './embedded-postgres.ts';
+import { replaceFile } from './kept-file.ts';
 import { loadConnector } from './load-connector.ts';
 import { quietLog } from './log.ts';
-import { keysFile, readKeysOf, replaceKeysOf, urlsOf } from './open-database.ts';
+import { keysFile, readKeysOf, urlsOf } from './open-database.ts';
 import type { DatabaseUrls } from './open-database.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -96,9 +97,9 @@ export const rotateStorage = (
     let ring = '';
     const id = await rotateStorageKey(pool, {
       read: () => readRing(env)!,
-      keep: async (text) => {
+      keep: (text) => {
         ring = text;
-        if (folder !== undefined) await replaceKeysOf(folder, text);
+        if (folder !== undefined) replaceFile(keysFile(folder), text);
       },
       useFrom,
       caller,

@@ -1,6 +1,6 @@
 // Everything in one process: database, API, change source and a worker a store. The only place, beside worker.ts, that
 // names both a source and stores.
-import { accessSync, constants, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { trace } from '@opentelemetry/api';
 import { createApp } from '../api/app.ts';
@@ -27,6 +27,7 @@ import type { DeclaredScopes } from '../suppression/scope.ts';
 import { createDecisionLines } from './decision-lines.ts';
 import { findEmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { adminKeyFile, isLoopback, lackingSecrets } from './given-secrets.ts';
+import { makeFile } from './kept-file.ts';
 import { loadConnector } from './load-connector.ts';
 import { openDatabase, urlsOf } from './open-database.ts';
 import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
@@ -330,7 +331,7 @@ async function administratorKey({
     );
   }
   const { token } = await ledger.createKey(fields);
-  writeFileSync(file, `${token}\n`, { mode: 0o600 });
+  makeFile(file, `${token}\n`);
   return { token, keptIn: file, isNew: true };
 }
 

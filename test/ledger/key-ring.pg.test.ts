@@ -44,7 +44,6 @@ async function rotate(text: string, useFrom: string): Promise<{ id: number; text
     read: () => text,
     keep: (made) => {
       kept = made;
-      return Promise.resolve();
     },
     useFrom,
     caller: { client: 'cli:ada', keyId: 'cli', address: 'here', requestId: 'cli-1' },

@@ -1,0 +1,92 @@
+// Seen on a file system whose machine lost its power seconds after the first start: an opt-out that had been answered was in
+// the database, and the key ring, which alone reads it, was a file of 0 bytes.
+import { chown, mkdtemp, readFile, readdir, rm, stat } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import type { Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { makeFile } from '../../processes/kept-file.ts';
+import { runAbide, spawnAbide } from '../harness/abide.ts';
+import { eventually } from '../harness/eventually.ts';
+
+let folder: string;
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'abide-kept-'));
+});
+afterEach(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+const inodeOf = async (path: string): Promise<string> => String((await stat(path)).ino);
+
+/** `abide serve` on the folder until it is ready, and what is to be done then; it is stopped afterwards. */
+async function whileServing(env: Readonly<Record<string, string>>, work: () => Promise<void>): Promise<void> {
+  const { child, ended, output } = spawnAbide(['serve', '--data', folder], { ...env, PORT: '0' });
+  try {
+    await eventually(() => expect(output()).toContain('ready after'));
+    await work();
+  } finally {
+    child.kill('SIGTERM');
+    await ended;
+  }
+}
+
+test('what nobody can make again is on disk when Abide is ready, and so is its name', async () => {
+  const synced = join(folder, 'synced');
+  const preload = pathToFileURL(join(process.cwd(), 'test/harness/synced.mjs')).href;
+  const env = { ABIDE_TEST_SYNCED: synced, NODE_OPTIONS: `--import=${preload}` };
+  const expectSynced = async (name: string): Promise<void> => {
+    const inodes = (await readFile(synced, 'utf8').catch(() => '')).split('\n');
+    expect([name, inodes]).toEqual([
+      name,
+      expect.arrayContaining([await inodeOf(join(folder, name))]) as unknown,
+    ]);
+    const named = inodes.lastIndexOf(await inodeOf(folder));
+    expect(named).toBeGreaterThan(inodes.indexOf(await inodeOf(join(folder, name))));
+  };
+
+  await whileServing(env, async () => {
+    for (const name of ['postgres.json', 'keys.json', 'admin.key']) await expectSynced(name);
+
+    await rm(synced);
+    const { code, output } = await runAbide(['keys', 'rotate-storage'], { ...env, ABIDE_DATA: folder });
+    expect([output, code]).toEqual([expect.any(String), 0]);
+    await expectSynced('keys.json');
+  });
+});
+
+test('a file that is there is not made again, and nothing is left beside it', async () => {
+  const file = join(folder, 'keys.json');
+  makeFile(file, 'first');
+
+  expect(() => {
+    makeFile(file, 'second');
+  }).toThrow(expect.objectContaining({ code: 'EEXIST' }));
+
+  expect(await readFile(file, 'utf8')).toBe('first');
+  expect((await stat(file)).mode & 0o777).toBe(0o600);
+  expect(await readdir(folder)).toEqual(['keys.json']);
+});
+
+/** Only root can give a file to somebody else. */
+const asRoot = process.getuid?.() === 0 ? test : test.skip;
+
+asRoot(
+  'a start as root with another port for its database leaves the passwords to whose they were',
+  async () => {
+    await whileServing({}, () => Promise.resolve());
+    const file = join(folder, 'postgres.json');
+    await chown(file, 65_534, 65_534);
+    const { port } = JSON.parse(await readFile(file, 'utf8')) as { port: number };
+    await using taken: Server = createServer();
+    await new Promise<void>((resolve) => taken.listen(port, '127.0.0.1', resolve));
+
+    await whileServing({}, async () => {
+      expect(JSON.parse(await readFile(file, 'utf8'))).not.toMatchObject({ port });
+      expect(await stat(file)).toMatchObject({ uid: 65_534, gid: 65_534, mode: 0o100_600 });
+    });
+  },
+);
