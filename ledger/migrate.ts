@@ -49,8 +49,8 @@ const source: Knex.MigrationSource<Migration> = {
 };
 
 /**
- * Migrates as the owner, and gives the two other roles what they need. Throws DATABASE_UNREACHABLE; a database of a
- * newer version than ours is refused by knex, which names the migrations that we lack.
+ * Migrates as the owner, and gives the two other roles what they need. Throws DATABASE_UNREACHABLE, and where the database is
+ * of a newer version than ours, which is left as it is.
  */
 export async function migrate(
   ownerUrl: string,
@@ -85,7 +85,15 @@ async function isLatest(client: pg.Client): Promise<boolean> {
   const { rows: tables } = await client.query("select to_regclass('knex_migrations') is not null as known");
   if (!(tables[0] as { known: boolean }).known) return false;
   const { rows } = await client.query<{ name: string }>('select name from knex_migrations order by id');
-  return rows.map(({ name }) => name).join() === MIGRATIONS.map(({ name }) => name).join();
+  const done = new Set(rows.map(({ name }) => name));
+  const ours = new Set(MIGRATIONS.map(({ name }) => name));
+  const newer = done.difference(ours);
+  if (newer.size > 0) {
+    throw new Error(
+      `The database was used by a newer Abide (it has ${[...newer].join(', ')}): start that one. Nothing was changed.`,
+    );
+  }
+  return ours.isSubsetOf(done);
 }
 
 async function migrateToLatest(ownerUrl: string): Promise<void> {

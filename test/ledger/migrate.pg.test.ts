@@ -69,6 +69,25 @@ test('a migration that was killed does not lock the next one out', async () => {
   await migrate(db.urls.owner, ROLES);
 });
 
+// Knex called it a corrupt directory of ours with files missing, which sent people to their checkout.
+test('a database that a newer version has used is refused in words, and left as it is', async () => {
+  await using db = await freshDatabase();
+  await withClient(db.urls.owner, async (client) => {
+    await client.query(
+      `insert into knex_migrations (name, batch) values ('9998-next', 2), ('9999-after', 3)`,
+    );
+    await client.query('revoke select on stores from abide_api');
+  });
+
+  await expect(migrate(db.urls.owner, ROLES)).rejects.toThrow(
+    'The database was used by a newer Abide (it has 9998-next, 9999-after): start that one. Nothing was changed.',
+  );
+
+  await withClient(db.urls.api, async (client) => {
+    await expect(client.query('select from stores')).rejects.toMatchObject(FORBIDDEN);
+  });
+});
+
 test('a database with a single role is migrated and works as that role', async () => {
   await using db = await emptyDatabase();
 
