@@ -304,7 +304,8 @@ async function makeCluster(folder: Folder, binaries: Binaries, kept: Kept): Prom
   for (const name of await readdir(folder.root)) {
     const pid = /^postgres\.new-(\d+)$/.exec(name)?.[1];
     if (pid !== undefined && !(isAlive(Number(pid)) && Number(pid) !== process.pid)) {
-      await rm(join(folder.root, name), { recursive: true });
+      // initdb goes on for a moment without the Abide that was killed, and writes where we remove.
+      await rm(join(folder.root, name), { recursive: true, force: true, maxRetries: 10 });
     }
   }
   await mkdir(unfinished, { mode: 0o700 });

@@ -179,6 +179,30 @@ test.each(['stopped', 'killed'] as const)(
   },
 );
 
+test('an initdb that goes on after its Abide was killed does not keep the next one from starting', async () => {
+  const killed = spawn(process.execPath, ['-e', '']);
+  await once(killed, 'exit');
+  // As initdb: it does not notice at once that what it wrote is gone.
+  const script = `
+    const { existsSync, mkdirSync, writeFileSync } = require('node:fs');
+    process.chdir(${JSON.stringify(folder)});
+    mkdirSync('postgres.new-${killed.pid}');
+    process.chdir('postgres.new-${killed.pid}');
+    for (let n = 0, last = Infinity; n < last; n += 1) {
+      writeFileSync(String(n), '');
+      if (n === 500) process.stdout.write('writing');
+      if (last === Infinity && !existsSync('0')) last = n + 500;
+    }`;
+  const initdb = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const ended = once(initdb, 'exit');
+  await once(initdb.stdout, 'data');
+
+  expect((await start()).freshlyMade).toBe(true);
+
+  await ended;
+  expect(await readdir(folder)).not.toContain(`postgres.new-${killed.pid}`);
+});
+
 test('a second Abide on the same folder is refused and leaves the first one its server', async () => {
   await putClusterInto(folder);
   const { abide, pid } = await startInAnotherProcess();
