@@ -206,8 +206,10 @@ function toSources(rows: readonly Row[], slots: readonly Slot[]): SourceLag[] {
     row.last_report?.source === undefined ? [] : [{ source: row.last_report.source, row }],
   );
   return [...Map.groupBy(reports, ({ source }) => source.kind)].map(([kind, group]) => {
-    const statuses = group.map(({ source, row }) => (row.heard ? source.status : 'unknown'));
-    const ages = group.map(({ source }) => source.positionAgeSeconds).filter((age) => age !== undefined);
+    // What the worker of a paused store said last is old, and says nothing of the source that others read.
+    const reading = group.filter(({ row }) => row.heard || !row.paused);
+    const statuses = reading.map(({ source, row }) => (row.heard ? source.status : 'unknown'));
+    const ages = reading.map(({ source }) => source.positionAgeSeconds).filter((age) => age !== undefined);
     const own = kind === 'http' ? [] : slots;
     const retained = own.map((slot) => slot.retained).filter((bytes) => bytes !== null);
     return {

@@ -412,6 +412,35 @@ test('a store made narrower, or read again unchanged, keeps its generation', asy
   expect(t.ledger.stores()[0]?.generation).toBe(2);
 });
 
+test('the worker of a paused store, silent by order, does not make the source unknown that others read', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' }, { name: 'mail' });
+  await t.ledger.acknowledge('crm', report([]));
+  const { worker } = report([]);
+  const behind = { ...worker.source, status: 'catching_up', positionAgeSeconds: 7 } as const;
+  await t.ledger.acknowledge('mail', report([], { worker: { ...worker, source: behind } }));
+  const fallSilent = (name: string) =>
+    withClient(t.db.superuserUrl, (client) =>
+      client.query(
+        `update workers set last_seen_at = last_seen_at - interval '1 hour'
+         where store_id = (select id from stores where name = $1)`,
+        [name],
+      ),
+    );
+  const expectSource = (source: object) =>
+    eventually(async () => expect((await t.ledger.lag()).sources).toMatchObject([source]));
+  await expectSource({ status: 'catching_up', position_age_seconds: 7 });
+  await fallSilent('mail');
+  await expectSource({ status: 'unknown' });
+
+  await changeStore(t.pool, 'mail', 'paused', {}, undefined);
+  await expectSource({ kind: 'pgoutput', status: 'ok', position_age_seconds: 0 });
+
+  await changeStore(t.pool, 'crm', 'paused', {}, undefined);
+  await fallSilent('crm');
+  await expectSource({ kind: 'pgoutput', status: 'unknown', position_age_seconds: null });
+});
+
 test('a store that left the file stays due until it is retired', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' }, { name: 'mail' });
