@@ -88,10 +88,14 @@ export function openPool(
     pipeline,
     options: SETTINGS.map(([name, value]) => `-c ${name}=${value}`).join(' '),
   });
-  pool.on('error', onError);
+  // A pool that ends does not wait until its lines are closed, and the server may be told to end before they are.
+  const lost = (error: Error): void => {
+    if (!pool.ending) onError(error);
+  };
+  pool.on('error', lost);
   // A client that is checked out reports its lost connection here as well as to its query.
   pool.on('connect', (client) => {
-    client.on('error', onError);
+    client.on('error', lost);
     const stream = streamOf(client);
     stream.setTimeout(SILENT_MS_MAX, () => stream.destroy());
   });
