@@ -12,7 +12,7 @@ import type { Installation } from './installation.ts';
 export type ApiOptions = Installation & { url?: string; key?: string };
 
 export const URL_HELP =
-  'where the API is (ABIDE_URL; default http://127.0.0.1 at PORT, at the port of `listen` in abide.yaml, or at 8080)';
+  'where the API is (ABIDE_URL; default where `listen` in abide.yaml lets it listen, at PORT, or http://127.0.0.1:8080)';
 
 export const withApi = (command: Command): Command =>
   command
@@ -35,22 +35,29 @@ export const LONG_PATIENCE = { triesMax: 100, tryTimeoutMs: 40_000, timeoutMs: 6
  */
 export function apiUrlOf(options: Pick<ApiOptions, 'url' | 'config'>): string {
   const { ABIDE_URL, ABIDE_CONFIG, PORT } = environmentOf(options);
-  const url =
-    options.url ??
-    (ABIDE_URL || `http://127.0.0.1:${PORT || (listenPort(ABIDE_CONFIG || 'abide.yaml') ?? '8080')}`);
+  const { host, port } = listensAt(ABIDE_CONFIG || 'abide.yaml');
+  const url = options.url ?? (ABIDE_URL || `http://${host}:${PORT || port}`);
   if (/^https?:$/.test(URL.parse(url)?.protocol ?? '')) return url;
   throw new InvalidArgumentError(
     `${url} is not the URL of an API: give one such as http://127.0.0.1:8080 by --url or ABIDE_URL, or a number as PORT.`,
   );
 }
 
+/** Who listens at every address of this machine answers at its own. */
+const OWN: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '[::]': '[::1]' };
+
 /** Looked for, and nothing else of the file read: whatever is wrong with it, who asks how far the stores are is answered. */
-function listenPort(file: string): string | undefined {
+function listensAt(file: string): { host: string; port: string } {
   try {
-    return /^listen:\s*(["']?)\S+:([1-9]\d{0,4})\1\s*(?:#.*)?$/m.exec(readFileSync(file, 'utf8'))?.[2];
+    const [, , host, port] =
+      /^listen:\s*(["']?)([\w.-]+|\[[\da-f:.]+\]):([1-9]\d{0,4})\1\s*(?:#.*)?$/im.exec(
+        readFileSync(file, 'utf8'),
+      ) ?? [];
+    if (host !== undefined && port !== undefined) return { host: OWN[host] ?? host, port };
   } catch {
-    return undefined;
+    // There need not be one.
   }
+  return { host: '127.0.0.1', port: '8080' };
 }
 
 /**

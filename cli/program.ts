@@ -46,8 +46,8 @@ Environment:
   ABIDE_DATA       the data folder (default .abide)
   ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
   ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
-  ABIDE_URL        where the API is, for the commands that ask it (default http://127.0.0.1 at PORT, at the port of
-                   \`listen\` in the configuration file, or at 8080)
+  ABIDE_URL        where the API is, for the commands that ask it (default where \`listen\` in the configuration file
+                   lets it listen, at PORT, or http://127.0.0.1:8080)
   ABIDE_KEY        the API key for the commands that ask it
   ABIDE_LOG        fatal, error, warn (default), info, debug, silent
   PORT             the port to listen on, and where the API is asked (default 8080)

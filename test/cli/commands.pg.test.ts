@@ -146,7 +146,7 @@ test('no answer to a check is an error, never a yes', async () => {
 });
 
 // `abide worker` knew nothing of PORT, and the other commands nothing of --data and of `listen` in abide.yaml.
-test('where the API is is found in one way: --url, ABIDE_URL, PORT, or the port of listen, whatever else abide.yaml says', async () => {
+test('where the API is is found in one way: --url, ABIDE_URL, PORT, or listen, whatever else abide.yaml says', async () => {
   const port = new URL(abide.url).port;
   const file = join(abide.dataFolder, 'broken.yaml');
   await writeFile(
@@ -165,6 +165,9 @@ test('where the API is is found in one way: --url, ABIDE_URL, PORT, or the port 
   expect(found.map(({ code, output }) => [code, output.split('\n')[1]])).toEqual(
     found.map(() => [0, expect.stringMatching(/^STORE/)]),
   );
+  await writeFile(file, "listen: '[::1]:1'\n");
+  expect((await lagOf({ ABIDE_CONFIG: file })).output).toContain('Nobody answers at http://[::1]:1:');
+  expect((await lagOf({ ABIDE_CONFIG: file, PORT: '2' })).output).toContain('http://[::1]:2:');
   const worker = await runAbide(['worker', '--store', 'crm', '--key', abide.key], {
     ABIDE_URL: '',
     PORT: 'nonsense',
