@@ -484,7 +484,7 @@ async function findPostmaster(folder: Folder): Promise<{ pid: number; port: numb
   );
   const [pid, port] = [Number(lines[0]), Number(lines[3])];
   if (!(pid > 0) || !isTaken(pid)) return undefined;
-  if (!(await commandOf(pid)).includes(folder.cluster)) {
+  if (!(await isServerOf(folder, pid))) {
     // The number belongs to another program now, or still to one that has ended, and PostgreSQL would refuse to start beside
     // it. Its parent's number it takes for stale; the other lines must stay, by which it recognises the backends of a
     // killed server.
@@ -494,12 +494,16 @@ async function findPostmaster(folder: Folder): Promise<{ pid: number; port: numb
   return port > 0 ? { pid, port } : undefined;
 }
 
-const commandOf = (pid: number): Promise<string> =>
+/** Started as spawnServer does. The server of a folder whose path ends like this one's is none. */
+const isServerOf = ({ cluster }: Folder, pid: number): Promise<boolean> =>
   platform() === 'linux'
-    ? readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+    ? readFile(`/proc/${pid}/cmdline`, 'utf8').then(
+        (command) => command.split('\0').includes(cluster),
+        () => false,
+      )
     : run('ps', ['-o', 'command=', '-p', `${pid}`]).then(
-        ({ stdout }) => stdout,
-        () => '',
+        ({ stdout }) => stdout.includes(`-D ${cluster} -p`),
+        () => false,
       );
 
 const isAlive = (pid: number): boolean => {

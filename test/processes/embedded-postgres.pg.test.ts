@@ -265,8 +265,9 @@ test('an Abide that loses its session alone takes its server over again', async 
   expect(postgres.pid).toBe(pid);
 });
 
-test('a process number that another program has now does not keep the server from starting', async () => {
+test('a process number that another program has now, of another folder say, does not keep the server from starting', async () => {
   await putClusterInto(folder);
+  const other = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e3)', `/copy${folder}/postgres`]);
   const { abide, pid } = await startInAnotherProcess();
   await kill(abide);
   process.kill(pid, 'SIGKILL');
@@ -274,9 +275,12 @@ test('a process number that another program has now does not keep the server fro
     expect(isAlive(pid)).toBe(false);
   });
   const pidFile = join(folder, 'postgres/postmaster.pid');
-  await writeFile(pidFile, (await readFile(pidFile, 'utf8')).replace(/^\d+/, `${process.ppid}`));
-
-  expect((await start()).freshlyMade).toBe(false);
+  await writeFile(pidFile, (await readFile(pidFile, 'utf8')).replace(/^\d+/, `${other.pid}`));
+  try {
+    expect((await start()).freshlyMade).toBe(false);
+  } finally {
+    other.kill();
+  }
 });
 
 test('another port is chosen, and kept, where somebody took ours', async () => {
