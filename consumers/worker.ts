@@ -138,6 +138,7 @@ export function startWorker({
   let readAgain: PromiseWithResolvers<void> = Promise.withResolvers();
   let storeFailures = 0;
   let storeDownUntil = 0;
+  let saidToBeAlone = false;
   /** Before then another batch would exceed what the store takes in a second. */
   let pacedUntil = 0;
   let ledgerAway = false;
@@ -147,7 +148,9 @@ export function startWorker({
   let moreToBackfill = false;
   const carrying = new Set<Promise<void>>();
 
+  /** What the ledger lists and the stream did not bring, since when; and what of it this reading of the ledger found lost. */
   const noticed = new Map<number, number>();
+  let lost = 0;
   const timers = new Set<NodeJS.Timeout>();
   let pumping: NodeJS.Timeout | undefined;
   let gathering: NodeJS.Immediate | undefined;
@@ -228,6 +231,7 @@ export function startWorker({
     let inBackfill = false;
     let liveReadAt = performance.now();
     const seen = new Set<number>();
+    lost = 0;
     do {
       while (hand.size > HELD_MAX - PAGE && !signal.aborted) {
         await room.wait(SWEEP_MS);
@@ -249,6 +253,11 @@ export function startWorker({
         page.decisions.at(-1)?.lane === 'backfill';
     } while (after !== undefined && !moreToBackfill && !signal.aborted);
     for (const seq of noticed.keys()) if (!seen.has(seq)) noticed.delete(seq);
+    if (lost > 0)
+      log.warn(
+        { store: store.name, decisions: lost },
+        'the stream lost decisions: driven again from the ledger',
+      );
   }
 
   async function readPage(
@@ -311,11 +320,8 @@ export function startWorker({
       noticed.delete(decision.seq);
       // It was in hand before: an older decision whose newer one was refused, say.
       if (hand.wasLately(decision.seq)) return void hand.take(decision, 'live', 'retry');
-      log.warn(
-        { store: store.name, seq: decision.seq },
-        'the stream lost a decision: driven again from the ledger',
-      );
       hand.take(decision, 'live', 'redrive');
+      lost += 1;
     }
   }
 
@@ -394,13 +400,14 @@ export function startWorker({
       );
       if (storeFailures > 0) log.info({ store: store.name }, 'store answers again');
       storeFailures = 0;
+      saidToBeAlone = false;
     } catch (error) {
       // What is under way when the worker stops may fail for that alone; the ledger gives it out again.
       if (signal.aborted) return;
       const unanswered = batch.filter(isUnanswered);
       if (error instanceof TryLater) {
         for (const carried of unanswered) carried.attempts -= 1;
-        storeDownUntil = performance.now() + error.delayMs;
+        leaveAlone(error.delayMs);
         hand.putBack(unanswered);
       } else callFailed(unanswered, error);
     }
@@ -463,6 +470,15 @@ export function startWorker({
     storeDownUntil = performance.now() + retryDelayMs(storeFailures, Math.random(), STORE_DOWN_MS_MAX);
     // One that is alone makes room for the others: only so does it show whether the store is at fault, or it is.
     hand.putBack(batch, batch.length === 1);
+  }
+
+  /** As the store asks. Where that is long, whoever wonders why it is late finds it. */
+  function leaveAlone(forMs: number): void {
+    storeDownUntil = performance.now() + forMs;
+    if (forMs < STORE_DOWN_MS_MAX) return;
+    noteError('STORE_ASKS_TO_WAIT');
+    if (!saidToBeAlone) log.warn({ store: store.name, forMs }, 'the store asks to be left alone');
+    saidToBeAlone = true;
   }
 
   function retry(carried: Carried): void {
@@ -532,12 +548,14 @@ export function startWorker({
     pump();
   }
 
+  const isLeftAlone = (): boolean => paused || storeFailures > 0 || performance.now() < storeDownUntil;
+
   // ---- life ---------------------------------------------------------------------------------------------------------
 
   const loops = [
     feed(),
     reporter.reportAlways(accepted),
-    observer.observeAlways(() => (paused || storeFailures > 0 ? undefined : generation)),
+    observer.observeAlways(() => (isLeftAlone() ? undefined : generation)),
     lookForDrift({ store, held, reach, ledger, addressOf, noteError, log, signal }),
   ];
 

@@ -159,6 +159,12 @@ export const ERRORS = {
     'Check that it runs and lets us in; the worker goes on trying by itself.',
   ),
   STORE_TIMEOUT: entry(500, 'A store did not answer in time', true, 'The worker goes on trying by itself.'),
+  STORE_ASKS_TO_WAIT: entry(
+    500,
+    'A store asks to be left alone',
+    true,
+    'The worker comes again when it says.',
+  ),
   STORE_FAILED: entry(500, 'A store failed a call', true, 'The worker goes on trying by itself.'),
   NOT_HELD: entry(
     500,

@@ -166,6 +166,15 @@ test.each([0, -1, NaN])('a store that asks to come %d ms later is not asked with
   expect(new TryLater(delayMs).delayMs).toBe(1_000);
 });
 
+test('a store that asks to be left alone for long is late for a reason: in the lag, and once in the log', async () => {
+  await using t = carry();
+  t.store.onApply = () => Promise.reject(new TryLater(5_000));
+  void t.commit(decided('ada'));
+  await eventually(() => expect(t.ledger.reports.at(-1)?.worker.lastError?.code).toBe('STORE_ASKS_TO_WAIT'));
+  await eventually(() => expect(t.store.applied).toHaveLength(2));
+  expect(t.logged).toEqual(['the store asks to be left alone']);
+});
+
 test('what the store has answered of a batch is not carried again because of what it failed', async () => {
   await using t = carry({ declared: { versions: 'none' } });
   let lifts = 0;
@@ -567,12 +576,14 @@ describe('with a clock of its own', () => {
   test('what the stream loses while it is live is driven again after five seconds, counted and said', async () => {
     await using t = carry();
     await live(t);
-    t.ledger.add(decided('ada'));
+    for (const who of ['ada', 'bob', 'cyd']) t.ledger.add(decided(who));
     await jest.advanceTimersByTimeAsync(4_000);
     expect(t.ledger.acknowledgements).toEqual([]);
     await jest.advanceTimersByTimeAsync(3_000);
-    expect(t.ledger.acknowledgements).toMatchObject([{ outcome: 'verified', carriedBy: 'redrive' }]);
-    expect(t.logged).toEqual(['the stream lost a decision: driven again from the ledger']);
+    const redriven = { outcome: 'verified', carriedBy: 'redrive' };
+    expect(t.ledger.acknowledgements).toMatchObject([redriven, redriven, redriven]);
+    expect(t.logged).toEqual(['the stream lost decisions: driven again from the ledger']);
+    expect(t.fields).toMatchObject([{ decisions: 3 }]);
   });
 
   test('what another worker has in hand while the store is away is not lost; what was is driven once the store is back', async () => {
