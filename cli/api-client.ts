@@ -26,6 +26,9 @@ export type Ask = <T>(question: (abide: Abide) => Promise<T>) => Promise<T>;
 /** Somebody waits and can type it again: a hiccup is bridged, no more. */
 const PATIENCE = { triesMax: 3, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 
+/** Who waits for longer would think that nothing happens. */
+const SLOW_MS = 5_000;
+
 /** Somebody waits for what goes on by itself: a restart is bridged as well. */
 export const LONG_PATIENCE = { triesMax: 100, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 
@@ -80,10 +83,19 @@ export function createAsk(
     key: options.key ?? (process.env.ABIDE_KEY || keptAdminKey(options)),
     ...patience,
   });
-  return (question) =>
-    question(abide).catch((error: unknown) => {
+  return async (question) => {
+    const slow = setTimeout(() => {
+      if (patience === PATIENCE)
+        process.stderr.write(`abide: ${url} does not answer yet; it is waited for, Ctrl-C ends that.\n`);
+    }, SLOW_MS);
+    try {
+      return await question(abide);
+    } catch (error) {
       throw error instanceof AbideProblem ? (say(error) ?? inWords(error, url)) : error;
-    });
+    } finally {
+      clearTimeout(slow);
+    }
+  };
 }
 
 /** What runs until it is interrupted asks again. */

@@ -1,5 +1,8 @@
 // Every command that looks at or changes a running Abide, as an operator types it.
+import { once } from 'node:events';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { hostname, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
@@ -578,6 +581,18 @@ test('audit prints all that was asked for, however much it is, and what a key di
   expect(new Set(within.map(({ key_id }) => key_id))).toEqual(new Set(['leakedKey000']));
   expect(await read('--after', String(all[0]!.seq), '--limit', '1200')).toEqual(all.slice(1, 1201));
   expect((await run('audit', '--action', 'test.done')).stdout.match(/^\d+ {2}/gm)).toHaveLength(2500);
+});
+
+test('an API that takes the connection and says nothing: what is waited for is said, and Ctrl-C ends it', async () => {
+  const silent = createServer().listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  const ABIDE_URL = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`;
+  const { child, ended, output, stdout } = spawnAbide(['lag'], { ABIDE_URL, ABIDE_KEY: abide.key });
+  await eventually(() => expect(output()).toContain(`abide: ${ABIDE_URL} does not answer yet`));
+  child.kill('SIGINT');
+  await ended;
+  expect(stdout()).toBe('');
+  silent.close();
 });
 
 test('audit says on standard error that there is no such entry, and a reader that has enough ends it', async () => {
