@@ -111,6 +111,8 @@ type Binaries = { readonly initdb: string; readonly postgres: string };
 const run = promisify(execFile);
 const failed = (detail: string, cause?: unknown): AbideError =>
   new AbideError('POSTGRES_FAILED', detail, { cause });
+const passwordsMissing = ({ kept, cluster }: Folder): AbideError =>
+  failed(`${kept} is missing, which holds the passwords of ${cluster}: restore it from a backup.`);
 const codeOf = (error: unknown): unknown =>
   error instanceof Error && 'code' in error ? error.code : undefined;
 
@@ -173,11 +175,7 @@ export async function startEmbeddedPostgres({
       },
     ),
   ]);
-  if (hasCluster && kept === undefined) {
-    throw failed(
-      `${folder.kept} is missing, which holds the passwords of ${folder.cluster}: restore it from a backup.`,
-    );
-  }
+  if (hasCluster && kept === undefined) throw passwordsMissing(folder);
   const freshlyMade = !hasCluster;
   if (freshlyMade) {
     log.info({ folder: folder.cluster }, 'making a PostgreSQL cluster');
@@ -434,7 +432,8 @@ async function startOrTakeOver({
   const runner = await findRunner(await serverUser(folder.cluster), binaries, folder.cluster);
   const until = performance.now() + START_MS_MAX;
   for (;;) {
-    let kept = (await readKept(folder))!;
+    let kept = await readKept(folder);
+    if (kept === undefined) throw passwordsMissing(folder);
     const running = await findPostmaster(folder);
     if (running !== undefined) {
       const client = await connect(

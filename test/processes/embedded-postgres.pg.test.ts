@@ -315,6 +315,24 @@ test('a cluster without its passwords is refused, not made anew', async () => {
   });
 });
 
+test('a server that dies after its folder was taken away is missed in words that say so', async () => {
+  await putClusterInto(folder);
+  const said: unknown[] = [];
+  const postgres = await startEmbeddedPostgres({
+    dataFolder: folder,
+    log: { ...log, error: ({ error }: { error?: unknown }) => said.push(error) },
+    settings: { fsync: 'off' },
+  });
+  started.push(postgres);
+  await rm(join(folder, 'postgres.json'));
+  process.kill(postgres.pid, 'SIGKILL');
+  await eventually(() =>
+    expect(said).toContainEqual(
+      expect.objectContaining({ code: 'POSTGRES_FAILED', message: expect.stringContaining('is missing') }),
+    ),
+  );
+});
+
 test('no address reaches the log by a statement that fails, or a backend that dies in one', async () => {
   await putClusterInto(folder);
   const postgres = await start();
