@@ -215,6 +215,41 @@ const PARK = `
     set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
         next_try_at = case when e.asked > excluded.asked then clock_timestamp() else excluded.next_try_at end, asked = 0`;
 
+// Who is absent for a decision is absent for the older ones as well. A consent among them is not given out past it (outstanding.ts),
+// and would be late for as long as nobody is there. They are found as in SETTLE.
+const PARK_OLDER = `
+  insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
+                               next_try_at)
+  select distinct on (o.seq) s.id, s.generation, o.seq, o.subject_id, o.version, o.seq, 'absent', x.code, 1, clock_timestamp(),
+    clock_timestamp() + interval '1 hour'
+  from stores s
+  cross join lateral (select coalesce(s.backfill_live_through, s.scanned_through) as through) mark
+  cross join json_to_recordset($1) as x (seq bigint, outcome text, code text)
+  cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
+  cross join lateral (
+    with recursive older as (
+      (select o.* from decisions o
+       where o.subject_id = d.subject_id and o.version < d.version order by o.version desc limit 1)
+      union all
+      select o.* from older, lateral (
+        select o.* from decisions o
+        where o.subject_id = d.subject_id and o.version < older.version order by o.version desc limit 1) o
+      where older.seq > mark.through
+    )
+    select o.seq, o.subject_id, o.version from older o
+    where o.seq > mark.through and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+      and not exists (
+        select from acknowledgements a
+        where a.store_id = s.id and a.generation = s.generation and a.seq = o.seq offset 0)
+    union
+    select p.seq, p.subject_id, p.version from exceptions p
+    where p.subject_id = d.subject_id and p.store_id = s.id and p.generation = s.generation and p.version < d.version
+  ) o
+  where s.id = $2 and s.generation = $3 and x.outcome = 'absent'
+    and exists (select from exceptions p where p.store_id = $2 and p.generation = $3 and p.seq = d.seq and p.kind = 'absent')
+  order by o.seq
+  on conflict (store_id, generation, seq) do update set kind = excluded.kind, code = excluded.code where e.kind <> 'absent'`;
+
 // What was parked, or driven again, in the very moment in which the newer decision was acknowledged: that one did not see it.
 const CLEAR_OVERTAKEN = `
   delete from exceptions e
@@ -444,11 +479,10 @@ export function createAcknowledge(
         attempts,
         asked: asked ?? 0,
       }));
-      await pool.query({
-        name: 'park',
-        text: PARK,
-        values: [JSON.stringify(parked), store.id, store.generation],
-      });
+      const values = [JSON.stringify(parked), store.id, store.generation];
+      await pool.query({ name: 'park', text: PARK, values });
+      if (parked.some(({ outcome }) => outcome === 'absent'))
+        await pool.query({ name: 'park-older', text: PARK_OLDER, values });
     }
     if (judged.overtaken.length > 0) {
       await pool.query({

@@ -283,6 +283,31 @@ test('somebody absent is neither confirmed nor late: counted apart, complete, an
   expect(await outstandingOf(t.ledger, 'crm')).toHaveLength(1);
 });
 
+// The store was paused meanwhile, and was told of the newest alone: the consent is not given out past it.
+test('whoever is absent for a decision is absent for the older ones, also for a consent and for what was parked', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const absent = { outcome: 'absent', code: 'ABSENT', held: { version: undefined, suppressed: [] } } as const;
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [first] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(first!, { outcome: 'refused', code: 'NO' })]));
+  await grant(t, first!.subjectId, ['email']);
+  await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render);
+  await grant(t, first!.subjectId, ['sms']);
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  const later = await outstandingOf(t.ledger, 'crm');
+  expect(later.map(({ version }) => version)).toEqual([2, 3, 4, 5]);
+  await t.ledger.acknowledge('crm', report([verified(later[1]!, absent), verified(later[3]!, absent)]));
+  const lag = async () => (await t.ledger.lag()).stores[0];
+  expect(await lag()).toMatchObject({ outstanding: 0, quarantined: 0, absent: 5 });
+  await eventually(async () => expect(await lag()).toMatchObject({ verified_through: 5 }));
+  await t.pool.query('update exceptions set next_try_at = clock_timestamp()');
+  const again = await outstandingOf(t.ledger, 'crm');
+  // Once the person is there, the newest settles all of them.
+  await t.ledger.acknowledge('crm', report([verified(again.find(({ version }) => version === 5)!)]));
+  await eventually(async () => expect(await lag()).toMatchObject({ outstanding: 0, absent: 0 }));
+});
+
 test('the mark follows what is settled, stops below what is not, and passes what is parked', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
