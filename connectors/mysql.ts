@@ -831,6 +831,7 @@ function ownStatements(
     },
     readBack: async (key) => (await readRows(connection, key)).rows.map(toHeld),
     holdsOtherScopes: apply.parameters.includes('scopes'),
+    keepsVersions: apply.parameters.includes('version'),
     refusalOf: refusalCodeOf,
   });
 

@@ -504,6 +504,7 @@ function ownStatements(
     apply: async (values) => (await run(client, 'abide_own_apply', apply, values)).rowCount,
     readBack: async (key) => (await readRows(client, key)).rows.map(toHeld),
     holdsOtherScopes: apply.parameters.includes('scopes'),
+    keepsVersions: apply.parameters.includes('version'),
     refusalOf: (error) => (isRefusal(error) ? `SQLSTATE_${error.code}` : undefined),
   });
 

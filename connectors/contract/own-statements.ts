@@ -81,6 +81,8 @@ export type OwnTables = {
   readBack(key: SubjectKey): Promise<readonly Held[]>;
   /** Whether their statement can say topics and purposes. */
   readonly holdsOtherScopes: boolean;
+  /** Whether their statement writes the version into their own rows. */
+  readonly keepsVersions: boolean;
   /** The code of what the server refuses for the values of one item; undefined: of anything else. */
   refusalOf(error: unknown): string | undefined;
 };
@@ -94,8 +96,11 @@ const heldByAll = ([first, ...others]: readonly Held[]): Held | undefined =>
     suppressed: first.suppressed.filter((scope) => others.every((other) => other.suppressed.includes(scope))),
   };
 
-/** In the caller's transaction. */
-export async function applyOne(tables: OwnTables, item: Item, held: number): Promise<ApplyOutcome> {
+/** In the caller's transaction; `beside` is the version that is kept beside their rows. */
+export async function applyOne(tables: OwnTables, item: Item, beside: number): Promise<ApplyOutcome> {
+  // Of rows that went back in time theirs is the one that says what they hold.
+  const inTheirRow = tables.keepsVersions ? heldByAll(await tables.readBack(item))?.version : undefined;
+  const held = inTheirRow ?? beside;
   if (item.version < held) return { kind: 'already_newer' };
   const scopes = otherScopes(item, held);
   const [email, sms, push] = [
@@ -104,7 +109,8 @@ export async function applyOne(tables: OwnTables, item: Item, held: number): Pro
     told(item, 'push', held),
   ] as const;
   const isSilent = [email, sms, push, ...Object.values(scopes)].every((state) => state === null);
-  if (!isSilent) {
+  const isOlderThere = tables.keepsVersions && held < item.version;
+  if (!isSilent || isOlderThere) {
     const { kind, key, version, effectiveAt } = item;
     const values = { kind, key, version, email, sms, push, effective_at: effectiveAt };
     const changed = await tables.apply({ ...values, scopes: JSON.stringify(scopes) });

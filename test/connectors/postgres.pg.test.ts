@@ -475,6 +475,31 @@ describe("the user's own tables", () => {
     ]);
   });
 
+  // Else it would be older than what the store acknowledged for ever.
+  test('the version in their own row is that of a decision that changes nothing there, and after a restore what it says counts', async () => {
+    await using here = await given(`${contacts} alter table contacts add version bigint`);
+    const store = await here.open({
+      statements: {
+        apply: statements.apply.replace('set', 'set version = :version,'),
+        read_back: statements.read_back.replace('select', 'select version,'),
+      },
+    });
+    const granted = { email: { at: SINCE, version: 2 } };
+    const consent = new Item({ ...optOut('ada@example.com', 2, []), granted });
+    const later = new Item({ ...optOut('ada@example.com', 3, []), granted });
+    await store.apply([optOut('ada@example.com')], signal());
+    await store.apply([consent], signal());
+    await store.apply([later], signal());
+    const lifted = [{ version: 3, suppressed: [] }];
+    expect(await store.readBack([email('ada@example.com')], signal())).toEqual(lifted);
+
+    await withClient(here.database.urls.owner, (client) =>
+      client.query('update contacts set version = 1, no_mail = true'),
+    );
+    await store.apply([later], signal());
+    expect(await store.readBack([email('ada@example.com')], signal())).toEqual(lifted);
+  });
+
   test('what a trigger of theirs refuses is refused by its SQLSTATE, never told', async () => {
     await using here = await given(`${contacts}
       insert into contacts (address) values ('grace@example.com');
