@@ -409,7 +409,7 @@ export interface paths {
         };
         /**
          * What is decided of one subject now
-         * @description Asked before and after a store without versions is told to lift something: is it still the newest?
+         * @description Asked before and after a store without versions is told to lift something: is it still the newest, and was the store told before?
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -688,6 +688,8 @@ export interface components {
                     readonly version: number;
                 };
             };
+            /** @description The newest that the store has acknowledged in its generation; 0: none. There where it was asked for. */
+            readonly acknowledged_version?: number;
         };
         /** @description A later version recorded more than this one has words for. */
         readonly NotWholeInV1: {
@@ -2218,7 +2220,10 @@ export interface operations {
     };
     readonly getNewestDecision: {
         readonly parameters: {
-            readonly query?: never;
+            readonly query?: {
+                /** @description Also says how far the store was told: what was granted by then is not to be lifted again. */
+                readonly acknowledged?: "true";
+            };
             readonly header?: never;
             readonly path: {
                 /** @description As in `abide.yaml`. */
@@ -2243,6 +2248,7 @@ export interface operations {
             readonly 401: components["responses"]["Unauthenticated"];
             readonly 403: components["responses"]["MissingScope"];
             readonly 404: components["responses"]["NotFound"];
+            readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
             readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];

@@ -3,17 +3,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Item } from '../connectors/contract/connector.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
 import { compareHeld, mustClear, mustHold } from '../suppression/acknowledgement.ts';
-import type { Decision, Granted } from '../suppression/decision.ts';
+import type { Granted } from '../suppression/decision.ts';
 import { heldAs } from '../suppression/scope.ts';
 import type { StoreScopes } from '../suppression/scope.ts';
 import { Address } from '../suppression/subject.ts';
 import { toHeld } from './carried.ts';
 import type { Carried, Result } from './carried.ts';
-import type { LedgerAccess } from './ledger-access.ts';
+import type { LedgerAccess, Newest } from './ledger-access.ts';
 import { nextStep } from './next-step.ts';
 import type { StoreReach } from './reach-store.ts';
 
-type Newest = NonNullable<Awaited<ReturnType<LedgerAccess['newest']>>>;
 type Pair = { readonly carried: Carried; readonly item: Item };
 
 /** What the store is told of a decision, about the scopes that it holds. */
@@ -80,7 +79,7 @@ export function createBatchCarrier({
   /**
    * Suppressing goes in any order and together. Lifting goes one subject at a time, and nothing else of that subject goes
    * meanwhile: ask the ledger that the grant is still the newest, apply, ask again, read back; if it was overtaken,
-   * suppress again.
+   * suppress again. What the store was told of before is not lifted again: it may suppress it by itself since.
    */
   async function carryUnversioned(
     open: Store,
@@ -101,28 +100,28 @@ export function createBatchCarrier({
     for (const [n, item] of items.entries()) {
       if (!lifts[n]) continue;
       const carried = batch[n]!;
-      let newer = await newerThan(carried);
+      let newest = await newestOf(carried);
       let outcomes: readonly ApplyOutcome[] = [];
-      if (newer === undefined) {
-        outcomes = await call((deadline) => open.apply([item], deadline));
-        newer = await newerThan(carried);
+      const told = new Item({ ...item, granted: grantedAfter(newest.acknowledgedVersion, item) });
+      if (!isNewer(newest, carried)) {
+        outcomes = await call((deadline) => open.apply([told], deadline));
+        newest = await newestOf(carried);
       } else if (carried.throws === 0) {
         // Overtaken before the store was told: the newer decision supersedes this one.
         letGo(carried);
         continue;
       }
-      if (newer !== undefined) {
-        await suppressAgain(open, item, newer);
+      if (isNewer(newest, carried)) {
+        await suppressAgain(open, item, newest);
         letGo(carried);
         continue;
       }
-      await follow(open, [carried], [item], outcomes);
+      await follow(open, [carried], [told], outcomes);
     }
   }
 
-  async function newerThan({ decision }: Carried): Promise<Newest | undefined> {
-    const newest = await call((deadline) => ledger.newest(decision.subjectId, deadline));
-    return newest.version > decision.version ? newest : undefined;
+  function newestOf({ decision }: Carried): Promise<Newest> {
+    return call((deadline) => ledger.newest(decision.subjectId, deadline));
   }
 
   /** The newer decision may have been settled before the lifting arrived: what it suppressed must be held afterwards. */
@@ -187,7 +186,7 @@ export function createBatchCarrier({
       const missing: (Pair & { readonly heldNow: Held })[] = [];
       for (const [n, { carried, item }] of waiting.entries()) {
         const heldNow = toHeld(answers[n]);
-        if (isVerified(carried, heldNow))
+        if (isVerified(carried, item, heldNow))
           report(carried, { outcome: 'verified', held: heldNow, appliedAt, verifiedAt });
         else missing.push({ carried, item, heldNow });
       }
@@ -202,17 +201,18 @@ export function createBatchCarrier({
     }
   }
 
-  function isVerified(
-    { decision, attempts }: { decision: Decision; attempts: number },
-    heldNow: Held,
-  ): boolean {
+  function isVerified({ decision, attempts }: Carried, { granted }: Item, heldNow: Held): boolean {
     const compared = compareHeld(decision, held, heldNow);
     // A version above ours is the ledger's to judge: a newer decision of its own, or a store that is ahead of it.
     if (compared !== 'held') return compared === 'newer';
     const told = attempts > 1 && heldNow.version === decision.version;
-    return (
-      told ||
-      !mustClear(decision, held, decision.version - 1).some((scope) => heldNow.suppressed.includes(scope))
-    );
+    const lifted =
+      connector.versions === 'none' ? Object.keys(granted) : mustClear(decision, held, decision.version - 1);
+    return told || !lifted.some((scope) => heldNow.suppressed.includes(scope));
   }
 }
+
+const isNewer = ({ version }: Newest, { decision }: Carried): boolean => version > decision.version;
+
+const grantedAfter = (version: number, { granted }: Item): Item['granted'] =>
+  Object.fromEntries(Object.entries(granted).filter(([, grant]) => grant.version > version));

@@ -215,9 +215,18 @@ export function createHttpLedgerAccess({
         version: number;
         suppressed: OutstandingDecision['suppressed'];
         granted: OutstandingDecision['granted'];
-      }>('GET', `${stem}/subjects/${encodeURIComponent(subjectId)}`, signal);
-      const { subject_id: id, seq, version, suppressed, granted } = found;
-      return { subjectId: id, seq, version, suppressed, granted };
+        /** An API of before does not say it. */
+        acknowledged_version?: number;
+      }>('GET', `${stem}/subjects/${encodeURIComponent(subjectId)}?acknowledged=true`, signal);
+      const {
+        subject_id: id,
+        seq,
+        version,
+        suppressed,
+        granted,
+        acknowledged_version: acknowledged = 0,
+      } = found;
+      return { subjectId: id, seq, version, suppressed, granted, acknowledgedVersion: acknowledged };
     },
     transportKey: async (id, signal) => {
       const answer = await call<{ key: string }>('GET', `/v1/transport-keys/${id}`, signal);

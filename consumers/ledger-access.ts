@@ -29,6 +29,12 @@ export type OutstandingPage = {
   readonly unleased?: true | undefined;
 };
 
+/** What is decided of somebody now. */
+export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
+  /** The newest version that the store has acknowledged in its generation; 0: none. */
+  readonly acknowledgedVersion: number;
+};
+
 /**
  * What a worker may ask of the ledger, for its one store. Inside the API's process it is a few functions of ledger/;
  * elsewhere the same over HTTP with a key bound to the store.
@@ -44,10 +50,7 @@ export type LedgerAccess = {
   }): Promise<OutstandingPage>;
   acknowledge(report: AcknowledgementReport, signal: AbortSignal): Promise<AcknowledgementAnswer>;
   /** The newest state of somebody who was decided about, for lifting in a store without versions. */
-  newest(
-    subjectId: string,
-    signal: AbortSignal,
-  ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'>>;
+  newest(subjectId: string, signal: AbortSignal): Promise<Newest>;
   /** Throws AbideError('not-found') where it is destroyed. */
   transportKey(id: number, signal: AbortSignal): Promise<Buffer>;
   /** The newest canary that the store has acknowledged; undefined: there is none. */

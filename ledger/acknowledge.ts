@@ -26,6 +26,8 @@ type Decided = {
   settled: boolean;
   /** It is parked, and another worker holds the lease. */
   parked_with_another: boolean;
+  /** This store acknowledged it before, be it outstanding again. */
+  acknowledged: boolean;
   /** The subject's version now. */
   newest: number;
   /** The last version that this store acknowledged; read only where something was granted. */
@@ -48,7 +50,10 @@ const DECIDED = `
         and exists (select from acknowledgements b where b.store_id = i.store_id and b.generation = i.generation
                     and b.seq = o.seq and b.outcome <> 'superseded' offset 0)
       order by o.version desc limit 1
-    ) end as acknowledged_version
+    ) end as acknowledged_version,
+    d.granted <> '{}' and exists (
+      select from acknowledgements b where b.store_id = i.store_id and b.generation = i.generation
+        and b.seq = d.seq and b.outcome <> 'superseded' offset 0) as acknowledged
   from unnest($1::smallint[], $2::int[], $3::bigint[], $4::text[]) as i (store_id, generation, seq, worker)
   cross join lateral (select * from decisions d where d.seq = i.seq offset 0) d
   cross join lateral (
@@ -354,14 +359,18 @@ export function judge(
 
 /**
  * Whether a scope that this step had to clear is still held. A store may suppress it anew by itself between the apply
- * and the read-back; at the second attempt a store that holds exactly this version is believed: it has been told.
+ * and the read-back; at the second attempt a store that holds exactly this version is believed: it has been told. One without
+ * versions is told of a grant once, and not again where it lost something else.
  */
 function holdsWhatWasLifted(
   one: Acknowledgement,
   decision: Decided,
   store: Pick<RegisteredStore, 'scopes' | 'topics'>,
 ): boolean {
-  const told = one.attempts > 1 && one.held.version === decision.version;
+  const told =
+    one.held.version === undefined
+      ? decision.acknowledged
+      : one.attempts > 1 && one.held.version === decision.version;
   return (
     !told &&
     mustClear(decision, store, decision.acknowledged_version ?? 0).some((scope) =>

@@ -301,6 +301,12 @@ export type Outstanding = Decision & {
   readonly lane: 'live' | 'backfill';
 };
 
+/** What is decided of somebody now. */
+export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
+  /** The newest version that the store has acknowledged in its generation; 0: none. */
+  readonly acknowledgedVersion: number;
+};
+
 /** A page of what is outstanding. */
 export type OutstandingPage = {
   readonly generation: number;
@@ -697,9 +703,7 @@ export type Ledger = {
       signal: AbortSignal;
     },
   ): Promise<OutstandingPage | undefined>;
-  newest(
-    subjectId: string,
-  ): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined>;
+  newest(store: string, subjectId: string): Promise<Newest | undefined>;
   transportKey(id: number): Promise<Buffer | undefined>;
   /** The newest canary that the store has acknowledged. */
   canary(store: string): Promise<Decision | undefined>;

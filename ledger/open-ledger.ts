@@ -381,7 +381,7 @@ export async function openLedger({
           await recorded.wait(Math.min(left, POLL_MS), AbortSignal.any([signal, closing.signal]));
         }
       }),
-    newest: (subjectId) => forWorker(() => newestOf(pool, subjectId)),
+    newest: (store, subjectId) => forWorker(() => newestOf(pool, store, subjectId)),
     transportKey: (id) => forWorker(() => findTransportKey(pool, ring, id)),
     canary: (name) =>
       forWorker(async () => {

@@ -9,7 +9,7 @@ import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Outstanding, OutstandingPage } from './ledger.ts';
+import type { Newest, Outstanding, OutstandingPage } from './ledger.ts';
 
 export type DecisionRow = {
   seq: number;
@@ -275,16 +275,22 @@ function nextCursor(
   return retries.length > 0 ? 'live:0' : undefined;
 }
 
-/** The newest decision of a subject: what a worker asks before and after it lifts anything. */
-export async function newestOf(
-  db: Queryable,
-  subjectId: string,
-): Promise<Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> | undefined> {
+/** The newest decision of a subject, and what the store has acknowledged: what a worker asks before and after it lifts anything. */
+export async function newestOf(db: Queryable, store: string, subjectId: string): Promise<Newest | undefined> {
   if (!isUuid(subjectId)) return undefined;
-  const { rows } = await db.query<Pick<Row, 'seq' | 'version' | 'suppressed' | 'granted'>>({
+  const { rows } = await db.query<Omit<Newest, 'subjectId'>>({
     name: 'newest-of',
-    text: `select seq, version, suppressed, granted from decisions where subject_id = $1 order by version desc limit 1`,
-    values: [subjectId],
+    text: `
+      select seq, version, suppressed, granted, coalesce((
+        select o.version from stores s cross join lateral (
+          select o.version from decisions o
+          where o.subject_id = $2 and exists (
+            select from acknowledgements a where a.store_id = s.id and a.generation = s.generation and a.seq = o.seq
+              and a.outcome <> 'superseded' offset 0)
+          order by o.version desc limit 1) o
+        where s.name = $1), 0) as "acknowledgedVersion"
+      from decisions where subject_id = $2 order by version desc limit 1`,
+    values: [store, subjectId],
   });
   return rows[0] === undefined ? undefined : { subjectId, ...rows[0] };
 }

@@ -367,7 +367,7 @@ function accessTo(
     },
     acknowledge: (report) => ledger.acknowledge(store, report),
     newest: async (subjectId) => {
-      const newest = await ledger.newest(subjectId);
+      const newest = await ledger.newest(store, subjectId);
       if (newest === undefined) throw new AbideError('not-found', 'Nothing is decided of the subject.');
       return newest;
     },

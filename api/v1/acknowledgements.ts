@@ -179,8 +179,29 @@ const OutstandingAnswer = z
 const CanaryAnswer = z.object({ canary: DecisionAnswer.nullable() }).meta({ title: 'Canary' });
 
 const NewestAnswer = z
-  .object({ subject_id: Id, seq: Seq, version: Seq, suppressed: Suppressed, granted: Granted })
+  .object({
+    subject_id: Id,
+    seq: Seq,
+    version: Seq,
+    suppressed: Suppressed,
+    granted: Granted,
+    acknowledged_version: z
+      .int()
+      .min(0)
+      .describe(
+        'The newest that the store has acknowledged in its generation; 0: none. There where it was asked for.',
+      )
+      .optional(),
+  })
   .meta({ title: 'NewestDecision' });
+
+/** Not strict: v1 answered before there was one, whatever it was asked with. */
+const NewestQuery = z.object({
+  acknowledged: z
+    .literal('true')
+    .describe('Also says how far the store was told: what was granted by then is not to be lifted again.')
+    .optional(),
+});
 
 const TransportKeyAnswer = z
   .object({ id: z.int().min(1), key: z.string().describe('32 bytes for AES-256-GCM, base64url.') })
@@ -354,15 +375,17 @@ const newest: Operation = {
   tag: 'Workers',
   summary: 'What is decided of one subject now',
   description:
-    'Asked before and after a store without versions is told to lift something: is it still the newest?',
+    'Asked before and after a store without versions is told to lift something: is it still the newest, and was the store told before?',
   scopes: ['acknowledgements:write'],
   params: { name: StoreName, subject_id: Id },
+  query: NewestQuery,
   answers: { 200: { description: 'The newest decision.', schema: NewestAnswer } },
   problems: ['not-found'],
   examples: {
     newest: {
       summary: 'Suppressed',
       path: { name: 'crm', subject_id: SUBJECT_ID },
+      query: { acknowledged: 'true' },
       status: 200,
       answer: {
         subject_id: SUBJECT_ID,
@@ -370,6 +393,7 @@ const newest: Operation = {
         version: 1,
         suppressed: { email: AT },
         granted: {},
+        acknowledged_version: 1,
       } satisfies z.input<typeof NewestAnswer>,
     },
   },
@@ -476,10 +500,15 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
 
   routes.add(newest, async (ctx) => {
     requireStore(ctx, ctx.params.name!);
-    const decided = await ledger.newest(ctx.params.subject_id!);
+    const { acknowledged } = parse(NewestQuery, { ...ctx.query });
+    const decided = await ledger.newest(ctx.params.name!, ctx.params.subject_id!);
     if (decided === undefined) throw new AbideError('not-found');
-    const { subjectId, seq, version, suppressed, granted } = decided;
-    ctx.body = { subject_id: subjectId, seq, version, suppressed, granted };
+    const { subjectId, seq, version, suppressed, granted, acknowledgedVersion } = decided;
+    ctx.body = {
+      subject_id: subjectId,
+      ...{ seq, version, suppressed, granted },
+      ...(acknowledged === undefined ? {} : { acknowledged_version: acknowledgedVersion }),
+    };
   });
 
   routes.add(transportKey, async (ctx) => {

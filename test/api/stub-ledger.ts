@@ -254,10 +254,10 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     acknowledge: (_store, report) =>
       Promise.resolve({ accepted: report.acknowledgements.length, duplicate: 0, rejected: [] }),
     outstanding: () => Promise.resolve({ generation: 1, decisions: [], next: undefined }),
-    newest: (subjectId) =>
+    newest: (_store, subjectId) =>
       Promise.resolve(
         subjectId === SUBJECT_ID
-          ? { subjectId, seq: 7, version: 2, suppressed: { email: AT }, granted: {} }
+          ? { subjectId, seq: 7, version: 2, suppressed: { email: AT }, granted: {}, acknowledgedVersion: 1 }
           : undefined,
       ),
     transportKey: (id) => Promise.resolve(id === 1 ? Buffer.alloc(32, 7) : undefined),

@@ -153,7 +153,9 @@ export class FakeLedger implements LedgerAccess {
 
   async newest(subjectId: string): ReturnType<LedgerAccess['newest']> {
     await this.#answer();
-    return this.#bySubject.get(subjectId)!.toSorted((a, b) => b.version - a.version)[0]!;
+    const decisions = this.#bySubject.get(subjectId)!.toSorted((a, b) => b.version - a.version);
+    const acknowledged = decisions.find(({ seq }) => this.settled.get(seq)?.seq === seq);
+    return { ...decisions[0]!, acknowledgedVersion: acknowledged?.version ?? 0 };
   }
 
   async transportKey(id: number): Promise<Buffer> {

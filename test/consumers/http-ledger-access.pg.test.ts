@@ -55,7 +55,7 @@ test('over HTTP a worker gets and says all that it would in the process of the A
   expect((await t.crm.outstanding({ limit: 1, signal })).next).toBe(`live:${first!.seq}`);
 
   expect(await t.crm.transportKey(1, signal)).toEqual(await ledger.transportKey(1));
-  expect(await t.crm.newest(first!.subjectId, signal)).toEqual(await ledger.newest(first!.subjectId));
+  expect(await t.crm.newest(first!.subjectId, signal)).toEqual(await ledger.newest('crm', first!.subjectId));
   // Of nobody whom it knows: that this is the newest decision is not what that says.
   await expect(t.crm.newest('00000000-0000-0000-0000-000000000000', signal)).rejects.toMatchObject({
     code: 'not-found',

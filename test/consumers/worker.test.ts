@@ -724,6 +724,31 @@ describe('a store without versions', () => {
     expect(t.ledger.acknowledgements).toMatchObject([{ version: 1 }, { version: 2, outcome: 'verified' }]);
   });
 
+  test('what it was told to lift is not lifted again by a later decision: it may suppress that by itself since', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada', { suppressed: ['email'] }));
+    await t.commit(decided('ada', { version: 2, suppressed: [], granted: { email: 2 } }));
+    const key = 'ada@example.com';
+    t.store.held.set(key, { version: undefined, suppressed: new Set(['email']) });
+    await t.commit(decided('ada', { version: 3, suppressed: ['sms'], granted: { email: 2 } }));
+    expect(t.store.suppressedOf('ada')).toEqual(['email', 'sms']);
+    // Nor where the same decision is driven again.
+    const again = decided('ada', { version: 4, suppressed: ['sms'], granted: { email: 2, push: 4 } });
+    await t.commit(again);
+    t.store.held.set(key, { version: undefined, suppressed: new Set(['email', 'push']) });
+    await t.worker.offer([again]);
+    expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
+    expect(t.ledger.acknowledgements.map(({ outcome }) => outcome)).toEqual(Array(5).fill('verified'));
+  });
+
+  test('what it was not told to lift, since that was overtaken, is lifted by the next decision', async () => {
+    await using t = carryForgetful();
+    await t.commit(decided('ada', { suppressed: ['email'] }));
+    t.ledger.add(decided('ada', { version: 2, suppressed: [], granted: { email: 2 } }));
+    await t.commit(decided('ada', { version: 3, suppressed: ['sms'], granted: { email: 2 } }));
+    expect(t.store.suppressedOf('ada')).toEqual(['sms']);
+  });
+
   test('a grant that a newer opt-out has overtaken is not applied at all', async () => {
     await using t = carryForgetful();
     await t.commit(decided('ada'));

@@ -217,6 +217,32 @@ test("a grant is verified only once what it lifted is lifted; a suppression of t
   });
 });
 
+test('a store without versions that was told of a grant is believed where it suppresses that by itself, once it is driven again', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [first] = await outstandingOf(t.ledger, 'crm');
+  const held = (suppressed: readonly string[]) => ({ held: { version: undefined, suppressed } });
+  await t.ledger.acknowledge('crm', report([verified(first!, held(['email', 'sms', 'push']))]));
+  await grant(t, first!.subjectId, ['email']);
+  const acknowledged = async () => (await t.ledger.newest('crm', first!.subjectId))?.acknowledgedVersion;
+  expect(await acknowledged()).toBe(1);
+  const [second] = await outstandingOf(t.ledger, 'crm');
+  const asOne = verified(second!, held(['email', 'sms', 'push']));
+  expect(await t.ledger.acknowledge('crm', report([asOne]))).toMatchObject({
+    rejected: [{ code: 'not_verifiable' }],
+  });
+  await t.ledger.acknowledge('crm', report([verified(second!, held(['sms', 'push']))]));
+  expect(await acknowledged()).toBe(2);
+  await t.pool.query(
+    `insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since, next_try_at)
+     select s.id, 1, d.seq, d.subject_id, d.version, d.seq, 'redrive', 'DRIFT_MISSING', 1, now(), now()
+     from stores s, decisions d where d.version = 2`,
+  );
+  expect(await t.ledger.acknowledge('crm', report([asOne]))).toMatchObject({ accepted: 0, rejected: [] });
+  expect((await t.pool.query('select from exceptions')).rowCount).toBe(0);
+});
+
 test('failures park a decision with its clock running; it is asked for again and a success clears it', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
