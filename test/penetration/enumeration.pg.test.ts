@@ -34,16 +34,18 @@ afterAll(async () => {
 });
 
 function listening(pool: Pool): Pool {
-  const query = pool.query.bind(pool) as (...args: unknown[]) => unknown;
-  pool.query = ((...args: unknown[]) => {
-    const [first, second] = args as [string | { text: string; values?: unknown }, unknown];
-    const text = typeof first === 'string' ? first : first.text;
-    statements.push({
-      text,
-      values: JSON.stringify(typeof first === 'string' ? second : first.values) ?? '',
-    });
-    return query(...args);
-  }) as typeof pool.query;
+  pool.on('connect', (client) => {
+    const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+    client.query = ((...args: unknown[]) => {
+      const [first, second] = args as [string | { text: string; values?: unknown }, unknown];
+      const text = typeof first === 'string' ? first : first.text;
+      statements.push({
+        text,
+        values: JSON.stringify(typeof first === 'string' ? second : first.values) ?? '',
+      });
+      return query(...args);
+    }) as typeof client.query;
+  });
   return pool;
 }
 
