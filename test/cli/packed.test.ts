@@ -159,7 +159,7 @@ test('a program that imports the client asks with it, and loads nothing else of 
     const server = createServer(({ method, url, headers }, response) => {
       const known = headers.authorization === 'Bearer a-key';
       response.writeHead(known ? 200 : 401, { 'content-type': 'application/json' });
-      response.end(JSON.stringify({ method, url }));
+      response.end(JSON.stringify({ object: 'opt_out', method, url }));
     }).listen(0, '127.0.0.1', async () => {
       const url = 'http://127.0.0.1:' + server.address().port;
       console.log(JSON.stringify(await createAbide({ url, key: 'a-key' }).optOuts.get('x')));
@@ -169,7 +169,7 @@ test('a program that imports the client asks with it, and loads nothing else of 
     });`;
   expect(await node('--input-type=module', '--eval', program)).toEqual({
     code: 0,
-    output: '{"method":"GET","url":"/v2/opt-outs/x"}\ntrue unexpected-answer 401\n',
+    output: '{"object":"opt_out","method":"GET","url":"/v2/opt-outs/x"}\ntrue unexpected-answer 401\n',
   });
   const folder = join(installed, 'dist/client');
   for (const file of (await readdir(folder)).filter((name) => name.endsWith('.js'))) {
