@@ -14,7 +14,7 @@ import { AbideError } from '../../suppression/errors.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
-import { parse, queryInteger } from '../guard/read-body.ts';
+import { parse, queryInteger, refuseCompressed } from '../guard/read-body.ts';
 import { COLUMNS } from '../import/read-file.ts';
 import { fileTooLarge, receiveFile } from '../import/receive.ts';
 import { InstantSchema } from '../instant.ts';
@@ -212,8 +212,7 @@ function formatOf(ctx: Context): ImportFormat {
       `Send the file as ${Object.keys(TYPES).join(' or ')}, in UTF-8.`,
     );
   }
-  if ((ctx.req.headers['content-encoding'] ?? 'identity').toLowerCase() !== 'identity')
-    throw new AbideError('unsupported-media-type', 'Compressed bodies are not read.');
+  refuseCompressed(ctx);
   return format;
 }
 
