@@ -13,13 +13,12 @@ import type {
 import type { Decision } from '../suppression/decision.ts';
 import type { StoreScopes } from '../suppression/scope.ts';
 import type { LedgerAccess } from './ledger-access.ts';
+import { REPORT_SCOPES_MAX } from './report-always.ts';
 
 /** How often the ledger is asked whether something is to be compared. */
 const ASK_MS = 2_000;
 /** So many that cannot be read before anybody can: it is the store. */
 const UNREADABLE_MAX = 3;
-/** Most names of scopes in one report: the ledger takes two megabytes. */
-const OWN_SCOPES_MAX = 20_000;
 
 /**
  * Until `signal` aborts. `keyOf` gives a decision's key in the store, undefined where the address cannot be had; `readBack`
@@ -74,7 +73,7 @@ export async function reconcileAlways({
       const suppressed = more.filter((scope) => recorded?.scopes.includes(scope));
       told += suppressed.length;
       // Who is beyond it is found by the next pass: those before are recorded by then.
-      if (suppressed.length > 0 && told <= OWN_SCOPES_MAX)
+      if (suppressed.length > 0 && told <= REPORT_SCOPES_MAX)
         ownSuppressions.push({ seq: decision.seq, suppressed });
     };
     const [compared, unread] = await readAll(decisions, (decision, answer) => {

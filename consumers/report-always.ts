@@ -9,7 +9,7 @@ import type { createStoreObserver } from './observe-store.ts';
 
 /** Most acknowledgements of one report, and most names of scopes in them: the ledger takes two megabytes. */
 const REPORT_MAX = 1_000;
-const REPORT_SCOPES_MAX = 20_000;
+export const REPORT_SCOPES_MAX = 20_000;
 const SIGN_OF_LIFE_MS = 1_000;
 const AGAIN_MS = 250;
 const REPORT_MS_MAX = 10_000;

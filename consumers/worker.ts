@@ -46,6 +46,8 @@ const SWEEP_MS = 1_000;
 /** A live worker that has not seen a decision on the stream by then takes it from the ledger, and that is an alarm. */
 const REDRIVE_AFTER_MS = 5_000;
 const STORE_DOWN_MS_MAX = 5_000;
+/** A store that asks to be left alone for so long is late for a reason, and it is said. */
+const LONG_ALONE_MS = 5_000;
 const CALL_MS_MAX = 5_000;
 /** As in the ledger: from this attempt on a failure is parked there. */
 const PARKED_AFTER = 5;
@@ -472,10 +474,10 @@ export function startWorker({
     hand.putBack(batch, batch.length === 1);
   }
 
-  /** As the store asks. Where that is long, whoever wonders why it is late finds it. */
+  /** As the store asks. */
   function leaveAlone(forMs: number): void {
     storeDownUntil = performance.now() + forMs;
-    if (forMs < STORE_DOWN_MS_MAX) return;
+    if (forMs < LONG_ALONE_MS) return;
     noteError('STORE_ASKS_TO_WAIT');
     if (!saidToBeAlone) log.warn({ store: store.name, forMs }, 'the store asks to be left alone');
     saidToBeAlone = true;
