@@ -3,13 +3,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Item } from '../connectors/contract/connector.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
 import { compareHeld, mustClear, mustHold } from '../suppression/acknowledgement.ts';
+import type { Newest } from '../suppression/acknowledgement.ts';
 import type { Granted } from '../suppression/decision.ts';
 import { heldAs } from '../suppression/scope.ts';
 import type { StoreScopes } from '../suppression/scope.ts';
 import { Address } from '../suppression/subject.ts';
 import { toHeld } from './carried.ts';
 import type { Carried, Result } from './carried.ts';
-import type { LedgerAccess, Newest } from './ledger-access.ts';
+import type { LedgerAccess } from './ledger-access.ts';
 import { nextStep } from './next-step.ts';
 import type { StoreReach } from './reach-store.ts';
 

@@ -2,6 +2,7 @@ import type {
   AcknowledgementAnswer,
   AcknowledgementReport,
   Comparison,
+  Newest,
   ReconciliationPage,
 } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
@@ -27,12 +28,6 @@ export type OutstandingPage = {
   readonly paused?: true | undefined;
   /** This worker does not hold the store's lease: an empty page says nothing of what is due. */
   readonly unleased?: true | undefined;
-};
-
-/** What is decided of somebody now. */
-export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
-  /** The newest version that the store has acknowledged in its generation; 0: none. */
-  readonly acknowledgedVersion: number;
 };
 
 /**

@@ -3,6 +3,7 @@ import type {
   AcknowledgementAnswer,
   AcknowledgementReport,
   Comparison,
+  Newest,
   ReconciliationPage,
   SourceReport,
 } from '../suppression/acknowledgement.ts';
@@ -299,12 +300,6 @@ export type Outstanding = Decision & {
   /** How often another try was asked for since the last one failed. */
   readonly asked: number;
   readonly lane: 'live' | 'backfill';
-};
-
-/** What is decided of somebody now. */
-export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
-  /** The newest version that the store has acknowledged in its generation; 0: none. */
-  readonly acknowledgedVersion: number;
 };
 
 /** A page of what is outstanding. */

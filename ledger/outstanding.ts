@@ -1,5 +1,6 @@
 // What is due to a store and not settled: start-up catch-up, re-drive, recovery and the HTTP worker's feed are this one
 // question. Live decisions first, then the back-fill of a new generation; parked ones when their next try has come.
+import type { Newest } from '../suppression/acknowledgement.ts';
 import type { Decision, Granted, Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { seal } from '../suppression/seal.ts';
@@ -9,7 +10,7 @@ import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Newest, Outstanding, OutstandingPage } from './ledger.ts';
+import type { Outstanding, OutstandingPage } from './ledger.ts';
 
 export type DecisionRow = {
   seq: number;

@@ -72,6 +72,12 @@ export type StoreObservation = {
   readonly canary: 'held' | 'lost' | undefined;
 };
 
+/** What is decided of somebody now, as a worker asks for it before it lifts anything. */
+export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
+  /** The newest version that the store has acknowledged in its generation; 0: none. */
+  readonly acknowledgedVersion: number;
+};
+
 /** What a worker posts at least every 2 s: sign of life, lease renewal, acknowledgements (at most 1,000). */
 export type AcknowledgementReport = {
   readonly generation: number;

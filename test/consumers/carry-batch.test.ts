@@ -15,16 +15,19 @@ const dayOf = (n: number): string => new Date(Date.UTC(2026, 0, n)).toISOString(
 const fromTheLedger = (granted: SubjectState['granted']): SubjectState['granted'] =>
   Object.fromEntries(Object.entries(granted).sort(([a], [b]) => a.length - b.length));
 
+type Step = { readonly isGrant: boolean; readonly scopes: readonly string[]; readonly isCarried: boolean };
+
 /** The state after each opt-out or consent that changed it, oldest first. */
-function statesAfter(steps: readonly { isGrant: boolean; scopes: readonly string[] }[]): SubjectState[] {
-  const states: SubjectState[] = [];
-  for (const [n, { isGrant, scopes }] of steps.entries()) {
+function statesAfter(steps: readonly Step[]): (SubjectState & Pick<Step, 'isCarried'>)[] {
+  const states: (SubjectState & Pick<Step, 'isCarried'>)[] = [];
+  for (const [n, { isGrant, scopes, isCarried }] of steps.entries()) {
     const before = states.at(-1) ?? UNKNOWN_SUBJECT;
     const at = dayOf(n + 1);
     const effect = isGrant
       ? applyGrant(before, { scopes, at }, at)
       : applyOptOut(before, { id: `${n}`, scopes, effectiveAt: at });
-    if ('state' in effect && effect.state.version > before.version) states.push(effect.state);
+    if ('state' in effect && effect.state.version > before.version)
+      states.push({ ...effect.state, isCarried });
   }
   return states;
 }
@@ -43,9 +46,8 @@ test('after whatever a store was told of a person it holds what is suppressed, u
   fc.assert(
     fc.property(anySteps, anyStoreScopes, (steps, held) => {
       const store = new FakeStore();
-      const states = statesAfter(steps);
-      for (const [n, { version, suppressed, granted }] of states.entries()) {
-        if (!steps[n]!.isCarried) continue;
+      for (const { version, suppressed, granted, isCarried } of statesAfter(steps)) {
+        if (!isCarried) continue;
         const decision = {
           ...decided('ada', { version, suppressed: Object.keys(suppressed) }),
           granted: fromTheLedger(granted),
