@@ -175,9 +175,12 @@ async function sessionsStore(stack: AsyncDisposableStack): Promise<StoreEye> {
     for await (const page of client.scanIterator({ MATCH: `${prefix}*`, COUNT: 5_000 })) names.push(...page);
     return [...new Set(names)];
   };
-  stack.defer(async () => {
+  const wipe = async (): Promise<void> => {
     const names = await all();
     if (names.length > 0) await client.unlink(names);
+  };
+  stack.defer(async () => {
+    await wipe();
     await client.close();
   });
   const proxy = stack.use(await startTcpProxy({ host: '127.0.0.1', port: 6379 }));
@@ -212,9 +215,7 @@ async function sessionsStore(stack: AsyncDisposableStack): Promise<StoreEye> {
         await client.hSet(name, { email: 'granted', sms: 'granted', push: 'granted' });
       else await client.hIncrBy(name, 'version', how === 'ahead' ? 7 : -1);
     },
-    wipe: async () => {
-      await client.unlink(await all());
-    },
+    wipe,
     refuseWrites: () => Promise.reject(new Error('not here')),
     suppressByItself: async (email, scope) => {
       await client.hSet(`${prefix}email:${email}`, scope, 'suppressed');
