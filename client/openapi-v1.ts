@@ -795,6 +795,8 @@ export interface components {
              * @constant
              */
             readonly unleased?: true;
+            /** @description Since when the name means this store: what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for. */
+            readonly target_since?: components["schemas"]["Instant"];
         };
         readonly Parked: {
             readonly store: string;
@@ -2142,6 +2144,8 @@ export interface operations {
                 readonly worker?: string;
                 /** @description What `abide worker` goes by, as a digest: 409 where the API's abide.yaml says otherwise of the store. */
                 readonly stanza?: string;
+                /** @description Also says since when the name means this store. */
+                readonly target_since?: "true";
             };
             readonly header?: {
                 /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */

@@ -2,9 +2,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Item } from '../connectors/contract/connector.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
-import { compareHeld, mustClear, mustHold } from '../suppression/acknowledgement.ts';
+import { compareHeld, grantedSince, mustHold } from '../suppression/acknowledgement.ts';
 import type { Newest } from '../suppression/acknowledgement.ts';
-import type { Granted } from '../suppression/decision.ts';
+import type { Granted, Instant } from '../suppression/decision.ts';
 import { heldAs } from '../suppression/scope.ts';
 import type { StoreScopes } from '../suppression/scope.ts';
 import { Address } from '../suppression/subject.ts';
@@ -52,6 +52,7 @@ export function createBatchCarrier({
   held,
   call,
   ledger,
+  targetSince,
   report,
   letGo,
   retry,
@@ -61,6 +62,8 @@ export function createBatchCarrier({
   held: StoreScopes;
   call: StoreReach['call'];
   ledger: Pick<LedgerAccess, 'newest'>;
+  /** Since when this is the store, as far as the ledger says. */
+  targetSince: () => Instant | undefined;
   report: (carried: Carried, result: Result) => void;
   letGo: (carried: Carried) => void;
   retry: (carried: Carried) => void;
@@ -73,8 +76,27 @@ export function createBatchCarrier({
     batch: readonly Carried[],
     items: readonly Item[],
   ): Promise<void> {
-    const outcomes = await call((deadline) => open.apply(items, deadline));
-    await follow(open, batch, items, outcomes);
+    const told = await withoutOldGrants(open, items);
+    const outcomes = await call((deadline) => open.apply(told, deadline));
+    await follow(open, batch, told, outcomes);
+  }
+
+  /** A row without a version was never told of anything. Where nothing can be read, nobody was. */
+  async function withoutOldGrants(open: Store, items: readonly Item[]): Promise<readonly Item[]> {
+    const doubtful = items.filter((item) => hasOldGrants(item));
+    if (doubtful.length === 0) return items;
+    const answers =
+      connector.evidence === 'read_back' ? await call((deadline) => open.readBack(doubtful, deadline)) : [];
+    const untold = new Set(doubtful.filter((_, n) => answers[n]?.version === undefined));
+    return items.map((item) => (untold.has(item) ? sinceItIsThere(item) : item));
+  }
+
+  function hasOldGrants({ granted }: Item): boolean {
+    return Object.keys(grantedSince(granted, targetSince())).length < Object.keys(granted).length;
+  }
+
+  function sinceItIsThere(item: Item): Item {
+    return new Item({ ...item, granted: grantedSince(item.granted, targetSince()) });
   }
 
   /**
@@ -103,7 +125,10 @@ export function createBatchCarrier({
       const carried = batch[n]!;
       let newest = await newestOf(carried);
       let outcomes: readonly ApplyOutcome[] = [];
-      const told = new Item({ ...item, granted: grantedAfter(newest.acknowledgedVersion, item) });
+      const told =
+        newest.acknowledgedVersion === 0
+          ? sinceItIsThere(item)
+          : new Item({ ...item, granted: grantedAfter(newest.acknowledgedVersion, item) });
       if (!isNewer(newest, carried)) {
         outcomes = await call((deadline) => open.apply([told], deadline));
         newest = await newestOf(carried);
@@ -207,8 +232,9 @@ export function createBatchCarrier({
     // A version above ours is the ledger's to judge: a newer decision of its own, or a store that is ahead of it.
     if (compared !== 'held') return compared === 'newer';
     const told = attempts > 1 && heldNow.version === decision.version;
-    const lifted =
-      connector.versions === 'none' ? Object.keys(granted) : mustClear(decision, held, decision.version - 1);
+    const lifted = Object.keys(granted).filter(
+      (scope) => connector.versions === 'none' || granted[scope]!.version === decision.version,
+    );
     return told || !lifted.some((scope) => heldNow.suppressed.includes(scope));
   }
 }

@@ -4,6 +4,7 @@ import { Agent, request } from 'undici';
 import type { Dispatcher } from 'undici';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import { toDecision, UnreadableRow } from '../stream/decision-row.ts';
+import type { Instant } from '../suppression/decision.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import type { ListedKey } from '../suppression/own-suppression.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
@@ -18,6 +19,7 @@ const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
 /** A page as the API answers it: decision rows that are still to be read, each with these three. */
 type WirePage = {
   readonly generation: number;
+  readonly target_since?: Instant;
   readonly decisions: readonly {
     readonly seq: number;
     readonly attempts: number;
@@ -149,7 +151,7 @@ export function createHttpLedgerAccess({
 
   return {
     outstanding: async ({ after, limit, waitMs = 0, signal }) => {
-      const query = new URLSearchParams({ limit: String(limit), worker: workerId });
+      const query = new URLSearchParams({ limit: String(limit), worker: workerId, target_since: 'true' });
       if (after !== undefined) query.set('after', after);
       if (stanza !== undefined) query.set('stanza', stanza.toString('hex'));
       const page = await call<WirePage>('GET', `${stem}/outstanding?${query.toString()}`, signal, { waitMs });
@@ -164,8 +166,8 @@ export function createHttpLedgerAccess({
           unreadable.push(row.seq);
         }
       }
-      const { generation, next, paused, unleased } = page;
-      return { generation, decisions, unreadable, next: next ?? undefined, paused, unleased };
+      const { generation, target_since: targetSince, next, paused, unleased } = page;
+      return { generation, targetSince, decisions, unreadable, next: next ?? undefined, paused, unleased };
     },
     acknowledge: async ({ generation, worker, observed, acknowledgements }, signal) => {
       const { source, lastError } = worker;

@@ -5,7 +5,7 @@ import type {
   Newest,
   ReconciliationPage,
 } from '../suppression/acknowledgement.ts';
-import type { Decision } from '../suppression/decision.ts';
+import type { Decision, Instant } from '../suppression/decision.ts';
 import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
 
 /** A decision that a store must hold, straight from the ledger: one that is not parked, or whose next try has come. */
@@ -19,6 +19,8 @@ export type OutstandingDecision = Decision & {
 
 export type OutstandingPage = {
   readonly generation: number;
+  /** Since when the name means this store; undefined: the API is of a version that does not say. */
+  readonly targetSince?: Instant | undefined;
   readonly decisions: readonly OutstandingDecision[];
   /** Sequence numbers of rows that this worker cannot read (a newer API's, say): they stay outstanding. */
   readonly unreadable?: readonly number[];

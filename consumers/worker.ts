@@ -12,7 +12,7 @@ import { TryLater } from '../connectors/contract/connector.ts';
 import type { Item, Log, Store } from '../connectors/contract/connector.ts';
 import { isDue } from '../suppression/acknowledgement.ts';
 import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
-import type { Decision } from '../suppression/decision.ts';
+import type { Decision, Instant } from '../suppression/decision.ts';
 import { causeCode } from '../suppression/errors.ts';
 import { createBell } from './bell.ts';
 import { createBatchCarrier, toItem } from './carry-batch.ts';
@@ -120,6 +120,7 @@ export function startWorker({
     held,
     call: reach.call,
     ledger,
+    targetSince: () => targetSince,
     report,
     letGo,
     retry,
@@ -129,6 +130,7 @@ export function startWorker({
   const room = createBell();
 
   let generation: number | undefined;
+  let targetSince: Instant | undefined;
   /** Which standing of the stream this is; undefined while there is none. */
   let liveSince: symbol | undefined;
   /** The ledger was read whole since the stream stands: from here on what it alone knows was lost by the stream. */
@@ -274,6 +276,7 @@ export function startWorker({
     else if (page.generation !== generation) leaveToLedger();
     if (page.unleased === true) leaveToLedger();
     generation = page.generation;
+    targetSince = page.targetSince;
     if (page.paused === true) rest();
     else if (paused) {
       // What the stream brought since the ledger answered was let go.

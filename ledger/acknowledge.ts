@@ -1,5 +1,5 @@
 // The ledger believes an acknowledgement only after comparing what the store holds with what was decided.
-import { compareHeld, isDue, mustClear } from '../suppression/acknowledgement.ts';
+import { compareHeld, grantedSince, isDue, mustClear } from '../suppression/acknowledgement.ts';
 import type {
   Acknowledgement,
   AcknowledgementAnswer,
@@ -8,7 +8,7 @@ import type {
 } from '../suppression/acknowledgement.ts';
 import type { Granted, Instant } from '../suppression/decision.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
-import { isRace, isUnavailable } from './database.ts';
+import { isRace, isUnavailable, toMilliseconds } from './database.ts';
 import type { Pool } from './database.ts';
 import { selectRows, toParameter } from './rows.ts';
 import type { Columns } from './rows.ts';
@@ -305,7 +305,7 @@ type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: read
 export function judge(
   acknowledgements: readonly Acknowledgement[],
   decided: ReadonlyMap<number, Decided>,
-  store: Pick<RegisteredStore, 'scopes' | 'topics' | 'accepts' | 'evidence'>,
+  store: Pick<RegisteredStore, 'scopes' | 'topics' | 'accepts' | 'evidence' | 'targetSince'>,
 ): Judged {
   const settle: Acknowledgement[] = [];
   const park: Acknowledgement[] = [];
@@ -365,15 +365,18 @@ export function judge(
 function holdsWhatWasLifted(
   one: Acknowledgement,
   decision: Decided,
-  store: Pick<RegisteredStore, 'scopes' | 'topics'>,
+  store: Pick<RegisteredStore, 'scopes' | 'topics' | 'targetSince'>,
 ): boolean {
+  const { acknowledged_version: before, suppressed } = decision;
   const told =
     one.held.version === undefined
       ? decision.acknowledged
       : one.attempts > 1 && one.held.version === decision.version;
+  const granted =
+    before === null ? grantedSince(decision.granted, toMilliseconds(store.targetSince)) : decision.granted;
   return (
     !told &&
-    mustClear(decision, store, decision.acknowledged_version ?? 0).some((scope) =>
+    mustClear({ suppressed, granted }, store, before ?? 0).some((scope) =>
       one.held.suppressed.includes(scope),
     )
   );

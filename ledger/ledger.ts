@@ -305,6 +305,8 @@ export type Outstanding = Decision & {
 /** A page of what is outstanding. */
 export type OutstandingPage = {
   readonly generation: number;
+  /** Since when the name means this store. */
+  readonly targetSince: Instant;
   readonly decisions: readonly Outstanding[];
   readonly next: string | undefined;
   /** The store is paused or retired: whoever learns of decisions elsewhere carries none of them either. */

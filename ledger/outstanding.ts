@@ -87,6 +87,7 @@ type StoreHead = {
   backfill_after_xid: string | null;
   backfill_cursor: string | null;
   in_service: boolean;
+  target_since: string;
   stanza: Buffer | null;
   /** False unless the worker that asks holds the lease. */
   mine: boolean;
@@ -103,7 +104,7 @@ async function headOf(
     text: `select id, generation, accepts, due_exact, due_channels,
              coalesce(backfill_live_through, scanned_through) as live_after,
              backfill_fence, backfill_after_xid::text as backfill_after_xid, backfill_cursor,
-             paused_at is null and retired_at is null as in_service,
+             paused_at is null and retired_at is null as in_service, target_since,
              $2::text is null or lease_holder is not distinct from $2 as mine, stanza
            from stores where name = $1`,
     values: [store, worker ?? null],
@@ -213,7 +214,8 @@ export async function outstandingPage(
   const head = await headOf(db, store, worker);
   if (head === undefined) return undefined;
   if (stanza !== undefined && head.stanza?.equals(stanza) !== true) throw new AbideError('another-stanza');
-  const nothing = { generation: head.generation, decisions: [], next: undefined };
+  const standing = { generation: head.generation, targetSince: toMilliseconds(head.target_since) };
+  const nothing = { ...standing, decisions: [], next: undefined };
   if (!head.in_service) return { ...nothing, paused: true };
   if (!head.mine) return { ...nothing, unleased: true };
   const cursor = readCursor(after);
@@ -242,7 +244,7 @@ export async function outstandingPage(
     return { ...decision, attempts: attempts ?? 0, asked, lane };
   });
   return {
-    generation: head.generation,
+    ...standing,
     decisions,
     next: nextCursor(rows, retries, live, backfill, seen, limit),
   };

@@ -42,6 +42,8 @@ export type RegisteredStore = {
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly lateAfterSeconds: number;
   readonly keyForm: string;
+  /** Since when the name means this store, by the database's clock. */
+  readonly targetSince: string;
   /** Recorded as opt-outs where the store suppresses them by itself; empty: they are only counted. */
   readonly ownScopes: readonly string[];
   /** Everything due at or below this seq is the back-fill's; undefined while there is none. */
@@ -56,7 +58,7 @@ export type RegisteredStore = {
 
 const COLUMNS = `
   id, name, generation, connector, accepts, scopes, topics, required, evidence,
-  late_after_seconds as "lateAfterSeconds", key_form as "keyForm", own_scopes as "ownScopes",
+  late_after_seconds as "lateAfterSeconds", key_form as "keyForm", target_since as "targetSince", own_scopes as "ownScopes",
   incarnation, backfill_fence as "backfillFence",
   coalesce(backfill_live_through, scanned_through) as "liveAfter", paused_at as "pausedAt", retired_at as "retiredAt"`;
 
@@ -107,11 +109,17 @@ async function startBackfill(client: Client, storeId: number, fence: Fence | und
 
 type Full = Row & { target_fingerprint: Buffer };
 
-/** What of a change could leave old opt-outs out; undefined where none could. */
-function whyRefill(before: Full, now: StoreRegistration): string | undefined {
+/** What of a change makes it another store, which was told of nothing; undefined: it is the one that it was. */
+function whyNewStore(before: Full, now: StoreRegistration): string | undefined {
   if (!before.target_fingerprint.equals(now.fingerprint)) return 'another target';
   if (before.keyForm !== now.keyForm) return 'another key form';
   if (before.connector !== now.connector) return 'another connector';
+  return undefined;
+}
+
+/** What of a change could leave old opt-outs out of the same store; undefined where none could. */
+function whyRefill(before: Full, now: StoreRegistration): string | undefined {
+  if (before.retiredAt !== null) return 'in service again';
   if (now.accepts.some((kind) => !before.accepts!.includes(kind))) return 'accepts more kinds of subject';
   if (now.scopes.some((scope) => !before.scopes!.includes(scope))) return 'more scopes';
   if (now.topics && !before.topics!) return 'holds topics now';
@@ -199,7 +207,8 @@ async function syncStore(
     await audit(client, caller, 'store.added', now.name, { connector: now.connector, scopes: now.scopes });
     return;
   }
-  const refill = before.retiredAt === null ? whyRefill(before, now) : 'in service again';
+  const newStore = whyNewStore(before, now);
+  const refill = newStore ?? whyRefill(before, now);
   const changed = await client.query(
     `update stores set connector = $2, accepts = $3, scopes = $4, topics = $5, due_exact = $6, due_channels = $7,
        required = $8, evidence = $9, late_after_seconds = $10, target_fingerprint = $11, key_form = $12, own_scopes = $13,
@@ -219,7 +228,11 @@ async function syncStore(
     if (isNarrower(before, now)) await client.query(FORGET_NOT_DUE, [now.name]);
   }
   if (refill !== undefined) {
-    await client.query('update stores set incarnation = null where name = $1', [now.name]);
+    await client.query(
+      `update stores set incarnation = null, target_since = case when $2 then clock_timestamp() else target_since end
+       where name = $1`,
+      [now.name, newStore !== undefined],
+    );
     await newGeneration(client, now.name, fence, refill, caller);
   }
 }

@@ -1,6 +1,6 @@
 // What a worker reports of a store, and how what is held compares with what was decided. The worker compares before it
 // reports and the ledger compares again before it believes.
-import type { Decision } from './decision.ts';
+import type { Decision, Granted, Instant } from './decision.ts';
 import { heldAs } from './scope.ts';
 import type { StoreScopes } from './scope.ts';
 
@@ -122,6 +122,16 @@ export function mustClear(
   const kept = new Set(mustHold(decision, store));
   return lifted.flatMap(([scope]) => heldAs(scope, store)).filter((scope) => !kept.has(scope));
 }
+
+/**
+ * Of what somebody granted, that of which a store is told that was told of nothing else of them: what they granted `since` it
+ * is there. Anything older may be older than what the store suppresses by itself, too, and nobody can tell.
+ */
+export const grantedSince = (
+  granted: Readonly<Record<string, Granted>>,
+  since: Instant | undefined,
+): Record<string, Granted> =>
+  Object.fromEntries(Object.entries(granted).filter(([, { at }]) => since === undefined || at >= since));
 
 /**
  * What the store's answer to a read-back means: `held`, `missing` (a suppressed scope is not held), or `newer` (a newer

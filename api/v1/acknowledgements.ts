@@ -110,6 +110,7 @@ const OutstandingQuery = z.strictObject({
       "What `abide worker` goes by, as a digest: 409 where the API's abide.yaml says otherwise of the store.",
     )
     .optional(),
+  target_since: z.literal('true').describe('Also says since when the name means this store.').optional(),
 });
 
 const Accepted = z
@@ -173,6 +174,9 @@ const OutstandingAnswer = z
       .literal(true)
       .describe("`worker` does not hold the store's lease and is given nothing, whatever is outstanding.")
       .optional(),
+    target_since: Instant.describe(
+      'Since when the name means this store: what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for.',
+    ).optional(),
   })
   .meta({ title: 'OutstandingPage' });
 
@@ -489,6 +493,7 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
       next: page.next ?? null,
       ...(page.paused === undefined ? {} : { paused: page.paused }),
       ...(page.unleased === undefined ? {} : { unleased: page.unleased }),
+      ...(query.target_since === undefined ? {} : { target_since: page.targetSince }),
     };
   });
 

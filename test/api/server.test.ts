@@ -94,7 +94,7 @@ describe('closing', () => {
       },
       outstanding: async (_store, { signal }) => {
         await untilAborted(signal);
-        return { generation: 1, decisions: [], next: undefined };
+        return { generation: 1, targetSince: '2026-11-01T08:00:00.000Z', decisions: [], next: undefined };
       },
     });
     const headers = { Prefer: 'wait=30' };

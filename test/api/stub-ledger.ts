@@ -253,7 +253,13 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     retryParked: (name) => Promise.resolve(name === 'crm' ? 1 : undefined),
     acknowledge: (_store, report) =>
       Promise.resolve({ accepted: report.acknowledgements.length, duplicate: 0, rejected: [] }),
-    outstanding: () => Promise.resolve({ generation: 1, decisions: [], next: undefined }),
+    outstanding: () =>
+      Promise.resolve({
+        generation: 1,
+        targetSince: '2026-11-01T08:00:00.000Z',
+        decisions: [],
+        next: undefined,
+      }),
     newest: (_store, subjectId) =>
       Promise.resolve(
         subjectId === SUBJECT_ID

@@ -66,6 +66,7 @@ export function decided(
 /** What the ledger would say, as far as a worker can tell. */
 export class FakeLedger implements LedgerAccess {
   generation = 1;
+  targetSince = '2020-01-01T00:00:00.000Z';
   paused = false;
   /** Somebody else's, while it is false. */
   leased = true;
@@ -100,8 +101,9 @@ export class FakeLedger implements LedgerAccess {
     limit,
   }: Parameters<LedgerAccess['outstanding']>[0]): ReturnType<LedgerAccess['outstanding']> {
     await this.#answer();
-    if (this.paused) return { generation: this.generation, decisions: [], next: undefined, paused: true };
-    if (!this.leased) return { generation: this.generation, decisions: [], next: undefined, unleased: true };
+    const { generation, targetSince } = this;
+    if (this.paused) return { generation, targetSince, decisions: [], next: undefined, paused: true };
+    if (!this.leased) return { generation, targetSince, decisions: [], next: undefined, unleased: true };
     const from = after === undefined ? 0 : Number(after);
     const open = this.decisions
       .filter(({ seq }) => !this.settled.has(seq) && !this.parked.has(seq))
@@ -109,7 +111,7 @@ export class FakeLedger implements LedgerAccess {
     const decisions = open.slice(from, from + limit);
     this.pages.push(decisions.length);
     const next = decisions.length < limit ? undefined : String(from + limit);
-    return { generation: this.generation, decisions, next };
+    return { generation, targetSince, decisions, next };
   }
 
   async acknowledge(report: AcknowledgementReport): ReturnType<LedgerAccess['acknowledge']> {

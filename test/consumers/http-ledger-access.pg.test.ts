@@ -5,6 +5,7 @@ import { expect, test } from '@jest/globals';
 import { UnreadableRow } from '../../stream/decision-row.ts';
 import { createHttpLedgerAccess } from '../../consumers/http-ledger-access.ts';
 import type { LedgerAccess } from '../../consumers/ledger-access.ts';
+import { toMilliseconds } from '../../ledger/database.ts';
 import type { Ledger } from '../../ledger/ledger.ts';
 import type { AcknowledgementReport } from '../../suppression/acknowledgement.ts';
 import { AbideError } from '../../suppression/errors.ts';
@@ -51,7 +52,14 @@ test('over HTTP a worker gets and says all that it would in the process of the A
   const page = await t.crm.outstanding(everything);
   const own = (await outstandingOf(ledger, 'crm')).map((one) => ({ ...one, traceparent: undefined }));
   expect(own).toHaveLength(2);
-  expect(page).toEqual({ generation: 1, decisions: own, unreadable: [], next: undefined });
+  const { targetSince } = ledger.stores().find(({ name }) => name === 'crm')!;
+  expect(page).toEqual({
+    generation: 1,
+    targetSince: toMilliseconds(targetSince),
+    decisions: own,
+    unreadable: [],
+    next: undefined,
+  });
   expect((await t.crm.outstanding({ limit: 1, signal })).next).toBe(`live:${first!.seq}`);
 
   expect(await t.crm.transportKey(1, signal)).toEqual(await ledger.transportKey(1));

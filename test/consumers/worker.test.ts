@@ -205,6 +205,35 @@ test.each([[['email/newsletter']], [['email', 'email/newsletter']]])(
   },
 );
 
+/** What somebody granted before the store was added, and what they grant of it now. */
+const GRANTED_LONG_AGO = { email: { at: '2026-01-01T00:00:00.000Z', version: 2 } };
+const GRANTED_NOW = { email: { at: '2026-11-25T00:00:00.000Z', version: 4 } };
+const ADDED_AT = '2026-11-01T00:00:00.000Z';
+
+test.each([true, false])(
+  'what a store suppressed before it was added stays, whatever somebody had granted by then, can it be read (%j) or not',
+  async (isRead) => {
+    await using t = carry({ declared: isRead ? {} : { evidence: 'applied' } });
+    t.ledger.targetSince = ADDED_AT;
+    t.store.held.set('ada@example.com', { version: undefined, suppressed: new Set(['email']) });
+    await t.commit({ ...decided('ada', { version: 2, suppressed: [] }), granted: GRANTED_LONG_AGO });
+    expect(t.store.suppressedOf('ada')).toEqual(['email']);
+    await t.commit({ ...decided('ada', { version: 3, suppressed: ['sms'] }), granted: GRANTED_LONG_AGO });
+    await t.commit({ ...decided('ada', { version: 4, suppressed: ['sms'] }), granted: GRANTED_NOW });
+    expect(t.store.suppressedOf('ada')).toEqual(['sms']);
+    expect(t.ledger.acknowledgements.map(({ attempts }) => attempts)).toEqual([1, 1, 1]);
+    expect(t.ledger.settled.size).toBe(3);
+  },
+);
+
+test('a store that was told before, be it an older one of its backups, is told of every grant', async () => {
+  await using t = carry();
+  t.ledger.targetSince = ADDED_AT;
+  t.store.held.set('ada@example.com', { version: 1, suppressed: new Set(['email']) });
+  await t.commit({ ...decided('ada', { version: 2, suppressed: [] }), granted: GRANTED_LONG_AGO });
+  expect(t.store.suppressedOf('ada')).toEqual([]);
+});
+
 test('somebody absent, and somebody refused, is parked with the reason; a reason in words is not passed on', async () => {
   await using t = carry();
   const answers: Record<string, ApplyOutcome> = {
@@ -750,6 +779,18 @@ describe('a store without versions', () => {
     await t.worker.offer([again]);
     expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
     expect(t.ledger.acknowledgements.map(({ outcome }) => outcome)).toEqual(Array(5).fill('verified'));
+  });
+
+  test('what it suppressed before it was added stays, whatever somebody had granted by then', async () => {
+    await using t = carryForgetful();
+    t.ledger.targetSince = ADDED_AT;
+    t.store.held.set('ada@example.com', { version: undefined, suppressed: new Set(['email']) });
+    await t.commit({ ...decided('ada', { version: 2, suppressed: [] }), granted: GRANTED_LONG_AGO });
+    await t.commit({ ...decided('ada', { version: 3, suppressed: ['sms'] }), granted: GRANTED_LONG_AGO });
+    expect(t.store.suppressedOf('ada')).toEqual(['email', 'sms']);
+    await t.commit({ ...decided('ada', { version: 4, suppressed: ['sms'] }), granted: GRANTED_NOW });
+    expect(t.store.suppressedOf('ada')).toEqual(['sms']);
+    expect(t.ledger.acknowledgements.map(({ outcome }) => outcome)).toEqual(Array(3).fill('verified'));
   });
 
   test('what it was not told to lift, since that was overtaken, is lifted by the next decision', async () => {

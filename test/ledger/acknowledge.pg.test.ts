@@ -217,6 +217,30 @@ test("a grant is verified only once what it lifted is lifted; a suppression of t
   });
 });
 
+test('a store that was told nothing of somebody may suppress what they had granted before it was added', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [first] = await outstandingOf(t.ledger, 'crm');
+  await grant(t, first!.subjectId, ['email']);
+  await t.register({ name: 'crm' }, { name: 'mail' });
+  const ofMail = () =>
+    eventually(async () => {
+      const [decision] = await outstandingOf(t.ledger, 'mail');
+      if (decision === undefined) throw new Error('nothing is given out yet');
+      return decision;
+    });
+  const held = (version: number) => ({ held: { version, suppressed: ['email', 'sms', 'push'] } });
+  const filled = verified(await ofMail(), held(2));
+  expect(await t.ledger.acknowledge('mail', report([filled]))).toMatchObject({ accepted: 1, rejected: [] });
+  // What they grant from then on must be lifted.
+  await grant(t, first!.subjectId, ['sms']);
+  const lifted = verified(await ofMail(), held(3));
+  expect((await t.ledger.acknowledge('mail', report([lifted]))).rejected).toEqual([
+    { seq: 3, code: 'not_verifiable' },
+  ]);
+});
+
 test('a store without versions that was told of a grant is believed where it suppresses that by itself, once it is driven again', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -435,17 +459,20 @@ test('a subject whose newest decision is live does not let its back-fill pass be
 });
 
 test.each([
-  ['pointed elsewhere', { fingerprint: Buffer.from('elsewhere') }],
-  ['keyed otherwise', { keyForm: 'sha256' }],
-  ['widened', { scopes: ['email', 'sms', 'push', 'email/newsletter'] }],
-] as const)('a store %s starts a new generation and is filled again', async (_what, change) => {
+  ['pointed elsewhere', { fingerprint: Buffer.from('elsewhere') }, true],
+  ['keyed otherwise', { keyForm: 'sha256' }, true],
+  ['widened', { scopes: ['email', 'sms', 'push', 'email/newsletter'] }, false],
+] as const)('a store %s starts a new generation and is filled again', async (_what, change, isNew) => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
   await t.ledger.record(intent('ada@example.com'), render);
   const [decision] = await outstandingOf(t.ledger, 'crm');
   await t.ledger.acknowledge('crm', report([verified(decision!)]));
+  const [before] = t.ledger.stores();
   await t.register({ name: 'crm', ...change });
-  expect(t.ledger.stores()[0]?.generation).toBe(2);
+  const [now] = t.ledger.stores();
+  expect(now?.generation).toBe(2);
+  expect(now!.targetSince > before!.targetSince).toBe(isNew);
   await eventually(async () => {
     expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: 1, lane: 'backfill' }]);
   });

@@ -158,7 +158,12 @@ describe('Prefer: wait', () => {
       },
       outstanding: (store, { waitMs }) => {
         asked.push([store, waitMs]);
-        return Promise.resolve({ generation: 1, decisions: [], next: undefined });
+        return Promise.resolve({
+          generation: 1,
+          targetSince: '2026-11-01T08:00:00.000Z',
+          decisions: [],
+          next: undefined,
+        });
       },
     });
     const headers = { Prefer: 'wait=12' };

@@ -9,7 +9,7 @@ import { AT, COMPLETE, ID, LAG } from '../stub-ledger.ts';
 
 const FULL = [503, 'overloaded'];
 const optOut = { subject: { email: 'ada@example.com' } };
-const PAGE = { generation: 1, decisions: [], next: undefined };
+const PAGE = { generation: 1, targetSince: '2026-11-01T08:00:00.000Z', decisions: [], next: undefined };
 const waiting = { Prefer: 'wait=30' };
 
 /** What the ledger is asked meanwhile is answered once it is let go. */

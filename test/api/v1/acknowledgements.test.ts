@@ -19,6 +19,7 @@ beforeAll(async () => {
       asks.push(ask);
       return Promise.resolve({
         generation: 4,
+        targetSince: AT,
         decisions: [
           {
             seq: 7,
@@ -298,6 +299,10 @@ describe('what is outstanding', () => {
         next: 'live:8',
       }),
     ]);
+  });
+
+  test('says since when the name means the store, where it is asked for that', async () => {
+    expect((await get('?target_since=true')).json).toMatchObject({ generation: 4, target_since: AT });
   });
 
   test('is asked for by page, limit and worker', async () => {
