@@ -145,13 +145,14 @@ async function main(args: readonly string[]): Promise<number> {
   return code;
 }
 
-/** Of the suites that need no stack: small enough that two who take one after the other end at about the same time. */
-const PARTS = 8;
+/** Of the suites that need no stack: small enough that three who take one after the other end at about the same time. */
+const PARTS = 12;
 
 /**
  * What shares the stack goes one file after another, for they kill its processes and reconfigure them; mostly they wait for
  * a process that comes back. So the others run beside them, one at a time, for a JVM that starts needs a processor; once the
- * stack's are done, two at a time. At a terminal they would write over each other.
+ * stack's are done, three at a time: they wait for timers and processes for a third of theirs. At a terminal they would write
+ * over each other.
  */
 async function runSuites(
   args: readonly string[],
@@ -184,7 +185,7 @@ async function runSuites(
     };
     const ofStackAndParts = async (): Promise<void> => {
       codes.push(await ofStack());
-      await ofParts();
+      await Promise.all([ofParts(), ofParts()]);
     };
     await Promise.all([ofParts(), ofStackAndParts()]);
   }
