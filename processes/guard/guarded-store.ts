@@ -11,6 +11,11 @@ export const LOG_TABLE = 'abide_guard_log';
 export const SPACES =
   '\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff';
 
+/** What no part of an address has, and is not seen in it. */
+const UNSEEN = '\u00ad\u200b-\u200f\u2060-\u2064';
+/** An address in its normal form, as an expression that both databases understand; the store holds nobody who looks otherwise. */
+export const ADDRESS = `^[^@"(),:;<>\\[\\]\\\\${SPACES}${UNSEEN}]+@([a-z0-9_-]+[.])+[a-z0-9-]+$`;
+
 /** What of a store the guard needs to know. */
 export type GuardedStore = {
   readonly name: string;
@@ -90,11 +95,19 @@ export type ConfiguredGuard = Guard & { readonly tables: readonly string[] };
 export const refuse = (detail: string): AbideError => new AbideError('STORE_FAILED', detail);
 
 /**
- * A number with its national zero after the country's code (+44 020 …) has another normal form than its digits, and which
- * countries drop the zero SQL cannot know: these do, as far as their codes can be told, and such a number is not read.
- * As an expression that both databases understand.
+ * A number with its national prefix after the country's code (+44 020 …, +1 1 202 …, +7 8 912 …), or without what the library
+ * adds to it, has another normal form than its digits, and which countries drop or add what SQL cannot know: these do, as far as
+ * their codes and lengths tell, and such a number is not read. As expressions that both databases understand.
  */
-export const NATIONAL_ZERO =
-  '^[+](1|7|20|27|3[0-46]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|(2[1-689]|3[578]|42|5[09]|6[789]|8[0578]|9[679])[0-9])0';
-/** What begins so and keeps its zero. */
-export const OWN_ZERO = '^[+](225|229|241|242|378)0';
+export const NATIONAL_PREFIX = `^[+](${[
+  // A zero.
+  '(1|7|20|27|3[0-46]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|(2[1-689]|3[578]|42|5[09]|6[789]|8[0578]|9[679])[0-9])0',
+  // North America and the Marshall Islands dial 1 before, Russia, Kazakhstan, Lithuania, Belarus and Turkmenistan 8.
+  '11|6921[0-9]{7}|78[0-9]{10}|3708[0-9]{8}|3758|9938[0-9]{8}',
+  // A mobile number of Argentina with its 15, one of Brazil that is called collect, one of China by way of another carrier.
+  '54[1-8][0-9]{11}|5590|861[0-9]{11}',
+  // Numbers within Madagascar's, San Marino's and Norfolk Island's towns.
+  '261[24-9][0-9]{6}$|378[89][0-9]{5}$|672[0-258][0-9]{4}$',
+].join('|')})`;
+/** What begins with a zero and keeps it; of Gabon's the new numbers drop it. */
+export const OWN_ZERO = '^[+]((225|229|242|378)0|2410[0-9]{0,7}$)';

@@ -7,10 +7,11 @@ import type { GuardedTable } from '../../config/configuration.ts';
 import { connectionTo, quoted } from '../../connectors/mysql.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
+  ADDRESS,
   columnsOf,
   LOG_TABLE,
   nameOf,
-  NATIONAL_ZERO,
+  NATIONAL_PREFIX,
   OTHERS_WRITE,
   OWN_ZERO,
   prefixOf,
@@ -28,20 +29,27 @@ const id = (name: string): string => quoted(name.replaceAll('.', '\0')).replaceA
 /** Names of ours and of the catalogue, without what a literal would need escapes for. */
 const text = (value: string): string => `'${value.replaceAll("'", "''")}'`;
 
-const SPACES_AT_ENDS = `convert(x'${Buffer.from(`^[${SPACES}]+|[${SPACES}]+$`).toString('hex')}' using utf8mb4)`;
+const pattern = (regexp: string): string =>
+  `convert(x'${Buffer.from(regexp).toString('hex')}' using utf8mb4)`;
+const SPACES_AT_ENDS = pattern(`^[${SPACES}]+|[${SPACES}]+$`);
+/** Letters that it lowers one by one: I with a dot and sigma do not become what they should. */
+const LOWERED_AMISS = pattern('[\u0130\u03a3]');
+/** What it left in capitals, and marks that make one letter with the one before them. */
+const NOT_NORMAL = pattern('[[:upper:]\u0300-\u036f]');
 
 /** The normal form of an address as far as SQL can make it; null where it cannot. Without backslashes, whatever sql_mode is. */
 function normalForm(kind: SubjectKind, value: string): string {
   const trimmed = `regexp_replace(convert(${value} using utf8mb4), ${SPACES_AT_ENDS}, '')`;
   switch (kind) {
     case 'email': {
-      // A domain beyond ASCII has an A-label, which SQL cannot make.
-      const domain = `substring_index(${trimmed}, '@', -1)`;
-      return `case when length(${domain}) = char_length(${domain}) then lower(${trimmed}) end`;
+      // A domain that ends with the root's dot is the same one; one beyond ASCII has an A-label, which SQL cannot make.
+      const address = `trim(trailing '.' from ${trimmed})`;
+      const domain = `substring_index(${address}, '@', -1)`;
+      return `case when length(${domain}) = char_length(${domain}) then lower(${address}) end`;
     }
     case 'phone': {
       const digits = `concat('+', regexp_replace(${trimmed}, '[^0-9]', ''))`;
-      const isNational = `${digits} regexp '${NATIONAL_ZERO}' and not ${digits} regexp '${OWN_ZERO}'`;
+      const isNational = `${digits} regexp '${NATIONAL_PREFIX}' and not ${digits} regexp '${OWN_ZERO}'`;
       return `case when ${trimmed} regexp '^[+][0-9 ()./-]+$' and ${trimmed} not like '%(0)%' and not (${isNational}) then ${digits} end`;
     }
     case 'push_token':
@@ -50,9 +58,19 @@ function normalForm(kind: SubjectKind, value: string): string {
   }
 }
 
-const keyOf = (store: GuardedStore, { kind, key }: GuardedTable, row: string): string => {
-  const plain = normalForm(kind, `${row}.${id(key)}`);
+const plainOf = ({ kind, key }: GuardedTable, row: string): string => normalForm(kind, `${row}.${id(key)}`);
+
+const keyOf = (store: GuardedStore, table: GuardedTable, row: string): string => {
+  const plain = plainOf(table, row);
   return `convert(${store.isHashed ? `sha2(${plain}, 256)` : plain} using utf8mb4) collate utf8mb4_bin`;
+};
+
+/** Whether SQL knows who it is; looked at for the count alone, since nobody is found by a form that is not normal. */
+const isRead = (table: GuardedTable, row: string): string => {
+  const plain = `convert(${plainOf(table, row)} using utf8mb4) collate utf8mb4_bin`;
+  if (table.kind !== 'email') return `${plain} is not null`;
+  const given = `convert(${row}.${id(table.key)} using utf8mb4) collate utf8mb4_bin`;
+  return `coalesce(${plain} regexp ${pattern(ADDRESS)} and not ${plain} regexp ${NOT_NORMAL} and not ${given} regexp ${LOWERED_AMISS}, false)`;
 };
 
 /** Whether the store holds somebody suppressed. */
@@ -275,7 +293,7 @@ end`;
             `count(case when ${isOther('contact', column)} and ${isHeld(at.full, table, column, key)} then 1 end) as column_${n}`,
         );
         const [row] = await rowsOf<Record<string, number>>(
-          `select ${counts.join(', ')}, count(case when contact.${id(table.key)} is not null and ${key} is null then 1 end) as unreadable
+          `select ${counts.join(', ')}, count(case when contact.${id(table.key)} is not null and not (${isRead(table, 'contact')}) then 1 end) as unreadable
            from ${place.full} as contact`,
         );
         states.push(...statesOf(table, state, row!));

@@ -4,10 +4,11 @@ import pg from 'pg';
 import type { GuardedTable } from '../../config/configuration.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
+  ADDRESS,
   columnsOf,
   LOG_TABLE,
   nameOf,
-  NATIONAL_ZERO,
+  NATIONAL_PREFIX,
   OTHERS_WRITE,
   OWN_ZERO,
   prefixOf,
@@ -42,17 +43,19 @@ function normalForm(kind: SubjectKind, value: string, collation: string | undefi
   const trimmed = `btrim(${value}::text collate "C", ${SPACES_LITERAL})`;
   switch (kind) {
     case 'email': {
-      const ascii = `case when octet_length(${trimmed}) = length(${trimmed}) then lower(${trimmed})`;
+      // A domain that ends with the root's dot is the same one.
+      const address = `rtrim(${trimmed}, '.')`;
+      const ascii = `case when octet_length(${address}) = length(${address}) then lower(${address})`;
       if (collation === undefined) return `${ascii} end`;
       // A domain beyond ASCII has an A-label, which SQL cannot make.
-      const domain = `substring(${trimmed} from '[^@]*$')`;
-      const isLowered = BY_LETTER.includes(collation) ? ` and ${trimmed} !~ U&'[\\0130\\03A3]'` : '';
+      const domain = `substring(${address} from '[^@]*$')`;
+      const isLowered = BY_LETTER.includes(collation) ? ` and ${address} !~ U&'[\\0130\\03A3]'` : '';
       return `${ascii}
-    when octet_length(${domain}) = length(${domain})${isLowered} then normalize(lower(normalize(${trimmed}) collate ${id(collation)})) collate "C" end`;
+    when octet_length(${domain}) = length(${domain})${isLowered} then normalize(lower(normalize(${address}) collate ${id(collation)})) collate "C" end`;
     }
     case 'phone': {
       const digits = `'+' || regexp_replace(${trimmed}, '[^0-9]', '', 'g')`;
-      const isNational = `(${digits}) ~ '${NATIONAL_ZERO}' and (${digits}) !~ '${OWN_ZERO}'`;
+      const isNational = `(${digits}) ~ '${NATIONAL_PREFIX}' and (${digits}) !~ '${OWN_ZERO}'`;
       return `case when ${trimmed} ~ '^[+][0-9 ()./-]+$' and ${trimmed} !~ '[(]0[)]' and not (${isNational}) then ${digits} end`;
     }
     case 'push_token':
@@ -61,14 +64,23 @@ function normalForm(kind: SubjectKind, value: string, collation: string | undefi
   }
 }
 
+const plainOf = ({ kind, key }: GuardedTable, collation: string | undefined, row: string): string =>
+  normalForm(kind, `${row}.${id(key)}`, collation);
+
 const keyOf = (
   store: GuardedStore,
   collation: string | undefined,
-  { kind, key }: GuardedTable,
+  table: GuardedTable,
   row: string,
 ): string => {
-  const plain = normalForm(kind, `${row}.${id(key)}`, collation);
+  const plain = plainOf(table, collation, row);
   return store.isHashed ? `encode(sha256(convert_to(${plain}, 'UTF8')), 'hex')` : plain;
+};
+
+/** Whether SQL knows who it is; looked at for the count alone, since nobody is found by a form that is not normal. */
+const isRead = (table: GuardedTable, collation: string | undefined, row: string): string => {
+  const plain = plainOf(table, collation, row);
+  return table.kind === 'email' ? `coalesce(${plain} ~ ${text(ADDRESS)}, false)` : `${plain} is not null`;
 };
 
 /** Whether the store holds somebody suppressed. */
@@ -293,7 +305,7 @@ end `;
             `count(*) filter (where contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, key)})::int as column_${n}`,
         );
         const { rows } = await client.query<Record<string, number>>(
-          `select ${counts.join(', ')}, count(*) filter (where contact.${id(table.key)} is not null and ${key} is null)::int as unreadable
+          `select ${counts.join(', ')}, count(*) filter (where contact.${id(table.key)} is not null and not (${isRead(table, collation, 'contact')}))::int as unreadable
            from ${full} as contact`,
         );
         states.push(...statesOf(table, state, rows[0]!));

@@ -7,7 +7,7 @@ import { describe, expect, test } from '@jest/globals';
 import { Item } from '../../connectors/contract/connector.ts';
 import type { Connector } from '../../connectors/contract/connector.ts';
 import { openGuard } from '../../processes/guard/open-guard.ts';
-import { Address } from '../../suppression/subject.ts';
+import { Address, normalise } from '../../suppression/subject.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
 
 export type GuardPlace = AsyncDisposable & {
@@ -224,6 +224,16 @@ export function describeGuard(
       expect(await t.contacts()).toEqual(spaces.map((_, n) => [n, false, true]));
     });
 
+    test('an address is known with the dot of the root behind its domain', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      await t.install();
+      await t.place.query(
+        "insert into contacts (id, email, may_mail) values (1, 'Ada@Example.com. ', true), (2, 'ada@example.co.', true)",
+      );
+      expect((await t.contacts()).map(([, mayMail]) => mayMail)).toEqual([false, true]);
+    });
+
     test('who is enabled already is held down by the installation, once', async () => {
       await using t = await given();
       await t.place.query(
@@ -340,6 +350,53 @@ export function describeGuard(
         ['may_mail', 'installed', 0, 1],
         ['no_texts', 'installed', 0, 3],
       ]);
+    });
+
+    // The API has each two for one person; those with the prefix were looked up as they are, and not counted.
+    test('a number with its national prefix is counted as not recognised, and as it is in E.164 it is held', async () => {
+      const pairs = [
+        ['+12025550123', '+1 1 202 555 0123'],
+        ['+79123456789', '+7 8 912 345-67-89'],
+        ['+375294911911', '+375 8 29 491 19 11'],
+        ['+37061234567', '+370 8 612 34567'],
+        ['+99366123456', '+993 8 66 123456'],
+        ['+6922351234', '+692 1 235 1234'],
+        ['+5491123456789', '+54 11 15 2345 6789'],
+        ['+24174123456', '+241 074 12 34 56'],
+      ] as const;
+      await using t = await given();
+      for (const [number, spelt] of pairs) {
+        const form = normalise('phone', spelt);
+        expect(form.ok && form.value.reveal()).toBe(number);
+        await t.tell(number, { kind: 'phone', suppressed: ['sms'] });
+      }
+      await t.install();
+      const rows = pairs.map(
+        ([number, spelt], n) => `(${n}, '${number}', false), (${n + 10}, '${spelt}', false)`,
+      );
+      await t.place.query(`insert into contacts (id, phone, no_texts) values ${rows.join(', ')}`);
+      expect((await t.states())[1]).toEqual(['no_texts', 'installed', 0, pairs.length]);
+      expect((await t.contacts()).filter(([, , noTexts]) => noTexts)).toHaveLength(pairs.length);
+    });
+
+    test('what is no address as Abide reads them is counted as not recognised', async () => {
+      await using t = await given({ contacts: CONTACTS.replaceAll('varchar', 'national character varying') });
+      await t.tell('ada@example.com');
+      await t.install();
+      const tried = [
+        'Ada <ada@example.com>',
+        'mailto:ada@example.com',
+        'ada@example.com;',
+        '"ada"@example.com',
+        'ada\u200b@example.com',
+        'n/a',
+        'ada+news@example.com',
+        "o'neil_1%{x}@mail-1.example.com",
+        'josé@example.com',
+      ];
+      const rows = tried.map((email, n) => `(${n}, '${email.replaceAll("'", "''")}', true)`);
+      await t.place.query(`insert into contacts (id, email, may_mail) values ${rows.join(', ')}`);
+      expect((await t.states())[0]).toEqual(['may_mail', 'installed', 0, 6]);
     });
 
     test('whoever imports needs no right on what the guard reads and writes', async () => {
