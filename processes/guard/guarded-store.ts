@@ -4,12 +4,24 @@ import type { GuardedTable } from '../../config/configuration.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { CHANNELS } from '../../suppression/scope.ts';
 import type { Channel } from '../../suppression/scope.ts';
+import type { SubjectKind } from '../../suppression/subject-kind.ts';
 
 export const LOG_TABLE = 'abide_guard_log';
 
 /** What is no part of an address at its ends: the white space and line ends of ECMAScript, as `trim` in the normal form. */
 export const SPACES =
   '\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff';
+
+/**
+ * Longer is nobody's, and not looked at: composing marks and trimming by a pattern take time that grows with the square of the
+ * length, and one row of junk in a wide column held an import up for minutes.
+ */
+export const LONGEST: Readonly<Record<SubjectKind, number>> = {
+  email: 1_000,
+  phone: 1_000,
+  push_token: 5_000,
+  person_id: 1_000,
+};
 
 /** What no part of an address has, and is not seen in it. */
 const UNSEEN = '\u00ad\u200b-\u200f\u2060-\u2064';

@@ -10,6 +10,7 @@ import {
   ADDRESS,
   columnsOf,
   LOG_TABLE,
+  LONGEST,
   nameOf,
   NATIONAL_PREFIX,
   OTHERS_WRITE,
@@ -58,7 +59,10 @@ function normalForm(kind: SubjectKind, value: string): string {
   }
 }
 
-const plainOf = ({ kind, key }: GuardedTable, row: string): string => normalForm(kind, `${row}.${id(key)}`);
+const plainOf = ({ kind, key }: GuardedTable, row: string): string => {
+  const value = `${row}.${id(key)}`;
+  return `case when char_length(${value}) <= ${LONGEST[kind]} then ${normalForm(kind, value)} end`;
+};
 
 const keyOf = (store: GuardedStore, table: GuardedTable, row: string): string => {
   const plain = plainOf(table, row);

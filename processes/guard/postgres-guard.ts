@@ -7,6 +7,7 @@ import {
   ADDRESS,
   columnsOf,
   LOG_TABLE,
+  LONGEST,
   nameOf,
   NATIONAL_PREFIX,
   OTHERS_WRITE,
@@ -64,8 +65,10 @@ function normalForm(kind: SubjectKind, value: string, collation: string | undefi
   }
 }
 
-const plainOf = ({ kind, key }: GuardedTable, collation: string | undefined, row: string): string =>
-  normalForm(kind, `${row}.${id(key)}`, collation);
+const plainOf = ({ kind, key }: GuardedTable, collation: string | undefined, row: string): string => {
+  const value = `${row}.${id(key)}`;
+  return `case when length(${value}::text) <= ${LONGEST[kind]} then ${normalForm(kind, value, collation)} end`;
+};
 
 const keyOf = (
   store: GuardedStore,
