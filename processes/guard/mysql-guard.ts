@@ -89,6 +89,7 @@ const isHeld = (
 const isOther = (row: string, { column, held }: GuardedColumn): string =>
   `not (${row}.${id(column)} <=> ${held ? 1 : 0})`;
 
+type Column = { readonly type: string; readonly extra: string };
 type Place = { readonly schema: string; readonly name: string; readonly full: string };
 const UNSEEN =
   'triggers that this user cannot see may write to it. Whoever has the right `trigger` on all of the database may drop it';
@@ -122,13 +123,13 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   };
 
   /** The columns of a table and their types; undefined where it is not there. */
-  async function find({ schema, name }: Place): Promise<ReadonlyMap<string, string> | undefined> {
-    const rows = await rowsOf<{ name: string; type: string }>(
-      `select column_name as name, data_type as type from information_schema.columns
+  async function find({ schema, name }: Place): Promise<ReadonlyMap<string, Column> | undefined> {
+    const rows = await rowsOf<Column & { name: string }>(
+      `select column_name as name, data_type as type, extra from information_schema.columns
        where table_schema = ? and table_name = ?`,
       [schema, name],
     );
-    return rows.length === 0 ? undefined : new Map(rows.map((row) => [row.name, row.type]));
+    return rows.length === 0 ? undefined : new Map(rows.map((row) => [row.name, row]));
   }
 
   async function findSuppressions(): Promise<Place> {
@@ -146,10 +147,14 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
       if (!columns.has(column)) throw refuse(`Table ${table.table} has no column ${column}.`);
     }
     for (const { column } of columnsOf(table)) {
-      const type = columns.get(column)!;
+      const { type, extra } = columns.get(column)!;
       if (!TYPES.includes(type))
         throw refuse(
           `Column ${column} of table ${table.table} is ${type}: the guard sets columns that are boolean.`,
+        );
+      if (/(virtual|stored) generated/i.test(extra))
+        throw refuse(
+          `Column ${column} of table ${table.table} is generated, after every trigger: name what it is made from.`,
         );
     }
     return place;

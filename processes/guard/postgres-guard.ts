@@ -95,7 +95,8 @@ const isHeld = (
 ): string =>
   `exists (select from ${suppressions} as held where held.kind = ${text(kind)} and held.key = (${key}) collate "C" and held.${channel})`;
 
-type Found = { readonly oid: string; readonly schema: string; readonly columns: ReadonlyMap<string, string> };
+type Column = { readonly type: string; readonly isGenerated: boolean };
+type Found = { readonly oid: string; readonly schema: string; readonly columns: ReadonlyMap<string, Column> };
 
 const named = (name: string): string => name.split('.').map(id).join('.');
 
@@ -111,8 +112,9 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
 
   /** Where a table is, and of what type its columns are. */
   async function find(table: string): Promise<Found> {
-    const { rows } = await client.query<{ oid: string; schema: string; name: string; type: string }>(
-      `select pg_class.oid::text as oid, nspname as schema, attname as name, format_type(atttypid, null) as type
+    const { rows } = await client.query<Column & { oid: string; schema: string; name: string }>(
+      `select pg_class.oid::text as oid, nspname as schema, attname as name, format_type(atttypid, null) as type,
+         attgenerated <> '' as "isGenerated"
        from pg_class join pg_namespace on pg_namespace.oid = relnamespace join pg_attribute on attrelid = pg_class.oid
        where pg_class.oid = to_regclass($1) and attnum > 0 and not attisdropped`,
       [named(table)],
@@ -120,7 +122,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     const [first] = rows;
     if (first === undefined) throw refuse(`There is no table ${table}.`);
     const { oid, schema } = first;
-    return { oid, schema, columns: new Map(rows.map(({ name, type }) => [name, type])) };
+    return { oid, schema, columns: new Map(rows.map((row) => [row.name, row])) };
   }
 
   async function findSuppressions(): Promise<{ schema: string; table: string }> {
@@ -144,9 +146,14 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     for (const [column, type] of wanted) {
       const is = columns.get(column);
       if (is === undefined) throw refuse(`Table ${table.table} has no column ${column}.`);
-      if (type !== undefined && is !== type)
+      if (type !== undefined && is.type !== type)
         throw refuse(
-          `Column ${column} of table ${table.table} is ${is}: the guard sets columns that are ${type}.`,
+          `Column ${column} of table ${table.table} is ${is.type}: the guard sets columns that are ${type}.`,
+        );
+      // Before a row is written it is null, and what a trigger sets there is not kept.
+      if (is.isGenerated)
+        throw refuse(
+          `Column ${column} of table ${table.table} is generated, after every trigger: name what it is made from.`,
         );
     }
     return { oid, full: `${id(schema)}.${id(table.table.split('.').at(-1)!)}` };
