@@ -75,9 +75,10 @@ async function openFile(input: AsyncIterable<Buffer>) {
     }
   }
   const end = start.indexOf('\n');
+  const newline = start[end - 1] === 0x0d ? '\r\n' : '\n';
   return {
     mark: hasMark ? BYTE_ORDER_MARK : Buffer.alloc(0),
-    newline: start[end - 1] === 0x0d ? '\r\n' : '\n',
+    newline: end < 0 && start.includes('\r') ? '\r' : newline,
     rest,
   };
 }
@@ -121,7 +122,8 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
       encoding: 'latin1',
       raw: true,
       info: true,
-      record_delimiter: ['\r\n', '\n'],
+      // Spreadsheets on a Mac end lines so: what is no row here and is one for whoever reads it next would not be checked.
+      record_delimiter: ['\r\n', '\n', '\r'],
       relax_column_count: true,
       skip_empty_lines: true,
       max_record_size: ROW_BYTES_MAX,

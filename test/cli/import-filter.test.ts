@@ -65,6 +65,23 @@ test('rows of suppressed people are left out, and all others are as they came', 
   });
 });
 
+// All of it was taken for the header, and written: exit code 0, with everybody suppressed in it.
+test('a line that ends with a carriage return alone is a line', async () => {
+  for (const size of [1, 7, 1_000]) {
+    const csv = Buffer.from('email,n\rada@x.com,"1\r2"\rout@x.com,2\rgrace@x.com,3\r');
+    const pieces = Array.from({ length: Math.ceil(csv.length / size) }, (_, n) =>
+      csv.subarray(n * size, (n + 1) * size),
+    );
+    expect(await filtered(pieces)).toMatchObject({
+      output: 'email,n\rada@x.com,"1\r2"\rgrace@x.com,3\r',
+      counts: [3, 2, 1, 0],
+    });
+  }
+  const { output, counts } = await filtered('email,n\nada@x.com,1\rout@x.com\ngrace@x.com,3\r\n');
+  expect(output).toBe('email,n\nada@x.com,1\ngrace@x.com,3\n');
+  expect(counts).toEqual([3, 2, 0, 1]);
+});
+
 test('or they are marked with the reason, in a column of their own', async () => {
   expect((await filtered('email,n\nada@x.com,1\nout@x.com,2\nbad,3\n', { mark: 'why, if' })).output).toBe(
     'email,n,"why, if"\nada@x.com,1,\nout@x.com,2,opted_out\n',
