@@ -165,7 +165,8 @@ async function begun(db: Queryable, store: RegisteredStore): Promise<UnderWay | 
 
 /**
  * Records whom the ledger does not know of a page of the store's list. Whom it knows the read-back looks after, which sees
- * whether the store was told of a grant. False where the page was taken already, or the list is over.
+ * whether the store was told of a grant; but it asks by the normal form, and of who stands there in another spelling as well
+ * that is recorded of which nothing was ever decided. False where the page was taken already, or the list is over.
  */
 export async function takeListed(
   pool: Pool,
@@ -187,7 +188,7 @@ export async function takeListed(
   const recorded = await recordAll(
     store,
     `listing-${pages + 1}`,
-    await strangersAmong(pool, ring, read),
+    await unknownAmong(pool, ring, read),
     record,
   );
   const moved = await pool.query(
@@ -206,36 +207,43 @@ export async function takeListed(
   return moved.rowCount === 1;
 }
 
+type FoundListed = Found & { readonly isSpeltOtherwise: boolean };
+
 /** Undefined where it is no address of its kind; the store may hold it in another spelling than we would. */
 function toFound(
   store: RegisteredStore,
   { kind, key, scopes }: Listed['suppressed'][number],
-): Found | undefined {
+): FoundListed | undefined {
   const address = normalise(kind, key);
   if (!address.ok || !store.accepts.includes(kind)) return undefined;
   const wanted = toBeRecorded(scopes, store.ownScopes, {}) as Scope[];
-  return wanted.length === 0 ? undefined : { subject: { kind, value: address.value }, scopes: wanted };
+  if (wanted.length === 0) return undefined;
+  const isSpeltOtherwise = address.value.reveal() !== key;
+  return { subject: { kind, value: address.value }, scopes: wanted, isSpeltOtherwise };
 }
 
-async function strangersAmong(
+async function unknownAmong(
   db: Queryable,
   ring: KeyRing,
-  found: readonly Found[],
+  found: readonly FoundListed[],
 ): Promise<readonly Found[]> {
   if (found.length === 0) return [];
-  // One person in two spellings is one opt-out.
-  const byKey = new Map<string, Found>();
-  for (const { subject, scopes } of found) {
-    const key = ring.matchKey(subject).toString('hex');
-    byKey.set(key, { subject, scopes: [...new Set([...(byKey.get(key)?.scopes ?? []), ...scopes])] });
-  }
-  const { rows } = await db.query<{ match: string }>({
+  const byKey = Map.groupBy(found, ({ subject }) => ring.matchKey(subject).toString('hex'));
+  const { rows } = await db.query<{ match: string; decided: SubjectState['suppressed'] }>({
     name: 'listing-known',
-    text: `select encode(match_key, 'hex') as match from subjects where match_key = any ($1::bytea[]) and pepper_id = $2`,
+    text: `select encode(match_key, 'hex') as match, state || granted as decided
+           from subjects where match_key = any ($1::bytea[]) and pepper_id = $2`,
     values: [[...byKey.keys()].map((key) => Buffer.from(key, 'hex')), ring.pepperId],
   });
-  for (const { match } of rows) byKey.delete(match);
-  return [...byKey.values()];
+  const decided = new Map(rows.map((row) => [row.match, row.decided]));
+  // One person in two spellings is one opt-out.
+  return [...byKey].flatMap(([key, spellings]): Found[] => {
+    const known = decided.get(key);
+    const wanted = known === undefined ? spellings : spellings.filter((one) => one.isSpeltOtherwise);
+    const shown = [...new Set(wanted.flatMap(({ scopes }) => scopes))];
+    const scopes = toBeRecorded(shown, shown, known ?? {}) as Scope[];
+    return scopes.length === 0 ? [] : [{ subject: spellings[0]!.subject, scopes }];
+  });
 }
 
 /** The store's list as it stands; undefined where none is gone through. */

@@ -155,6 +155,27 @@ test('whom only the store knows is recorded, and whom the ledger knows is left t
   expect(await t.ledger.listing('mail')).toMatchObject({ listed: 10, recorded: 2, unread: 1 });
 });
 
+// The read-back asked for ada@example.com and the list left her out, since she was known: the unsubscribe in the store stayed
+// there alone for ever.
+test('somebody known whom the store holds in another spelling is recorded as well, but for what was decided', async () => {
+  await using t = await given();
+  await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
+  await t.ledger.record(intent('bob@example.com', { scopes: ['email', 'sms'] }), render);
+  const bob = await t.pool.query<{ id: string }>("select id from subjects where state ? 'email'");
+  await grant(t, bob.rows[0]!.id, ['email']);
+  const suppressed = [
+    { kind: 'email' as const, key: 'Ada@Example.com', scopes: ['email', 'sms'] },
+    { kind: 'email' as const, key: 'ada@example.com', scopes: ['push'] },
+    { kind: 'email' as const, key: 'BOB@example.com', scopes: ['email'] },
+  ];
+  const page = (await t.ledger.listingPage('mail', worker))!;
+  expect(await t.ledger.listed('mail', page, listed({ suppressed }))).toBe(true);
+  expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['email', 'sms']);
+  // What the person granted a row that nobody told of it does not take back.
+  expect(await suppressedOf(t.ledger, 'bob@example.com')).toEqual(['sms']);
+  expect(await t.ledger.listing('mail')).toMatchObject({ recorded: 1, unread: 0 });
+});
+
 test('it goes on where it was after a restart; where that is stands nowhere in the clear', async () => {
   await using t = await given();
   const first = (await t.ledger.listingPage('mail', worker))!;
