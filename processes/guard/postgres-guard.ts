@@ -1,5 +1,6 @@
 // The guard in PostgreSQL: a function and a trigger a table. The function runs as whoever installed it, so an import needs
-// no right on the suppressions; it decides by what the row is about to become and never fails the import.
+// no right on the suppressions; it decides by what the row is about to become and never fails the import. Installed by a
+// superuser it runs as the owner of the suppressions instead: whoever owns the tables decides what is run with them.
 import pg from 'pg';
 import type { GuardedTable } from '../../config/configuration.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
@@ -95,7 +96,12 @@ const isHeld = (
 ): string =>
   `exists (select from ${suppressions} as held where held.kind = ${text(kind)} and held.key = (${key}) collate "C" and held.${channel})`;
 
-type Column = { readonly type: string; readonly isGenerated: boolean };
+type Column = {
+  readonly type: string;
+  readonly isGenerated: boolean;
+  /** Who made the type, where that is no superuser: what it does when it is cast or checked is theirs. */
+  readonly typeOf: string | null;
+};
 type Found = { readonly oid: string; readonly schema: string; readonly columns: ReadonlyMap<string, Column> };
 
 const named = (name: string): string => name.split('.').map(id).join('.');
@@ -114,8 +120,10 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
   async function find(table: string): Promise<Found> {
     const { rows } = await client.query<Column & { oid: string; schema: string; name: string }>(
       `select pg_class.oid::text as oid, nspname as schema, attname as name, format_type(atttypid, null) as type,
-         attgenerated <> '' as "isGenerated"
+         attgenerated <> '' as "isGenerated",
+         (select rolname from pg_roles where pg_roles.oid = typowner and not rolsuper) as "typeOf"
        from pg_class join pg_namespace on pg_namespace.oid = relnamespace join pg_attribute on attrelid = pg_class.oid
+         join pg_type on pg_type.oid = atttypid
        where pg_class.oid = to_regclass($1) and attnum > 0 and not attisdropped`,
       [named(table)],
     );
@@ -125,19 +133,33 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     return { oid, schema, columns: new Map(rows.map((row) => [row.name, row])) };
   }
 
-  async function findSuppressions(): Promise<{ schema: string; table: string }> {
+  type Suppressions = {
+    readonly schema: string;
+    readonly table: string;
+    readonly as: string;
+    readonly isOther: boolean;
+  };
+
+  /** Where they are, and as whom the functions run that look there. */
+  async function findSuppressions(): Promise<Suppressions> {
     const found = await find(store.suppressions).catch(() => undefined);
     if (found === undefined) {
       throw refuse(
         `The store's own table ${store.suppressions} is not there yet: its first opt-out makes it.`,
       );
     }
-    const { schema } = found;
-    return { schema, table: `${id(schema)}.${id(store.suppressions.split('.').at(-1)!)}` };
+    const { oid, schema } = found;
+    const { rows } = await client.query<Pick<Suppressions, 'as' | 'isOther'>>(
+      `select runs_as as "as", runs_as <> current_user as "isOther" from pg_roles, pg_class,
+         lateral (select case when rolsuper then pg_get_userbyid(relowner) else current_user end as runs_as) as one
+       where rolname = current_user and pg_class.oid = $1`,
+      [oid],
+    );
+    return { schema, table: `${id(schema)}.${id(store.suppressions.split('.').at(-1)!)}`, ...rows[0]! };
   }
 
-  /** A table of theirs with its columns checked. */
-  async function findGuarded(table: GuardedTable): Promise<{ oid: string; full: string }> {
+  /** A table of theirs with its columns checked, also whether a function that runs as `as` may look at them. */
+  async function findGuarded(table: GuardedTable, as?: string): Promise<{ oid: string; full: string }> {
     const { oid, schema, columns } = await find(table.table);
     const wanted = [
       ...columnsOf(table).map(({ column }) => [column, 'boolean'] as const),
@@ -149,6 +171,10 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
       if (type !== undefined && is.type !== type)
         throw refuse(
           `Column ${column} of table ${table.table} is ${is.type}: the guard sets columns that are ${type}.`,
+        );
+      if (as !== undefined && is.typeOf !== null && is.typeOf !== as)
+        throw refuse(
+          `Column ${column} of table ${table.table} is of a type that ${is.typeOf} made: what that does the guard would do as ${as}.`,
         );
       // Before a row is written it is null, and what a trigger sets there is not kept.
       if (is.isGenerated)
@@ -173,7 +199,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
   function bodyOf(
     table: GuardedTable,
     full: string,
-    at: { schema: string; table: string },
+    at: Suppressions,
     collation: string | undefined,
   ): string {
     const checks = columnsOf(table).map((column) => {
@@ -185,10 +211,23 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     values (${text(full.replaceAll('"', ''))}, ${text(table.kind)}, ${text(column.channel)}, who);
   end if;`;
     });
+    const key = `new.${id(table.key)}`;
+    // A table's owner may change a column's type to one whose casts and checks are functions of theirs. Nothing is planned
+    // before it is reached; what is below 16384 came with PostgreSQL, and is told without a query, which takes longer than the rest.
+    const areBoolean = columnsOf(table).map(
+      ({ column }) => `pg_typeof(new.${id(column)}) = 'boolean'::regtype`,
+    );
     return `
 declare
-  who constant text := ${keyOf(store, collation, table, 'new')};
-begin${checks.join('')}
+  who text;
+begin
+  if pg_typeof(${key})::oid >= 16384 or not (${areBoolean.join(' and ')}) then
+    if not (${areBoolean.join(' and ')} and exists (select from pg_type join pg_roles on pg_roles.oid = typowner
+      where pg_type.oid = pg_typeof(${key}) and (rolsuper or rolname = current_user))) then
+      raise exception 'a guarded column of % has another type: run abide guard install', tg_relid::regclass;
+    end if;
+  end if;
+  who := ${keyOf(store, collation, table, 'new')};${checks.join('')}
   return new;
 end `;
   }
@@ -238,7 +277,7 @@ end `;
       const making: string[] = [];
       const sweeping: string[] = [];
       for (const table of store.tables) {
-        const { full } = await findGuarded(table);
+        const { full } = await findGuarded(table, at.as);
         const name = nameOf(store.name, table);
         const made = `${id(at.schema)}.${id(name)}`;
         making.push(
@@ -246,6 +285,7 @@ end `;
           // Whoever may execute it may hang it on a table of their own, and learn from it who is suppressed. To fire, a
           // trigger needs nobody's right.
           `revoke all on function ${made}() from public`,
+          ...(at.isOther ? [`alter function ${made}() owner to ${id(at.as)}`] : []),
           `create trigger ${id(triggerOf(name))} before insert or update on ${full} for each row execute function ${made}()`,
         );
         const enabled = columnsOf(table).map((column) => ({
@@ -264,6 +304,7 @@ end `;
         `create table if not exists ${log} (
   at timestamptz not null default clock_timestamp(), table_name text not null, kind text not null,
   channel text not null, key text collate "C" not null)`,
+        ...(at.isOther ? [`grant insert on ${log} to ${id(at.as)}`] : []),
         ...(await dropping()),
         ...making,
         ...sweeping,

@@ -70,8 +70,11 @@ async function given(contacts = 'create table contacts (email text, may_mail boo
   );
   const query = async (sql: string) =>
     (await withClient(database.urls.owner, (client) => client.query<Record<string, unknown>>(sql))).rows;
-  const guard = async (statementsOf: (guard: Guard) => Promise<readonly string[]>): Promise<void> => {
-    await using opened = await openGuard({ ABIDE_CONFIG: file }, 'crm');
+  const guard = async (
+    statementsOf: (guard: Guard) => Promise<readonly string[]>,
+    url?: string,
+  ): Promise<void> => {
+    await using opened = await openGuard({ ABIDE_CONFIG: file }, 'crm', url);
     await opened.run(await statementsOf(opened));
   };
   await query(`
@@ -167,6 +170,48 @@ test('nobody learns from its function who is suppressed, and whoever imports is 
   expect(await t.state()).toBe('outdated');
   await t.guard((guard) => guard.installing());
   expect(await t.state()).toBe('installed');
+});
+
+// The function ran as the superuser who had installed it. Whoever owned the table gave a column a type of their own, whose check
+// was a function of theirs, and the next suppressed row ran it as the superuser.
+test('whoever owns a guarded table runs nothing as whoever installed the guard', async () => {
+  await using t = await given();
+  const asOther = (sql: string) => withClient(t.database.urls.api, (client) => client.query(sql));
+  await withClient(t.database.superuserUrl, (client) =>
+    client.query(
+      'grant create on schema public to abide_api; alter table contacts owner to abide_api; grant select on contacts to abide_owner',
+    ),
+  );
+  await t.guard((guard) => guard.installing(), t.database.superuserUrl);
+  expect(await t.state()).toBe('installed');
+  expect(
+    await t.query(
+      "select pg_get_userbyid(proowner) as runs_as from pg_proc where proname like 'abide_guard_%'",
+    ),
+  ).toEqual([{ runs_as: 'abide_owner' }]);
+  await asOther("insert into contacts values ('ada@example.com', true)");
+  expect(await t.query('select may_mail, key from contacts, abide_guard_log')).toEqual([
+    { may_mail: false, key: 'ada@example.com' },
+  ]);
+
+  await asOther(`
+    create function look(boolean) returns boolean language sql as 'select true';
+    create domain may as boolean check (look(value));
+    create type mail as enum ('ada@example.com');
+    create function look(mail) returns text language sql as 'select null::text';
+    create cast (mail as text) with function look(mail)`);
+  for (const change of [
+    'may_mail type may',
+    'email type mail using email::mail, alter may_mail type boolean',
+  ]) {
+    await asOther(`alter table contacts alter ${change}`);
+    await expect(asOther("insert into contacts values ('ada@example.com', true)")).rejects.toThrow(
+      'a guarded column of public.contacts has another type: run abide guard install',
+    );
+  }
+  await expect(t.guard((guard) => guard.installing(), t.database.superuserUrl)).rejects.toThrow(
+    'is of a type that abide_api made',
+  );
 });
 
 test('letters beyond ASCII are lowered by what the database has for it, and where it has nothing they are unreadable', async () => {
