@@ -154,13 +154,13 @@ function sayNoDispute(id: string): void {
 
 /**
  * Cells that a spreadsheet would run begin with one of these, also of double width; a client that means harm may have put
- * them there.
+ * them there. Where a decimal is written with a comma a spreadsheet takes the semicolon for the end of a cell, quotes or not.
  */
-const RUN_BY_SPREADSHEETS = /^[=+\-@\t\r\n＝＋－＠]/;
+const RUN_BY_SPREADSHEETS = /(?<=^|;)[=+\-@\t\r\n＝＋－＠]/g;
 const PHONE = /^\+\d+$/;
 
 function cellOf(text: string): string {
-  const plain = RUN_BY_SPREADSHEETS.test(text) && !PHONE.test(text) ? `'${text}` : text;
+  const plain = PHONE.test(text) ? text : text.replaceAll(RUN_BY_SPREADSHEETS, "'$&");
   return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 

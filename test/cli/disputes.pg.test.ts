@@ -60,7 +60,7 @@ beforeAll(async () => {
   const answers = [];
   for (const email of ADDRESSES) answers.push(await optOut(culprit.token, { email }));
   answers.push(await optOut(culprit.token, { phone: '+41791234567' }, { sms: true }));
-  answers.push(await optOut(culprit.token, { person_id: '=1+cmd|"x"' }));
+  answers.push(await optOut(culprit.token, { person_id: '=1+cmd|"x";=2+cmd' }));
   answers.push(
     await post(culprit.token, '/v2/opt-outs', {
       identifiers: [{ email: 'both@example.com' }, { person_id: '-17' }],
@@ -165,7 +165,7 @@ test('export gives whom to ask about what, in a file that only its owner can rea
       'email,knew@example.com,email sms push,AT,push sms',
       'phone,+41791234567,sms,AT,sms',
       // No spreadsheet runs what the client sent.
-      `person_id,"'=1+cmd|""x""",email sms push,AT,email push sms`,
+      `person_id,"'=1+cmd|""x"";'=2+cmd",email sms push,AT,email push sms`,
       'email,both@example.com,email,AT,email',
       `person_id,'-17,email,AT,email`,
     ].map((line, n) => `${recordedIds[Math.min(n, 5)]},${line}`),
