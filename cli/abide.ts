@@ -2,8 +2,12 @@ import { CommanderError, InvalidArgumentError } from 'commander';
 import { EXIT, fail } from './output.ts';
 import { createProgram } from './program.ts';
 
-// `abide audit | head`: whoever read has what they wanted.
-process.stdout.on('error', () => process.exit(EXIT.done));
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  // `abide audit | head`: whoever read has what they wanted, and a no stays one.
+  if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT.done);
+  // On a full disk `abide gate >> log && ./send-newsletter` has to end there, and `abide audit > file` is not all of it.
+  fail(new Error('What is to be printed cannot be written.', { cause: error }));
+});
 try {
   const program = await createProgram(process.argv.slice(2));
   await program.parseAsync();

@@ -1,6 +1,6 @@
 // Every command that looks at or changes a running Abide, as an operator types it.
 import { once } from 'node:events';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { hostname, tmpdir, userInfo } from 'node:os';
@@ -146,6 +146,30 @@ test('no answer to a check is an error, never a yes', async () => {
   expect(refused.output).toMatch(/^abide: Nobody answers at http:.*ABIDE_URL/);
   expect(unknown).toMatchObject({ code: 1, stdout: '' });
   expect(unknown.output).toMatch(/^abide: The API answered 401: it does not know the key/);
+});
+
+// Whatever could not be printed ended with 0: `abide gate >> gate.log && ./send-newsletter` sent on a full disk, whatever it was told,
+// and half an audit log was a success.
+test('what cannot be printed is no success, and a no that nobody reads is still a no', async () => {
+  await optOut('full-disk@example.com');
+  await using full = await open('/dev/full', 'w');
+  const env = { ABIDE_DATA: abide.dataFolder, ABIDE_CONFIG: abide.configFile, ABIDE_URL: abide.url };
+  const unread = async (...args: string[]): Promise<number | null> => {
+    const { child, ended } = spawnAbide(args, env);
+    child.stdout!.destroy();
+    return await ended;
+  };
+
+  const [check, audit, checkUnread, auditUnread] = await Promise.all([
+    runAbide(['check', 'full-disk@example.com'], env, full.fd),
+    runAbide(['audit'], env, full.fd),
+    unread('check', 'full-disk@example.com'),
+    unread('audit'),
+  ]);
+
+  const failed = { code: 1, output: 'abide: What is to be printed cannot be written. (ENOSPC)\n' };
+  expect([check, audit]).toMatchObject([failed, failed]);
+  expect([checkUnread, auditUnread]).toEqual([3, 0]);
 });
 
 // `abide worker` knew nothing of PORT, and the other commands nothing of --data and of `listen` in abide.yaml.
@@ -450,6 +474,7 @@ test.each([
   [['reconcile', '--store', 'crm', '--dry-run'], '--dry-run goes with --after-restore'],
   [['stores', 'pause', 'nope'], 'no store is called nope; there are: crm, old'],
   [['stores', 'retire', 'old'], "required option '--reason <text>'"],
+  [['stores', 'retire', 'old', '--reason', ' '], 'Say why'],
   [['lag', '--url', 'nonsense'], 'nonsense is not the URL of an API: give one such as http://127.0.0.1:8080'],
   [['gate', '--store', 'crm', '--url', '127.0.0.1:8390'], '127.0.0.1:8390 is not the URL of an API'],
   [['lag', '--fail-on', 'never'], 'Allowed choices are late'],

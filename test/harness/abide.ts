@@ -53,21 +53,27 @@ const OUTPUT_MAX = 4 * 1024 * 1024;
 const withoutCanary = (config: string): string =>
   /^canary:/m.test(config) ? config : `canary: false\n${config}`;
 
-/** Any command of `abide`, on the Node that runs this; its output is collected. `detached`: it leads a group of its own. */
+/**
+ * Any command of `abide`, on the Node that runs this; its output is collected. `detached`: it leads a group of its own. `stdout`:
+ * the file that its standard output goes to instead.
+ */
 export function spawnAbide(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
-  { detached = false }: { readonly detached?: boolean } = {},
+  {
+    detached = false,
+    stdout: to = 'pipe',
+  }: { readonly detached?: boolean; readonly stdout?: number | 'pipe' } = {},
 ): { child: ChildProcess; ended: Promise<number | null>; output: () => string; stdout: () => string } {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', CLI, ...args], {
     env: { ...process.env, NODE_OPTIONS: '', ABIDE_CONFIG: '', ABIDE_LOG: 'info', ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', to, 'pipe'],
     detached,
   });
   let output = '';
   let stdout = '';
   for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (text: string) => {
+    stream?.setEncoding('utf8').on('data', (text: string) => {
       if (output.length >= OUTPUT_MAX) return;
       output += text;
       if (stream === child.stdout) stdout += text;
@@ -84,12 +90,13 @@ export type Ran = {
   readonly output: string;
 };
 
-/** Runs a command of `abide` to its end. */
+/** Runs a command of `abide` to its end, its standard output collected, or into a file. */
 export async function runAbide(
   args: readonly string[],
   env: Readonly<Record<string, string>> = {},
+  to: number | 'pipe' = 'pipe',
 ): Promise<Ran> {
-  const { ended, output, stdout } = spawnAbide(args, env);
+  const { ended, output, stdout } = spawnAbide(args, env, { stdout: to });
   const code = await ended;
   return { code, stdout: stdout(), output: output() };
 }
