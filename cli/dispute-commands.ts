@@ -20,14 +20,8 @@ import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { onLedger, operator } from './on-ledger.ts';
 import { endProgress, EXIT, print, printJson, printProgress, printTable, toJson } from './output.ts';
-import { readInstant } from './read-arguments.ts';
+import { readInstant, readReason } from './read-arguments.ts';
 import { writeWhole } from './write-whole.ts';
-
-const REASON_CHARACTERS_MAX = 500;
-const readReason = (text: string): string => {
-  if (text.trim() !== '' && text.length <= REASON_CHARACTERS_MAX) return text;
-  throw new InvalidArgumentError(`Say why, in at most ${REASON_CHARACTERS_MAX} characters.`);
-};
 
 export function addDisputes(program: Command): void {
   const disputes = program

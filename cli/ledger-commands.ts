@@ -17,7 +17,7 @@ import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
 import { EXIT, print, printJson, printTable, toJson } from './output.ts';
-import { readCount, readInstant } from './read-arguments.ts';
+import { readCount, readInstant, readReason } from './read-arguments.ts';
 
 export function addStores(program: Command): void {
   const stores = program.command('stores').description('The stores that must abide');
@@ -95,7 +95,7 @@ export function addStores(program: Command): void {
   ofInstallation(stores.command('retire'))
     .description('Take a store out of service for good: nothing is due to it any more')
     .argument('<store>')
-    .requiredOption('--reason <text>', 'why, for the audit log')
+    .requiredOption('--reason <text>', 'why, for the audit log', readReason)
     .action(async (name: string, options: Installation & { reason: string }) => {
       const { reason } = options;
       await onLedger(options, async (pool) => {
@@ -112,7 +112,7 @@ export function addStores(program: Command): void {
       'Start a new generation: everybody who opted out is carried to the store again and read back',
     )
     .argument('<store>')
-    .option('--reason <text>', 'why, for the audit log', 'asked for')
+    .option('--reason <text>', 'why, for the audit log', readReason, 'asked for')
     .action(async (name: string, options: Installation & { reason: string }) => {
       await onLedger(options, async (pool) => {
         if (await refillStore(pool, name, options.reason, operator()))

@@ -14,3 +14,10 @@ export const readCount =
     if (/^\d{1,15}$/.test(text) && Number(text) >= least) return Number(text);
     throw new InvalidArgumentError(`Give a whole number, ${least} or more.`);
   };
+
+const REASON_CHARACTERS_MAX = 500;
+/** For the audit log, which nobody can correct: an empty one would stand there for ever. */
+export const readReason = (text: string): string => {
+  if (text.trim() !== '' && text.length <= REASON_CHARACTERS_MAX) return text;
+  throw new InvalidArgumentError(`Say why, in at most ${REASON_CHARACTERS_MAX} characters.`);
+};
