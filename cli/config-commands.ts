@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
-import { EXIT, print, printJson } from './output.ts';
+import { EXIT, leave, print, printJson } from './output.ts';
 
 export function addConfig(program: Command): void {
   const config = program.command('config').description('The configuration');
@@ -35,5 +35,6 @@ export function addConfig(program: Command): void {
           print(`${store}: ${problem ?? 'fine'}${beside === undefined ? '' : `; ${beside}`}`);
       }
       if (results.some(({ problem }) => problem !== undefined)) process.exitCode = EXIT.no;
+      leave();
     });
 }

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
-import { EXIT, print, printJson } from './output.ts';
+import { EXIT, leave, print, printJson } from './output.ts';
 
 const SIGN = { fine: 'ok  ', attention: 'look', broken: 'FAIL' } as const;
 
@@ -22,5 +22,6 @@ export function addDoctor(program: Command): void {
         }
       }
       if (findings.some(({ state }) => state === 'broken')) process.exitCode = EXIT.no;
+      leave();
     });
 }

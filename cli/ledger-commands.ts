@@ -16,7 +16,7 @@ import { identify, SUBJECT_HELP } from './identify.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
-import { EXIT, print, printJson, printTable, toJson } from './output.ts';
+import { EXIT, leave, print, printJson, printTable, toJson } from './output.ts';
 import { readCount, readInstant, readReason } from './read-arguments.ts';
 
 export function addStores(program: Command): void {
@@ -76,6 +76,7 @@ export function addStores(program: Command): void {
           print(`version:    ${held.version ?? 'not kept'}`);
         }
         if (held === undefined) process.exitCode = EXIT.no;
+        leave();
       },
     );
 

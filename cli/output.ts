@@ -53,6 +53,11 @@ export const endProgress = (): void => {
   printProgress('');
 };
 
+/** Ends the process as the command has it, whatever a connector of the user's own has left open; what is printed is seen first. */
+export const leave = (): void => {
+  setImmediate(() => process.exit());
+};
+
 /** Says what went wrong and what to do about it, without a stack: a person reads it. */
 export function fail(error: unknown): never {
   if (error instanceof AbideError) {

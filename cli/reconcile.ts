@@ -6,7 +6,7 @@ import type { AnswerOf, PropagationLag } from '../client/client.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions, Ask } from './api-client.ts';
 import { environmentOf } from './installation.ts';
-import { endProgress, EXIT, print, printJson, printProgress } from './output.ts';
+import { endProgress, EXIT, leave, print, printJson, printProgress } from './output.ts';
 
 type ReconciliationPasses = AnswerOf<'GET /v1/stores/{name}/reconciliation'>;
 type ReconciliationPass = ReconciliationPasses['passes'][number];
@@ -74,7 +74,7 @@ waits until that is held again; interrupted, the pass goes on.`,
           '--dry-run goes with --after-restore: a pass without it carries what differs to the store again',
         );
       const ask = createAsk(options);
-      if (options.afterRestore === true) return await adopt(ask, options);
+      if (options.afterRestore === true) return await adopt(ask, options).then(leave);
       const path = { name: options.store };
       const { id } = await ask((abide) => abide.call('POST /v1/stores/{name}/reconciliation', { path }));
       if (!options.wait) {
@@ -167,9 +167,9 @@ async function untilHeld(store: string, look: () => Promise<PropagationLag>): Pr
 
 /** Records what only the store holds: the opt-outs that a restored ledger lost, or that the store took by itself. */
 async function adopt(ask: Ask, options: Options): Promise<void> {
-  const { listSuppressed } = await import('../processes/find-unknown.ts');
+  const { eachSuppressed } = await import('../processes/find-unknown.ts');
   const counts = { held: 0, known: 0, recorded: 0, others: 0, unread: 0 };
-  for await (const page of listSuppressed(environmentOf(options), options.store)) {
+  await eachSuppressed(environmentOf(options), options.store, async (page) => {
     const items = page.flatMap(({ kind, value, channels, others }) => {
       counts.others += others;
       return channels.map((scope) => ({ identifiers: [{ [kind]: value }], scope }));
@@ -197,7 +197,7 @@ async function adopt(ask: Ask, options: Options): Promise<void> {
       );
     }
     printProgress(`${counts.held} suppressions of ${options.store} compared, ${counts.recorded} recorded`);
-  }
+  });
   endProgress();
   if (options.json === true) return printJson(counts);
   print(`${counts.held} suppressions of ${options.store}: ${counts.known} known to the ledger`);

@@ -43,6 +43,10 @@ export function nextStep(
   }
 }
 
+/** What a connector says in Abide's words, which have no value in them; undefined: the words of an error are somebody else's. */
+export const ownWords = (error: unknown): string | undefined =>
+  error instanceof AbideError ? error.message : undefined;
+
 const FAILURES = ['STORE_TIMEOUT', 'STORE_UNREACHABLE', 'STORE_FAILED'] as const;
 
 /** How a failed call reads in the lag: without any text of the store's; a connector that says which is believed. */

@@ -21,7 +21,7 @@ import type { Carried, Report, Result } from './carried.ts';
 import type { LedgerAccess, OutstandingDecision, OutstandingPage } from './ledger-access.ts';
 import { InHand } from './in-hand.ts';
 import { lookForDrift } from './look-for-drift.ts';
-import { failureCode, retryDelayMs } from './next-step.ts';
+import { failureCode, ownWords, retryDelayMs } from './next-step.ts';
 import { createStoreObserver } from './observe-store.ts';
 import { createAddressOpener } from './open-addresses.ts';
 import { reachStore } from './reach-store.ts';
@@ -466,7 +466,10 @@ export function startWorker({
   function storeFailed(batch: readonly Carried[], error: unknown): void {
     const code = failureCode(error);
     if (storeFailures === 0)
-      log.warn({ store: store.name, code, cause: causeCode(error) }, 'store failed, goes on trying');
+      log.warn(
+        { store: store.name, code, cause: causeCode(error), reason: ownWords(error) },
+        'store failed, goes on trying',
+      );
     storeFailures += 1;
     noteError(code);
     for (const carried of batch) {

@@ -5,9 +5,8 @@ import type { StoreConfiguration } from '../config/configuration.ts';
 import { sayError } from '../suppression/errors.ts';
 import { Address } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
-import { quietLog } from './log.ts';
+import { askStore } from './ask-store.ts';
 
-const DEADLINE_MS = 10_000;
 /** Nobody has them: reserved for documentation by RFC 2606, and for fiction by the numbering plan. */
 const NOBODY: Readonly<Record<SubjectKind, string>> = {
   email: 'abide-config-check@example.com',
@@ -48,15 +47,11 @@ export async function checkStores(
   return await Promise.all(
     stores.map(async (store) => {
       try {
-        await using open = await store.connector.open(store.options, {
-          log: quietLog,
-          name: store.name,
-          scopes: store.scopes,
-        });
         const items = store.accepts.map((kind) => itemOf(kind, store, now));
-        const deadline = AbortSignal.timeout(DEADLINE_MS);
-        await (open.check === undefined ? open.readBack(items, deadline) : open.check(items, deadline));
-        const note = noteOf(store, open);
+        const note = await askStore(store, async (open, call) => {
+          await call<unknown>((signal) => open.check?.(items, signal) ?? open.readBack(items, signal));
+          return noteOf(store, open);
+        });
         return { store: store.name, problem: undefined, ...(note === undefined ? {} : { note }) };
       } catch (error) {
         return { store: store.name, problem: sayError(error) };

@@ -5,6 +5,7 @@ import { extname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Connector } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { lookedAt } from './their-connector.ts';
 
 /** Our own files are TypeScript in a checkout and JavaScript when published. */
 const OWN = extname(import.meta.filename);
@@ -55,5 +56,5 @@ export async function loadConnector(name: string, folder: string): Promise<Conne
   if (typeof module.default?.open !== 'function') {
     throw new AbideError('CONFIG_INVALID', `${name} has no default export made by defineConnector().`);
   }
-  return module.default;
+  return isPath ? lookedAt(name, module.default) : module.default;
 }

@@ -3,10 +3,8 @@ import type { Held } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { normalise } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
-import { quietLog } from './log.ts';
+import { askStore } from './ask-store.ts';
 import { readConfiguration } from './running-database.ts';
-
-const DEADLINE_MS = 10_000;
 
 /**
  * Asks a store itself what it holds of a subject; undefined: nobody there. Nothing of ours is asked. Throws
@@ -26,7 +24,9 @@ export async function readFromStore(
   }
   const subject = normalise(kind, value, configuration.defaultRegion);
   if (!subject.ok) throw new AbideError('invalid-value', `The subject ${subject.detail} (kind ${kind}).`);
-  await using open = await store.connector.open(store.options, { log: quietLog, name, scopes: store.scopes });
   const key = makeKey(store.key, subject.value.reveal());
-  return (await open.readBack([{ kind, key }], AbortSignal.timeout(DEADLINE_MS)))[0];
+  const [held] = await askStore(store, (open, call) =>
+    call((signal) => open.readBack([{ kind, key }], signal)),
+  );
+  return held;
 }

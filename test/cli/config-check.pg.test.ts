@@ -175,6 +175,58 @@ test("a connector of one's own is loaded from the file beside abide.yaml, where 
   expect([ran.code, ran.stdout]).toEqual([0, 'configuration: fine, 1 store(s)\nlegacy: fine\n']);
 });
 
+// In JavaScript nobody had looked: without \`limits\` no worker ever started, with \`fine\` here; of a read-back that answered
+// nothing usable as well; and what a connector had left open held the command for ever.
+test('a connector in JavaScript that declares or answers something else is told so', async () => {
+  await using f = await given();
+  const declared = (rest: string, open: string): string => `
+    import { defineConnector } from 'abide/connector';
+    import { z } from 'zod';
+    export default defineConnector({
+      options: z.object({}), accepts: ['email'], topics: false, durable: true, versions: 'none',
+      remembersUnknown: true, target: () => [], ${rest},
+      async open() {
+        setInterval(() => undefined, 60_000);
+        return ${open};
+      },
+    });`;
+  const store = (readBack: string): string =>
+    `{ apply: async () => [], readBack: async () => ${readBack}, [Symbol.asyncDispose]: async () => undefined }`;
+  const sound = "evidence: 'read_back', limits: { batch: 1, concurrent: 1 }";
+  const files = {
+    store: declared(sound, 'undefined'),
+    none: declared(sound, store('undefined')),
+    fewer: declared(sound, store('[]')),
+    shape: declared(sound, store("['email']")),
+    nobody: declared(sound, store('[null]')),
+    declared: declared("evidence: 'readback'", store('[]')),
+  };
+  for (const [name, text] of Object.entries(files)) await writeFile(join(f.folder, `${name}.js`), text);
+  const check = (...names: (keyof typeof files)[]) =>
+    f.check(
+      Object.fromEntries(names.map((name) => [name, `connector: ./${name}.js\nscopes: [email]`] as const)),
+    );
+
+  const answers = await check('store', 'none', 'fewer', 'shape', 'nobody');
+  const declaration = await check('declared');
+
+  expect([answers.code, answers.stdout.split('\n').slice(1, -1)]).toEqual([
+    3,
+    [
+      "store: The connector's open() gives no store, which has apply(), readBack() and [Symbol.asyncDispose]().",
+      "none: The connector's readBack() gives no list.",
+      "fewer: The connector's readBack() gives 0 for 1.",
+      "shape: The connector's readBack() gives another shape: [0] Invalid input: expected object, received string.",
+      'nobody: fine',
+    ],
+  ]);
+  expect(declaration.code).toBe(1);
+  expect(declaration.output).toContain(
+    'stores.declared.connector ./declared.js does not declare a connector: evidence Invalid option: expected one of',
+  );
+  expect(declaration.output).toContain('; limits is missing.');
+});
+
 test('every fault of a file is told with line and column, and no store is asked', async () => {
   await using f = await given();
   const example = fileURLToPath(new URL('../../docs/examples/sqlite-store.ts', import.meta.url));

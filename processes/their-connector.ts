@@ -1,0 +1,102 @@
+// A connector of the user's own. What it declares and what it answers is looked at here, since in JavaScript nobody else does: of
+// another shape it is said in words, which name no value, instead of failing further on or counting as what it is not.
+import { z } from 'zod';
+import type { ApplyOutcome, Connector, Held, Store, SubjectKey } from '../connectors/contract/connector.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
+
+const aFunction = z.custom((value) => typeof value === 'function', 'is no function');
+const aSchema = z.custom(
+  (value) => typeof (value as { safeParseAsync?: unknown } | null | undefined)?.safeParseAsync === 'function',
+  'is no zod schema',
+);
+const aCount = z.number().int().min(1);
+
+const Declaration = z.object({
+  options: aSchema,
+  scopeValue: aSchema.optional(),
+  accepts: z.array(z.enum(SUBJECT_KINDS)).min(1),
+  topics: z.boolean(),
+  durable: z.union([z.boolean(), z.literal('unknown')], 'is none of true, false, "unknown"'),
+  versions: z.enum(['stored', 'none']),
+  remembersUnknown: z.boolean(),
+  evidence: z.enum(['read_back', 'applied', 'relay']),
+  limits: z.object({ batch: aCount, perSecond: z.number().positive().optional(), concurrent: aCount }),
+  settles: z.object({ afterMs: z.number().min(0), withinMs: z.number().min(0) }).optional(),
+  target: aFunction,
+  open: aFunction,
+});
+
+const KINDS = ['applied', 'already_newer', 'accepted', 'absent', 'refused'] as const;
+const Outcome = z.object({ kind: z.enum(KINDS) });
+const HeldState = z.object({ version: z.number().int().nullish(), suppressed: z.array(z.string()) });
+const Entry = z.object({ kind: z.enum(SUBJECT_KINDS), key: z.string(), held: HeldState });
+
+const STORE = ['apply', 'readBack', Symbol.asyncDispose] as const;
+const isEqual = (a: SubjectKey | undefined, b: SubjectKey | undefined): boolean =>
+  a?.kind === b?.kind && a?.key === b?.key;
+
+const wrong = (says: string): AbideError => new AbideError('STORE_FAILED', `The connector's ${says}.`);
+
+/** An answer for each that was asked for, each as it should be. */
+function expectEach(what: string, answers: unknown, shape: z.ZodType, count?: number): void {
+  if (!Array.isArray(answers)) throw wrong(`${what} gives no list`);
+  if (count !== undefined && answers.length !== count)
+    throw wrong(`${what} gives ${answers.length} for ${count}`);
+  const n = answers.findIndex((answer) => !shape.safeParse(answer).success);
+  if (n === -1) return;
+  const issue = shape.safeParse(answers[n]).error!.issues[0]!;
+  throw wrong(`${what} gives another shape: [${[n, ...issue.path].join('].[')}] ${issue.message}`);
+}
+
+/** Null means what undefined does. */
+const toHeld = (held: Held | null | undefined): Held | undefined =>
+  held ? { version: held.version ?? undefined, suppressed: held.suppressed } : undefined;
+
+/** The connector with its answers looked at. Throws CONFIG_INVALID, naming all that its declaration lacks. */
+export function lookedAt(name: string, connector: Connector): Connector {
+  const declared = Declaration.safeParse(connector, {
+    error: ({ input }) => (input === undefined ? 'is missing' : undefined),
+  });
+  if (!declared.success) {
+    const faults = declared.error.issues.map(({ path, message }) => `${path.join('.')} ${message}`);
+    throw new AbideError('CONFIG_INVALID', `${name} does not declare a connector: ${faults.join('; ')}.`);
+  }
+  return {
+    ...connector,
+    target: (options) => connector.target(options),
+    async open(options, context) {
+      const store = (await connector.open(options, context)) as Store | undefined;
+      if (!STORE.every((part) => typeof store?.[part] === 'function'))
+        throw wrong('open() gives no store, which has apply(), readBack() and [Symbol.asyncDispose]()');
+      return lookedAtStore(store!);
+    },
+  };
+}
+
+function lookedAtStore(store: Store): Store {
+  return {
+    async apply(batch, signal) {
+      const outcomes: readonly ApplyOutcome[] = await store.apply(batch, signal);
+      expectEach('apply()', outcomes, Outcome, batch.length);
+      return outcomes;
+    },
+    async readBack(keys, signal) {
+      const held: readonly (Held | null | undefined)[] = await store.readBack(keys, signal);
+      expectEach('readBack()', held, HeldState.nullish(), keys.length);
+      return held.map(toHeld);
+    },
+    ...(store.incarnation && { incarnation: (signal) => store.incarnation!(signal) }),
+    ...(store.check && { check: (items, signal) => store.check!(items, signal) }),
+    ...(store.scan && {
+      async scan(after, signal) {
+        const page = await store.scan!(after, signal);
+        expectEach('scan()', page, Entry);
+        if (after !== undefined && isEqual(page.at(-1), after))
+          throw wrong('scan() gives again what it was to go on after');
+        return page.map((entry) => ({ ...entry, held: toHeld(entry.held)! }));
+      },
+    }),
+    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+  };
+}
