@@ -24,7 +24,8 @@ export const withApi = (command: Command): Command =>
 export type Ask = <T>(question: (abide: Abide) => Promise<T>) => Promise<T>;
 
 /** Somebody waits and can type it again: a hiccup is bridged, no more. */
-const PATIENCE = { triesMax: 3, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
+type Patience = { readonly triesMax: number; readonly tryTimeoutMs: number; readonly timeoutMs: number };
+const PATIENCE: Patience = { triesMax: 3, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 
 /** Who waits for longer would think that nothing happens. */
 const SLOW_MS = 5_000;
@@ -73,7 +74,7 @@ export function createAsk(
     patience = PATIENCE,
     say = () => undefined,
   }: {
-    readonly patience?: typeof PATIENCE;
+    readonly patience?: Patience;
     readonly say?: (problem: AbideProblem) => Error | undefined;
   } = {},
 ): Ask {

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import type { PropagationLag, StoreLag } from '../client/client.ts';
+import type { AbideProblem, PropagationLag, StoreLag } from '../client/client.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import { createAsk, NobodyAnswersError, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
@@ -40,6 +40,15 @@ function printLag(report: PropagationLag): void {
   }
 }
 
+/** It asks again in any case, so what is not known is said at once: a database that is away is what one watches for. */
+const WATCHING = {
+  patience: { triesMax: 1, tryTimeoutMs: 10_000, timeoutMs: 10_000 },
+  say: ({ status, retryable }: AbideProblem) =>
+    retryable && status !== undefined
+      ? new NobodyAnswersError(`The API answered ${status}: how far the stores are is not known.`)
+      : undefined,
+};
+
 export function addLag(program: Command): void {
   withApi(program.command('lag'))
     .description('How far every store is behind: the age of the oldest opt-out that it has not confirmed')
@@ -51,7 +60,7 @@ export function addLag(program: Command): void {
     )
     .option('--json', 'print JSON')
     .action(async (options: ApiOptions & { watch?: boolean; failOn?: string; json?: boolean }) => {
-      const ask = createAsk(options);
+      const ask = createAsk(options, options.watch === true ? WATCHING : {});
       const look = async (): Promise<void> => {
         const report = await ask((abide) => abide.lag());
         if (options.watch === true && process.stdout.isTTY) process.stdout.write('\x1b[2J\x1b[H');

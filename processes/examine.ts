@@ -9,6 +9,7 @@ import { openPool } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { readKeyRing } from '../ledger/key-ring.ts';
 import { readLag } from '../ledger/propagation-lag.ts';
+import { listStores } from '../ledger/stores.ts';
 import { oldestWriter } from '../ledger/watermark.ts';
 import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
@@ -183,16 +184,21 @@ async function examineDatabase({
       ),
     );
   }
+  const paused = (await listStores(pool)).flatMap(({ name, pausedAt }) =>
+    pausedAt === undefined ? [] : [name],
+  );
   const lag = await readLag(pool);
   for (const store of lag.stores) {
-    const says = `${store.status}, oldest outstanding ${store.oldest_outstanding_seconds ?? '?'} s`;
+    // A paused store that is late: what it failed at before says nothing of why.
+    const isPaused = paused.includes(store.store);
+    const says = `${store.status}${isPaused && store.status !== 'paused' ? ' and paused' : ''}, oldest outstanding ${store.oldest_outstanding_seconds ?? '?'} s`;
     findings.push(
       store.status === 'ok' || store.status === 'backfilling'
         ? fine(`lag of ${store.store}`, says)
         : attention(
             `lag of ${store.store}`,
             `${says}${store.last_error === null ? '' : `, last error ${store.last_error.code}`}`,
-            LAG_FIXES[store.status] ?? 'See `abide lag` and the log of the worker.',
+            LAG_FIXES[isPaused ? 'paused' : store.status] ?? 'See `abide lag` and the log of the worker.',
           ),
     );
   }

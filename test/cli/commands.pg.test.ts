@@ -227,7 +227,15 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
   await optOut('paused@example.com', 0);
 
   await eventually(async () => expect((await lag()).status).toBe('late'));
-  const [late, json] = await Promise.all([run('lag', '--fail-on', 'late'), run('lag', '--json')]);
+  const [late, json, doctor] = await Promise.all([
+    run('lag', '--fail-on', 'late'),
+    run('lag', '--json'),
+    run('doctor'),
+  ]);
+  // What to do was: look into the log of a worker that is silent by order.
+  expect(doctor.output).toMatch(
+    /^look {2}lag of crm: late and paused, .*\n {6}Its opt-outs wait: `abide stores resume`/m,
+  );
   expect(late.code).toBe(3);
   expect(late.output).toMatch(/^\S+Z {2}late\n/);
   expect(late.output).toMatch(/^crm +late +[\d.]+ s +1 /m);
@@ -248,19 +256,30 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
   expect(resumed).toMatchObject([bySomebodyHere]);
 });
 
-test('lag --watch repeats, and goes on while nobody answers', async () => {
+// A database that was away ended it, after half a minute.
+test('lag --watch repeats, and goes on while nobody answers, or the API knows nothing', async () => {
+  const unready = createServer((socket) =>
+    socket.once('data', () => socket.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')),
+  ).listen(0, '127.0.0.1');
+  await once(unready, 'listening');
   const watching = (url: string) =>
     spawnAbide(['lag', '--watch', '--json'], { ABIDE_URL: url, ABIDE_KEY: abide.key });
-  const [there, nobody] = [watching(abide.url), watching(`http://127.0.0.1:${await freePort()}`)];
+  const [there, nobody, unknown] = [
+    watching(abide.url),
+    watching(`http://127.0.0.1:${await freePort()}`),
+    watching(`http://127.0.0.1:${(unready.address() as AddressInfo).port}`),
+  ];
 
   await eventually(() => {
     expect(there.stdout().match(/"as_of"/g)?.length).toBeGreaterThan(1);
     expect(nobody.output().match(/Nobody answers/g)?.length).toBeGreaterThan(1);
+    expect(unknown.output().match(/answered 503: how far the stores are/g)?.length).toBeGreaterThan(1);
   });
-  for (const { child, ended } of [there, nobody]) {
+  for (const { child, ended } of [there, nobody, unknown]) {
     child.kill('SIGINT');
     await ended;
   }
+  unready.close();
 });
 
 test('stores read asks the store itself, and finds by what was typed who is meant', async () => {
