@@ -51,7 +51,9 @@ export function reachStore({
     },
     async close(): Promise<void> {
       try {
-        await (await opening)?.[Symbol.asyncDispose]();
+        const open = await opening;
+        // Abide does not stop before its workers have, nor its database.
+        if (open !== undefined) await call(async () => open[Symbol.asyncDispose]());
       } catch (error) {
         log.debug({ store: name, error }, 'the store was not closed cleanly');
       }

@@ -194,6 +194,7 @@ export class FakeStore {
   opened = 0;
   closed = 0;
   onOpen: () => Promise<void> = () => Promise.resolve();
+  onClose: () => Promise<void> = () => Promise.resolve();
   /** Before the store does anything: throws, hangs, answers in its place. */
   onApply: (batch: readonly Item[], signal: AbortSignal) => Promise<readonly ApplyOutcome[] | undefined> =
     () => Promise.resolve(undefined);
@@ -238,7 +239,7 @@ export class FakeStore {
       readBack: async (keys) => (await this.onReadBack(keys)) ?? keys.map(({ key }) => this.#read(key)),
       [Symbol.asyncDispose]: () => {
         this.closed += 1;
-        return Promise.resolve();
+        return this.onClose();
       },
     };
   }

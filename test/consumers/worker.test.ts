@@ -31,6 +31,17 @@ test('batches that begin together open the store once, and stopping closes it', 
   expect(t.store.closed).toBe(1);
 });
 
+// Abide was given up as not stopped after 30 s, and left its database running.
+test('a store that never closes does not hold the stop', async () => {
+  await using t = carry({ callMsMax: 100 });
+  t.store.onClose = () => new Promise(() => undefined);
+  await t.commit(decided('ada'));
+
+  await t.worker.stop();
+
+  expect(t.store.closed).toBe(1);
+});
+
 test('a store that cannot be opened is opened again, and one that opens too late is closed again', async () => {
   await using t = carry({ callMsMax: 100 });
   const late: PromiseWithResolvers<void> = Promise.withResolvers();
