@@ -214,7 +214,12 @@ function failure(error: unknown, signal: AbortSignal): unknown {
     if (/client password must be/.test(message)) {
       return new AbideError('STORE_UNREACHABLE', 'PostgreSQL asks for a password, and `url` has none.');
     }
-    return lineFailed('PostgreSQL', error, /timeout/.test(message) ? 'ETIMEDOUT' : undefined);
+    const isEnded = /terminated/.test(message);
+    return lineFailed(
+      'PostgreSQL',
+      error,
+      /timeout/.test(message) ? 'ETIMEDOUT' : isEnded ? 'ECONNRESET' : undefined,
+    );
   }
   const code = error.code ?? '';
   const meaning = MEANINGS[code];

@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
 import { Item } from '../../connectors/contract/connector.ts';
 import type { Store } from '../../connectors/contract/connector.ts';
@@ -583,6 +586,16 @@ describe('a server in trouble', () => {
       code: 'STORE_UNREACHABLE',
       message: 'The connection to PostgreSQL failed: nobody listens there (ECONNREFUSED).',
     });
+    // A proxy whose server is gone takes the connection and ends it.
+    const proxy = createServer((socket) => socket.once('data', () => socket.end())).listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
+    const { port } = proxy.address() as AddressInfo;
+    const ended = await here.open({ url: `postgres://127.0.0.1:${port}/crm` });
+    await expect(ended.readBack([], signal())).rejects.toMatchObject({
+      code: 'STORE_UNREACHABLE',
+      message: 'The connection to PostgreSQL failed: the other side ended it (ECONNRESET).',
+    });
+    proxy.close();
     const unknown = Object.assign(new URL(here.database.urls.owner), { pathname: 'nowhere' }).href;
     await expect((await here.open({ url: unknown })).readBack([], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
