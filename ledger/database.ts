@@ -40,6 +40,10 @@ const SETTINGS = [
   // A commit must be on disk before it is answered, whatever the server's default says.
   ['synchronous_commit', 'on'],
   ['timezone', 'UTC'],
+  // In another style, as the database or a role may have it, our times were those of no day.
+  ['datestyle', 'ISO'],
+  // Our statements lock what they go by, and are not made to be repeated because others wrote beside them.
+  ['default_transaction_isolation', 'read committed'],
   ['statement_timeout', '30s'],
   ['idle_in_transaction_session_timeout', '30s'],
   // A plan made from the statistics of a young, empty table must not read the whole of a grown one. Beside this setting
@@ -86,7 +90,7 @@ export function openPool(
     connectionTimeoutMillis: 3_000,
     idleTimeoutMillis: 30_000,
     pipeline,
-    options: SETTINGS.map(([name, value]) => `-c ${name}=${value}`).join(' '),
+    options: SETTINGS.map(([name, value]) => `-c ${name}=${value.replace(' ', '\\ ')}`).join(' '),
   });
   // A pool that ends does not wait until its lines are closed, and the server may be told to end before they are.
   const lost = (error: Error): void => {

@@ -69,6 +69,7 @@ export async function migrate(
   try {
     await client.connect();
     await client.query("select pg_advisory_lock(hashtext('abide.migrate'))");
+    await expectUtf8(client);
     if (!(await isLatest(client))) await migrateToLatest(ownerUrl);
     await grantPrivileges(client, roles);
   } catch (error) {
@@ -80,6 +81,18 @@ export async function migrate(
   } finally {
     await client.end().catch(() => undefined);
   }
+}
+
+/** Another one lacks characters of names and reasons, or counts bytes as such; and a database keeps what it was made with. */
+async function expectUtf8(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ encoding: string }>(
+    "select current_setting('server_encoding') as encoding",
+  );
+  const { encoding } = rows[0]!;
+  if (encoding === 'UTF8') return;
+  throw new Error(
+    `The database has the encoding ${encoding}: make another one, with encoding 'UTF8' template template0. Nothing was changed.`,
+  );
 }
 
 /** Knex is the largest thing that we load, and has something to do once a version. */

@@ -130,6 +130,8 @@ export function createPgoutputSource({
       keepAliveInitialDelayMillis: 10_000,
       application_name: 'abide stream',
       replication: 'database',
+      // The server writes a decision's times as this session has it.
+      options: '-c datestyle=ISO',
     };
     const client = new pg.Client(config);
     const connection = client.connection as ReplicationConnection;

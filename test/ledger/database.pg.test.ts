@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { expect, test } from '@jest/globals';
 import { openPool } from '../../ledger/database.ts';
-import { emptyDatabase } from '../harness/database.ts';
+import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 
 /** By a process of its own, and waited for: what the server said to the lines is not read before the caller goes on. */
@@ -15,6 +15,24 @@ function endLines(superuserUrl: string): void {
     await client.end();`;
   execFileSync(process.execPath, ['--input-type=module', '-e', script]);
 }
+
+// A style of dates that the database or its role has made every opt-out a 500; one of isolation, workers that were refused now and then.
+test('what the database or a role has by default does not reach the ledger', async () => {
+  await using db = await freshDatabase();
+  const { name, superuserUrl, urls } = db;
+  await withClient(superuserUrl, (client) =>
+    client.query(`alter database ${name} set datestyle = 'German, DMY';
+      alter database ${name} set timezone = 'Asia/Kathmandu';
+      alter database ${name} set default_transaction_isolation = 'serializable'`),
+  );
+  const pool = openPool(urls.api, { max: 1, onError: () => undefined });
+  const { rows } = await pool.query<{ at: string; isolation: string }>(
+    "select timestamptz '2026-11-29 10:00:00.5+00' as at, current_setting('transaction_isolation') as isolation",
+  );
+  await pool.end();
+
+  expect(rows).toEqual([{ at: '2026-11-29T10:00:00.500000Z', isolation: 'read committed' }]);
+});
 
 // Ctrl-C after some load printed a warning a connection: the embedded server was told to end before it had heard that they were
 // closed, and said so to each of them.

@@ -88,6 +88,28 @@ test('a database that a newer version has used is refused in words, and left as 
   });
 });
 
+// It was taken, and what has other characters (a client's name, a reason) ended in 500 and in an error of PostgreSQL's.
+test('a database that is not in UTF-8 is refused in words, and left as it is', async () => {
+  await using db = await emptyDatabase();
+  const name = `${db.name}_latin`;
+  const superuser = (statement: string) => withClient(db.superuserUrl, (client) => client.query(statement));
+  await superuser(
+    `create database ${name} owner abide_owner encoding 'LATIN1' template template0 locale 'C'`,
+  );
+  try {
+    const url = Object.assign(new URL(db.urls.owner), { pathname: name }).href;
+
+    await expect(migrate(url, ROLES)).rejects.toThrow(
+      "The database has the encoding LATIN1: make another one, with encoding 'UTF8' template template0.",
+    );
+
+    const { rows } = await withClient(url, (client) => client.query("select to_regclass('knex_migrations')"));
+    expect(rows).toEqual([{ to_regclass: null }]);
+  } finally {
+    await superuser(`drop database ${name} with (force)`);
+  }
+});
+
 test('a database with a single role is migrated and works as that role', async () => {
   await using db = await emptyDatabase();
 

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
@@ -6,8 +7,9 @@ import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { quietLog } from '../../processes/log.ts';
+import type { Decision } from '../../suppression/decision.ts';
 import { createPgoutputSource } from '../../stream/pgoutput-source.ts';
-import { describeChangeSource } from '../conformance/change-source.ts';
+import { decide, describeChangeSource } from '../conformance/change-source.ts';
 import type { SourcePlace } from '../conformance/change-source.ts';
 import { freshDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -75,6 +77,34 @@ test('the slot waits for open write transactions: until then the stream is not l
     await eventually(() => expect(hears.said).toEqual(['live']));
     expect(givesUp.said).toEqual([]);
   });
+});
+
+// Every decision was one that cannot be read, left to the ledger.
+test('a database that writes its dates in another style is read as it means them', async () => {
+  await using place = await open();
+  const name = new URL(place.databaseUrl).pathname.slice(1);
+  const heard: Decision[] = [];
+  const listener = {
+    ...audience(),
+    decisions: (batch: readonly Decision[]) => Promise.resolve(void heard.push(...batch)),
+  };
+  await withClient(place.databaseUrl, (client) =>
+    client.query(
+      `alter database ${name} set datestyle = 'German, DMY'; alter database ${name} set timezone = 'Asia/Kathmandu'`,
+    ),
+  );
+  place.source.start(listener);
+  await eventually(() => expect(listener.said).toEqual(['live']));
+
+  await withClient(place.databaseUrl, (client) => decide(client, [{ subjectId: randomUUID() }]));
+
+  await eventually(() => expect(heard).toHaveLength(1));
+  const { rows } = await withClient(place.databaseUrl, (client) =>
+    client.query<{ ms: number }>(
+      'select extract(epoch from recorded_at)::float8 * 1000 as ms from decisions',
+    ),
+  );
+  expect(Date.parse(heard[0]!.recordedAt)).toBe(Math.floor(rows[0]!.ms));
 });
 
 test('a slot does not outlive its connection, whoever ends it', async () => {
