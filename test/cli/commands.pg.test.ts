@@ -538,6 +538,8 @@ test('refill carries everybody to the store again', async () => {
       );
       return rowCount;
     });
+  // Paused, so that nobody else sees that it is missing and drives it again.
+  await run('stores', 'pause', 'crm');
   expect(await ofHer('delete')).toBe(1);
   const generation = async (): Promise<number> =>
     (await runJson<{ store: string; generation: number }[]>('stores', 'list')).find(
@@ -549,6 +551,7 @@ test('refill carries everybody to the store again', async () => {
 
   expect(refilled).toMatchObject({ code: 0, output: 'refilling crm: watch `abide lag --watch`\n' });
   expect(await generation()).toBe(before + 1);
+  await run('stores', 'resume', 'crm');
   await eventually(async () => expect(await ofHer('select')).toBe(1));
   await eventually(async () => expect((await lag()).status).toBe('ok'));
   expect(await audited('store.refilled', 'crm')).toMatchObject([
