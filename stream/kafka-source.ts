@@ -4,6 +4,8 @@
 //
 // Nothing here needs to be complete: while the broker is away, the registry does not answer, or a record cannot be read, the
 // ledger drives what is due.
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
 import { setTimeout as delay } from 'node:timers/promises';
 import { SchemaRegistry } from '@kafkajs/confluent-schema-registry';
 import type { Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
@@ -44,21 +46,28 @@ const RETRY_MS_MAX = 5_000;
 /** The consumer group of a store. */
 export const groupOf = (store: string): string => `abide-${store}`;
 
-/** A registry behind its Confluent-compatible interface; `url` may carry a user and a password. */
-export function createSchemaFetch(url: string): FetchSchema {
+/**
+ * A registry behind its Confluent-compatible interface; `url` may carry a user and a password. Rejects where it has not answered
+ * within `msMax`.
+ */
+export function createSchemaFetch(url: string, { msMax = REGISTRY_MS_MAX } = {}): FetchSchema {
   const host = new URL(url);
   const { username, password } = host;
   host.username = host.password = '';
-  const registry = new SchemaRegistry({
-    host: host.href.replace(/\/$/, ''),
-    retry: { retries: 0 },
-    ...(username === ''
-      ? {}
-      : { auth: { username: decodeURIComponent(username), password: decodeURIComponent(password) } }),
-  });
+  const Agent = host.protocol === 'https:' ? HttpsAgent : HttpAgent;
   return async (id) => {
+    // A client for each question: one that is kept goes on waiting for an answer that hung or was cut, whoever asks again.
+    const agent = new Agent();
+    const registry = new SchemaRegistry({
+      host: host.href.replace(/\/$/, ''),
+      agent,
+      retry: { retries: 0 },
+      ...(username === ''
+        ? {}
+        : { auth: { username: decodeURIComponent(username), password: decodeURIComponent(password) } }),
+    });
     try {
-      const late = delay(REGISTRY_MS_MAX, undefined, { ref: false }).then(() => {
+      const late = delay(msMax, undefined, { ref: false }).then(() => {
         throw new Error('the registry does not answer');
       });
       const schema: unknown = await Promise.race([registry.getSchema(id), late]);
@@ -66,6 +75,8 @@ export function createSchemaFetch(url: string): FetchSchema {
     } catch (error) {
       if (error instanceof Error && 'status' in error && error.status === 404) return undefined;
       throw error;
+    } finally {
+      agent.destroy();
     }
   };
 }

@@ -1,7 +1,11 @@
+import { createServer } from 'node:http';
+import type { ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
 import avro from 'avsc';
 import { UnreadableRecord, createDecisionReader } from '../../stream/decision-record.ts';
 import { DECISION_SCHEMA } from '../../stream/decision-schema.ts';
+import { createSchemaFetch } from '../../stream/kafka-source.ts';
 
 const string = (connectName: string) => ({
   type: 'string',
@@ -200,4 +204,29 @@ describe('the schema by which records are read', () => {
 
     expect(later.filter((field) => !('default' in field))).toEqual([]);
   });
+});
+
+// One answer that hung or was cut, and for as long as the process lived that schema could not be had, and the stream was down.
+test.each([
+  ['hangs', () => undefined],
+  ['is cut in its middle', (response: ServerResponse) => response.write('{', () => response.destroy())],
+  ['does not end', (response: ServerResponse) => void response.write('{')],
+])('a registry of which one answer %s is asked anew, and its line is let go', async (_, fault) => {
+  let asked = 0;
+  const registry = createServer((_request, response) => {
+    asked += 1;
+    if (asked === 1) fault(response);
+    else response.end(JSON.stringify({ schema: JSON.stringify(FIRST_WRITER) }));
+  });
+  await new Promise<void>((resolve) => registry.listen(0, '127.0.0.1', resolve));
+  try {
+    const { port } = registry.address() as AddressInfo;
+    const fetchSchema = createSchemaFetch(`http://127.0.0.1:${port}`, { msMax: 200 });
+
+    await expect(fetchSchema(5)).rejects.toThrow('the registry does not answer');
+    expect(await fetchSchema(5)).toMatchObject({ name: 'abide.public.decisions.Value' });
+  } finally {
+    // Ends only once nobody is connected.
+    await new Promise((resolve) => registry.close(resolve));
+  }
 });
