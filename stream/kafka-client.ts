@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module';
-import { Kafka, logLevel } from 'kafkajs';
+import kafkajs, { Kafka, logLevel } from 'kafkajs';
 import type { ISocketFactory, SASLOptions } from 'kafkajs';
+import { unlz4, unsnappy, unzstandard } from './decompress.ts';
 
 type RequestQueue = {
   readonly pending: readonly unknown[];
@@ -22,6 +23,11 @@ function lookOnlyForWhatWaits(): void {
   };
 }
 lookOnlyForWhatWaits();
+
+const { CompressionCodecs, CompressionTypes } = kafkajs;
+CompressionCodecs[CompressionTypes.Snappy] = () => ({ decompress: unsnappy });
+CompressionCodecs[CompressionTypes.LZ4] = () => ({ decompress: unlz4 });
+CompressionCodecs[CompressionTypes.ZSTD] = () => ({ decompress: unzstandard });
 
 export type KafkaLog = Record<'debug' | 'info' | 'warn' | 'error', (fields: object, message: string) => void>;
 

@@ -2,7 +2,7 @@
 // every fault here is a fault to all of them.
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import type { ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -319,6 +319,46 @@ describe('the stream', () => {
     expect(apart.length).toBeGreaterThan(5);
     // A timer may fire a millisecond early.
     expect(Math.min(...apart)).toBeGreaterThan(ANSWERS_AFTER_MS - 2);
+  });
+
+  // The client gave up for good, and so did each of its successors, as long as the topic kept one such batch.
+  test('however a batch is compressed, by its producer or by the broker, it is read', async () => {
+    const topics = ['gzip', 'snappy', 'lz4', 'zstd'].map((type) => ({
+      topic: `${type}-${randomUUID()}`,
+      configEntries: [{ name: 'compression.type', value: type }],
+    }));
+    const names = topics.map(({ topic }) => topic);
+    // Literals, short and long matches near and far, and more than one block.
+    const values = [
+      randomBytes(90_000),
+      Buffer.alloc(200_000, 'suppressed by herself '),
+      Buffer.from(Array.from({ length: 20_000 }, (_, n) => `person ${n % 700}, `).join('')),
+      Buffer.from('few'),
+    ];
+    const client = createKafka({ address: address(), clientId: 'abide-compressed', log: quietLog });
+    const consumer = client.consumer({ groupId: randomUUID(), maxWaitTimeInMs: 50 });
+    const producer = client.producer();
+    const read: string[] = [];
+    await stack.admin.createTopics({ waitForLeaders: true, topics });
+    try {
+      await Promise.all([consumer.connect(), producer.connect()]);
+      await producer.sendBatch({
+        topicMessages: names.map((topic) => ({ topic, messages: values.map((value) => ({ value })) })),
+      });
+      await consumer.subscribe({ topics: names, fromBeginning: true });
+      await consumer.run({
+        eachMessage: ({ topic, message }) => {
+          read.push(`${topic} ${values.findIndex((value) => value.equals(message.value!))}`);
+          return Promise.resolve();
+        },
+      });
+      await eventually(() => expect(read).toHaveLength(names.length * values.length));
+    } finally {
+      await Promise.all([consumer.disconnect(), producer.disconnect()]);
+      await stack.admin.deleteTopics({ topics: names });
+    }
+
+    expect(read.toSorted()).toEqual(names.flatMap((name) => values.map((_, n) => `${name} ${n}`)).toSorted());
   });
 
   test('a record that cannot be read is parked with its bytes, counted, and holds nobody up', async () => {
