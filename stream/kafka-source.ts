@@ -350,6 +350,11 @@ export function createKafkaSource({
       fetchedAt = performance.now();
       look(listener);
     });
+    consumer.on('consumer.end_batch_process', ({ payload: { partition, offsetLag } }) => {
+      // After the last record of a batch there may be offsets without one: what ends a producer's transaction, say.
+      const known = partitions.get(partition);
+      if (known !== undefined) known.behind = BigInt(offsetLag);
+    });
     consumer.on('consumer.crash', ({ payload: { error, restart } }) => {
       isMember = false;
       look(listener);

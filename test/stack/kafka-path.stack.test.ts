@@ -220,12 +220,17 @@ describe('the stream', () => {
 
   const fetchOfTheRun = (): FetchSchema =>
     createSchemaFetch(`http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`);
-  const sourceOf = (kafka: Kafka, store: string, fetchSchema: FetchSchema): ChangeSource =>
+  const sourceOf = (
+    kafka: Kafka,
+    store: string,
+    fetchSchema: FetchSchema,
+    topic = DECISIONS_TOPIC,
+  ): ChangeSource =>
     createKafkaSource({
       kafka,
       fetchSchema,
       store,
-      topic: DECISIONS_TOPIC,
+      topic,
       pulseTopic: HEARTBEAT_TOPIC,
       parkedTopic: PARKED_TOPIC,
       log: quietLog,
@@ -359,6 +364,26 @@ describe('the stream', () => {
     }
 
     expect(read.toSorted()).toEqual(names.flatMap((name) => values.map((_, n) => `${name} ${n}`)).toSorted());
+  });
+
+  // After the last record stands what ends its transaction: the source said for ever that it was catching up.
+  test('a source that has read what was written in a transaction is at the end', async () => {
+    const topic = `transaction-${randomUUID()}`;
+    await stack.admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: 1 }] });
+    const kafka = createKafka({ address: address(), clientId: 'abide-at-the-end', log: quietLog });
+    const producer = kafka.producer({ transactionalId: topic, idempotent: true, maxInFlightRequests: 1 });
+    const source = sourceOf(kafka, topic, fetchOfTheRun(), topic);
+    try {
+      await producer.connect();
+      source.start({ decisions: () => Promise.resolve(), live: silent, down: silent });
+      const transaction = await producer.transaction();
+      await transaction.send({ topic, messages: [{ value: 'no decision at all' }] });
+      await transaction.commit();
+      await eventually(() => expect(source.report()).toMatchObject({ parked: 1, status: 'ok' }));
+    } finally {
+      await Promise.all([source[Symbol.asyncDispose](), producer.disconnect()]);
+      await stack.admin.deleteTopics({ topics: [topic] });
+    }
   });
 
   test('a record that cannot be read is parked with its bytes, counted, and holds nobody up', async () => {
