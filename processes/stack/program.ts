@@ -4,13 +4,14 @@
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import {
+  copyFileSync,
   mkdirSync,
   openSync,
   closeSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
@@ -21,7 +22,9 @@ import { promisify } from 'node:util';
 import { isEnded, readProcStat } from '../proc-stat.ts';
 
 const run = promisify(execFile);
+/** Of a program's log, and of what is kept beside it of the time before. */
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
+const LOG_LOOK_MS = 1_000;
 const RESTART_MS_MAX = 5_000;
 /** A program that ran this long before it ended is started again at once. */
 const STEADY_MS = 20_000;
@@ -68,8 +71,11 @@ export function startProgram({
   let failures = 0;
   let again: NodeJS.Timeout | undefined;
 
+  const looking = setInterval(() => {
+    if (fileSize(logFile) > LOG_BYTES_MAX) putAside(logFile);
+  }, LOG_LOOK_MS).unref();
+
   function start(): void {
-    if (fileSize(logFile) > LOG_BYTES_MAX) renameSync(logFile, `${logFile}.1`);
     const log = openSync(logFile, 'a', 0o600);
     const began = performance.now();
     const started = spawn(command, args, {
@@ -118,6 +124,7 @@ export function startProgram({
     stop: async (withinMs) => {
       isStopping = true;
       clearTimeout(again);
+      clearInterval(looking);
       const pid = child?.pid;
       if (pid === undefined) return;
       await endGroup(pid, ended, withinMs);
@@ -127,6 +134,16 @@ export function startProgram({
 
 export const logFileOf = (folder: string, name: string): string => join(folder, 'logs', `${name}.log`);
 const writtenOf = (folder: string, name: string): string => join(folder, 'running', `${name}.json`);
+
+/** The program goes on writing to the file that it has open, at its end: so that is emptied. */
+function putAside(logFile: string): void {
+  try {
+    copyFileSync(logFile, `${logFile}.1`);
+  } catch {
+    // Where the disk is full its end is better than nothing of it.
+  }
+  truncateSync(logFile);
+}
 
 const fileSize = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
