@@ -140,7 +140,7 @@ async function examineSlot(db: Queryable): Promise<KafkaFinding> {
       return broken(
         'slot',
         'the server gave up what it kept for it',
-        "Drop it: select pg_drop_replication_slot('abide_kafka'). The task makes a new one, the ledger drives what was lost.",
+        "The API drops it: does it run, with a replication_database? Or select pg_drop_replication_slot('abide_kafka').",
       );
     }
     const retained = slot.retained ?? 0;

@@ -132,7 +132,12 @@ export async function serve({
   started.use(ledger);
   // Clients of what an installation does not have are three hundred modules that a start need not load.
   const path = overKafka
-    ? (await import('./tend-kafka-path.ts')).tendKafkaPath({ kafka: configuration.kafka, log })
+    ? (await import('./tend-kafka-path.ts')).tendKafkaPath({
+        kafka: configuration.kafka,
+        db: pool,
+        replicationUrl: urls.replication,
+        log,
+      })
     : undefined;
   if (path !== undefined) started.use(path);
   let ready = false;

@@ -1,18 +1,22 @@
 // What keeps the Kafka path alive without a hand, in the API's process: topics that are missing are made, a connector that is
-// missing is registered, a task that FAILED is restarted. And what the lag says of it: a task that does not run is a stream
-// that is down, however well the workers read an end where nothing arrives.
+// missing is registered, a task that FAILED is restarted, a slot that the server gave up is dropped. And what the lag says of it: a
+// task that does not run is a stream that is down, however well the workers read an end where nothing arrives.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
-import { createConnectApi } from '../debezium/connect-api.ts';
+import { createConnectApi, readConnector } from '../debezium/connect-api.ts';
 import type { ConnectApi, TaskState } from '../debezium/connect-api.ts';
 import { ensureTopics } from '../debezium/ensure-topics.ts';
+import type { Queryable } from '../ledger/database.ts';
 import type { LagReport, SourceLag } from '../ledger/ledger.ts';
+import { dropLostSlot } from '../ledger/lost-slot.ts';
 import { createKafka } from '../stream/kafka-client.ts';
 import type { SourceStatus } from '../suppression/acknowledgement.ts';
 
 const LOOK_MS = 1_000;
 const TOPICS_MS = 5_000;
+const SLOT_MS = 5_000;
+const SLOT = readConnector()['slot.name']!;
 /** A state older than this is not known any more. */
 const STALE_MS = 10_000;
 
@@ -21,7 +25,17 @@ export type KafkaPath = AsyncDisposable & {
   seenIn(report: LagReport): LagReport;
 };
 
-export function tendKafkaPath({ kafka, log }: { kafka: Configuration['kafka']; log: Log }): KafkaPath {
+export function tendKafkaPath({
+  kafka,
+  db,
+  replicationUrl,
+  log,
+}: {
+  kafka: Configuration['kafka'];
+  db: Queryable;
+  replicationUrl: string;
+  log: Log;
+}): KafkaPath {
   const stopping = new AbortController();
   const connect = createConnectApi(kafka.connect);
   const client = createKafka({ address: kafka, clientId: 'abide-api', log });
@@ -47,6 +61,13 @@ export function tendKafkaPath({ kafka, log }: { kafka: Configuration['kafka']; l
       state = await connect.state();
       seenAt = performance.now();
       await mend(connect, state, log);
+    }),
+    always(SLOT_MS, 'the replication slot could not be looked at', async () => {
+      if (await dropLostSlot(db, replicationUrl, SLOT))
+        log.warn(
+          { slot: SLOT },
+          'the server had given the slot up: it is dropped, and the task makes a new one',
+        );
     }),
     always(TOPICS_MS, 'topics could not be looked at', async () => {
       const made = await ensureTopics(client);

@@ -1,0 +1,28 @@
+import pg from 'pg';
+import type { Queryable } from './database.ts';
+
+const LOST = `
+  from pg_replication_slots
+  where slot_name = $1 and database = current_database() and wal_status = 'lost' and not active`;
+
+/**
+ * Drops a slot for which the server gave up the log (max_slot_wal_keep_size): it serves nobody any more, and its name is in the
+ * way of a new one. Gives whether it did. `db` may only look, the role of `replicationUrl` may drop.
+ */
+export async function dropLostSlot(db: Queryable, replicationUrl: string, slot: string): Promise<boolean> {
+  const { rowCount: isLost } = await db.query(`select ${LOST}`, [slot]);
+  if (isLost === 0) return false;
+  const client = new pg.Client({
+    connectionString: replicationUrl,
+    application_name: 'abide slot',
+    connectionTimeoutMillis: 5_000,
+  });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    const { rowCount } = await client.query(`select pg_drop_replication_slot(slot_name) ${LOST}`, [slot]);
+    return rowCount === 1;
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
