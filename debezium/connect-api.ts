@@ -15,6 +15,8 @@ export type TaskState = (typeof TASK_STATES)[number];
 export type ConnectApi = {
   /** Never throws: Connect that does not answer is `unknown`. */
   state(): Promise<TaskState>;
+  /** Whether exactly connector.json is registered. Throws where Connect does not answer. */
+  isRegistered(): Promise<boolean>;
   /** Registers connector.json unless exactly that is registered. Throws where Connect refuses or does not answer. */
   register(): Promise<void>;
   /** Restarts what FAILED, connector and task, and nothing else. */
@@ -55,6 +57,13 @@ export function createConnectApi(url: string): ConnectApi {
     return { status: answer.statusCode, body: text === '' ? undefined : JSON.parse(text) };
   }
 
+  const wanted = { ...readConnector(), name: CONNECTOR };
+
+  async function isRegistered(): Promise<boolean> {
+    const { status, body } = await call('GET', `connectors/${CONNECTOR}/config`);
+    return status === 200 && sameSettings(body as Record<string, string>, wanted);
+  }
+
   return {
     state: async () => {
       try {
@@ -65,11 +74,10 @@ export function createConnectApi(url: string): ConnectApi {
         return 'unknown';
       }
     },
+    isRegistered,
     register: async () => {
-      const wanted = { ...readConnector(), name: CONNECTOR };
-      const { status, body } = await call('GET', `connectors/${CONNECTOR}/config`);
       // Registering the same again would restart the task.
-      if (status === 200 && sameSettings(body as Record<string, string>, wanted)) return;
+      if (await isRegistered()) return;
       const answer = await call('PUT', `connectors/${CONNECTOR}/config`, wanted);
       if (answer.status >= 300) {
         const { message } = (answer.body ?? {}) as { message?: string };

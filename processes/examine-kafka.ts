@@ -116,8 +116,18 @@ const CONNECTOR: Readonly<Record<Exclude<TaskState, 'running'>, readonly [says: 
 };
 
 async function examineConnector(url: string): Promise<KafkaFinding> {
-  const state = await createConnectApi(url).state();
-  if (state === 'running') return fine('connector', 'is registered, and its task runs');
+  const connect = createConnectApi(url);
+  const state = await connect.state();
+  if (state === 'running') {
+    if (await connect.isRegistered().catch(() => true))
+      return fine('connector', 'is registered, and its task runs');
+    return {
+      what: 'connector',
+      state: 'attention',
+      says: 'its task runs, with other settings than those of this version',
+      fix: 'Start the API again: it registers its own.',
+    };
+  }
   const [says, fix] = CONNECTOR[state];
   return broken('connector', says, fix);
 }

@@ -1,11 +1,12 @@
 // What keeps the Kafka path alive without a hand, in the API's process: topics that are missing are made, a connector that is
-// missing is registered, a task that FAILED is restarted, a slot that the server gave up is dropped. And what the lag says of it: a
-// task that does not run is a stream that is down, however well the workers read an end where nothing arrives.
+// missing, or was registered by another version, is registered, a task that FAILED is restarted, a slot that the server gave up
+// is dropped. And what the lag says of it: a task that does not run is a stream that is down, however well the workers read an
+// end where nothing arrives.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import { createConnectApi, readConnector } from '../debezium/connect-api.ts';
-import type { ConnectApi, TaskState } from '../debezium/connect-api.ts';
+import type { TaskState } from '../debezium/connect-api.ts';
 import { ensureTopics } from '../debezium/ensure-topics.ts';
 import type { Queryable } from '../ledger/database.ts';
 import type { LagReport, SourceLag } from '../ledger/ledger.ts';
@@ -17,6 +18,8 @@ const LOOK_MS = 1_000;
 const TOPICS_MS = 5_000;
 const SLOT_MS = 5_000;
 const SLOT = readConnector()['slot.name']!;
+/** What a task fails of it mostly fails of again, a second later: that is no news. */
+const SAME_FAILURE_MS = 60_000;
 /** A state older than this is not known any more. */
 const STALE_MS = 10_000;
 
@@ -56,11 +59,31 @@ export function tendKafkaPath({
     }
   };
 
+  let failedAt = -Infinity;
+  /** Looked at once: two versions that run side by side for a while would register theirs in turns, each time a new task. */
+  let isRegistered = false;
+  async function mend(): Promise<void> {
+    if (state === 'failed') {
+      const now = performance.now();
+      if (now - failedAt > SAME_FAILURE_MS)
+        log.warn({}, 'the task of the connector failed and is restarted until it runs');
+      failedAt = now;
+      await connect.restartFailed();
+    }
+    if (state === 'missing') isRegistered = false;
+    if (isRegistered || state === 'unknown') return;
+    if (!(await connect.isRegistered())) {
+      await connect.register();
+      log.warn({ state }, 'the connector was missing, or not as this version registers it: now it is');
+    }
+    isRegistered = true;
+  }
+
   const tended = [
     always(LOOK_MS, 'the connector could not be tended', async () => {
       state = await connect.state();
       seenAt = performance.now();
-      await mend(connect, state, log);
+      await mend();
     }),
     always(SLOT_MS, 'the replication slot could not be looked at', async () => {
       if (await dropLostSlot(db, replicationUrl, SLOT))
@@ -81,16 +104,6 @@ export function tendKafkaPath({
       await Promise.race([Promise.all(tended), delay(2_000, undefined, { ref: false })]);
     },
   };
-}
-
-async function mend(connect: ConnectApi, state: TaskState, log: Log): Promise<void> {
-  if (state === 'failed') {
-    log.warn({}, 'the task of the connector failed and is restarted');
-    await connect.restartFailed();
-  } else if (state === 'missing') {
-    log.warn({}, 'the connector is not registered, and is');
-    await connect.register();
-  }
 }
 
 const STATUS_OF: Readonly<Record<TaskState, SourceStatus>> = {

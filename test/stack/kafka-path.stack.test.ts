@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { AssignerProtocol } from 'kafkajs';
 import type { Kafka } from 'kafkajs';
 import { request } from 'undici';
+import { createConnectApi, readConnector } from '../../debezium/connect-api.ts';
 import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
 import { createKey } from '../../ledger/api-keys.ts';
 import { openPool } from '../../ledger/database.ts';
@@ -502,6 +503,22 @@ describe('what else is lost on the way is driven again from the ledger', () => {
     await throughIt(async () => {
       await connect('DELETE', 'connectors/abide');
     });
+  });
+
+  // So after an upgrade that changes the connector, too: nothing but a connector that was missing was ever registered.
+  test('the connector has other settings than ours: the API gives it ours when it starts', async () => {
+    const url = `http://127.0.0.1:${stack.ports.connect}`;
+    const { body } = await request(`${url}/connectors/abide/config`, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ ...readConnector(), name: 'abide', 'poll.interval.ms': '50' }),
+    });
+    await body.dump();
+    const api = createConnectApi(url);
+    expect(await api.isRegistered()).toBe(false);
+
+    await stack.restart(['api']);
+    await eventually(async () => expect(await api.isRegistered()).toBe(true));
   });
 
   test('what the stream loses while it seems alive is counted, one by one: the table is taken out of the publication', async () => {
