@@ -127,6 +127,8 @@ export function createKafkaSource({
   /** Batches that wait for the worker or the registry: no fetch happens meanwhile, and none is missed. */
   let waiting = 0;
   let registryAway = false;
+  /** A record was parked, and the listener does not know yet. */
+  let passedOver = false;
   let fetchedAt = -Infinity;
   /** How long the worker took to answer for what it answered for last. */
   let answeredMs = 0;
@@ -235,6 +237,7 @@ export function createKafkaSource({
         } catch (error) {
           if (error instanceof UnreadableRecord) {
             parking.park(partition, message, error);
+            passedOver = true;
             break;
           }
           // The registry is away: the record waits, its decision does not, since the ledger is polled while we are down.
@@ -370,7 +373,13 @@ export function createKafkaSource({
         }),
       );
     });
-    const looking = setInterval(() => look(listener), LOOK_MS);
+    const looking = setInterval(() => {
+      look(listener);
+      if (!passedOver || isLive !== true) return;
+      // The decision is in the ledger, which is read now, not once it seems to be lost: that takes 5 s, and is an alarm.
+      passedOver = false;
+      listener.live();
+    }, LOOK_MS);
     let committing: Promise<void> | undefined;
     const timer = setInterval(() => {
       committing ??= commit(consumer)

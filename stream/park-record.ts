@@ -6,6 +6,8 @@ import type { KafkaLog } from './kafka-client.ts';
 
 /** Beyond so many under way at once a record is counted and said, and not kept. */
 const UNDER_WAY_MAX = 100;
+/** Where a schema is missing no record can be read: within this time what goes for the same reason is counted, and not said. */
+const SAID_MS = 10_000;
 
 export type Parking = AsyncDisposable & {
   park(partition: number, message: KafkaMessage, error: UnreadableRecord): void;
@@ -27,6 +29,7 @@ export function createParking({
   log: KafkaLog;
 }): Parking {
   let parked = 0;
+  const saidAt = new Map<string, number>();
   let underWay = 0;
   let producer: Promise<Producer> | undefined;
 
@@ -47,10 +50,14 @@ export function createParking({
     park: (partition, message, { code, cause }) => {
       parked += 1;
       const { offset, value } = message;
-      log.error(
-        { topic, partition, offset, bytes: value?.length ?? 0, code, cause },
-        'a record cannot be read: it is parked, and the ledger drives its decision',
-      );
+      const now = performance.now();
+      if (now - (saidAt.get(code) ?? -Infinity) > SAID_MS) {
+        saidAt.set(code, now);
+        log.error(
+          { topic, partition, offset, bytes: value?.length ?? 0, code, cause, parked },
+          'a record cannot be read: it is parked, and the ledger drives its decision',
+        );
+      }
       if (underWay >= UNDER_WAY_MAX) return;
       underWay += 1;
       keep(partition, message, code)
