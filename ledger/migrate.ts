@@ -71,6 +71,7 @@ export async function migrate(
     await client.query("select pg_advisory_lock(hashtext('abide.migrate'))");
     await expectUtf8(client);
     if (!(await isLatest(client))) await migrateToLatest(ownerUrl);
+    await publishAgain(client);
     await grantPrivileges(client, roles);
   } catch (error) {
     if (!isUnavailable(error)) throw error;
@@ -109,6 +110,12 @@ async function isLatest(client: pg.Client): Promise<boolean> {
     );
   }
   return ours.isSubsetOf(done);
+}
+
+/** A publication that somebody dropped: no stream goes on without it. */
+async function publishAgain(client: pg.Client): Promise<void> {
+  const { rowCount } = await client.query("select from pg_publication where pubname = 'abide'");
+  if (rowCount === 0) await client.query(ledger.PUBLICATION);
 }
 
 async function migrateToLatest(ownerUrl: string): Promise<void> {

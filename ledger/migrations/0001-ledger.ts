@@ -1,5 +1,12 @@
 import type { Knex } from 'knex';
 
+export const PUBLICATION = `
+create publication abide for table
+  decisions (seq, id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at, recorded_at,
+             sealed, transport_key_id, traceparent),
+  abide_heartbeat
+  with (publish = 'insert')`;
+
 // Times have no column defaults: every time is the database's clock, read by the statement that writes it, and captured
 // columns with function defaults would turn into invented Avro defaults downstream.
 //
@@ -223,11 +230,7 @@ create table audit_log (
   details jsonb not null
 );
 
-create publication abide for table
-  decisions (seq, id, cause, opt_out_id, subject_id, kind, version, suppressed, granted, effective_at, recorded_at,
-             sealed, transport_key_id, traceparent),
-  abide_heartbeat
-  with (publish = 'insert');
+${PUBLICATION};
 
 -- Whether a store must hold a decision: it accepts the kind, and a scope meets (suppression/scope.ts, meets()).
 -- exact (stores.due_exact): its scopes and the channels of its topics; channels (stores.due_channels): its channels where it

@@ -45,6 +45,23 @@ async function withSubject(work: (client: pg.Client, db: TestDatabase) => Promis
   });
 }
 
+// `abide doctor` says so, and a start did nothing.
+test('a publication that was dropped is made again by the next start', async () => {
+  await using db = await freshDatabase();
+  await withClient(db.urls.owner, async (client) => {
+    const published = async (): Promise<unknown[]> =>
+      (await client.query("select * from pg_publication_tables where pubname = 'abide' order by tablename"))
+        .rows;
+    const before = await published();
+    expect(before).toHaveLength(2);
+    await client.query('drop publication abide');
+
+    await migrate(db.urls.owner, ROLES);
+
+    expect(await published()).toEqual(before);
+  });
+});
+
 test('three processes that start at once on an empty database all succeed', async () => {
   await using db = await emptyDatabase();
 
