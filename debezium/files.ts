@@ -25,7 +25,11 @@ export function fillProperties(
     line.replace(/\$\{(\w+)\}/g, (_, name: string) => {
       const value = values[name];
       if (value === undefined) throw new Error(`${file} names ${name}, which has no value`);
-      return String(value);
+      return escapeProperty(String(value));
     }),
   );
 }
+
+/** Java reads a properties file as Latin-1, whatever the folder's name is in, and a backslash as the begin of an escape. */
+const escapeProperty = (value: string): string =>
+  value.replace(/[^ -~]|\\/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);

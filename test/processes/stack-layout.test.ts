@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { readYaml } from '../../config/positioned-yaml.ts';
+import { fillProperties } from '../../debezium/files.ts';
 import { writeConfiguration } from '../../processes/stack/layout.ts';
 
 // Seen: an abide.yaml that every other command took stopped the stack, for a brace of a name within a flow map.
@@ -29,4 +30,15 @@ test("the stack's configuration is the user's own, its names of the environment 
   } finally {
     await rm(folder, { recursive: true });
   }
+});
+
+// The broker made its data in a folder of another name, and the stack ended for want of a file that it had never named.
+test('a folder stands in the properties of broker and Connect as Java reads them: in Latin-1, with escapes', () => {
+  const text = fillProperties('broker.properties', {
+    broker_port: 1,
+    controller_port: 2,
+    data_folder: '/home/josé/a \\ b',
+  });
+
+  expect(text).toContain('log.dirs=/home/jos\\u00e9/a \\u005c b/kafka\n');
 });
