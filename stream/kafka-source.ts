@@ -40,6 +40,8 @@ const STARTING_MS_MAX = 3_000;
 const STOP_MS_MAX = 2_000;
 /** Debezium's heartbeat, written every second, goes the whole way of a decision; without it nothing does. */
 const PULSELESS_MS_MAX = 4_000;
+/** Partitions may be added: what is written to them before we know of them is not to seem lost, as after 5 s. */
+const METADATA_MS_MAX = 2_000;
 const REGISTRY_MS_MAX = 5_000;
 const RETRY_MS_MAX = 5_000;
 
@@ -336,7 +338,7 @@ export function createKafkaSource({
       heartbeatInterval: 1_000,
       rebalanceTimeout: 6_000,
       maxWaitTimeInMs: 250,
-      metadataMaxAge: 30_000,
+      metadataMaxAge: METADATA_MS_MAX,
       allowAutoTopicCreation: false,
     });
     consumer.on('consumer.group_join', () => {

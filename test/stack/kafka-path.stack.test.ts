@@ -392,6 +392,30 @@ describe('the stream', () => {
     }
   });
 
+  // It was half a minute before it was looked for, and said to be lost after 5 s.
+  test('what is written to a partition that was added is read before it seems lost', async () => {
+    const topic = `grows-${randomUUID()}`;
+    await stack.admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: 1 }] });
+    const kafka = createKafka({ address: address(), clientId: 'abide-grows', log: quietLog });
+    const producer = kafka.producer();
+    const source = sourceOf(kafka, topic, fetchOfTheRun(), topic);
+    let lives = 0;
+    const live = (): void => void (lives += 1);
+    try {
+      source.start({ decisions: () => Promise.resolve(), live, down: silent });
+      await eventually(() => expect(lives).toBe(1));
+      await stack.admin.createPartitions({ topicPartitions: [{ topic, count: 2 }] });
+      await producer.connect();
+      await eventually(() => producer.send({ topic, messages: [{ partition: 1, value: 'no decision' }] }));
+      const writtenAt = performance.now();
+      await eventually(() => expect(source.report().parked).toBe(1));
+      expect(performance.now() - writtenAt).toBeLessThan(5_000);
+    } finally {
+      await Promise.all([source[Symbol.asyncDispose](), producer.disconnect()]);
+      await stack.admin.deleteTopics({ topics: [topic] });
+    }
+  });
+
   test('a record that cannot be read is parked with its bytes, counted, and holds nobody up', async () => {
     const producer = stack.kafka.producer();
     await producer.connect();
