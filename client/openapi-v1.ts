@@ -690,6 +690,8 @@ export interface components {
             };
             /** @description The newest that the store has acknowledged in its generation; 0: none. There where it was asked for. */
             readonly acknowledged_version?: number;
+            /** @description The oldest that it has acknowledged since the name means this store, in whichever generation; 0: none. There where it was asked for. */
+            readonly first_acknowledged_version?: number;
         };
         /** @description A later version recorded more than this one has words for. */
         readonly NotWholeInV1: {

@@ -76,27 +76,36 @@ export function createBatchCarrier({
     batch: readonly Carried[],
     items: readonly Item[],
   ): Promise<void> {
-    const told = await withoutOldGrants(open, items);
+    const told = await withoutOldGrants(open, batch, items);
     const outcomes = await call((deadline) => open.apply(told, deadline));
     await follow(open, batch, told, outcomes);
   }
 
-  /** A row without a version was never told of anything. Where nothing can be read, nobody was. */
-  async function withoutOldGrants(open: Store, items: readonly Item[]): Promise<readonly Item[]> {
-    const doubtful = items.filter((item) => hasOldGrants(item));
+  /** A row without a version was never told of anything. What was told to a store that cannot be read the ledger knows. */
+  async function withoutOldGrants(
+    open: Store,
+    batch: readonly Carried[],
+    items: readonly Item[],
+  ): Promise<readonly Item[]> {
+    const doubtful = items.filter((item) => sinceItIsThere(item) !== item);
     if (doubtful.length === 0) return items;
-    const answers =
-      connector.evidence === 'read_back' ? await call((deadline) => open.readBack(doubtful, deadline)) : [];
-    const untold = new Set(doubtful.filter((_, n) => answers[n]?.version === undefined));
-    return items.map((item) => (untold.has(item) ? sinceItIsThere(item) : item));
+    const told = new Map<Item, Item>();
+    if (connector.evidence === 'read_back') {
+      const answers = await call((deadline) => open.readBack(doubtful, deadline));
+      for (const [n, item] of doubtful.entries())
+        if (answers[n]?.version === undefined) told.set(item, sinceItIsThere(item));
+    } else {
+      for (const item of doubtful)
+        told.set(item, sinceItIsThere(item, await newestOf(batch[items.indexOf(item)]!)));
+    }
+    return items.map((item) => told.get(item) ?? item);
   }
 
-  function hasOldGrants({ granted }: Item): boolean {
-    return Object.keys(grantedSince(granted, targetSince())).length < Object.keys(granted).length;
-  }
-
-  function sinceItIsThere(item: Item): Item {
-    return new Item({ ...item, granted: grantedSince(item.granted, targetSince()) });
+  /** The same one where nothing is left out. */
+  function sinceItIsThere(item: Item, newest?: Newest): Item {
+    const granted = grantedSince(item.granted, targetSince(), newest?.firstAcknowledgedVersion);
+    const isWhole = Object.keys(granted).length === Object.keys(item.granted).length;
+    return isWhole ? item : new Item({ ...item, granted });
   }
 
   /**
@@ -125,10 +134,8 @@ export function createBatchCarrier({
       const carried = batch[n]!;
       let newest = await newestOf(carried);
       let outcomes: readonly ApplyOutcome[] = [];
-      const told =
-        newest.acknowledgedVersion === 0
-          ? sinceItIsThere(item)
-          : new Item({ ...item, granted: grantedAfter(newest.acknowledgedVersion, item) });
+      const notYetLifted = new Item({ ...item, granted: grantedAfter(newest.acknowledgedVersion, item) });
+      const told = sinceItIsThere(notYetLifted, newest);
       if (!isNewer(newest, carried)) {
         outcomes = await call((deadline) => open.apply([told], deadline));
         newest = await newestOf(carried);

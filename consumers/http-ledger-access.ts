@@ -219,6 +219,7 @@ export function createHttpLedgerAccess({
         granted: OutstandingDecision['granted'];
         /** An API of before does not say it. */
         acknowledged_version?: number;
+        first_acknowledged_version?: number;
       }>('GET', `${stem}/subjects/${encodeURIComponent(subjectId)}?acknowledged=true`, signal);
       const {
         subject_id: id,
@@ -226,9 +227,13 @@ export function createHttpLedgerAccess({
         version,
         suppressed,
         granted,
-        acknowledged_version: acknowledged = 0,
+        acknowledged_version: acknowledgedVersion = 0,
+        first_acknowledged_version: firstAcknowledgedVersion = 0,
       } = found;
-      return { subjectId: id, seq, version, suppressed, granted, acknowledgedVersion: acknowledged };
+      return {
+        ...{ subjectId: id, seq, version, suppressed, granted },
+        ...{ acknowledgedVersion, firstAcknowledgedVersion },
+      };
     },
     transportKey: async (id, signal) => {
       const answer = await call<{ key: string }>('GET', `/v1/transport-keys/${id}`, signal);

@@ -76,6 +76,8 @@ export type StoreObservation = {
 export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
   /** The newest version that the store has acknowledged in its generation; 0: none. */
   readonly acknowledgedVersion: number;
+  /** The oldest that it has acknowledged since it is this store, in whichever generation; 0: none. */
+  readonly firstAcknowledgedVersion: number;
 };
 
 /** What a worker posts at least every 2 s: sign of life, lease renewal, acknowledgements (at most 1,000). */
@@ -124,14 +126,20 @@ export function mustClear(
 }
 
 /**
- * Of what somebody granted, that of which a store is told that was told of nothing else of them: what they granted `since` it
- * is there. Anything older may be older than what the store suppresses by itself, too, and nobody can tell.
+ * Of what somebody granted, that of which a store is told that was first told of them in version `first` (0: never): what they
+ * granted after that, or `since` it is there. Anything else may be older than what the store suppresses by itself, too, and
+ * nobody can tell.
  */
 export const grantedSince = (
   granted: Readonly<Record<string, Granted>>,
   since: Instant | undefined,
+  first = 0,
 ): Record<string, Granted> =>
-  Object.fromEntries(Object.entries(granted).filter(([, { at }]) => since === undefined || at >= since));
+  Object.fromEntries(
+    Object.entries(granted).filter(
+      ([, { at, version }]) => since === undefined || at >= since || (first > 0 && version > first),
+    ),
+  );
 
 /**
  * What the store's answer to a read-back means: `held`, `missing` (a suppressed scope is not held), or `newer` (a newer

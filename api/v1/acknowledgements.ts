@@ -196,6 +196,13 @@ const NewestAnswer = z
         'The newest that the store has acknowledged in its generation; 0: none. There where it was asked for.',
       )
       .optional(),
+    first_acknowledged_version: z
+      .int()
+      .min(0)
+      .describe(
+        'The oldest that it has acknowledged since the name means this store, in whichever generation; 0: none. There where it was asked for.',
+      )
+      .optional(),
   })
   .meta({ title: 'NewestDecision' });
 
@@ -398,6 +405,7 @@ const newest: Operation = {
         suppressed: { email: AT },
         granted: {},
         acknowledged_version: 1,
+        first_acknowledged_version: 1,
       } satisfies z.input<typeof NewestAnswer>,
     },
   },
@@ -508,11 +516,16 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
     const { acknowledged } = parse(NewestQuery, { ...ctx.query });
     const decided = await ledger.newest(ctx.params.name!, ctx.params.subject_id!);
     if (decided === undefined) throw new AbideError('not-found');
-    const { subjectId, seq, version, suppressed, granted, acknowledgedVersion } = decided;
+    const { subjectId, seq, version, suppressed, granted } = decided;
     ctx.body = {
       subject_id: subjectId,
       ...{ seq, version, suppressed, granted },
-      ...(acknowledged === undefined ? {} : { acknowledged_version: acknowledgedVersion }),
+      ...(acknowledged === undefined
+        ? {}
+        : {
+            acknowledged_version: decided.acknowledgedVersion,
+            first_acknowledged_version: decided.firstAcknowledgedVersion,
+          }),
     };
   });
 

@@ -263,7 +263,10 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     newest: (_store, subjectId) =>
       Promise.resolve(
         subjectId === SUBJECT_ID
-          ? { subjectId, seq: 7, version: 2, suppressed: { email: AT }, granted: {}, acknowledgedVersion: 1 }
+          ? {
+              ...{ subjectId, seq: 7, version: 2, suppressed: { email: AT }, granted: {} },
+              ...{ acknowledgedVersion: 1, firstAcknowledgedVersion: 1 },
+            }
           : undefined,
       ),
     transportKey: (id) => Promise.resolve(id === 1 ? Buffer.alloc(32, 7) : undefined),

@@ -75,6 +75,8 @@ export class FakeLedger implements LedgerAccess {
   readonly decisions: OutstandingDecision[] = [];
   readonly #bySubject = new Map<string, OutstandingDecision[]>();
   readonly #bySeq = new Map<number, OutstandingDecision>();
+  /** The oldest version that the store has acknowledged of them in an older generation. */
+  readonly acknowledgedBefore = new Map<string, number>();
   /** Sequence numbers of which it does not believe that they are held. */
   readonly disbelieved = new Set<number>();
   /** How many more reports come before it sees the decision, as its database may for a moment. */
@@ -156,8 +158,12 @@ export class FakeLedger implements LedgerAccess {
   async newest(subjectId: string): ReturnType<LedgerAccess['newest']> {
     await this.#answer();
     const decisions = this.#bySubject.get(subjectId)!.toSorted((a, b) => b.version - a.version);
-    const acknowledged = decisions.find(({ seq }) => this.settled.get(seq)?.seq === seq);
-    return { ...decisions[0]!, acknowledgedVersion: acknowledged?.version ?? 0 };
+    const acknowledged = decisions.filter(({ seq }) => this.settled.get(seq)?.seq === seq);
+    return {
+      ...decisions[0]!,
+      acknowledgedVersion: acknowledged[0]?.version ?? 0,
+      firstAcknowledgedVersion: this.acknowledgedBefore.get(subjectId) ?? acknowledged.at(-1)?.version ?? 0,
+    };
   }
 
   async transportKey(id: number): Promise<Buffer> {

@@ -245,6 +245,14 @@ test('a store that was told before, be it an older one of its backups, is told o
   expect(t.store.suppressedOf('ada')).toEqual([]);
 });
 
+test('what a store that cannot be read was told to suppress is lifted, be the consent dated before the store was added', async () => {
+  await using t = carry({ declared: { evidence: 'applied' } });
+  t.ledger.targetSince = ADDED_AT;
+  await t.commit(decided('ada', { suppressed: ['email'] }));
+  await t.commit({ ...decided('ada', { version: 2, suppressed: [] }), granted: GRANTED_LONG_AGO });
+  expect(t.store.suppressedOf('ada')).toEqual([]);
+});
+
 test('somebody absent, and somebody refused, is parked with the reason; a reason in words is not passed on', async () => {
   await using t = carry();
   const answers: Record<string, ApplyOutcome> = {
@@ -802,6 +810,21 @@ describe('a store without versions', () => {
     await t.commit({ ...decided('ada', { version: 4, suppressed: ['sms'] }), granted: GRANTED_NOW });
     expect(t.store.suppressedOf('ada')).toEqual(['sms']);
     expect(t.ledger.acknowledgements.map(({ outcome }) => outcome)).toEqual(Array(3).fill('verified'));
+  });
+
+  test('filled anew it lifts what it was told to suppress before, be the consent dated before it was added, and nothing else', async () => {
+    await using t = carryForgetful();
+    t.ledger.targetSince = ADDED_AT;
+    for (const [who, first] of [
+      ['ada', 1],
+      ['bob', 2],
+    ] as const) {
+      t.ledger.acknowledgedBefore.set(who, first);
+      t.store.held.set(`${who}@example.com`, { version: undefined, suppressed: new Set(['email']) });
+      await t.commit({ ...decided(who, { version: 2, suppressed: [] }), granted: GRANTED_LONG_AGO });
+    }
+    expect(t.store.suppressedOf('ada')).toEqual([]);
+    expect(t.store.suppressedOf('bob')).toEqual(['email']);
   });
 
   test('what it was not told to lift, since that was overtaken, is lifted by the next decision', async () => {

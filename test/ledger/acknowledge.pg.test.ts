@@ -265,6 +265,19 @@ test('a store without versions that was told of a grant is believed where it sup
   );
   expect(await t.ledger.acknowledge('crm', report([asOne]))).toMatchObject({ accepted: 0, rejected: [] });
   expect((await t.pool.query('select from exceptions')).rowCount).toBe(0);
+  // Filled anew it has acknowledged nothing yet, and was told all the same; elsewhere it was not.
+  const told = async () => {
+    const { acknowledgedVersion, firstAcknowledgedVersion } = (await t.ledger.newest(
+      'crm',
+      first!.subjectId,
+    ))!;
+    return [acknowledgedVersion, firstAcknowledgedVersion];
+  };
+  expect(await told()).toEqual([2, 1]);
+  await t.register({ name: 'crm', scopes: ['email', 'sms', 'push', 'email/newsletter'] });
+  expect(await told()).toEqual([0, 1]);
+  await t.register({ name: 'crm', fingerprint: Buffer.from('elsewhere') });
+  expect(await told()).toEqual([0, 0]);
 });
 
 test('failures park a decision with its clock running; it is asked for again and a success clears it', async () => {
