@@ -6,6 +6,7 @@ import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import { toDecision, UnreadableRow } from '../stream/decision-row.ts';
 import type { Instant } from '../suppression/decision.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
+import type { Fault } from '../suppression/errors.ts';
 import type { ListedKey } from '../suppression/own-suppression.ts';
 import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
@@ -50,7 +51,7 @@ type WireListingPage = {
   readonly pause_ms: number;
 };
 
-type Problem = Readonly<Record<'code' | 'title' | 'detail', string>>;
+type Problem = Readonly<Record<'code' | 'title' | 'detail', string>> & { readonly errors: readonly Fault[] };
 
 /** What the API says in earnest; anything else may be otherwise in a moment. */
 export const REFUSALS = ['unauthenticated', 'missing-scope', 'not-found', 'another-stanza'] as const;
@@ -141,9 +142,13 @@ export function createHttpLedgerAccess({
       await delay(Math.min(seconds, 30) * 1000, undefined, { signal });
     }
     const code = REFUSALS.find((one) => one === problem?.code) ?? 'ledger-unavailable';
-    const { title, detail } = problem ?? {};
-    // What to do about it is said with the code.
-    const why = [title, ...(detail === ERRORS[code].help ? [] : [detail])].filter(Boolean).join(': ');
+    const { title, detail, errors = [] } = problem ?? {};
+    // What to do about it is said with the code; of what we ask, the API does not know what its faults name.
+    const said =
+      problem?.code === 'invalid-value'
+        ? `${errors.map((fault) => `${fault.pointer} ${fault.detail}`).join(', ')}. It is of another version: upgrade the API before its workers.`
+        : detail;
+    const why = [title, ...(said === ERRORS[code].help ? [] : [said])].filter(Boolean).join(': ');
     const [pathname] = path.split('?');
     throw new AbideError(code, `The API answered ${statusCode} to ${method} ${pathname}. ${why}`);
   }

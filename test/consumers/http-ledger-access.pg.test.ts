@@ -226,6 +226,19 @@ test('a store that the ledger does not know is not found', async () => {
   await expect(access.outstanding(everything)).rejects.toMatchObject({ code: 'not-found' });
 });
 
+test('an API that does not know what it is asked is said to be of another version, and what it does not know', async () => {
+  const errors = [{ pointer: '/target_since', detail: 'is not known here' }];
+  await using t = await apart({
+    outstanding: () => Promise.reject(new AbideError('invalid-value', undefined, { errors })),
+  });
+  await expect(t.crm.outstanding(everything)).rejects.toMatchObject({
+    code: 'ledger-unavailable',
+    message: expect.stringMatching(
+      /target_since is not known here\. It is of another version: upgrade the API/,
+    ),
+  });
+});
+
 test('an unknown transport key is not found: it is destroyed', async () => {
   await using t = await apart();
   await expect(t.crm.transportKey(77, signal)).rejects.toMatchObject({ code: 'not-found' });
