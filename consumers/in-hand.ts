@@ -16,8 +16,8 @@ export class InHand {
   readonly #bySeq = new Map<number, Carried>();
   readonly #waiting: Readonly<Record<Carried['lane'], Carried[]>> = { live: [], backfill: [] };
   readonly #lately = rememberLast<number, true>(REMEMBERED);
-  /** Subjects in a batch that is under way; only where order matters. */
-  readonly #underWay = new Set<string>();
+  /** How many of a subject are in batches that are under way. */
+  readonly #underWay = new Map<string, number>();
   /** As which version a subject's consent was last carried, where order matters: what is older would undo it. */
   readonly #lifted = rememberLast<string, number>(REMEMBERED);
   #retrying = 0;
@@ -101,7 +101,7 @@ export class InHand {
       const { subjectId, version } = carried.decision;
       const other = newest.get(subjectId);
       if (version < (this.#lifted.get(subjectId) ?? 0)) this.letGo(carried);
-      else if (this.#underWay.has(subjectId)) waits.push(carried);
+      else if (this.#underWay.has(subjectId) && this.#goesAlone(carried)) waits.push(carried);
       else if (other === undefined) newest.set(subjectId, carried);
       else {
         const [newer, older] = version > other.decision.version ? [carried, other] : [other, carried];
@@ -111,13 +111,23 @@ export class InHand {
     }
     queue.splice(0, taken, ...waits);
     const batch = [...newest.values()];
-    if (this.#inOrder) for (const { decision } of batch) this.#underWay.add(decision.subjectId);
+    for (const { decision } of batch)
+      this.#underWay.set(decision.subjectId, (this.#underWay.get(decision.subjectId) ?? 0) + 1);
     return batch;
+  }
+
+  /** Whether a consent lifts what the store was told is read from it before: nothing may be on its way there meanwhile. */
+  #goesAlone({ decision }: Carried): boolean {
+    return this.#inOrder || Object.keys(decision.granted).length > 0;
   }
 
   /** Nothing of a batch is with the store any more. */
   isBack(batch: readonly Carried[]): void {
-    for (const { decision } of batch) this.#underWay.delete(decision.subjectId);
+    for (const { decision } of batch) {
+      const left = this.#underWay.get(decision.subjectId)! - 1;
+      if (left === 0) this.#underWay.delete(decision.subjectId);
+      else this.#underWay.set(decision.subjectId, left);
+    }
   }
 
   /** Queued again, before the others unless `atTheEnd`. */

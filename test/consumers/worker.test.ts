@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { TryLater } from '../../connectors/contract/connector.ts';
-import type { ApplyOutcome, Item } from '../../connectors/contract/connector.ts';
+import type { ApplyOutcome, Item, SubjectKey } from '../../connectors/contract/connector.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -242,6 +242,28 @@ test('a store that was told before, be it an older one of its backups, is told o
   t.ledger.targetSince = ADDED_AT;
   t.store.held.set('ada@example.com', { version: 1, suppressed: new Set(['email']) });
   await t.commit({ ...decided('ada', { version: 2, suppressed: [] }), granted: GRANTED_LONG_AGO });
+  expect(t.store.suppressedOf('ada')).toEqual([]);
+});
+
+test('a consent waits for what the store is being told of the same person, or it would not find that there, and not lift it', async () => {
+  await using t = carry();
+  t.ledger.targetSince = ADDED_AT;
+  const applying = Promise.withResolvers<undefined>();
+  t.store.onApply = (batch) => (batch[0]!.version === 1 ? applying.promise : Promise.resolve(undefined));
+  // Were it read now, what is under way would be there a moment later.
+  t.store.onReadBack = async (keys: readonly SubjectKey[]) => {
+    const { key } = keys[0]!;
+    if (key !== 'ada@example.com' || t.store.held.has(key)) return undefined;
+    applying.resolve(undefined);
+    await eventually(() => expect(t.store.held.has(key)).toBe(true));
+    return [undefined];
+  };
+  const told = t.commit(decided('ada', { suppressed: ['email'] }));
+  await eventually(() => expect(t.store.applied).toHaveLength(1));
+  const lifted = t.commit({ ...decided('ada', { version: 2, suppressed: [] }), granted: GRANTED_LONG_AGO });
+  await t.commit(decided('bob', { version: 2 }));
+  applying.resolve(undefined);
+  await Promise.all([told, lifted]);
   expect(t.store.suppressedOf('ada')).toEqual([]);
 });
 
