@@ -293,12 +293,13 @@ export async function newestOf(db: Queryable, store: string, subjectId: string):
           order by o.version desc limit 1) o
         where s.name = $1), 0) as "acknowledgedVersion",
         coalesce((
-          select min(o.version) from stores s
-          cross join lateral generate_series(1, s.generation) g (generation)
-          join decisions o on o.subject_id = $2
-          cross join lateral (
-            select from acknowledgements a where a.store_id = s.id and a.generation = g.generation and a.seq = o.seq
-              and a.outcome <> 'superseded' and a.acknowledged_at >= s.target_since offset 0) a
+          select o.version from stores s cross join lateral (
+            select o.version from decisions o
+            where o.subject_id = $2 and exists (
+              select from generate_series(1, s.generation) g (generation) cross join lateral (
+                select from acknowledgements a where a.store_id = s.id and a.generation = g.generation and a.seq = o.seq
+                  and a.outcome <> 'superseded' and a.acknowledged_at >= s.target_since offset 0) a)
+            order by o.version limit 1) o
           where s.name = $1), 0) as "firstAcknowledgedVersion"
       from decisions where subject_id = $2 order by version desc limit 1`,
     values: [store, subjectId],
