@@ -14,6 +14,13 @@ export type Fence = { readonly seq: number; readonly xid: string; readonly serve
 export const SERVER = 'pg_postmaster_start_time()';
 
 /**
+ * SQL: whether nothing at or below a fence that the ledger keeps can appear any more, by its transaction. One that this server
+ * has not given out yet is of the server that the ledger was on before it was dumped: of that, all that there is has come.
+ */
+export const isOver = (xid: string): string =>
+  `(${xid} <= pg_snapshot_xmin(pg_current_snapshot()) or ${xid} >= pg_snapshot_xmax(pg_current_snapshot()))`;
+
+/**
  * Two statements on purpose, each a transaction of its own; never inside one that wrote before. Undefined: no decision took
  * a number above `above` yet.
  */

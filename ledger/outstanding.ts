@@ -8,6 +8,7 @@ import type { SealingKey } from '../suppression/seal.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
+import { isOver } from './fence.ts';
 import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Outstanding, OutstandingPage } from './ledger.ts';
@@ -67,13 +68,13 @@ const BACKFILL = `
   from (select id, version from subjects where id > $6 order by id limit ${LOOKED_THROUGH}) j
   cross join lateral (
     select * from decisions d where d.subject_id = j.id and d.version = j.version offset 0) d
-  where d.seq <= $7 and $8::xid8 <= pg_snapshot_xmin(pg_current_snapshot()) and ${DUE}
+  where d.seq <= $7 and ${isOver('$8::xid8')} and ${DUE}
     and ${UNSETTLED}
   order by j.id limit $9`;
 
 // Where such a page ends, though nothing on it may be due: there may be more. $1 cursor, $2 the fence's transaction.
 const BACKFILL_SEEN = `
-  select id from subjects where id > $1 and $2::xid8 <= pg_snapshot_xmin(pg_current_snapshot())
+  select id from subjects where id > $1 and ${isOver('$2::xid8')}
   order by id offset ${LOOKED_THROUGH - 1} limit 1`;
 
 type StoreHead = {

@@ -1,6 +1,6 @@
 // How far each store is. The mark moves only to a fenced sequence and only over what is acknowledged or an exception;
 // the cursor of a back-fill only past subjects whose newest decision is.
-import { isFinal, SERVER, takeFence } from './fence.ts';
+import { isFinal, isOver, SERVER, takeFence } from './fence.ts';
 import type { Fence } from './fence.ts';
 import type { Pool, Queryable } from './database.ts';
 
@@ -67,7 +67,7 @@ type Marks = {
 
 const STORES = `
   select id, generation, accepts, due_exact, due_channels, coalesce(backfill_live_through, scanned_through) as mark,
-    backfill_cursor, backfill_fence, coalesce(backfill_after_xid <= pg_snapshot_xmin(pg_current_snapshot()), false) as fence_is_final,
+    backfill_cursor, backfill_fence, coalesce(${isOver('backfill_after_xid')}, false) as fence_is_final,
     ${SERVER}::text as server, (select last_value from decisions_seq_seq) as last
   from stores where retired_at is null order by id`;
 

@@ -2,6 +2,7 @@ import { expect, jest, test } from '@jest/globals';
 import { createWatermarkJob } from '../../ledger/watermark.ts';
 import { eventually } from '../harness/eventually.ts';
 import { isFinal, takeFence } from '../../ledger/fence.ts';
+import { refillStore } from '../../ledger/stores.ts';
 import { withClient } from '../harness/database.ts';
 import {
   freshLedger,
@@ -127,4 +128,28 @@ test('a fence that waits for an open transaction is not drawn again', async () =
   await writer.query('commit');
   writer.release();
   await untilMarks(t, [1], round);
+});
+
+// Dumped while a store was filled, and restored on a server whose transaction ids are lower: until they had come as far, the
+// store was told of nobody, with nothing outstanding.
+test('a back-fill that began on another server goes on where the ledger was moved to', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  await settleAll(t, 'crm');
+  await refillStore(t.pool, 'crm', 'test', undefined);
+  await t.pool.query(
+    'update stores set backfill_after_xid = (backfill_after_xid::text::bigint + 1000000000)::text::xid8',
+  );
+  const round = rounds(t);
+
+  const due = await outstandingOf(t.ledger, 'crm');
+  expect(due).toMatchObject([{ seq: 1, lane: 'backfill' }]);
+  await t.ledger.refresh();
+  const held = due.map((decision) => verified(decision, { carriedBy: 'backfill' }));
+  await t.ledger.acknowledge('crm', report(held, { generation: 2 }));
+  await eventually(async () => {
+    await round();
+    expect((await t.ledger.lag()).stores).toMatchObject([{ backfill: null, verified_through: 1 }]);
+  });
 });
