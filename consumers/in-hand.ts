@@ -87,16 +87,21 @@ export class InHand {
     for (const { settled } of this.#bySeq.values()) settled.resolve();
   }
 
-  /** Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones. */
-  nextBatch(): Carried[] {
+  /**
+   * Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones. While the store
+   * fails, whoever it has not failed on goes first: however many it chokes on, they are isolated behind the others.
+   */
+  nextBatch(storeFails = false): Carried[] {
     const queue = this.#waiting.live.length > 0 ? this.#waiting.live : this.#waiting.backfill;
-    const first = queue[0];
+    const start = storeFails ? Math.max(0, queue.findIndex(hasNotFailed)) : 0;
+    const first = queue[start];
     if (first === undefined) return [];
     const newest = new Map<string, Carried>();
     const waits: Carried[] = [];
     let taken = 0;
-    for (const carried of queue) {
-      if (carried.piece !== first.piece || newest.size >= this.#batchMax) break;
+    for (let at = start; at < queue.length && newest.size < this.#batchMax; at += 1) {
+      const carried = queue[at]!;
+      if (carried.piece !== first.piece || hasNotFailed(carried) !== hasNotFailed(first)) break;
       taken += 1;
       const { subjectId, version } = carried.decision;
       const other = newest.get(subjectId);
@@ -109,7 +114,7 @@ export class InHand {
         this.letGo(older);
       }
     }
-    queue.splice(0, taken, ...waits);
+    queue.splice(start, taken, ...waits);
     const batch = [...newest.values()];
     for (const { decision } of batch)
       this.#underWay.set(decision.subjectId, (this.#underWay.get(decision.subjectId) ?? 0) + 1);
@@ -130,12 +135,18 @@ export class InHand {
     }
   }
 
-  /** Queued again, before the others unless `atTheEnd`. */
+  /** Queued again, before what was decided later unless `atTheEnd`. */
   putBack(batch: readonly Carried[], atTheEnd = false): void {
     for (const lane of ['live', 'backfill'] as const) {
+      const queue = this.#waiting[lane];
       const own = batch.filter((carried) => carried.lane === lane);
-      if (atTheEnd) this.#waiting[lane].push(...own);
-      else this.#waiting[lane].unshift(...own);
+      const [first] = own;
+      if (first === undefined) continue;
+      // A back-fill has no such order.
+      const later =
+        lane === 'live' ? queue.findIndex(({ decision }) => decision.seq > first.decision.seq) : 0;
+      if (atTheEnd || later === -1) queue.push(...own);
+      else queue.splice(later, 0, ...own);
     }
   }
 
@@ -144,3 +155,5 @@ export class InHand {
     if (this.#inOrder && Object.keys(granted).length > 0) this.#lifted.set(subjectId, version);
   }
 }
+
+const hasNotFailed = ({ throws }: Carried): boolean => throws === 0;

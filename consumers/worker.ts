@@ -343,7 +343,7 @@ export function startWorker({
       if (waitMs > 0) return pumpLater(waitMs);
       // A store that failed is asked by one batch at a time until it answers.
       if (storeFailures > 0 && carrying.size > 0) return;
-      const batch = hand.nextBatch();
+      const batch = hand.nextBatch(storeFailures > 0);
       if (batch.length === 0) return;
       if (perSecond !== undefined)
         pacedUntil = Math.max(pacedUntil, performance.now()) + (batch.length / perSecond) * 1000;

@@ -153,6 +153,30 @@ test('one decision that the store chokes on is isolated and parked, and holds up
   expect(t.ledger.acknowledgements.filter(({ outcome }) => outcome === 'verified')).toHaveLength(40);
 });
 
+// A check on the store's table refused a whole import of 3,000: each was isolated with up to 5 s after it, and whoever opted out
+// next waited for all of them.
+test('however many a store chokes on, whoever opts out next waits for one of its failures', async () => {
+  await using t = carry({ declared: { limits: { batch: 50, concurrent: 2 } } });
+  let failures = 0;
+  t.store.onApply = (batch) => {
+    if (!batch.some(({ key }) => key.startsWith('bad'))) return Promise.resolve(undefined);
+    failures += 1;
+    return Promise.reject(new Error('chokes'));
+  };
+  const bad = Array.from({ length: 200 }, (_, n) => decided(`bad-${n}`));
+  const committed = t.commit(...bad);
+  for (const who of ['ada', 'bob', 'carol']) {
+    await eventually(() => expect(failures).toBeGreaterThan(4));
+    failures = 0;
+    await t.commit(decided(who));
+    expect(failures).toBeLessThanOrEqual(1);
+  }
+  // Nobody else is there any more to show that it is not the store.
+  t.store.onApply = () => Promise.resolve(undefined);
+  await committed;
+  expect(t.ledger.settled.size).toBe(203);
+});
+
 test('a store that asks to come later has neither failed nor been tried, and is left alone until then', async () => {
   await using t = carry();
   const asked: number[] = [];
