@@ -14,7 +14,8 @@ type ConnectorModule = { readonly default?: Connector };
 
 /**
  * A file of the user's own gets `abide/connector` and `zod` from us, wherever it lies and whatever is installed there:
- * nothing need be, and another copy's TryLater would be unknown to us.
+ * nothing need be, and another copy's TryLater would be unknown to us. In TypeScript it is a module, as in its suite, also beside a
+ * package.json as `npm init` makes it, with `"type": "commonjs"`.
  */
 async function importTheirs(file: URL): Promise<ConnectorModule> {
   const given = new Map([
@@ -24,7 +25,9 @@ async function importTheirs(file: URL): Promise<ConnectorModule> {
   const hooks = registerHooks({
     resolve: (specifier, context, next) => {
       const url = context.parentURL?.includes('/node_modules/') ? undefined : given.get(specifier);
-      return url === undefined ? next(specifier, context) : { url, shortCircuit: true };
+      if (url !== undefined) return { url, shortCircuit: true };
+      const found = next(specifier, context);
+      return found.format === 'commonjs-typescript' ? { ...found, format: 'module-typescript' } : found;
     },
   });
   try {

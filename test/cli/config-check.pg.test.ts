@@ -171,8 +171,15 @@ test("a connector of one's own is loaded from the file beside abide.yaml, where 
   const example = fileURLToPath(new URL('../../docs/examples/sqlite-store.ts', import.meta.url));
   await copyFile(example, join(f.folder, 'ours.ts'));
   const file = join(f.folder, 'suppressions.db');
-  const ran = await f.check({ legacy: `connector: ./ours.ts\nfile: ${file}\nscopes: [email]` });
-  expect([ran.code, ran.stdout]).toEqual([0, 'configuration: fine, 1 store(s)\nlegacy: fine\n']);
+  const checked = async () => {
+    const ran = await f.check({ legacy: `connector: ./ours.ts\nfile: ${file}\nscopes: [email]` });
+    return [ran.code, ran.stdout];
+  };
+  expect(await checked()).toEqual([0, 'configuration: fine, 1 store(s)\nlegacy: fine\n']);
+
+  // As `npm init` makes it: the suite passed there, and Abide said "Cannot use import statement outside a module".
+  await writeFile(join(f.folder, 'package.json'), '{ "type": "commonjs" }');
+  expect(await checked()).toEqual([0, 'configuration: fine, 1 store(s)\nlegacy: fine\n']);
 });
 
 // In JavaScript nobody had looked: without \`limits\` no worker ever started, with \`fine\` here; of a read-back that answered
