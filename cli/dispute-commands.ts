@@ -19,7 +19,7 @@ import { AbideError } from '../suppression/errors.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { onLedger, operator } from './on-ledger.ts';
-import { endProgress, EXIT, print, printJson, printProgress, printTable, toJson } from './output.ts';
+import { endProgress, print, printJson, sayNo, printProgress, printTable, toJson } from './output.ts';
 import { readInstant, readReason } from './read-arguments.ts';
 import { writeWhole } from './write-whole.ts';
 
@@ -64,10 +64,8 @@ export function addDisputes(program: Command): void {
             throw error;
           });
           endProgress();
-          if (dispute === undefined) {
-            print('the key recorded no opt-out within that time');
-            process.exitCode = EXIT.no;
-          } else if (options.json === true) printJson(toJson(dispute));
+          if (dispute === undefined) sayNo('the key recorded no opt-out within that time', options);
+          else if (options.json === true) printJson(toJson(dispute));
           else {
             print(`${dispute.id}: ${dispute.optOuts} opt-outs are marked, and go on suppressing`);
             print(`who is to be asked: abide disputes export ${dispute.id} --output FILE`);
@@ -103,7 +101,7 @@ export function addDisputes(program: Command): void {
     .action(async (id: string, options: Installation & { json?: boolean }) => {
       await onLedger(options, async (pool) => {
         const dispute = await findDispute(pool, id);
-        if (dispute === undefined) return sayNoDispute(id);
+        if (dispute === undefined) return sayNo(noDispute(id), options);
         const counts = { identifiers: 0, erased: 0, still_suppressed: 0 };
         for await (const page of disputedPages(pool, id)) {
           counts.identifiers += page.length;
@@ -127,7 +125,7 @@ export function addDisputes(program: Command): void {
       const { withLedger } = await import('../processes/running-database.ts');
       await withLedger(environmentOf(options), async (pool, ring) => {
         const dispute = await findDispute(pool, id);
-        if (dispute === undefined) return sayNoDispute(id);
+        if (dispute === undefined) return sayNo(noDispute(id));
         const { output } = options;
         const send = async (to: Writable): Promise<void> => {
           await auditExport(pool, dispute, operator());
@@ -141,10 +139,7 @@ export function addDisputes(program: Command): void {
     });
 }
 
-function sayNoDispute(id: string): void {
-  print(`no dispute ${id}`);
-  process.exitCode = EXIT.no;
-}
+const noDispute = (id: string): string => `no dispute ${id}`;
 
 /**
  * Cells that a spreadsheet would run begin with one of these, also of double width; a client that means harm may have put

@@ -14,7 +14,7 @@ import type { ApiOptions, Ask } from './api-client.ts';
 import { openImportSource } from './import-source.ts';
 import type { ImportSource } from './import-source.ts';
 import { untilInterrupted } from './interruption.ts';
-import { EXIT, print, printJson, printTable } from './output.ts';
+import { EXIT, print, printJson, sayNo, printTable } from './output.ts';
 import { createPace, drawAmount, sayBytes, showProgress } from './progress.ts';
 import { readCount, readInstant } from './read-arguments.ts';
 import { expectNothingAt, writeWhole } from './write-whole.ts';
@@ -367,7 +367,7 @@ async function status(id: string, options: Looking): Promise<void> {
   if (options.errorsTo !== undefined) expectNothingAt(options.errorsTo);
   const say = (problem: AbideProblem): Error | undefined => inWords(problem, id);
   const found = await createAsk(options, { say })((abide) => unlessNotThere(abide.imports.get(id)));
-  if (found === undefined) return sayNotThere(id);
+  if (found === undefined) return sayNotThere(id, options);
   const ask = createAsk(options, { patience: LONG_PATIENCE, say });
   const interruption = untilInterrupted();
   const now = options.wait === true ? await watch(ask, found, interruption) : found;
@@ -423,10 +423,8 @@ async function decide(
         return undefined;
       }),
   );
-  if (tooLate !== undefined) {
-    print(`${id}: ${tooLate}`);
-    process.exitCode = EXIT.no;
-  } else if (decided === undefined) sayNotThere(id);
+  if (tooLate !== undefined) sayNo(`${id}: ${tooLate}`, options);
+  else if (decided === undefined) sayNotThere(id, options);
   else if (options.json === true) printJson(decided);
   else print(done(decided));
 }
@@ -437,9 +435,8 @@ const unlessNotThere = <T>(asked: Promise<T>): Promise<T | undefined> =>
     throw error;
   });
 
-function sayNotThere(id: string): void {
-  print(`no import ${id}, or it is another client's`);
-  process.exitCode = EXIT.no;
+function sayNotThere(id: string, options: Parameters<typeof sayNo>[1]): void {
+  sayNo(`no import ${id}, or it is another client's`, options);
 }
 
 /** What a problem means for whoever has a file. */

@@ -12,6 +12,12 @@ export const printJson = (value: unknown): void => {
   print(JSON.stringify(value, null, 2));
 };
 
+/** A no in words, as the answer. Where a script reads JSON it has none on standard output, and the exit code says so. */
+export function sayNo(words: string, { json }: { readonly json?: boolean | undefined } = {}): void {
+  (json === true ? process.stderr : process.stdout).write(`${words}\n`);
+  process.exitCode = EXIT.no;
+}
+
 /** A record of ours as scripts get it: names as in the API's JSON, and null where there is nothing. */
 export const toJson = (record: object): Readonly<Record<string, unknown>> =>
   Object.fromEntries(

@@ -6,7 +6,7 @@ import { AbideProblem } from '../client/client.ts';
 import type { AnswerOf } from '../client/client.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
-import { EXIT, print, printJson, printTable, sayDuration } from './output.ts';
+import { EXIT, print, printJson, sayNo, printTable, sayDuration } from './output.ts';
 import { readCount } from './read-arguments.ts';
 
 type Parked = AnswerOf<'GET /v1/stores/{name}/quarantine'>['quarantine'][number];
@@ -90,11 +90,10 @@ export function addQuarantine(program: Command): void {
         }),
       );
       if (parked === undefined) {
-        print(
+        return sayNo(
           `nothing is parked in ${options.store} under ${seq}: it was settled, never was there, or there is no such store`,
+          options,
         );
-        process.exitCode = EXIT.no;
-        return;
       }
       if (options.json === true) return printJson(parked);
       const { last_evidence: last, ...fields } = parked;

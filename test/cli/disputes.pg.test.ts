@@ -144,6 +144,8 @@ test('list and show say what it is about', async () => {
     still_suppressed: 7,
   });
   expect(none).toMatchObject({ code: 3, output: `no dispute ${culprit.id}\n` });
+  const asJson = await run('disputes', 'show', culprit.id, '--json');
+  expect(asJson).toMatchObject({ code: 3, stdout: '', output: none.output });
 });
 
 test('export gives whom to ask about what, in a file that only its owner can read, and says so in the audit log', async () => {

@@ -432,6 +432,9 @@ describe('what is wrong is said in words', () => {
     expect(status).toMatchObject({ code: 3, output: `no import ${id}, or it is another client's\n` });
     expect(approve).toMatchObject({ code: 3, output: status.output });
     expect(cancel.code).toBe(3);
+    // What a script gives to a parser of JSON has no words in it.
+    for (const ran of [await run('status', id, '--json'), await run('cancel', id, '--json')])
+      expect(ran).toMatchObject({ code: 3, output: '', errors: status.output });
   });
 
   test.each([
