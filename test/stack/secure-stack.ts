@@ -63,6 +63,9 @@ export function documentedRights(): AclEntry[] {
   });
 }
 
+/** Who was not heard of by then was told otherwise meanwhile. */
+const OVERWRITTEN_MS = 10_000;
+
 const OPERATIONS: Readonly<Record<string, AclOperationTypes>> = {
   Create: AclOperationTypes.CREATE,
   Describe: AclOperationTypes.DESCRIBE,
@@ -144,23 +147,24 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
   );
   await writeFile(config, await readFile(apiConfig, 'utf8'));
   await stack.restart(['connect', 'api']);
+  // Once it reaches Connect it looks at the connector, and registers its own in place of another one; no second time.
   await eventually(async () => {
-    const { statusCode, body } = await request(`${stack.url}/readyz`);
-    await body.dump();
-    if (statusCode !== 200) throw new Error('the API is not ready');
+    const [source] = (await stack.lag()).sources;
+    if ((source?.task ?? 'unknown') === 'unknown') throw new Error('the API has not seen the connector');
   });
   // As ABIDE_REGISTRY and its two companions would say it.
   const asked = registry.granted();
-  await eventually(() =>
-    configure({
+  place.defer(() => eventually(() => configure({})));
+  await eventually(async () => {
+    await configure({
       'value.converter.apicurio.registry.url': `http://127.0.0.1:${registry.port}/apis/registry/v2`,
       'value.converter.apicurio.auth.username': 'abide',
       'value.converter.apicurio.auth.password': passwordOf('registry'),
-    }),
-  );
-  place.defer(() => eventually(() => configure({})));
-  await eventually(() => {
-    if (registry.granted() === asked) throw new Error('Connect did not enter the registry');
+    });
+    // The API may still be about it.
+    await eventually(() => {
+      if (registry.granted() === asked) throw new Error('Connect did not enter the registry');
+    }, OVERWRITTEN_MS);
   });
   // What the stack's own worker finds when it is started again.
   await writeFile(config, before.get(config)!);
