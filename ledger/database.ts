@@ -106,6 +106,27 @@ export function openPool(
   return pool;
 }
 
+/** Does one piece of work on a line of its own, as a role that has no pool; whatever happens, the line ends with it. */
+export async function onConnection<T>(
+  url: string,
+  name: string,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const client = new pg.Client({
+    connectionString: url,
+    application_name: name,
+    connectionTimeoutMillis: 5_000,
+  });
+  // What waits for the line fails with it.
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    return await work(client);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
 /** Milliseconds are what Abide answers in; the ledger keeps microseconds. */
 export const toMilliseconds = (micros: string): string => `${micros.slice(0, 23)}Z`;
 

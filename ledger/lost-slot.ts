@@ -1,4 +1,4 @@
-import pg from 'pg';
+import { onConnection } from './database.ts';
 import type { Queryable } from './database.ts';
 
 const LOST = `
@@ -12,17 +12,8 @@ const LOST = `
 export async function dropLostSlot(db: Queryable, replicationUrl: string, slot: string): Promise<boolean> {
   const { rowCount: isLost } = await db.query(`select ${LOST}`, [slot]);
   if (isLost === 0) return false;
-  const client = new pg.Client({
-    connectionString: replicationUrl,
-    application_name: 'abide slot',
-    connectionTimeoutMillis: 5_000,
-  });
-  client.on('error', () => undefined);
-  try {
-    await client.connect();
+  return await onConnection(replicationUrl, 'abide slot', async (client) => {
     const { rowCount } = await client.query(`select pg_drop_replication_slot(slot_name) ${LOST}`, [slot]);
     return rowCount === 1;
-  } finally {
-    await client.end().catch(() => undefined);
-  }
+  });
 }

@@ -1,8 +1,8 @@
 // Brings the database to the schema of this version. Any number of processes may start at once.
 import type { Knex } from 'knex';
-import pg from 'pg';
+import type pg from 'pg';
 import { AbideError } from '../suppression/errors.ts';
-import { isUnavailable } from './database.ts';
+import { isUnavailable, onConnection } from './database.ts';
 import * as ledger from './migrations/0001-ledger.ts';
 import * as reconciliation from './migrations/0002-reconciliation.ts';
 import * as canaries from './migrations/0003-canaries.ts';
@@ -58,29 +58,22 @@ export async function migrate(
   ownerUrl: string,
   roles: { readonly apiRole: string; readonly replicationRole: string },
 ): Promise<void> {
-  // The lock belongs to this session and is held until everything is done: of three concurrent migrations of an empty
-  // database two fail without it.
-  const client = new pg.Client({
-    connectionString: ownerUrl,
-    application_name: 'abide migrate',
-    connectionTimeoutMillis: 5_000,
-  });
-  client.on('error', () => undefined);
   try {
-    await client.connect();
-    await client.query("select pg_advisory_lock(hashtext('abide.migrate'))");
-    await expectUtf8(client);
-    if (!(await isLatest(client))) await migrateToLatest(ownerUrl);
-    await publishAgain(client);
-    await grantPrivileges(client, roles);
+    await onConnection(ownerUrl, 'abide migrate', async (client) => {
+      // It belongs to this session and is held until everything is done: of three concurrent migrations of an empty database two
+      // fail without it.
+      await client.query("select pg_advisory_lock(hashtext('abide.migrate'))");
+      await expectUtf8(client);
+      if (!(await isLatest(client))) await migrateToLatest(ownerUrl);
+      await publishAgain(client);
+      await grantPrivileges(client, roles);
+    });
   } catch (error) {
     if (!isUnavailable(error)) throw error;
     const { host, pathname } = new URL(ownerUrl);
     throw new AbideError('DATABASE_UNREACHABLE', `The database ${host}${pathname} cannot be reached.`, {
       cause: error,
     });
-  } finally {
-    await client.end().catch(() => undefined);
   }
 }
 
