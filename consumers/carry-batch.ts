@@ -87,18 +87,16 @@ export function createBatchCarrier({
     batch: readonly Carried[],
     items: readonly Item[],
   ): Promise<readonly Item[]> {
-    const doubtful = items.filter((item) => sinceItIsThere(item) !== item);
+    const doubtful = [...items.keys()].filter((n) => sinceItIsThere(items[n]!) !== items[n]);
     if (doubtful.length === 0) return items;
-    const told = new Map<Item, Item>();
+    const told = [...items];
     if (connector.evidence === 'read_back') {
-      const answers = await call((deadline) => open.readBack(doubtful, deadline));
-      for (const [n, item] of doubtful.entries())
-        if (answers[n]?.version === undefined) told.set(item, sinceItIsThere(item));
-    } else {
-      for (const item of doubtful)
-        told.set(item, sinceItIsThere(item, await newestOf(batch[items.indexOf(item)]!)));
-    }
-    return items.map((item) => told.get(item) ?? item);
+      const keys = doubtful.map((n) => items[n]!);
+      const answers = await call((deadline) => open.readBack(keys, deadline));
+      for (const [m, n] of doubtful.entries())
+        if (answers[m]?.version === undefined) told[n] = sinceItIsThere(items[n]!);
+    } else for (const n of doubtful) told[n] = sinceItIsThere(items[n]!, await newestOf(batch[n]!));
+    return told;
   }
 
   /** The same one where nothing is left out. */

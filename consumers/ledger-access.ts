@@ -46,7 +46,7 @@ export type LedgerAccess = {
     readonly signal: AbortSignal;
   }): Promise<OutstandingPage>;
   acknowledge(report: AcknowledgementReport, signal: AbortSignal): Promise<AcknowledgementAnswer>;
-  /** The newest state of somebody who was decided about, for lifting in a store without versions. */
+  /** The newest state of somebody who was decided about, for lifting in a store without versions, or that cannot be read. */
   newest(subjectId: string, signal: AbortSignal): Promise<Newest>;
   /** Throws AbideError('not-found') where it is destroyed. */
   transportKey(id: number, signal: AbortSignal): Promise<Buffer>;
