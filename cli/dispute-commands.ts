@@ -19,7 +19,7 @@ import { AbideError } from '../suppression/errors.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { onLedger, operator } from './on-ledger.ts';
-import { endProgress, print, printJson, sayNo, printProgress, printTable, toJson } from './output.ts';
+import { endProgress, print, printJson, printProgress, printTable, sayNo, toJson } from './output.ts';
 import { readInstant, readReason } from './read-arguments.ts';
 import { writeWhole } from './write-whole.ts';
 

@@ -14,7 +14,7 @@ import type { ApiOptions, Ask } from './api-client.ts';
 import { openImportSource } from './import-source.ts';
 import type { ImportSource } from './import-source.ts';
 import { untilInterrupted } from './interruption.ts';
-import { EXIT, print, printJson, sayNo, printTable } from './output.ts';
+import { EXIT, print, printJson, printTable, sayNo } from './output.ts';
 import { createPace, drawAmount, sayBytes, showProgress } from './progress.ts';
 import { readCount, readInstant } from './read-arguments.ts';
 import { expectNothingAt, writeWhole } from './write-whole.ts';

@@ -6,7 +6,7 @@ import { AbideProblem } from '../client/client.ts';
 import type { AnswerOf } from '../client/client.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
-import { EXIT, print, printJson, sayNo, printTable, sayDuration } from './output.ts';
+import { EXIT, print, printJson, printTable, sayDuration, sayNo } from './output.ts';
 import { readCount } from './read-arguments.ts';
 
 type Parked = AnswerOf<'GET /v1/stores/{name}/quarantine'>['quarantine'][number];

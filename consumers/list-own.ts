@@ -40,7 +40,7 @@ export async function listOwnAlways({
       if (page === undefined) kept = undefined;
       else {
         const entries =
-          kept !== undefined && isSame(kept.after, page.after)
+          kept !== undefined && isSameKey(kept.after, page.after)
             ? kept.entries
             : (await scan(page.after)).filter(({ key }) => key.length <= KEY_MAX);
         const taken = entries.slice(0, countOf(entries));
@@ -61,7 +61,8 @@ export async function listOwnAlways({
   }
 }
 
-const isSame = (a: SubjectKey | undefined, b: SubjectKey | undefined): boolean =>
+/** Whether two keys name the same person in a store; undefined is nobody. */
+export const isSameKey = (a: SubjectKey | undefined, b: SubjectKey | undefined): boolean =>
   a?.kind === b?.kind && a?.key === b?.key;
 
 /** How many of the entries one report takes, at least one. */

@@ -1,7 +1,8 @@
 // A connector of the user's own. What it declares and what it answers is looked at here, since in JavaScript nobody else does: of
 // another shape it is said in words, which name no value, instead of failing further on or counting as what it is not.
 import { z } from 'zod';
-import type { ApplyOutcome, Connector, Held, Store, SubjectKey } from '../connectors/contract/connector.ts';
+import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
+import { isSameKey } from '../consumers/list-own.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 
@@ -33,8 +34,6 @@ const HeldState = z.object({ version: z.number().int().nullish(), suppressed: z.
 const Entry = z.object({ kind: z.enum(SUBJECT_KINDS), key: z.string(), held: HeldState });
 
 const STORE = ['apply', 'readBack', Symbol.asyncDispose] as const;
-const isEqual = (a: SubjectKey | undefined, b: SubjectKey | undefined): boolean =>
-  a?.kind === b?.kind && a?.key === b?.key;
 
 const wrong = (says: string): AbideError => new AbideError('STORE_FAILED', `The connector's ${says}.`);
 
@@ -92,7 +91,7 @@ function lookedAtStore(store: Store): Store {
       async scan(after, signal) {
         const page = await store.scan!(after, signal);
         expectEach('scan()', page, Entry);
-        if (after !== undefined && isEqual(page.at(-1), after))
+        if (after !== undefined && isSameKey(page.at(-1), after))
           throw wrong('scan() gives again what it was to go on after');
         return page.map((entry) => ({ ...entry, held: toHeld(entry.held)! }));
       },
