@@ -688,9 +688,9 @@ export interface components {
                     readonly version: number;
                 };
             };
-            /** @description The newest that the store has acknowledged in its generation; 0: none. There where it was asked for. */
+            /** @description The newest that the store has acknowledged since it is what it is, neither emptied nor put back nor pointed elsewhere; 0: none. There where it was asked for. */
             readonly acknowledged_version?: number;
-            /** @description The oldest that it has acknowledged since the name means this store, in whichever generation; 0: none. There where it was asked for. */
+            /** @description The oldest that it has acknowledged since it is what it is; 0: none. There where it was asked for. */
             readonly first_acknowledged_version?: number;
         };
         /** @description A later version recorded more than this one has words for. */
@@ -797,7 +797,7 @@ export interface components {
              * @constant
              */
             readonly unleased?: true;
-            /** @description Since when the name means this store: what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for. */
+            /** @description Since when the store is told of all that it is told of now (it was added, pointed elsewhere, widened or put in service again then): what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for. */
             readonly target_since?: components["schemas"]["Instant"];
         };
         readonly Parked: {

@@ -62,7 +62,7 @@ export function createBatchCarrier({
   held: StoreScopes;
   call: StoreReach['call'];
   ledger: Pick<LedgerAccess, 'newest'>;
-  /** Since when this is the store, as far as the ledger says. */
+  /** Since when the store is told of all that it is told of now, as far as the ledger says. */
   targetSince: () => Instant | undefined;
   report: (carried: Carried, result: Result) => void;
   letGo: (carried: Carried) => void;

@@ -12,7 +12,7 @@ import { isRace, isUnavailable, toMilliseconds } from './database.ts';
 import type { Pool } from './database.ts';
 import { selectRows, toParameter } from './rows.ts';
 import type { Columns } from './rows.ts';
-import { LEASED, LEASE_IS_FREE } from './stores.ts';
+import { LEASED, LEASE_IS_FREE, wasTold } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 
 type Decided = {
@@ -45,15 +45,15 @@ const DECIDED = `
       offset 0) else false end as parked_with_another,
     (select s.version from subjects s where s.id = d.subject_id offset 0) as newest,
     case when d.granted <> '{}' then (
-      select o.version from decisions o
-      where o.subject_id = d.subject_id and o.version < d.version
-        and exists (select from acknowledgements b where b.store_id = i.store_id and b.generation = i.generation
-                    and b.seq = o.seq and b.outcome <> 'superseded' offset 0)
-      order by o.version desc limit 1
+      select o.version from stores s cross join lateral (
+        select o.version from decisions o
+        where o.subject_id = d.subject_id and o.version < d.version and ${wasTold('o.seq')}
+        order by o.version desc limit 1) o
+      where s.id = i.store_id
     ) end as acknowledged_version,
-    d.granted <> '{}' and exists (
-      select from acknowledgements b where b.store_id = i.store_id and b.generation = i.generation
-        and b.seq = d.seq and b.outcome <> 'superseded' offset 0) as acknowledged
+    case when d.granted <> '{}' then exists (
+      select from stores s where s.id = i.store_id and ${wasTold('d.seq')}
+    ) else false end as acknowledged
   from unnest($1::smallint[], $2::int[], $3::bigint[], $4::text[]) as i (store_id, generation, seq, worker)
   cross join lateral (select * from decisions d where d.seq = i.seq offset 0) d
   cross join lateral (

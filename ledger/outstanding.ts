@@ -12,6 +12,7 @@ import { isOver } from './fence.ts';
 import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Outstanding, OutstandingPage } from './ledger.ts';
+import { wasTold } from './stores.ts';
 
 export type DecisionRow = {
   seq: number;
@@ -288,18 +289,13 @@ export async function newestOf(db: Queryable, store: string, subjectId: string):
       select seq, version, suppressed, granted, coalesce((
         select o.version from stores s cross join lateral (
           select o.version from decisions o
-          where o.subject_id = $2 and exists (
-            select from acknowledgements a where a.store_id = s.id and a.generation = s.generation and a.seq = o.seq
-              and a.outcome <> 'superseded' offset 0)
+          where o.subject_id = $2 and ${wasTold('o.seq')}
           order by o.version desc limit 1) o
         where s.name = $1), 0) as "acknowledgedVersion",
         coalesce((
           select o.version from stores s cross join lateral (
             select o.version from decisions o
-            where o.subject_id = $2 and exists (
-              select from generate_series(1, s.generation) g (generation) cross join lateral (
-                select from acknowledgements a where a.store_id = s.id and a.generation = g.generation and a.seq = o.seq
-                  and a.outcome <> 'superseded' and a.acknowledged_at >= s.target_since offset 0) a)
+            where o.subject_id = $2 and ${wasTold('o.seq')}
             order by o.version limit 1) o
           where s.name = $1), 0) as "firstAcknowledgedVersion"
       from decisions where subject_id = $2 order by version desc limit 1`,

@@ -29,7 +29,7 @@ export async function ledgerRestored(
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
     const stores = (await listStores(client)).filter(({ retiredAt }) => retiredAt === undefined);
     for (const { name } of stores)
-      await newGeneration(client, name, fence, 'the ledger was restored', caller);
+      await newGeneration(client, name, fence, 'the ledger was restored', caller, false);
     await audit(client, caller, 'ledger.restored', undefined, { from });
     return { from, stores: stores.map(({ name }) => name) };
   });

@@ -42,7 +42,7 @@ export type RegisteredStore = {
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly lateAfterSeconds: number;
   readonly keyForm: string;
-  /** Since when the name means this store, by the database's clock. */
+  /** Since when the name means this store, and it is told of all that it is told of now, by the database's clock. */
   readonly targetSince: string;
   /** Recorded as opt-outs where the store suppresses them by itself; empty: they are only counted. */
   readonly ownScopes: readonly string[];
@@ -229,25 +229,29 @@ async function syncStore(
   }
   if (refill !== undefined) {
     await client.query(
-      `update stores set incarnation = null, target_since = case when $2 then clock_timestamp() else target_since end
-       where name = $1`,
-      [now.name, newStore !== undefined],
+      'update stores set incarnation = null, target_since = clock_timestamp() where name = $1',
+      [now.name],
     );
-    await newGeneration(client, now.name, fence, refill, caller);
+    await newGeneration(client, now.name, fence, refill, caller, newStore !== undefined);
   }
 }
 
-/** In the caller's transaction, under the lock of the stores. False where there is no such store in service. */
+/**
+ * In the caller's transaction, under the lock of the stores. `isAnother`: the store is not what it was, and what it was told
+ * before says nothing of it. False where there is no such store in service.
+ */
 export async function newGeneration(
   client: Client,
   name: string,
   fence: Fence | undefined,
   reason: string,
   caller: Caller | undefined,
+  isAnother: boolean,
 ): Promise<boolean> {
   const { rows } = await client.query<{ id: number; generation: number }>(
-    'update stores set generation = generation + 1 where name = $1 and retired_at is null returning id, generation',
-    [name],
+    `update stores set generation = generation + 1, told_since = case when $2 then generation + 1 else told_since end
+     where name = $1 and retired_at is null returning id, generation`,
+    [name, isAnother],
   );
   const store = rows[0];
   if (store === undefined) return false;
@@ -266,7 +270,7 @@ export async function refillStore(
   const fence = await takeFence(pool);
   return await inTransaction(pool, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
-    return await newGeneration(client, name, fence, reason, caller);
+    return await newGeneration(client, name, fence, reason, caller, false);
   });
 }
 
@@ -306,7 +310,7 @@ export async function observeStore(
     const why = whyAnother(rows[0].incarnation ?? undefined, observed);
     if (incarnation !== undefined)
       await client.query('update stores set incarnation = $2 where id = $1', [store.id, incarnation]);
-    if (why !== undefined) await newGeneration(client, store.name, fence, why, undefined);
+    if (why !== undefined) await newGeneration(client, store.name, fence, why, undefined, true);
     return why;
   });
 }
@@ -331,6 +335,12 @@ export const changeStore = (
     if (rowCount === 1) await audit(client, caller, `store.${change}`, name, details);
     return rowCount === 1;
   });
+
+/** SQL: whether the store `s` was told of `seq`, in whichever generation in which it was what it is now. */
+export const wasTold = (seq: string): string => `exists (
+  select from generate_series(s.told_since, s.generation) g (generation) cross join lateral (
+    select from acknowledgements a
+    where a.store_id = s.id and a.generation = g.generation and a.seq = ${seq} and a.outcome <> 'superseded' offset 0) a)`;
 
 /** What taking or renewing a lease sets, and when it may be taken: 5 s by the database's clock, renewed every second. */
 export const LEASED = "lease_holder = $2, lease_until = clock_timestamp() + interval '5 seconds'";

@@ -74,9 +74,9 @@ export type StoreObservation = {
 
 /** What is decided of somebody now, as a worker asks for it before it lifts anything. */
 export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
-  /** The newest version that the store has acknowledged in its generation; 0: none. */
+  /** The newest version that the store has acknowledged since it is what it is, neither emptied nor put back; 0: none. */
   readonly acknowledgedVersion: number;
-  /** The oldest that it has acknowledged since it is this store, in whichever generation; 0: none. */
+  /** The oldest; 0: none. */
   readonly firstAcknowledgedVersion: number;
 };
 
@@ -127,7 +127,7 @@ export function mustClear(
 
 /**
  * Of what somebody granted, that of which a store is told that was first told of them in version `first` (0: never): what they
- * granted after that, or `since` it is there. Anything else may be older than what the store suppresses by itself, too, and
+ * granted after that, or `since` it is told of all that. Anything else may be older than what the store suppresses by itself, too, and
  * nobody can tell.
  */
 export const grantedSince = (

@@ -175,7 +175,7 @@ const OutstandingAnswer = z
       .describe("`worker` does not hold the store's lease and is given nothing, whatever is outstanding.")
       .optional(),
     target_since: Instant.describe(
-      'Since when the name means this store: what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for.',
+      'Since when the store is told of all that it is told of now (it was added, pointed elsewhere, widened or put in service again then): what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for.',
     ).optional(),
   })
   .meta({ title: 'OutstandingPage' });
@@ -193,14 +193,14 @@ const NewestAnswer = z
       .int()
       .min(0)
       .describe(
-        'The newest that the store has acknowledged in its generation; 0: none. There where it was asked for.',
+        'The newest that the store has acknowledged since it is what it is, neither emptied nor put back nor pointed elsewhere; 0: none. There where it was asked for.',
       )
       .optional(),
     first_acknowledged_version: z
       .int()
       .min(0)
       .describe(
-        'The oldest that it has acknowledged since the name means this store, in whichever generation; 0: none. There where it was asked for.',
+        'The oldest that it has acknowledged since it is what it is; 0: none. There where it was asked for.',
       )
       .optional(),
   })
