@@ -125,7 +125,7 @@ export function addDisputes(program: Command): void {
       const { withLedger } = await import('../processes/running-database.ts');
       await withLedger(environmentOf(options), async (pool, ring) => {
         const dispute = await findDispute(pool, id);
-        if (dispute === undefined) return sayNo(noDispute(id));
+        if (dispute === undefined) return sayNo(noDispute(id), { json: true });
         const { output } = options;
         const send = async (to: Writable): Promise<void> => {
           await auditExport(pool, dispute, operator());

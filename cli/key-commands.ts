@@ -16,7 +16,7 @@ import { toInstant } from '../suppression/instant.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
-import { EXIT, print, printJson, printTable, toJson } from './output.ts';
+import { print, printJson, printTable, sayNo, toJson } from './output.ts';
 import { readCount } from './read-arguments.ts';
 
 const toExpiry = (text: string): string => {
@@ -191,7 +191,8 @@ export function addKeys(program: Command): void {
     .action(async (id: string, options: Installation & { overlap: number; json?: boolean }) => {
       await onLedger(options, async (pool) => {
         const rotated = await rotateKey(pool, { id, overlapSeconds: options.overlap, caller: operator() });
-        if (rotated === undefined) return sayNoKey(id);
+        // Else `KEY=$(abide keys rotate ID)` took the words for a key.
+        if (rotated === undefined) return sayNo(noKey(id), { json: true });
         const { key, token, oldExpiresAt } = rotated;
         if (options.json === true) printJson({ ...toJson(key), token, old_expires_at: oldExpiresAt });
         else {
@@ -211,7 +212,7 @@ export function addKeys(program: Command): void {
         throw new InvalidArgumentError('name at least one limit');
       await onLedger(options, async (pool) => {
         const key = await limitKey(pool, { id, limits, caller: operator() });
-        if (key === undefined) return sayNoKey(id);
+        if (key === undefined) return sayNo(noKey(id));
         print(`${id}: ${sayLimits(key)}`);
       });
     });
@@ -221,8 +222,7 @@ export function addKeys(program: Command): void {
     .action(async (id: string, options: Installation) => {
       await onLedger(options, async (pool) => {
         if (await revokeKey(pool, id, operator())) return print(`revoked ${id}`);
-        print(`no key ${id}, or it is revoked already`);
-        process.exitCode = EXIT.no;
+        sayNo(`no key ${id}, or it is revoked already`);
       });
     });
   keys
@@ -257,7 +257,4 @@ export function addKeys(program: Command): void {
     .action(() => print(makeToken()));
 }
 
-function sayNoKey(id: string): void {
-  print(`no key ${id} is in use`);
-  process.exitCode = EXIT.no;
-}
+const noKey = (id: string): string => `no key ${id} is in use`;

@@ -16,7 +16,7 @@ import { identify, SUBJECT_HELP } from './identify.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
-import { EXIT, leave, print, printJson, printTable, toJson } from './output.ts';
+import { EXIT, leave, print, printJson, printTable, sayNo, toJson } from './output.ts';
 import { readCount, readInstant, readReason } from './read-arguments.ts';
 
 export function addStores(program: Command): void {
@@ -150,8 +150,7 @@ const toPrintedStore = ({
 /** What was asked for was not done: the store is not there, is retired, or it is so already. */
 async function sayWhyNot(pool: Pool, name: string, otherwise: string): Promise<void> {
   const { retiredAt } = await expectStore(pool, name);
-  print(`${name} ${retiredAt === undefined ? otherwise : `is retired, since ${retiredAt}`}`);
-  process.exitCode = EXIT.no;
+  sayNo(`${name} ${retiredAt === undefined ? otherwise : `is retired, since ${retiredAt}`}`);
 }
 
 type AuditOptions = Installation &

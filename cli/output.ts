@@ -12,7 +12,7 @@ export const printJson = (value: unknown): void => {
   print(JSON.stringify(value, null, 2));
 };
 
-/** A no in words, as the answer. Where a script reads JSON it has none on standard output, and the exit code says so. */
+/** A no in words, as the answer. Where a script reads standard output (`json`, a key, a file) it has none there, and the exit code says so. */
 export function sayNo(words: string, { json }: { readonly json?: boolean | undefined } = {}): void {
   (json === true ? process.stderr : process.stdout).write(`${words}\n`);
   process.exitCode = EXIT.no;
