@@ -88,25 +88,30 @@ export class InHand {
   }
 
   /**
-   * Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones. While the store
-   * fails, whoever it has not failed on goes first: however many it chokes on, they are isolated behind the others.
+   * Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones.
+   *
+   * Whom the store failed on goes with nobody whom it did not. After `failures` in a row it is asked in turn with one alone, the
+   * last whom it has not failed on (so whoever comes next is not behind however many it chokes on, and that the store takes them
+   * shows that it is not at fault), and with a batch (so that soon nobody is left of whom nothing is known).
    */
-  nextBatch(storeFails = false): Carried[] {
+  nextBatch(failures = 0): Carried[] {
+    const isAlone = failures % 2 === 1;
     const queue = this.#waiting.live.length > 0 ? this.#waiting.live : this.#waiting.backfill;
-    const start = storeFails ? Math.max(0, queue.findIndex(hasNotFailed)) : 0;
+    const hasNotFailed = (carried: Carried): boolean => !hasFailed(carried);
+    const next = isAlone ? queue.findLastIndex(hasNotFailed) : queue.findIndex(hasNotFailed);
+    const start = failures === 0 ? 0 : Math.max(0, next);
     const first = queue[start];
     if (first === undefined) return [];
     const newest = new Map<string, Carried>();
-    const waits: Carried[] = [];
-    let taken = 0;
-    for (let at = start; at < queue.length && newest.size < this.#batchMax; at += 1) {
+    const left: Carried[] = [];
+    let at = start;
+    for (; at < queue.length && newest.size < (isAlone ? 1 : this.#batchMax); at += 1) {
       const carried = queue[at]!;
-      if (carried.piece !== first.piece || hasNotFailed(carried) !== hasNotFailed(first)) break;
-      taken += 1;
       const { subjectId, version } = carried.decision;
       const other = newest.get(subjectId);
-      if (version < (this.#lifted.get(subjectId) ?? 0)) this.letGo(carried);
-      else if (this.#underWay.has(subjectId) && this.#goesAlone(carried)) waits.push(carried);
+      if (carried.piece !== first.piece || hasFailed(carried) !== hasFailed(first)) left.push(carried);
+      else if (version < (this.#lifted.get(subjectId) ?? 0)) this.letGo(carried);
+      else if (this.#underWay.has(subjectId) && this.#goesAlone(carried)) left.push(carried);
       else if (other === undefined) newest.set(subjectId, carried);
       else {
         const [newer, older] = version > other.decision.version ? [carried, other] : [other, carried];
@@ -114,7 +119,7 @@ export class InHand {
         this.letGo(older);
       }
     }
-    queue.splice(start, taken, ...waits);
+    queue.splice(start, at - start, ...left);
     const batch = [...newest.values()];
     for (const { decision } of batch)
       this.#underWay.set(decision.subjectId, (this.#underWay.get(decision.subjectId) ?? 0) + 1);
@@ -156,4 +161,5 @@ export class InHand {
   }
 }
 
-const hasNotFailed = ({ throws }: Carried): boolean => throws === 0;
+/** Be it before the ledger parked it. */
+const hasFailed = ({ throws, carriedBy }: Carried): boolean => throws > 0 || carriedBy === 'retry';

@@ -343,7 +343,7 @@ export function startWorker({
       if (waitMs > 0) return pumpLater(waitMs);
       // A store that failed is asked by one batch at a time until it answers.
       if (storeFailures > 0 && carrying.size > 0) return;
-      const batch = hand.nextBatch(storeFailures > 0);
+      const batch = hand.nextBatch(storeFailures);
       if (batch.length === 0) return;
       if (perSecond !== undefined)
         pacedUntil = Math.max(pacedUntil, performance.now()) + (batch.length / perSecond) * 1000;
@@ -475,7 +475,9 @@ export function startWorker({
     for (const carried of batch) {
       if (!failedSince.has(carried)) failedSince.set(carried, performance.now());
     }
-    storeDownUntil = performance.now() + retryDelayMs(storeFailures, Math.random(), STORE_DOWN_MS_MAX);
+    // The next one is alone, and shows at once whether it is the store.
+    const forMs = storeFailures === 1 ? 0 : retryDelayMs(storeFailures - 1, Math.random(), STORE_DOWN_MS_MAX);
+    storeDownUntil = performance.now() + forMs;
     // One that is alone makes room for the others: only so does it show whether the store is at fault, or it is.
     hand.putBack(batch, batch.length === 1);
   }
