@@ -39,19 +39,24 @@ function isAlive(pid) {
   }
 }
 
+const lock = inRoot('.installing');
+function unlock() {
+  process.off('exit', unlock);
+  rmSync(lock, { force: true });
+}
+
 /** One at a time: two `npm ci` delete each other's files, and `npm start` beside `npm test` is usual. */
 function waitForTurn() {
-  const lock = inRoot('.installing');
   for (let said = false; ;) {
     try {
       writeFileSync(lock, `${process.pid}`, { flag: 'wx' });
-      process.once('exit', () => rmSync(lock, { force: true }));
+      process.once('exit', unlock);
       return;
     } catch (error) {
       if (error.code !== 'EEXIST') throw error;
     }
     const holder = existsSync(lock) ? Number(readFileSync(lock, 'utf8')) : 0;
-    if (!isAlive(holder)) rmSync(lock, { force: true });
+    if (!isAlive(holder)) unlock();
     else if (!said) process.stderr.write('abide: waiting for an installation that is under way …\n');
     said = true;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
@@ -61,13 +66,18 @@ function waitForTurn() {
 function install() {
   waitForTurn();
   const already = isUpToDate() && pinnedNode();
-  if (already) return already;
+  if (already) {
+    unlock();
+    return already;
+  }
   process.stderr.write(`abide: installing what is missing (npm ci, ${DOWNLOAD}) …\n`);
   // Its words go to standard error: standard output belongs to the program that follows.
   const { status, error } = spawnSync('npm', ['ci', '--no-audit', '--no-fund'], {
     cwd: root,
     stdio: ['ignore', 2, 2],
   });
+  // What follows may run for days, and whoever installs what a newer checkout needs does not wait for it.
+  unlock();
   const node = status === 0 ? pinnedNode() : undefined;
   if (node !== undefined) return node;
   const why =

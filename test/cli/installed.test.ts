@@ -64,6 +64,17 @@ test('two at once install once, and leave no lock behind', async () => {
   expect(await readdir(checkout)).not.toContain('.installing');
 });
 
+// `npm start` held it for as long as it ran: after a `git pull` everything else waited for an installation that was long over.
+test('what was installed may run for long and holds no later installation up', async () => {
+  const { stdout } = await run(
+    join(checkout, 'cli/installed.mjs'),
+    '-p',
+    `require('node:fs').existsSync(${JSON.stringify(join(checkout, '.installing'))})`,
+  );
+
+  expect(stdout).toBe('false\n');
+});
+
 test('the lock of a killed installation holds nobody up', async () => {
   const { pid } = await new Promise<{ pid: number }>((resolve) => {
     const ended = execFile(process.execPath, ['-e', ''], () => {
