@@ -6,6 +6,7 @@ import type { Writable } from 'node:stream';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { CsvError, parse } from 'csv-parse';
+import { createLineCount } from '../api/import/csv-lines.ts';
 import { untilAborted } from '../connectors/contract/until-aborted.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import type { Channel } from '../suppression/scope.ts';
@@ -83,11 +84,7 @@ async function openFile(input: AsyncIterable<Buffer>) {
   };
 }
 
-type Parsed = {
-  readonly record: readonly string[];
-  readonly raw: string;
-  readonly info: { readonly lines: number };
-};
+type Parsed = { readonly fields: readonly string[]; readonly raw: string; readonly line: number };
 
 /** Where each kind of identifier stands in a row. The header's own words are not repeated: it may be a row of addresses. */
 function placesOf(
@@ -116,12 +113,21 @@ const asCell = (reason: string): string => (/^[a-z_]{1,32}$/.test(reason) ? reas
 export async function filterImport(filter: Filter, counts: Counts): Promise<void> {
   const { columns, mark, note, output, signal } = filter;
   const file = await untilAborted(openFile(filter.input), signal);
+  // The parser reads ahead, and after a failure its rows come no more: the loop below does not know how far it was.
+  let lastLine = 0;
+  const linesOf = createLineCount();
   const parser = addAbortSignal(
     signal,
     parse({
       encoding: 'latin1',
       raw: true,
-      info: true,
+      on_record: (row: unknown, { lines }) => {
+        const { record, raw } = row as { record: string[]; raw: string };
+        const { first, last } = linesOf(record, lines);
+        lastLine = last;
+        // Its types know of no other rows than lists of fields, whatever `raw` and this make of them.
+        return { fields: record, raw, line: first } satisfies Parsed as unknown as string[];
+      },
       // Spreadsheets on a Mac end lines so: what is no row here and is one for whoever reads it next would not be checked.
       record_delimiter: ['\r\n', '\n', '\r'],
       relax_column_count: true,
@@ -164,23 +170,23 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
   let header: readonly string[] | undefined;
   let places: readonly (readonly [string, number])[] = [];
   try {
-    for await (const { record, raw, info } of parser as AsyncIterable<Parsed>) {
+    for await (const { fields, raw, line } of parser as AsyncIterable<Parsed>) {
       // With two characters at the end of a line csv-parse leaves one of them at either side.
       const row = raw.replace(/^[\r\n]+|[\r\n]+$/g, '');
       if (header === undefined) {
-        header = record;
+        header = fields;
         places = placesOf(header, columns, mark);
         output.write(file.mark);
         await write([mark === undefined ? row : `${row},${Buffer.from(quoted(mark)).toString('latin1')}`]);
         continue;
       }
       counts.rows += 1;
-      const cells = places.map(([kind, at]) => [kind, toText(record[at] ?? '')?.trim()] as const);
+      const cells = places.map(([kind, at]) => [kind, toText(fields[at] ?? '')?.trim()] as const);
       const subjects = cells.filter(([, text]) => text !== '').map(([kind, text]) => ({ [kind]: text }));
       const size = Buffer.byteLength(JSON.stringify(subjects)) + 100;
       const why =
-        record.length !== header.length
-          ? `${record.length} fields instead of ${header.length}`
+        fields.length !== header.length
+          ? `${fields.length} fields instead of ${header.length}`
           : cells.some(([, text]) => text === undefined)
             ? 'an address or number that is not UTF-8'
             : subjects.length === 0
@@ -190,19 +196,18 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
                 : undefined;
       if (why !== undefined) {
         counts.invalid += 1;
-        note(`line ${info.lines}: ${why}`);
+        note(`line ${line}: ${why}`);
         continue;
       }
       if (batch.length === BATCH_ROWS || bytes + size > BATCH_BYTES) await flush();
-      batch.push({ raw: row, line: info.lines, subjects });
+      batch.push({ raw: row, line, subjects });
       bytes += size;
     }
   } catch (error) {
     if (signal.aborted) throw signal.reason;
     if (!(error instanceof CsvError)) throw error;
     // The parser's own words quote fields.
-    const { code, lines } = error as CsvError & { lines?: number };
-    throw new Error(`Line ${lines ?? '?'} is not CSV (${code}): what follows cannot be read.`, {
+    throw new Error(`Line ${lastLine + 1} is not CSV (${error.code}): what follows cannot be read.`, {
       cause: error,
     });
   }

@@ -7,6 +7,7 @@ import type { ImportFormat, RowError } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { parseJson, pointerOf } from '../guard/read-body.ts';
+import { createLineCount } from './csv-lines.ts';
 
 export const COLUMNS = [...SUBJECT_KINDS, 'scopes', 'effective_at', 'reason'] as const;
 export type Column = (typeof COLUMNS)[number];
@@ -74,7 +75,7 @@ const WHY: Readonly<Record<string, string>> = {
   INVALID_OPENING_QUOTE: 'a quote stands within a field that does not begin with one',
 };
 
-type Parsed = { readonly record: readonly string[]; readonly info: { readonly lines: number } };
+type Parsed = { readonly fields: readonly string[]; readonly line: number };
 
 async function* readCsv(
   pieces: AsyncIterable<Buffer>,
@@ -82,12 +83,14 @@ async function* readCsv(
 ): AsyncGenerator<FileRow> {
   // The parser reads ahead, and after a failure its rows come no more: the loop below does not know how far it was.
   let lastLine = 0;
+  const linesOf = createLineCount();
   const parser = parse({
     encoding: 'latin1',
-    info: true,
-    on_record: (record: string[], { lines }) => {
-      lastLine = lines;
-      return record;
+    on_record: (fields: string[], { lines }) => {
+      const { first, last } = linesOf(fields, lines);
+      lastLine = last;
+      // Its types know of no other rows than these, whatever this makes of them.
+      return { fields, line: first } satisfies Parsed as unknown as string[];
     },
     record_delimiter: ['\r\n', '\n', '\r'],
     relax_column_count: true,
@@ -99,13 +102,13 @@ async function* readCsv(
   let columns: readonly Column[] | undefined;
   let row = 0;
   try {
-    for await (const { record, info } of parser as AsyncIterable<Parsed>) {
+    for await (const { fields, line } of parser as AsyncIterable<Parsed>) {
       if (columns === undefined) {
-        columns = readHeader(record, needs);
+        columns = readHeader(fields, needs);
         continue;
       }
       row += 1;
-      yield readRecord(record, columns, row, info.lines);
+      yield readRecord(fields, columns, row, line);
     }
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;

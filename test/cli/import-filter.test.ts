@@ -104,6 +104,16 @@ test('what cannot be checked is not written, and is named by its line without it
   expect(failed).toBeUndefined();
 });
 
+// csv-parse counts such an end of a line twice: after notes of several lines from a spreadsheet every line was wrong.
+test('a line is the one on which its row begins, whatever ends the lines within quotes', async () => {
+  const csv = 'email,"no\r\nte"\r\nada@x.com,"a\r\nb\nc"\r\n\r\nbad@x.com,"d\r\ne"\r\nada@x.com\r\n';
+  expect((await filtered(csv)).notes.sort()).toEqual([
+    'line 7: not an address or number that Abide can read',
+    'line 9: 1 fields instead of 2',
+  ]);
+  expect((await filtered(`${csv}"secret"y\r\n`)).failed).toMatch(/^Line 10 is not CSV/);
+});
+
 test('one suppressed identifier suppresses the row', async () => {
   const columns = { email: 'mail', phone: 'mobile' };
   expect((await filtered('mail,mobile\nada@x.com,out\nada@x.com,+44\n', { columns })).output).toBe(

@@ -232,7 +232,7 @@ describe('a dry run', () => {
 describe('rows that cannot be taken', () => {
   const FILE = [
     'email,phone,scopes,effective_at,reason',
-    'ada@example.com,,email,,',
+    'ada@example.com,,"email\r\n",,',
     'not an address,+41791234567,email,,',
     '',
     ',,email,,',
@@ -251,16 +251,16 @@ describe('rows that cannot be taken', () => {
     expect([rows.total, counts]).toEqual([9, { recorded: 2, already: 0, invalid: 7 }]);
     const { errors, found } = await its.errors(id);
     expect(errors).toEqual([
-      { row: 2, line: 3, column: 'email', code: 'invalid' },
-      { row: 3, line: 5, column: null, code: 'missing' },
-      { row: 4, line: 6, column: 'phone', code: 'invalid' },
-      { row: 4, line: 6, column: 'scopes', code: 'invalid' },
-      { row: 4, line: 6, column: 'effective_at', code: 'invalid' },
-      { row: 4, line: 6, column: 'reason', code: 'invalid' },
-      { row: 5, line: 7, column: 'scopes', code: 'missing' },
-      { row: 6, line: 8, column: null, code: 'wrong_number_of_fields' },
-      { row: 7, line: 9, column: 'effective_at', code: 'too_far_ahead' },
-      { row: 8, line: 10, column: 'email', code: 'not_utf8' },
+      { row: 2, line: 4, column: 'email', code: 'invalid' },
+      { row: 3, line: 6, column: null, code: 'missing' },
+      { row: 4, line: 7, column: 'phone', code: 'invalid' },
+      { row: 4, line: 7, column: 'scopes', code: 'invalid' },
+      { row: 4, line: 7, column: 'effective_at', code: 'invalid' },
+      { row: 4, line: 7, column: 'reason', code: 'invalid' },
+      { row: 5, line: 8, column: 'scopes', code: 'missing' },
+      { row: 6, line: 9, column: null, code: 'wrong_number_of_fields' },
+      { row: 7, line: 10, column: 'effective_at', code: 'too_far_ahead' },
+      { row: 8, line: 11, column: 'email', code: 'not_utf8' },
     ]);
     expect(found).toBe(10);
     expect(Object.keys((await suppressedOf(its.t, 'gus@example.com')) as object)).toEqual(['email']);
