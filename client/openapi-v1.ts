@@ -1195,7 +1195,7 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `invalid-request`: The request cannot be read. See `detail`. */
+        /** @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early. */
         readonly InvalidRequest: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1206,7 +1206,7 @@ export interface components {
             };
         };
         /**
-         * @description `invalid-request`: The request cannot be read. See `detail`.
+         * @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early.
          *
          *     `malformed-json`: The body is not valid JSON. Send one JSON object; each member once.
          */
@@ -1306,7 +1306,7 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `unauthenticated`: No valid credential. Send `Authorization: Bearer <key>`. */
+        /** @description `unauthenticated`: No valid credential. Send `Authorization: Bearer <key>`, with a key that is known here and neither expired nor revoked. */
         readonly Unauthenticated: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];

@@ -779,7 +779,7 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `invalid-request`: The request cannot be read. See `detail`. */
+        /** @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early. */
         readonly InvalidRequest: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -790,7 +790,7 @@ export interface components {
             };
         };
         /**
-         * @description `invalid-request`: The request cannot be read. See `detail`.
+         * @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early.
          *
          *     `malformed-file`: The file cannot be read. See `detail` for where; nothing of it was recorded.
          */
@@ -804,7 +804,7 @@ export interface components {
             };
         };
         /**
-         * @description `invalid-request`: The request cannot be read. See `detail`.
+         * @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early.
          *
          *     `malformed-json`: The body is not valid JSON. Send one JSON object; each member once.
          */
@@ -932,7 +932,7 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `unauthenticated`: No valid credential. Send `Authorization: Bearer <key>`. */
+        /** @description `unauthenticated`: No valid credential. Send `Authorization: Bearer <key>`, with a key that is known here and neither expired nor revoked. */
         readonly Unauthenticated: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];

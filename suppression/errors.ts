@@ -30,8 +30,18 @@ export const ERRORS = {
     false,
     'See `detail` for where; nothing of it was recorded.',
   ),
-  'invalid-request': entry(400, 'The request cannot be read', false, 'See `detail`.'),
-  unauthenticated: entry(401, 'No valid credential', false, 'Send `Authorization: Bearer <key>`.'),
+  'invalid-request': entry(
+    400,
+    'The request cannot be read',
+    false,
+    'It is not HTTP/1.1 as a server may read it, or it ended early.',
+  ),
+  unauthenticated: entry(
+    401,
+    'No valid credential',
+    false,
+    'Send `Authorization: Bearer <key>`, with a key that is known here and neither expired nor revoked.',
+  ),
   'missing-scope': entry(
     403,
     'The key may not do this',
