@@ -86,8 +86,9 @@ export function addImport(program: Command): void {
     .addHelpText(
       'after',
       `
-Columns, or members of each object: email, phone, push_token, person_id, scopes, effective_at, reason; each may be
-left out, save that every row needs somebody. Example:
+Columns, or members of each object: email, phone, push_token, person_id,
+scopes, effective_at, reason; each may be left out, save that every row needs
+somebody. Example:
 
   $ cat opt-outs.csv
   email,phone,scopes
@@ -96,13 +97,16 @@ left out, save that every row needs somebody. Example:
   $ abide import opt-outs.csv --scopes email --dry-run
   $ abide import opt-outs.csv --scopes email --errors-to not-taken.csv
 
-Several identifiers in a row are one person's. Nothing takes an opt-out back, so try it by --dry-run. The same file
-with the same options is the same import: after whatever went wrong, send it again. A large file (100000 rows, unless
-abide.yaml says otherwise) waits until somebody else has approved it. A file that is called as one of the commands
-is ./list.
+Several identifiers in a row are one person's. Nothing takes an opt-out back, so
+try it by --dry-run. The same file with the same options is the same import:
+after whatever went wrong, send it again. A file of more than 100000 rows,
+unless abide.yaml says otherwise, waits until somebody else has approved it. A
+file that is called as one of the commands is ./list.
 
-Exit code 0: every row was taken. 3: some were not, or it was cancelled. 4: it waits for an approval. 1: it failed, and
-what was recorded by then stays recorded. Interrupted while it is sent, nothing is recorded; later it goes on by itself.`,
+Exit code 0: every row was taken. 3: some were not, or it was cancelled. 4: it
+waits for an approval. 1: it failed, and what was recorded by then stays
+recorded. Interrupted while it is sent, nothing is recorded; later it goes on by
+itself.`,
     )
     .action(importFile);
 

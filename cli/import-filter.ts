@@ -240,7 +240,9 @@ export function addImportFilter(program: Command): void {
     .option('--mark <column>', 'write suppressed rows too, with the reason in this new column')
     .addHelpText(
       'after',
-      '\nExit code 0: every row was checked. 3: some could not be, and were left out. 1: it was broken off.',
+      `
+Exit code 0: every row was checked. 3: some could not be, and were left out.
+1: it was broken off.`,
     )
     .action(async (options: Options) => {
       const columns = {

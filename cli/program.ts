@@ -34,7 +34,6 @@ export async function createProgram(args: readonly string[]): Promise<Command> {
       "Records people's opt-outs, carries each to every store that could still reach the person, and proves that it arrived.",
     )
     .version('0.1.0')
-    .showHelpAfterError('(see abide --help)')
     // An option belongs to the command that it stands behind: `import` has options, and so have the commands below it.
     .enablePositionalOptions()
     .exitOverride()
@@ -42,18 +41,21 @@ export async function createProgram(args: readonly string[]): Promise<Command> {
       'after',
       `
 Environment:
-  ABIDE_CONFIG     the configuration file (default ./abide.yaml; where there is none, the embedded default runs)
+  ABIDE_CONFIG     the configuration file (default ./abide.yaml; where there is
+                   none, the embedded default runs)
   ABIDE_DATA       the data folder (default .abide)
   ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
   ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
-  ABIDE_URL        where the API is, for the commands that ask it (default where \`listen\` in the configuration file
-                   lets it listen, at PORT, or http://127.0.0.1:8080)
+  ABIDE_URL        where the API is, for the commands that ask it (default where
+                   \`listen\` in the configuration file lets it listen, at PORT,
+                   or http://127.0.0.1:8080)
   ABIDE_KEY        the API key for the commands that ask it
   ABIDE_LOG        fatal, error, warn (default), info, debug, silent
-  PORT             the port to listen on, and where the API is asked (default 8080)
+  PORT             the port to listen on, and where the API is asked
+                   (default 8080)
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, hold, nothing there, so already),
-4 it waits for somebody else.`,
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not
+send, hold, nothing there, so already), 4 it waits for somebody else.`,
     );
 
   const [first = ''] = args;
@@ -62,5 +64,12 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send
     const add = await COMMANDS[name]!();
     add(program);
   }
+  sayWhereHelpIs(program);
   return program;
+}
+
+/** The help that is named after a mistake is the command's own, where its options stand. */
+function sayWhereHelpIs(command: Command, path = command.name()): void {
+  command.showHelpAfterError(`(see ${path} --help)`);
+  for (const below of command.commands) sayWhereHelpIs(below, `${path} ${below.name()}`);
 }

@@ -65,8 +65,9 @@ export function addReconcile(program: Command): void {
     .addHelpText(
       'after',
       `
-It also runs by itself, a minute after the last pass, at most 500 subjects a second. Where it found something this command
-waits until that is held again; interrupted, the pass goes on.`,
+It also runs by itself, a minute after the last pass, at most 500 subjects a
+second. Where it found something this command waits until that is held again;
+interrupted, the pass goes on.`,
     )
     .action(async (options: Options) => {
       if (options.dryRun === true && options.afterRestore !== true)

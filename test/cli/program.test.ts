@@ -7,19 +7,22 @@ const below = (command: Command, path: readonly string[] = []): (readonly string
   ...command.commands.flatMap((one) => below(one, [...path, one.name()])),
 ];
 
+const help = (path: readonly string[]): ReturnType<typeof run> => run([...path, '--help']);
+
 /** What it prints, and the code that it ends with. */
-async function help(path: readonly string[]): Promise<readonly [output: string, code: unknown]> {
+async function run(args: readonly string[]): Promise<readonly [output: string, code: unknown]> {
   let output = '';
-  const program = await createProgram(path);
+  const program = await createProgram(args);
   const collect = (command: Command): void => {
     command.configureOutput({
+      getOutHelpWidth: () => 80,
       writeOut: (text) => void (output += text),
       writeErr: (text) => void (output += text),
     });
     command.commands.forEach(collect);
   };
   collect(program);
-  const code = await program.parseAsync([...path, '--help'], { from: 'user' }).then(
+  const code = await program.parseAsync(args, { from: 'user' }).then(
     () => 'it went on',
     (error: unknown) => (error as { exitCode?: number }).exitCode,
   );
@@ -45,6 +48,7 @@ test('every command, and every command below it, has a --help that ends with 0',
     const [output, code] = await help(path);
     expect([path, code]).toEqual([path, 0]);
     expect(output).toMatch(new RegExp(`^Usage: ${['abide', ...path].join(' ')} `));
+    expect(output.split('\n').filter((line) => line.length > 80)).toEqual([]);
   }
 });
 
@@ -55,3 +59,9 @@ test.each(['check', 'gate', 'reconcile', 'guard status', 'import', 'import-filte
     expect(output.replaceAll(/\s+/g, ' ')).toMatch(/Exit code (0: .*)?3:/);
   },
 );
+
+// It was that of `abide`, where none of a command's options are.
+test('after a mistake the help of that command is named', async () => {
+  expect((await run(['gate']))[0]).toContain('(see abide gate --help)');
+  expect((await run(['keys', 'rotate']))[0]).toContain('(see abide keys rotate --help)');
+});
