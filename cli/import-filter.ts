@@ -95,7 +95,14 @@ function placesOf(
   const names = header.map(toText);
   const places = Object.entries(columns).map(([kind, column]) => {
     const at = names.indexOf(column);
-    if (at < 0) throw new Error(`The header has no column ${column} (it has ${names.length}).`);
+    if (at < 0) {
+      const why = header.join().includes('\0')
+        ? ': is the file in UTF-16?'
+        : header.length === 1
+          ? ': are they separated by commas?'
+          : '.';
+      throw new Error(`The header has no column ${column} (it has ${names.length})${why}`);
+    }
     if (names.lastIndexOf(column) !== at) throw new Error(`The header has the column ${column} twice.`);
     return [kind, at] as const;
   });

@@ -142,6 +142,16 @@ test.each([
     `email\n"${'secret\n'.repeat(200_000)}`,
     /^Line \d+ is not CSV \(CSV_MAX_RECORD_SIZE\)/,
   ],
+  [
+    'a header that is separated otherwise',
+    'email;name\nada@x.com;Ada\n',
+    'The header has no column email (it has 1): are they separated by commas?',
+  ],
+  [
+    'a file in UTF-16',
+    'e\0m\0a\0i\0l\0\n\0',
+    'The header has no column email (it has 1): is the file in UTF-16?',
+  ],
   ['no header', '', 'There is no header: the first line must name the columns.'],
   ['another header', 'secret@x.com,n\n', 'The header has no column email (it has 2).'],
   ['a column that stands twice', 'email,email\n', 'The header has the column email twice.'],
