@@ -13,7 +13,8 @@ const SKIPPED = 10_000_000;
 /**
  * To be called once, as the owner, before clients are let in again. Sequence numbers go on far above those that the lost
  * decisions had, so that no acknowledgement of a lost one settles a new one; every store begins a new generation, since
- * what it had acknowledged is not known any more.
+ * what it had acknowledged is not known any more; and no consent of before lifts anything in a store without versions, which may
+ * suppress it by a lost opt-out.
  */
 export async function ledgerRestored(
   owner: Pool,
@@ -28,6 +29,7 @@ export async function ledgerRestored(
   return await inTransaction(owner, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
     const stores = (await listStores(client)).filter(({ retiredAt }) => retiredAt === undefined);
+    await client.query('update stores set target_since = clock_timestamp() where retired_at is null');
     for (const { name } of stores)
       await newGeneration(client, name, fence, 'the ledger was restored', caller, false);
     await audit(client, caller, 'ledger.restored', undefined, { from });

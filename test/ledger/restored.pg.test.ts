@@ -1,0 +1,36 @@
+import { expect, test } from '@jest/globals';
+import { freshLedger, grant, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
+import { openPool } from '../../ledger/database.ts';
+import { ledgerRestored } from '../../ledger/restored.ts';
+import { grantedSince } from '../../suppression/acknowledgement.ts';
+
+// Ada agreed, the store without versions lifted it, and she opted out again: that opt-out was lost with the ledger, and the filling
+// lifted it in the store as well, before what the store holds could be recorded.
+test('what a store without versions suppresses is lifted by no consent of before the restore', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const settle = async (suppressed: readonly string[]) => {
+    const [decision] = await outstandingOf(t.ledger, 'crm');
+    await t.ledger.acknowledge(
+      'crm',
+      report([verified(decision!, { held: { version: undefined, suppressed } })]),
+    );
+    return decision!.subjectId;
+  };
+  await t.ledger.record(intent('ada@example.com'), render);
+  const ada = await settle(['email', 'sms', 'push']);
+  await grant(t, ada, ['email']);
+  await settle(['sms', 'push']);
+
+  const owner = openPool(t.db.urls.owner, { max: 1, onError: () => undefined });
+  await ledgerRestored(owner, { client: 'test', keyId: 'test', address: 'test', requestId: 'test' });
+  await owner.end();
+
+  const asked = { after: undefined, limit: 10, waitMs: 0, worker: undefined };
+  const page = await t.ledger.outstanding('crm', { ...asked, signal: AbortSignal.timeout(10_000) });
+  const { targetSince, decisions } = page!;
+  const { firstAcknowledgedVersion } = (await t.ledger.newest('crm', ada))!;
+  const { granted } = decisions.find(({ subjectId }) => subjectId === ada)!;
+  expect(granted).toHaveProperty('email');
+  expect(grantedSince(granted, targetSince, firstAcknowledgedVersion)).toEqual({});
+});
