@@ -137,6 +137,12 @@ const code = (error: unknown): string =>
 export const isRace = (error: unknown): boolean => ['23505', '40P01', '40001'].includes(code(error));
 export const isLockTimeout = (error: unknown): boolean => code(error) === '55P03';
 
+/** Whether the database answers and takes no writes, in words; undefined: that is not it. */
+export const sayReadOnly = (where: string, error: unknown): string | undefined =>
+  code(error) === '25006'
+    ? `The database ${where} takes no writes: it is a replica, or its recovery has not ended (\`select pg_wal_replay_resume()\`).`
+    : undefined;
+
 /**
  * Whether the database could not be asked, as opposed to having refused. Class 08 connection, 53 out of resources, 57
  * operator intervention (shutdown, cancel), 58 system error, 25006 read-only (a replica after a failover). FATAL of any

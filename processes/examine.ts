@@ -127,13 +127,15 @@ async function examineDatabase({
   const findings: Finding[] = [];
   const { rows } = await pool.query<{
     version: number;
+    read_only: boolean;
     wal_level: string;
     now: string;
     publication: boolean;
     may_change: boolean;
     is_owner: boolean;
     key_checks: { key_id: number; purpose: string; value: string }[] | null;
-  }>(`select current_setting('server_version_num')::int as version, current_setting('wal_level') as wal_level,
+  }>(`select current_setting('server_version_num')::int as version,
+        current_setting('transaction_read_only')::boolean as read_only, current_setting('wal_level') as wal_level,
         clock_timestamp() as now, exists (select from pg_publication where pubname = 'abide') as publication,
         has_table_privilege('decisions', 'UPDATE') or has_table_privilege('decisions', 'DELETE')
           or has_table_privilege('decisions', 'TRUNCATE') as may_change,
@@ -142,9 +144,15 @@ async function examineDatabase({
          from key_checks) as key_checks`);
   const row = rows[0]!;
   findings.push(
-    row.version >= 150_000
-      ? fine('database', `PostgreSQL ${Math.floor(row.version / 10_000)} answers`)
-      : broken('database', `PostgreSQL ${Math.floor(row.version / 10_000)}`, 'Abide needs 15 or later.'),
+    row.version < 150_000
+      ? broken('database', `PostgreSQL ${Math.floor(row.version / 10_000)}`, 'Abide needs 15 or later.')
+      : row.read_only
+        ? broken(
+            'database',
+            'it takes no writes: it is a replica, or its recovery has not ended',
+            'Name the primary in abide.yaml; a recovery that came to its target waits for `select pg_wal_replay_resume()`.',
+          )
+        : fine('database', `PostgreSQL ${Math.floor(row.version / 10_000)} answers`),
     row.may_change || row.is_owner
       ? attention(
           'roles',

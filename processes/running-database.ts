@@ -3,7 +3,7 @@
 import { loadConfiguration } from '../config/configuration.ts';
 import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
-import { isUnavailable, openPool } from '../ledger/database.ts';
+import { isUnavailable, openPool, sayReadOnly } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { matchKeyRing, rotateStorageKey } from '../ledger/key-ring.ts';
 import type { KeyRing } from '../ledger/key-ring.ts';
@@ -20,9 +20,11 @@ import type { DatabaseUrls } from './open-database.ts';
 type Env = Readonly<Record<string, string | undefined>>;
 
 const notRunning = (where: string, cause?: unknown): AbideError =>
-  new AbideError('DATABASE_UNREACHABLE', `No Abide runs here: its database (${where}) does not answer.`, {
-    cause,
-  });
+  new AbideError(
+    'DATABASE_UNREACHABLE',
+    sayReadOnly(where, cause) ?? `No Abide runs here: its database (${where}) does not answer.`,
+    { cause },
+  );
 
 /** The configuration as the running Abide reads it; the embedded default's store is found where that server listens. */
 export async function readConfiguration(env: Env): Promise<Configuration> {

@@ -127,6 +127,15 @@ test('a database that is not in UTF-8 is refused in words, and left as it is', a
   }
 });
 
+// A recovery to a point in time pauses there unless told otherwise: the database "could not be reached", and doctor said it answers.
+test('a database that takes no writes is said to be one, and not to be away', async () => {
+  await using db = await freshDatabase();
+  await withClient(db.superuserUrl, (client) =>
+    client.query(`alter database ${db.name} set default_transaction_read_only = on`),
+  );
+  await expect(migrate(db.urls.owner, ROLES)).rejects.toThrow('takes no writes: it is a replica');
+});
+
 test('a database with a single role is migrated and works as that role', async () => {
   await using db = await emptyDatabase();
 
