@@ -49,13 +49,19 @@ export const ownWords = (error: unknown): string | undefined =>
 
 const FAILURES = ['STORE_TIMEOUT', 'STORE_UNREACHABLE', 'STORE_FAILED'] as const;
 
+/** How it reads in the lag that the ledger fails; for a key that its ring lacks nobody need wait. */
+export const ledgerFailureCode = (error: unknown): 'KEYS_MISSING' | 'LEDGER_UNAVAILABLE' =>
+  error instanceof AbideError && error.code === 'KEYS_MISSING' ? error.code : 'LEDGER_UNAVAILABLE';
+
 /** How a failed call reads in the lag: without any text of the store's; a connector that says which is believed. */
-export function failureCode(error: unknown): (typeof FAILURES)[number] | 'LEDGER_UNAVAILABLE' {
+export function failureCode(
+  error: unknown,
+): (typeof FAILURES)[number] | ReturnType<typeof ledgerFailureCode> {
   for (let one = error; one instanceof Error; one = one.cause) {
     if (one instanceof AbideError) {
       const { code } = one;
       // Any other is of the ledger, of which the worker asks transport keys and the newest decision on the way.
-      return FAILURES.find((failure) => failure === code) ?? 'LEDGER_UNAVAILABLE';
+      return FAILURES.find((failure) => failure === code) ?? ledgerFailureCode(one);
     }
     if (one.name === 'TimeoutError' || one.name === 'AbortError') return 'STORE_TIMEOUT';
     const code = 'code' in one ? String(one.code) : '';

@@ -21,7 +21,7 @@ import type { Carried, Report, Result } from './carried.ts';
 import type { LedgerAccess, OutstandingDecision, OutstandingPage } from './ledger-access.ts';
 import { InHand } from './in-hand.ts';
 import { lookForDrift } from './look-for-drift.ts';
-import { failureCode, ownWords, retryDelayMs } from './next-step.ts';
+import { failureCode, ledgerFailureCode, ownWords, retryDelayMs } from './next-step.ts';
 import { createStoreObserver } from './observe-store.ts';
 import { createAddressOpener } from './open-addresses.ts';
 import { reachStore } from './reach-store.ts';
@@ -215,7 +215,7 @@ export function startWorker({
         await feeding.wait(restMs());
       } catch (error) {
         if (signal.aborted) return;
-        noteError('LEDGER_UNAVAILABLE');
+        noteError(ledgerFailureCode(error));
         if (!ledgerAway)
           log.warn({ store: store.name, error }, 'the ledger gives nothing out, goes on trying');
         ledgerAway = true;
