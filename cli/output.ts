@@ -71,7 +71,9 @@ export function fail(error: unknown): never {
     // Of a configuration's faults the message says more: line and column.
     for (const { pointer, detail } of error.errors ?? [])
       if (!error.message.includes(detail)) process.stderr.write(`  ${pointer}: ${detail}\n`);
-    process.stderr.write(`  ${ERRORS[error.code].help} (${error.code})\n`);
+    // Of a value the help is that the faults are named, which they are.
+    if (error.code !== 'invalid-value')
+      process.stderr.write(`  ${ERRORS[error.code].help} (${error.code})\n`);
   } else {
     process.stderr.write(`abide: ${sayError(error)}\n`);
   }
