@@ -31,7 +31,7 @@ export async function ledgerRestored(
     const stores = (await listStores(client)).filter(({ retiredAt }) => retiredAt === undefined);
     await client.query('update stores set target_since = clock_timestamp() where retired_at is null');
     for (const { name } of stores)
-      await newGeneration(client, name, fence, 'the ledger was restored', caller, false);
+      await newGeneration(client, name, fence, 'the ledger was restored', caller, true);
     await audit(client, caller, 'ledger.restored', undefined, { from });
     return { from, stores: stores.map(({ name }) => name) };
   });

@@ -17,10 +17,15 @@ test('what a store without versions suppresses is lifted by no consent of before
     );
     return decision!.subjectId;
   };
-  await t.ledger.record(intent('ada@example.com'), render);
-  const ada = await settle(['email', 'sms', 'push']);
-  await grant(t, ada, ['email']);
-  await settle(['sms', 'push']);
+  const people = [];
+  for (const isTold of [true, false]) {
+    await t.ledger.record(intent(`told-${isTold}@example.com`), render);
+    const who = await settle(['email', 'sms', 'push']);
+    await grant(t, who, ['email']);
+    // Be it that the backup does not know any more that the store was told of it.
+    if (isTold) await settle(['sms', 'push']);
+    people.push(who);
+  }
 
   const owner = openPool(t.db.urls.owner, { max: 1, onError: () => undefined });
   await ledgerRestored(owner, { client: 'test', keyId: 'test', address: 'test', requestId: 'test' });
@@ -29,8 +34,11 @@ test('what a store without versions suppresses is lifted by no consent of before
   const asked = { after: undefined, limit: 10, waitMs: 0, worker: undefined };
   const page = await t.ledger.outstanding('crm', { ...asked, signal: AbortSignal.timeout(10_000) });
   const { targetSince, decisions } = page!;
-  const { firstAcknowledgedVersion } = (await t.ledger.newest('crm', ada))!;
-  const { granted } = decisions.find(({ subjectId }) => subjectId === ada)!;
-  expect(granted).toHaveProperty('email');
-  expect(grantedSince(granted, targetSince, firstAcknowledgedVersion)).toEqual({});
+  for (const who of people) {
+    const { firstAcknowledgedVersion, acknowledgedVersion } = (await t.ledger.newest('crm', who))!;
+    const { granted } = decisions.findLast(({ subjectId }) => subjectId === who)!;
+    expect(granted).toHaveProperty('email');
+    expect(grantedSince(granted, targetSince, firstAcknowledgedVersion)).toEqual({});
+    expect(acknowledgedVersion).toBe(0);
+  }
 });
