@@ -446,7 +446,9 @@ export function startWorker({
       // The store carried others meanwhile and chokes on this one: the ledger parks it after some attempts.
       const code = failureCode(error);
       noteError(code);
-      log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
+      // Once of each: thousands may be tried again and again, and the quarantine says so.
+      if (only.attempts === 1)
+        log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
       report(only, { outcome: 'failed', code });
       return;
     }
