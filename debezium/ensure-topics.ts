@@ -1,16 +1,30 @@
 import type { Kafka } from 'kafkajs';
-import { readTopics } from './files.ts';
+import { readTopics, readTopicsOfConnect } from './files.ts';
+import type { TopicDefinition } from './files.ts';
 
 /**
  * Makes the topics of topics.json that are not there, with the brokers' own replication factor. What is there is left as it
  * is. A topic that was deleted under a running task is waited for by Connect's producer, which does not make it itself.
+ *
+ * So is one of Connect's own, which it makes at its start alone: it hangs then, and says that its task runs. Those that are
+ * seen are put into `seen`, and made again as they were where they are there no more. None is made that nobody had made
+ * before: in a Connect of the user's own they may have other names.
  */
-export async function ensureTopics(kafka: Kafka): Promise<readonly string[]> {
+export async function ensureTopics(
+  kafka: Kafka,
+  seen = new Map<string, TopicDefinition>(),
+): Promise<readonly string[]> {
   const admin = kafka.admin();
   await admin.connect();
   try {
-    const there = new Set(await admin.listTopics());
-    const missing = [...readTopics()].filter(([topic]) => !there.has(topic));
+    // Of all topics: by its name one might be made, where the brokers make them by themselves.
+    const { topics } = await admin.fetchTopicMetadata();
+    const there = new Map(topics.map(({ name, partitions }) => [name, partitions.length]));
+    for (const topic of readTopicsOfConnect()) {
+      const partitions = there.get(topic);
+      if (partitions !== undefined) seen.set(topic, { partitions, config: { 'cleanup.policy': 'compact' } });
+    }
+    const missing = [...readTopics(), ...seen].filter(([topic]) => !there.has(topic));
     if (missing.length > 0) {
       await admin.createTopics({
         waitForLeaders: true,

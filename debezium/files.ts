@@ -16,6 +16,10 @@ export type TopicDefinition = {
 export const readTopics = (): ReadonlyMap<string, TopicDefinition> =>
   new Map(Object.entries(JSON.parse(read('topics.json')) as Record<string, TopicDefinition>));
 
+/** In which Connect keeps what is its own, where its properties are ours. */
+export const readTopicsOfConnect = (): readonly string[] =>
+  Array.from(read('connect.properties').matchAll(/^\w+\.storage\.topic=(.+)$/gm), ([, topic]) => topic!);
+
 /** The text of a properties file with each ${name} replaced. Throws for a name that has no value. */
 export function fillProperties(
   file: 'broker.properties' | 'connect.properties',

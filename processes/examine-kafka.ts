@@ -65,7 +65,7 @@ async function examineBrokers(kafka: Configuration['kafka']): Promise<KafkaFindi
     const until = performance.now() + HEARTBEAT_MS_MAX;
     while ((await end()) === began) {
       if (performance.now() > until) {
-        const fix = `See the connector below, and whether the replication role may write abide_heartbeat. ${POLLED}`;
+        const fix = `See the connector below, and whether the replication role may write abide_heartbeat. Does Connect itself hang (its log says of what), start it again. ${POLLED}`;
         return [...findings, broken('heartbeat', `none within ${HEARTBEAT_MS_MAX / 1000} s`, fix)];
       }
       await delay(200);

@@ -8,6 +8,7 @@ import type { Log } from '../connectors/contract/connector.ts';
 import { createConnectApi, readConnector } from '../debezium/connect-api.ts';
 import type { TaskState } from '../debezium/connect-api.ts';
 import { ensureTopics } from '../debezium/ensure-topics.ts';
+import type { TopicDefinition } from '../debezium/files.ts';
 import type { Queryable } from '../ledger/database.ts';
 import type { LagReport, SourceLag } from '../ledger/ledger.ts';
 import { dropLostSlot } from '../ledger/lost-slot.ts';
@@ -79,6 +80,7 @@ export function tendKafkaPath({
     isRegistered = true;
   }
 
+  const ofConnect = new Map<string, TopicDefinition>();
   const tended = [
     always(LOOK_MS, 'the connector could not be tended', async () => {
       state = await connect.state();
@@ -93,7 +95,7 @@ export function tendKafkaPath({
         );
     }),
     always(TOPICS_MS, 'topics could not be looked at', async () => {
-      const made = await ensureTopics(client);
+      const made = await ensureTopics(client, ofConnect);
       if (made.length > 0) log.warn({ topics: made }, 'topics were missing and are made');
     }),
   ];

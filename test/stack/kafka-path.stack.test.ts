@@ -13,7 +13,7 @@ import { AssignerProtocol } from 'kafkajs';
 import type { Kafka } from 'kafkajs';
 import { request } from 'undici';
 import { createConnectApi, readConnector } from '../../debezium/connect-api.ts';
-import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC } from '../../debezium/files.ts';
+import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC, readTopicsOfConnect } from '../../debezium/files.ts';
 import { createKey } from '../../ledger/api-keys.ts';
 import { openPool } from '../../ledger/database.ts';
 import { changeStore, syncStores } from '../../ledger/stores.ts';
@@ -603,6 +603,20 @@ describe('what else is lost on the way is driven again from the ledger', () => {
   test('the topic is deleted', async () => {
     await throughIt(async () => {
       await stack.admin.deleteTopics({ topics: [DECISIONS_TOPIC] });
+    });
+  });
+
+  // Connect makes them at its start alone. The task went on hanging, and said that it ran.
+  test("Connect's own topics are deleted, and the task starts again without them", async () => {
+    await throughIt(async () => {
+      const topics = [...readTopicsOfConnect()];
+      await stack.admin.deleteTopics({ topics });
+      await stack.query(
+        "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = 'abide_kafka' and active",
+      );
+      await eventually(async () =>
+        expect(await stack.admin.listTopics()).toEqual(expect.arrayContaining(topics)),
+      );
     });
   });
 
