@@ -94,10 +94,19 @@ async function examineRegistry(url: string): Promise<KafkaFinding> {
       headers: username === '' ? {} : { authorization: `Basic ${basic}` },
       signal: AbortSignal.timeout(LOOK_MS_MAX),
     });
-    await body.dump();
-    return statusCode === 200
-      ? fine('registry', 'answers')
-      : broken('registry', `${address.host} answers ${statusCode}`, fix);
+    if (statusCode !== 200) {
+      await body.dump();
+      return broken('registry', `${address.host} answers ${statusCode}`, fix);
+    }
+    // Debezium registers it with its first heartbeat, and once.
+    const subjects = (await body.json()) as readonly string[];
+    return subjects.includes(`${HEARTBEAT_TOPIC}-value`)
+      ? fine('registry', 'answers, and has the schemas')
+      : broken(
+          'registry',
+          'answers, and has not the schemas that Debezium writes by: what it forgot is unreadable',
+          `They are registered when the task starts: POST /connectors/abide/restart?includeTasks=true. ${POLLED}`,
+        );
   } catch (error) {
     return broken(
       'registry',

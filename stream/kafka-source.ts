@@ -43,6 +43,8 @@ const PULSELESS_MS_MAX = 4_000;
 /** Partitions may be added: what is written to them before we know of them is not to seem lost, as after 5 s. */
 const METADATA_MS_MAX = 2_000;
 const REGISTRY_MS_MAX = 5_000;
+/** A record that cannot be read is seldom alone: for this long after it the stream is not trusted. */
+const UNREADABLE_MS = 5_000;
 const RETRY_MS_MAX = 5_000;
 
 /** The consumer group of a store. */
@@ -129,8 +131,7 @@ export function createKafkaSource({
   /** Batches that wait for the worker or the registry: no fetch happens meanwhile, and none is missed. */
   let waiting = 0;
   let registryAway = false;
-  /** A record was parked, and the listener does not know yet. */
-  let passedOver = false;
+  let unreadableAt = -Infinity;
   let fetchedAt = -Infinity;
   /** How long the worker took to answer for what it answered for last. */
   let answeredMs = 0;
@@ -239,7 +240,9 @@ export function createKafkaSource({
         } catch (error) {
           if (error instanceof UnreadableRecord) {
             parking.park(partition, message, error);
-            passedOver = true;
+            // The decision is in the ledger, which is read now, not once it seems to be lost: that takes 5 s, and is an alarm.
+            unreadableAt = performance.now();
+            look(listener);
             break;
           }
           // The registry is away: the record waits, its decision does not, since the ledger is polled while we are down.
@@ -312,19 +315,20 @@ export function createKafkaSource({
     const now = performance.now();
     const hasPulse = now - pulseAt < PULSELESS_MS_MAX;
     const reads = waiting > 0 || now - fetchedAt < SILENT_MS_MAX;
-    const delivers = isMember && !registryAway && hasPulse && reads;
+    const isReadable = now - unreadableAt > UNREADABLE_MS;
+    const delivers = isMember && !registryAway && isReadable && hasPulse && reads;
     if (delivers === isLive || stopping.signal.aborted) return;
     if (isLive === undefined && !delivers && now - startedAt < STARTING_MS_MAX) return;
     isLive = delivers;
     if (delivers) listener.live();
     else {
-      const reason = registryAway
-        ? 'registry'
-        : !isMember
-          ? 'not a member'
-          : reads
-            ? 'no heartbeat'
-            : 'silent';
+      const reasons = {
+        registry: registryAway,
+        'not a member': !isMember,
+        unreadable: !isReadable,
+        silent: !reads,
+      };
+      const [reason] = Object.entries(reasons).find(([, holds]) => holds) ?? ['no heartbeat'];
       log.warn({ store, reason }, 'the stream does not deliver, the ledger is polled');
       listener.down(reason);
     }
@@ -375,13 +379,7 @@ export function createKafkaSource({
         }),
       );
     });
-    const looking = setInterval(() => {
-      look(listener);
-      if (!passedOver || isLive !== true) return;
-      // The decision is in the ledger, which is read now, not once it seems to be lost: that takes 5 s, and is an alarm.
-      passedOver = false;
-      listener.live();
-    }, LOOK_MS);
+    const looking = setInterval(() => look(listener), LOOK_MS);
     let committing: Promise<void> | undefined;
     const timer = setInterval(() => {
       committing ??= commit(consumer)

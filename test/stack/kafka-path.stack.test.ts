@@ -377,15 +377,19 @@ describe('the stream', () => {
     const source = sourceOf(kafka, topic, fetchOfTheRun(), topic);
     let lives = 0;
     const live = (): void => void (lives += 1);
+    const reasons: string[] = [];
+    const down = (reason: string): void => void reasons.push(reason);
     try {
       await producer.connect();
-      source.start({ decisions: () => Promise.resolve(), live, down: silent });
+      source.start({ decisions: () => Promise.resolve(), live, down });
       await eventually(() => expect(lives).toBe(1));
       const transaction = await producer.transaction();
       await transaction.send({ topic, messages: [{ value: 'no decision at all' }] });
       await transaction.commit();
-      await eventually(() => expect(source.report()).toMatchObject({ parked: 1, status: 'ok' }));
+      await eventually(() => expect(source.report()).toMatchObject({ parked: 1, status: 'down' }));
       await eventually(() => expect(lives).toBe(2));
+      expect(source.report()).toMatchObject({ parked: 1, status: 'ok' });
+      expect(reasons).toEqual(['unreadable']);
     } finally {
       await Promise.all([source[Symbol.asyncDispose](), producer.disconnect()]);
       await stack.admin.deleteTopics({ topics: [topic] });
