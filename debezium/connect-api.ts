@@ -17,8 +17,11 @@ export type ConnectApi = {
   state(): Promise<TaskState>;
   /** Whether exactly connector.json is registered. Throws where Connect does not answer. */
   isRegistered(): Promise<boolean>;
-  /** Registers connector.json unless exactly that is registered. Throws where Connect refuses or does not answer. */
-  register(): Promise<void>;
+  /**
+   * Registers connector.json unless exactly that is registered, or `again` all the same. Throws where Connect refuses or does
+   * not answer.
+   */
+  register(options?: { readonly again: boolean }): Promise<void>;
   /** Restarts what FAILED, connector and task, and nothing else. */
   restartFailed(): Promise<void>;
 };
@@ -75,9 +78,9 @@ export function createConnectApi(url: string): ConnectApi {
       }
     },
     isRegistered,
-    register: async () => {
-      // Registering the same again would restart the task.
-      if (await isRegistered()) return;
+    register: async ({ again } = { again: false }) => {
+      // Registering the same again restarts the task.
+      if (!again && (await isRegistered())) return;
       const answer = await call('PUT', `connectors/${CONNECTOR}/config`, wanted);
       if (answer.status >= 300) {
         const { message } = (answer.body ?? {}) as { message?: string };

@@ -63,6 +63,11 @@ export function tendKafkaPath({
   let failedAt = -Infinity;
   /** Looked at once: two versions that run side by side for a while would register theirs in turns, each time a new task. */
   let isRegistered = false;
+  /**
+   * Connect goes on by what it remembers of a topic that was made again. Until the connector stands in it once more, the next
+   * join of its group is followed by 300 more a second, without an end, and whoever pauses the connector is not heard.
+   */
+  let isForgotten = false;
   async function mend(): Promise<void> {
     if (state === 'failed') {
       const now = performance.now();
@@ -73,9 +78,13 @@ export function tendKafkaPath({
     }
     if (state === 'missing') isRegistered = false;
     if (isRegistered || state === 'unknown') return;
-    if (!(await connect.isRegistered())) {
-      await connect.register();
-      log.warn({ state }, 'the connector was missing, or not as this version registers it: now it is');
+    if (isForgotten || !(await connect.isRegistered())) {
+      await connect.register({ again: isForgotten });
+      isForgotten = false;
+      log.warn(
+        { state },
+        'the connector was missing, forgotten, or not as this version registers it: now it is',
+      );
     }
     isRegistered = true;
   }
@@ -97,6 +106,10 @@ export function tendKafkaPath({
     always(TOPICS_MS, 'topics could not be looked at', async () => {
       const made = await ensureTopics(client, ofConnect);
       if (made.length > 0) log.warn({ topics: made }, 'topics were missing and are made');
+      if (made.some((topic) => ofConnect.has(topic))) {
+        isForgotten = true;
+        isRegistered = false;
+      }
     }),
   ];
   return {
