@@ -107,10 +107,17 @@ async function isLatest(client: pg.Client): Promise<boolean> {
   return ours.isSubsetOf(done);
 }
 
-/** A publication that somebody dropped: no stream goes on without it. */
+/** Whether the publication is there, and has both tables and what is inserted into them. */
+export const IS_PUBLISHED = `
+  exists (select from pg_publication where pubname = 'abide' and pubinsert)
+  and 2 = (select count(*) from pg_publication_tables where pubname = 'abide' and rowfilter is null
+           and tablename in ('decisions', 'abide_heartbeat'))`;
+
+/** A publication that somebody dropped or altered: no stream goes on without it, or it goes on without decisions. */
 async function publishAgain(client: pg.Client): Promise<void> {
-  const { rowCount } = await client.query("select from pg_publication where pubname = 'abide'");
-  if (rowCount === 0) await client.query(ledger.PUBLICATION);
+  const { rowCount } = await client.query(`select where ${IS_PUBLISHED}`);
+  // Both in one transaction, so that whoever reads it never finds none.
+  if (rowCount === 0) await client.query(`drop publication if exists abide; ${ledger.PUBLICATION}`);
 }
 
 async function migrateToLatest(ownerUrl: string): Promise<void> {

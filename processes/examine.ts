@@ -8,6 +8,7 @@ import { dataFolderOf } from '../config/data-folder.ts';
 import { openPool } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { readKeyRing } from '../ledger/key-ring.ts';
+import { IS_PUBLISHED } from '../ledger/migrate.ts';
 import { readLag } from '../ledger/propagation-lag.ts';
 import { listStores } from '../ledger/stores.ts';
 import { oldestWriter } from '../ledger/watermark.ts';
@@ -136,7 +137,7 @@ async function examineDatabase({
     key_checks: { key_id: number; purpose: string; value: string }[] | null;
   }>(`select current_setting('server_version_num')::int as version,
         current_setting('transaction_read_only')::boolean as read_only, current_setting('wal_level') as wal_level,
-        clock_timestamp() as now, exists (select from pg_publication where pubname = 'abide') as publication,
+        clock_timestamp() as now, (${IS_PUBLISHED}) as publication,
         has_table_privilege('decisions', 'UPDATE') or has_table_privilege('decisions', 'DELETE')
           or has_table_privilege('decisions', 'TRUNCATE') as may_change,
         (select tableowner = current_user from pg_tables where tablename = 'decisions') as is_owner,
@@ -161,8 +162,12 @@ async function examineDatabase({
         )
       : fine('roles', "the API's role can only add decisions"),
     row.publication
-      ? fine('publication', 'abide is there')
-      : broken('publication', 'abide is missing', 'Start Abide once with the owner_database: it migrates.'),
+      ? fine('publication', 'abide has what is decided')
+      : broken(
+          'publication',
+          'abide is missing, or lacks a table or what is inserted: the stream brings nothing',
+          'Start Abide again with the owner_database: it makes the publication anew.',
+        ),
     row.wal_level === 'logical'
       ? fine('stream', 'wal_level is logical')
       : attention(

@@ -45,16 +45,25 @@ async function withSubject(work: (client: pg.Client, db: TestDatabase) => Promis
   });
 }
 
-// `abide doctor` says so, and a start did nothing.
-test('a publication that was dropped is made again by the next start', async () => {
+// `abide doctor` says so, and a start did nothing. Of one that was altered neither said anything.
+test.each([
+  'drop publication abide',
+  'alter publication abide drop table decisions',
+  "alter publication abide set (publish = 'update')",
+  "alter publication abide set table decisions where (kind = 'phone'), abide_heartbeat",
+])('a publication that is not ours any more is made again by the next start: %s', async (statement) => {
   await using db = await freshDatabase();
   await withClient(db.urls.owner, async (client) => {
     const published = async (): Promise<unknown[]> =>
-      (await client.query("select * from pg_publication_tables where pubname = 'abide' order by tablename"))
-        .rows;
+      (
+        await client.query(
+          `select pubinsert, t.* from pg_publication_tables t join pg_publication using (pubname)
+           where pubname = 'abide' order by tablename`,
+        )
+      ).rows;
     const before = await published();
     expect(before).toHaveLength(2);
-    await client.query('drop publication abide');
+    await client.query(statement);
 
     await migrate(db.urls.owner, ROLES);
 
