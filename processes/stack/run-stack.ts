@@ -94,9 +94,14 @@ export async function runStack({
   const folder = stackFolderOf(dataFolder);
   mkdirSync(folder, { recursive: true });
   await refuseSecond(folder);
-  const java = await findJava(env);
-  const installed = await resolveStack({ java, env, print, signal });
+  // First of all, and looked at once more: what follows may take a minute, in which another one starts as well. The later would
+  // end the programs of the earlier as leftovers, and that one start them again.
   await writeDown(folder, 'stack');
+  const { java, installed } = await findInstalled({ env, print, signal }).catch((error: unknown) => {
+    takeBack(folder, 'stack');
+    throw error;
+  });
+  await refuseSecond(folder);
   const left = await endLeftovers(folder, LEFTOVERS_MS_MAX);
   if (left.length > 0) print(`abide: ended what a killed stack had left running: ${left.join(', ')}`);
 
@@ -126,7 +131,7 @@ export async function runStack({
       dataFolder,
       folder,
       env,
-      java: java.java,
+      java,
       installed,
       log,
       progress,
@@ -139,6 +144,19 @@ export async function runStack({
     await stop();
     throw error;
   }
+}
+
+async function findInstalled({
+  env,
+  print,
+  signal,
+}: {
+  env: NodeJS.ProcessEnv;
+  print: (line: string) => void;
+  signal: AbortSignal;
+}): Promise<{ java: string; installed: string }> {
+  const java = await findJava(env);
+  return { java: java.java, installed: await resolveStack({ java, env, print, signal }) };
 }
 
 async function refuseSecond(folder: string): Promise<void> {

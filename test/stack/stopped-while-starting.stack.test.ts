@@ -1,6 +1,7 @@
 // What was under way beside the database failed with nobody to hear it: "a defect", and an end before the rest was stopped.
 import { existsSync } from 'node:fs';
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { execSync } from 'node:child_process';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
@@ -40,6 +41,37 @@ test('Ctrl-C in the first seconds of a stack stops what was started', async () =
   expect(output()).not.toContain(DEFECT);
   expect(await findRunning(stackFolderOf(folder))).toEqual([]);
   expect(existsSync(join(folder, 'postgres/postmaster.pid'))).toBe(false);
+});
+
+// Both saw that no other was there, and then looked for Java or resolved for a minute.
+test('of two stacks that start on one folder at the same time one is refused, and the other left alone', async () => {
+  await using here = await givenFolder();
+  const { folder } = here;
+  const jdk = join(folder, 'jdk/bin');
+  await mkdir(jdk, { recursive: true });
+  // As long as a first run takes both to come this far.
+  const java = `#!/bin/sh\n[ "$1" = -version ] && sleep 2\nexec "${execSync('command -v java').toString().trim()}" "$@"\n`;
+  for (const name of ['java', 'jar']) await writeFile(join(jdk, name), java, { mode: 0o755 });
+  const start = () =>
+    spawnAbide(
+      ['stack', '--data', folder],
+      { PORT: '0', JAVA_HOME: join(folder, 'jdk') },
+      { detached: true },
+    );
+  const stacks = [start(), start()];
+
+  const [first, ...rest] = stacks.map(async (stack) => ({ stack, code: await stack.ended }));
+  const { stack: refused, code } = await Promise.race([first!, ...rest]);
+  const other = stacks.find((stack) => stack !== refused)!;
+  await eventually(() => {
+    if (!existsSync(join(folder, 'stack/running/broker.json'))) throw new Error(other.output());
+  });
+  process.kill(-other.child.pid!, 'SIGINT');
+
+  expect(code).toBe(1);
+  expect(refused.output()).toContain('already');
+  expect(await other.ended).toBe(0);
+  expect(other.output()).not.toMatch(/had left running|started again/);
 });
 
 test('a configuration that is refused is the only thing said of it, and nothing goes on', async () => {
