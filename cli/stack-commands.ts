@@ -7,6 +7,9 @@ import { logOf, stopOnSignal } from './running-commands.ts';
 
 type Options = { config?: string; data?: string; json?: boolean };
 const folderOf = ({ data }: Options): string => data ?? dataFolderOf(process.env);
+/** As a shell reads it. */
+const quoted = (path: string): string =>
+  /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 
 export function addStack(program: Command): void {
   const stack = program
@@ -50,7 +53,9 @@ export function addStack(program: Command): void {
         `abide: the stack is ready after ${((performance.now() - began) / 1000).toFixed(1)} s ` +
           `(Kafka 127.0.0.1:${ports.broker}, Connect :${ports.connect}, registry :${ports.registry})`,
       );
-      print(`abide: for other commands: export ABIDE_CONFIG=${configFile} ABIDE_DATA=${resolve(dataFolder)}`);
+      print(
+        `abide: for other commands: export ABIDE_CONFIG=${quoted(configFile)} ABIDE_DATA=${quoted(resolve(dataFolder))}`,
+      );
     });
 
   withData('prepare', 'Migrate, make keys and topics, register the connector, and wait until its task runs')

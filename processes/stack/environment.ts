@@ -8,12 +8,18 @@ const OURS = /^ABIDE_/;
 const OF_THE_LEDGER = ['ABIDE_KEYS', 'ABIDE_ADMIN_KEY'];
 const URLS_OF_THE_LEDGER = ['database', 'owner_database', 'replication_database'];
 /** A Java program takes these from a machine; what else there is it need not know. */
-const OF_JAVA = /^(PATH|HOME|TMPDIR|TZ|LANG|LC_\w+|LD_LIBRARY_PATH|JAVA_\w+|JDK_\w+|_JAVA_OPTIONS)$/;
+const OF_JAVA = /^(PATH|HOME|TMPDIR|TZ|LD_LIBRARY_PATH|JAVA_\w+|JDK_\w+|_JAVA_OPTIONS)$/;
 
 const only = (env: Env, isKept: (name: string) => boolean): Env =>
   Object.fromEntries(Object.entries(env).filter(([name]) => isKept(name)));
 
-export const environmentOfJava = (env: Env): Env => only(env, (name) => OF_JAVA.test(name));
+/** In the locale C, which services and containers have, Java opens no file whose path is not plain ASCII. */
+const LOCALE_OF_JAVA = { LC_ALL: 'C.UTF-8' };
+
+export const environmentOfJava = (env: Env): Env => ({
+  ...only(env, (name) => OF_JAVA.test(name)),
+  ...LOCALE_OF_JAVA,
+});
 
 /** Its settings may name variables of the user's own, as the password of a mirror. */
 export const environmentOfMaven = (env: Env): Env => only(env, (name) => !OURS.test(name));

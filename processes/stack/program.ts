@@ -45,6 +45,8 @@ export type ProgramSettings = {
   readonly command: string;
   readonly args: readonly string[];
   readonly env: NodeJS.ProcessEnv;
+  /** The folder that it is started in; ours unless it is named. */
+  readonly cwd?: string | undefined;
   /** `logs/` and `running/` are made in it. */
   readonly folder: string;
   /** Whether its standard output is ours; standard error always goes to the log. */
@@ -57,6 +59,7 @@ export function startProgram({
   command,
   args,
   env,
+  cwd,
   folder,
   shows = false,
   print,
@@ -80,6 +83,7 @@ export function startProgram({
     const began = performance.now();
     const started = spawn(command, args, {
       env,
+      cwd,
       detached: true,
       stdio: ['ignore', shows ? 'inherit' : log, log],
     });

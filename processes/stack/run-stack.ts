@@ -119,11 +119,12 @@ export async function runStack({
       command: string,
       args: readonly string[],
       environment: NodeJS.ProcessEnv,
+      cwd?: string,
     ): void => {
       starting.throwIfAborted();
       parts.programs.set(
         name,
-        startProgram({ name, command, args, env: environment, folder, shows: name === 'api', print }),
+        startProgram({ name, command, args, env: environment, cwd, folder, shows: name === 'api', print }),
       );
     };
     const started = await startAll({
@@ -168,7 +169,14 @@ async function refuseSecond(folder: string): Promise<void> {
   );
 }
 
-type Start = (name: string, command: string, args: readonly string[], environment: NodeJS.ProcessEnv) => void;
+type Start = (
+  name: string,
+  command: string,
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv,
+  /** Where a program would take a character of the folder's path for one of its own, as a comma in a list. */
+  cwd?: string,
+) => void;
 
 async function startAll({
   configPath,
@@ -290,14 +298,13 @@ async function startBroker(jvm: Jvm): Promise<void> {
     fillProperties('broker.properties', {
       broker_port: ports.broker,
       controller_port: ports.controller,
-      data_folder: folder,
     }),
   );
   if (!existsSync(join(folder, 'kafka/meta.properties'))) {
     const format = ['kafka.tools.StorageTool', 'format', '--standalone', '-t', makeClusterId()];
-    await runToEnd(java, [...kafkaArgs(jvm), ...format, '-c', file], env, signal);
+    await runToEnd(java, [...kafkaArgs(jvm), ...format, '-c', file], { env, cwd: folder, signal });
   }
-  start('broker', java, ['-Xms192m', '-Xmx384m', ...kafkaArgs(jvm), 'kafka.Kafka', file], env);
+  start('broker', java, ['-Xms192m', '-Xmx384m', ...kafkaArgs(jvm), 'kafka.Kafka', file], env, folder);
 }
 
 /** Base64url of 16 bytes, of which the first does not become a minus: that would look like an option. */
@@ -358,7 +365,7 @@ function startRegistry({ java, installed, folder, ports, env, start }: Jvm): voi
     `-Dquarkus.http.port=${ports.registry}`,
     '-Dquarkus.http.access-log.enabled=false',
     // Without WRITE_DELAY=0 a kill right after a registration loses it.
-    `-Dquarkus.datasource.jdbc.url=jdbc:h2:file:${join(folder, 'registry/schemas')};WRITE_DELAY=0`,
+    '-Dquarkus.datasource.jdbc.url=jdbc:h2:file:./registry/schemas;WRITE_DELAY=0',
     '-Dquarkus.datasource.jdbc.initial-size=2',
     '-Dquarkus.datasource.jdbc.min-size=2',
     '-Dquarkus.datasource.jdbc.max-size=10',
@@ -366,7 +373,7 @@ function startRegistry({ java, installed, folder, ports, env, start }: Jvm): voi
     '-jar',
     join(registry, runnerOf(registry)),
   ];
-  start('registry', java, args, env);
+  start('registry', java, args, env, folder);
 }
 
 function runnerOf(folder: string): string {
@@ -381,11 +388,10 @@ function runnerOf(folder: string): string {
 async function runToEnd(
   command: string,
   args: readonly string[],
-  env: NodeJS.ProcessEnv,
-  signal: AbortSignal,
+  options: { readonly env: NodeJS.ProcessEnv; readonly cwd: string; readonly signal: AbortSignal },
 ): Promise<void> {
   await new Promise<void>((resolve, reject) => {
-    execFile(command, [...args], { env, signal }, (error, _stdout, stderr) => {
+    execFile(command, [...args], options, (error, _stdout, stderr) => {
       if (error === null) resolve();
       else
         reject(

@@ -32,7 +32,8 @@ export async function startStack({
   config,
   env = {},
 }: { config?: string; env?: Readonly<Record<string, string>> } = {}): Promise<StackProcess> {
-  const folder = await mkdtemp(join(tmpdir(), 'abide-stack-'));
+  // Lists and URLs of Java programs divide at some of these: the broker took what comes after a comma for another folder.
+  const folder = await mkdtemp(join(tmpdir(), 'abide stack, é;-'));
   // As root the database server runs as another user, who must get in.
   await chmod(folder, 0o711);
   const file = join(folder, 'abide.yaml');

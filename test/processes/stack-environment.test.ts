@@ -56,7 +56,7 @@ test('broker, registry and Connect have what Java takes from a machine, and noth
   expect(environmentOfJava(ENV)).toEqual({
     PATH: '/usr/bin',
     HOME: '/home/ada',
-    LC_ALL: 'C',
+    LC_ALL: 'C.UTF-8',
     JAVA_TOOL_OPTIONS: '-Xint',
   });
   expect(environmentOfMaven(ENV)).toEqual(without('ABIDE_KEYS', 'ABIDE_ADMIN_KEY', 'ABIDE_KEY', 'ABIDE_LOG'));

@@ -34,11 +34,12 @@ test("the stack's configuration is the user's own, its names of the environment 
 
 // The broker made its data in a folder of another name, and the stack ended for want of a file that it had never named.
 test('a folder stands in the properties of broker and Connect as Java reads them: in Latin-1, with escapes', () => {
-  const text = fillProperties('broker.properties', {
-    broker_port: 1,
-    controller_port: 2,
-    data_folder: '/home/josé/a \\ b',
+  const text = fillProperties('connect.properties', {
+    brokers: '127.0.0.1:1',
+    listener: 'http://127.0.0.1:2',
+    advertised_host: '127.0.0.1',
+    plugins: '/home/josé/a \\ b/plugins',
   });
 
-  expect(text).toContain('log.dirs=/home/jos\\u00e9/a \\u005c b/kafka\n');
+  expect(text).toContain('plugin.path=/home/jos\\u00e9/a \\u005c b/plugins\n');
 });
