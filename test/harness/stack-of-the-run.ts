@@ -33,7 +33,7 @@ export async function startStack({
   env = {},
 }: { config?: string; env?: Readonly<Record<string, string>> } = {}): Promise<StackProcess> {
   // Lists and URLs of Java programs divide at some of these: the broker took what comes after a comma for another folder.
-  const folder = await mkdtemp(join(tmpdir(), 'abide stack, é;-'));
+  const folder = await mkdtemp(join(tmpdir(), 'abide stack,;-'));
   // As root the database server runs as another user, who must get in.
   await chmod(folder, 0o711);
   const file = join(folder, 'abide.yaml');
