@@ -187,7 +187,8 @@ describe('an export', () => {
     const exports = await audited();
     for (const id of [unfinished, "' or true --", `${dispute}%`, '*', culprit.id]) {
       const ran = await run('disputes', 'export', id);
-      expect([id, ran.code, ran.stdout]).toEqual([id, 3, `no dispute ${id}\n`]);
+      // Standard output is the export.
+      expect([id, ran.code, ran.stdout, ran.output]).toEqual([id, 3, '', `no dispute ${id}\n`]);
     }
     expect(await audited()).toBe(exports);
   });
