@@ -34,9 +34,9 @@ function printLag(report: PropagationLag): void {
     ]),
   );
   for (const source of report.sources) {
-    print(
-      `source ${source.kind}: ${source.status}${source.redriven > 0 ? `, ${source.redriven} re-driven` : ''}`,
-    );
+    const redriven = source.redriven > 0 ? `, ${source.redriven} re-driven` : '';
+    const parked = (source.parked ?? 0) > 0 ? `, ${source.parked} records parked` : '';
+    print(`source ${source.kind}: ${source.status}${redriven}${parked}`);
   }
 }
 

@@ -1053,6 +1053,8 @@ export interface components {
             readonly retained_wal_bytes: number | null;
             readonly slot: string | null;
             readonly task?: string;
+            /** @description Over Kafka: records of the topic that could not be read since the worker started. */
+            readonly parked?: number;
             /** @description Decisions that the stream lost and the ledger drove itself: an alarm. */
             readonly redriven: number;
         };

@@ -389,6 +389,8 @@ export type SourceLag = {
   readonly retained_wal_bytes: number | null;
   readonly slot: string | null;
   readonly task?: string;
+  /** Over Kafka: the records that the worker of most of them could not read since it started. */
+  readonly parked?: number;
   readonly redriven: number;
 };
 

@@ -218,6 +218,8 @@ function toSources(rows: readonly Row[], slots: readonly Slot[]): SourceLag[] {
       position_age_seconds: ages.length === 0 ? null : Math.max(...ages),
       retained_wal_bytes: retained.length === 0 ? null : Math.max(...retained),
       slot: own.length === 0 ? null : own.some((slot) => slot.active) ? 'active' : 'inactive',
+      // Each store's group parks the same record for itself.
+      ...(kind === 'kafka' ? { parked: Math.max(...group.map(({ source }) => source.parked)) } : {}),
       redriven: group.reduce((sum, { row }) => sum + row.redriven, 0),
     };
   });

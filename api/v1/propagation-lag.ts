@@ -64,6 +64,11 @@ export const LagAnswer = z
           retained_wal_bytes: count,
           slot: z.string().nullable(),
           task: z.string().optional(),
+          parked: z
+            .int()
+            .min(0)
+            .describe('Over Kafka: records of the topic that could not be read since the worker started.')
+            .optional(),
           redriven: z
             .int()
             .min(0)
