@@ -24,6 +24,8 @@ export type ConnectApi = {
   register(options?: { readonly again: boolean }): Promise<void>;
   /** Restarts what FAILED, connector and task, and nothing else. */
   restartFailed(): Promise<void>;
+  /** Restarts connector and task, however they do. */
+  restart(): Promise<void>;
 };
 
 /** connector.json as it is registered: addresses and passwords in it are names of Connect's environment. */
@@ -92,6 +94,9 @@ export function createConnectApi(url: string): ConnectApi {
     },
     restartFailed: async () => {
       await call('POST', `connectors/${CONNECTOR}/restart?includeTasks=true&onlyFailed=true`);
+    },
+    restart: async () => {
+      await call('POST', `connectors/${CONNECTOR}/restart?includeTasks=true`);
     },
   };
 }

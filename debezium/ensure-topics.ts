@@ -1,5 +1,5 @@
 import type { Kafka } from 'kafkajs';
-import { readTopics, readTopicsOfConnect } from './files.ts';
+import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, readTopics, readTopicsOfConnect } from './files.ts';
 import type { TopicDefinition } from './files.ts';
 
 /**
@@ -37,6 +37,20 @@ export async function ensureTopics(
       });
     }
     return missing.map(([topic]) => topic);
+  } finally {
+    await admin.disconnect();
+  }
+}
+
+/** Where the topics that Debezium writes end: another text once anything came to one of them. */
+export async function readEnds(kafka: Kafka): Promise<string> {
+  const admin = kafka.admin();
+  await admin.connect();
+  try {
+    const topics = await Promise.all(
+      [DECISIONS_TOPIC, HEARTBEAT_TOPIC].map((topic) => admin.fetchTopicOffsets(topic)),
+    );
+    return topics.map((partitions) => partitions.map(({ high }) => high).join()).join(';');
   } finally {
     await admin.disconnect();
   }

@@ -1,19 +1,20 @@
 // What keeps the Kafka path alive without a hand, in the API's process: topics that are missing are made, a connector that is
-// missing, or was registered by another version, is registered, a task that FAILED is restarted, a slot that the server gave up
-// is dropped. And what the lag says of it: a task that does not run is a stream that is down, however well the workers read an
-// end where nothing arrives.
+// missing, or was registered by another version, is registered, a task that FAILED, or brings nothing, is restarted, a slot that
+// the server gave up is dropped. And what the lag says of it: a task that does not run is a stream that is down, however well the
+// workers read an end where nothing arrives.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import { createConnectApi, readConnector } from '../debezium/connect-api.ts';
 import type { TaskState } from '../debezium/connect-api.ts';
-import { ensureTopics } from '../debezium/ensure-topics.ts';
+import { ensureTopics, readEnds } from '../debezium/ensure-topics.ts';
 import type { TopicDefinition } from '../debezium/files.ts';
 import type { Queryable } from '../ledger/database.ts';
 import type { LagReport, SourceLag } from '../ledger/ledger.ts';
 import { dropLostSlot } from '../ledger/lost-slot.ts';
 import { createKafka } from '../stream/kafka-client.ts';
 import type { SourceStatus } from '../suppression/acknowledgement.ts';
+import { createSilentTask } from './silent-task.ts';
 
 const LOOK_MS = 1_000;
 const TOPICS_MS = 5_000;
@@ -89,6 +90,20 @@ export function tendKafkaPath({
     isRegistered = true;
   }
 
+  const isSilent = createSilentTask();
+  async function restartSilent(): Promise<void> {
+    const [ends] = await Promise.allSettled([readEnds(client)]);
+    const look = { runs: state === 'running', nowMs: performance.now() };
+    const isLong = isSilent({ ends: ends.status === 'fulfilled' ? ends.value : undefined, ...look });
+    if (ends.status === 'rejected') throw ends.reason;
+    if (!isLong) return;
+    log.warn(
+      {},
+      'the task of the connector runs and brings nothing, not even its heartbeat: it is restarted',
+    );
+    await connect.restart();
+  }
+
   const ofConnect = new Map<string, TopicDefinition>();
   const tended = [
     always(LOOK_MS, 'the connector could not be tended', async () => {
@@ -103,6 +118,7 @@ export function tendKafkaPath({
           'the server had given the slot up: it is dropped, and the task makes a new one',
         );
     }),
+    always(TOPICS_MS, 'whether anything comes could not be looked at', restartSilent),
     always(TOPICS_MS, 'topics could not be looked at', async () => {
       const made = await ensureTopics(client, ofConnect);
       if (made.length > 0) log.warn({ topics: made }, 'topics were missing and are made');
