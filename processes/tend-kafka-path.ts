@@ -69,7 +69,14 @@ export function tendKafkaPath({
    * join of its group is followed by 300 more a second, without an end, and whoever pauses the connector is not heard.
    */
   let isForgotten = false;
+  /** Since then Connect may show for good what it had read last of a task: what the task said next it never read. */
+  let wereMadeAgain = false;
+  const isStuck = createSilentTask();
   async function mend(): Promise<void> {
+    if (isStuck({ ends: state, runs: wereMadeAgain && state === 'starting', nowMs: performance.now() })) {
+      log.warn({ state }, 'the task of the connector does not come to run: it is restarted');
+      await connect.restart();
+    }
     if (state === 'failed') {
       const now = performance.now();
       if (now - failedAt > SAME_FAILURE_MS)
@@ -123,7 +130,7 @@ export function tendKafkaPath({
       const made = await ensureTopics(client, ofConnect);
       if (made.length > 0) log.warn({ topics: made }, 'topics were missing and are made');
       if (made.some((topic) => ofConnect.has(topic))) {
-        isForgotten = true;
+        isForgotten = wereMadeAgain = true;
         isRegistered = false;
       }
     }),
