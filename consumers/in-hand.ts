@@ -97,9 +97,10 @@ export class InHand {
   nextBatch(failures = 0): Carried[] {
     const isAlone = failures % 2 === 1;
     const queue = this.#waiting.live.length > 0 ? this.#waiting.live : this.#waiting.backfill;
-    const hasNotFailed = (carried: Carried): boolean => !hasFailed(carried);
-    const next = isAlone ? queue.findLastIndex(hasNotFailed) : queue.findIndex(hasNotFailed);
-    const start = failures === 0 ? 0 : Math.max(0, next);
+    const start =
+      failures === 0
+        ? 0
+        : Math.max(0, isAlone ? queue.findLastIndex(hasNotFailed) : queue.findIndex(hasNotFailed));
     const first = queue[start];
     if (first === undefined) return [];
     const newest = new Map<string, Carried>();
@@ -109,7 +110,7 @@ export class InHand {
       const carried = queue[at]!;
       const { subjectId, version } = carried.decision;
       const other = newest.get(subjectId);
-      if (carried.piece !== first.piece || hasFailed(carried) !== hasFailed(first)) left.push(carried);
+      if (carried.piece !== first.piece || hasNotFailed(carried) !== hasNotFailed(first)) left.push(carried);
       else if (version < (this.#lifted.get(subjectId) ?? 0)) this.letGo(carried);
       else if (this.#underWay.has(subjectId) && this.#goesAlone(carried)) left.push(carried);
       else if (other === undefined) newest.set(subjectId, carried);
@@ -161,5 +162,5 @@ export class InHand {
   }
 }
 
-/** Be it before the ledger parked it. */
-const hasFailed = ({ throws, carriedBy }: Carried): boolean => throws > 0 || carriedBy === 'retry';
+/** Whom the ledger had parked the store has failed on, be it in an earlier worker's hand. */
+const hasNotFailed = ({ throws, carriedBy }: Carried): boolean => throws === 0 && carriedBy !== 'retry';
