@@ -1,4 +1,4 @@
-import type { Kafka } from 'kafkajs';
+import type { Admin, Kafka } from 'kafkajs';
 import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, readTopics, readTopicsOfConnect } from './files.ts';
 import type { TopicDefinition } from './files.ts';
 
@@ -14,9 +14,7 @@ export async function ensureTopics(
   kafka: Kafka,
   seen = new Map<string, TopicDefinition>(),
 ): Promise<readonly string[]> {
-  const admin = kafka.admin();
-  await admin.connect();
-  try {
+  return await withAdmin(kafka, async (admin) => {
     // Of all topics: by its name one might be made, where the brokers make them by themselves.
     const { topics } = await admin.fetchTopicMetadata();
     const there = new Map(topics.map(({ name, partitions }) => [name, partitions.length]));
@@ -37,20 +35,24 @@ export async function ensureTopics(
       });
     }
     return missing.map(([topic]) => topic);
-  } finally {
-    await admin.disconnect();
-  }
+  });
 }
 
 /** Where the topics that Debezium writes end: another text once anything came to one of them. */
 export async function readEnds(kafka: Kafka): Promise<string> {
-  const admin = kafka.admin();
-  await admin.connect();
-  try {
+  return await withAdmin(kafka, async (admin) => {
     const topics = await Promise.all(
       [DECISIONS_TOPIC, HEARTBEAT_TOPIC].map((topic) => admin.fetchTopicOffsets(topic)),
     );
     return topics.map((partitions) => partitions.map(({ high }) => high).join()).join(';');
+  });
+}
+
+async function withAdmin<T>(kafka: Kafka, work: (admin: Admin) => Promise<T>): Promise<T> {
+  const admin = kafka.admin();
+  await admin.connect();
+  try {
+    return await work(admin);
   } finally {
     await admin.disconnect();
   }

@@ -73,7 +73,8 @@ export function tendKafkaPath({
   let wereMadeAgain = false;
   const isStuck = createSilentTask();
   async function mend(): Promise<void> {
-    if (isStuck({ ends: state, runs: wereMadeAgain && state === 'starting', nowMs: performance.now() })) {
+    const isStarting = wereMadeAgain && state === 'starting';
+    if (isStuck({ progress: state, isDue: isStarting, nowMs: performance.now() })) {
       log.warn({ state }, 'the task of the connector does not come to run: it is restarted');
       await connect.restart();
     }
@@ -100,8 +101,8 @@ export function tendKafkaPath({
   const isSilent = createSilentTask();
   async function restartSilent(): Promise<void> {
     const [ends] = await Promise.allSettled([readEnds(client)]);
-    const look = { runs: state === 'running', nowMs: performance.now() };
-    const isLong = isSilent({ ends: ends.status === 'fulfilled' ? ends.value : undefined, ...look });
+    const progress = ends.status === 'fulfilled' ? ends.value : undefined;
+    const isLong = isSilent({ progress, isDue: state === 'running', nowMs: performance.now() });
     if (ends.status === 'rejected') throw ends.reason;
     if (!isLong) return;
     log.warn(

@@ -4,7 +4,9 @@ import { createSilentTask } from '../../processes/silent-task.ts';
 /** Seconds at which a task is restarted of which, at each of `ends`, 5 s apart, this was seen. */
 const restartsOf = (ends: readonly (string | undefined)[], runs = true): number[] => {
   const isSilent = createSilentTask();
-  return ends.flatMap((end, n) => (isSilent({ ends: end, runs, nowMs: 5_000 * n }) ? [5 * n] : []));
+  return ends.flatMap((end, n) =>
+    isSilent({ progress: end, isDue: runs, nowMs: 5_000 * n }) ? [5 * n] : [],
+  );
 };
 const times = <T>(count: number, end: T): T[] => Array.from({ length: count }, () => end);
 
