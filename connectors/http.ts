@@ -191,7 +191,7 @@ export default defineConnector({
     .strictObject({
       url: z
         .url({ protocol: /^https?$/, error: 'must be an https:// URL' })
-        .describe('Where the store takes and shows'),
+        .describe('Where the store takes decisions and shows what it holds'),
       secret: z
         .string()
         .min(16)
