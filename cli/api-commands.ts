@@ -51,10 +51,10 @@ const WATCHING = {
 
 export function addLag(program: Command): void {
   withApi(program.command('lag'))
-    .description('How far every store is behind: the age of the oldest opt-out that it has not confirmed')
+    .description('How far behind every store is: the age of the oldest opt-out that it has not confirmed')
     .option('--watch', 'repeat every second until interrupted')
     .addOption(
-      new Option('--fail-on <status>', 'exit with 3 when it is late, or unknown which is worse').choices([
+      new Option('--fail-on <status>', 'exit with 3 if it is late, or unknown, which is worse').choices([
         'late',
       ]),
     )
@@ -135,7 +135,7 @@ export function addGate(program: Command): void {
     .requiredOption('--store <name>', 'which store')
     .option(
       '--max-age <seconds>',
-      "hold where an opt-out older than this has not arrived; never beyond the store's late_after_seconds",
+      "hold if an opt-out older than this has not arrived; never beyond the store's late_after_seconds",
       toSeconds,
     )
     .option('--json', 'print JSON')

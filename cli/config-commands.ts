@@ -8,7 +8,7 @@ export function addConfig(program: Command): void {
   const config = program.command('config').description('The configuration');
   ofInstallation(config.command('check'))
     .description(
-      'Read abide.yaml, then try every store: its own statements too, taken back. Changes nothing.',
+      'Read abide.yaml, then try every store, also its own statements, which are undone. Changes nothing.',
     )
     .option('--offline', 'only read the file; reach no store')
     .option('--json', 'print JSON')

@@ -26,11 +26,9 @@ import { writeWhole } from './write-whole.ts';
 export function addDisputes(program: Command): void {
   const disputes = program
     .command('disputes')
-    .description(
-      'Opt-outs that a client made by mistake: mark them, and see who is to be asked. Lifts nothing.',
-    );
+    .description('Opt-outs that a client made by mistake: mark them, and see whom to ask. Lifts nothing.');
   ofInstallation(disputes.command('open'))
-    .description('Mark every opt-out that a key recorded within a time. They go on suppressing.')
+    .description('Mark every opt-out that a key recorded in a period of time. They go on suppressing.')
     .requiredOption('--key-id <id>', 'the 12 characters after abide_live_, or token:NAME of an issuer')
     .option('--client <name>', 'whose tokens, with token:NAME')
     .requiredOption('--from <time>', 'recorded at this time or later', readInstant)
@@ -118,7 +116,7 @@ export function addDisputes(program: Command): void {
       });
     });
   ofInstallation(disputes.command('export'))
-    .description('Write who is to be asked, as CSV with plain addresses: needs the key ring, and is audited')
+    .description('Write whom to ask, as CSV with plain addresses: needs the key ring, and is audited')
     .argument('<id>', 'as `abide disputes list` prints it')
     .option('--output <file>', 'a new file that only you can read (0600); without it, standard output')
     .action(async (id: string, options: Installation & { output?: string }) => {

@@ -61,7 +61,7 @@ export function addGuard(program: Command): void {
       .requiredOption('--store <name>', 'the store, with `guard:` in abide.yaml')
       .option(
         '--url <url>',
-        "the database as somebody who may make triggers, instead of the store's own URL",
+        "the database with a user who may create triggers, instead of the store's own URL",
       );
 
   ofStore('install', 'Make the triggers that abide.yaml asks for, and hold down who is enabled already')

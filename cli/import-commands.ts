@@ -57,7 +57,7 @@ function formatOf(name: string): ImportFormat {
 
 export function addImport(program: Command): void {
   const command = withApi(program.command('import').enablePositionalOptions())
-    .description('Record a file of opt-outs: CSV with a header, or one JSON object a line')
+    .description('Record a file of opt-outs: CSV with a header, or one JSON object per line')
     .argument('<file>', 'the file; - is standard input')
     .addOption(
       new Option(
@@ -65,15 +65,15 @@ export function addImport(program: Command): void {
         'needed where the name does not end in .csv, .ndjson or .jsonl',
       ).choices(IMPORT_FORMATS),
     )
-    .option('--scopes <scopes>', 'what people refuse where their row does not say it: "email sms"', toScopes)
+    .option('--scopes <scopes>', 'what people refuse, if their row does not say it: "email sms"', toScopes)
     .addOption(
-      new Option('--reason <reason>', 'why, where a row does not say it (default person_request)').choices(
+      new Option('--reason <reason>', 'why, if a row does not say it (default person_request)').choices(
         REASONS,
       ),
     )
     .option(
       '--effective-at <time>',
-      'since when, where a row does not say it (default: when the file is received)',
+      'since when, if a row does not say it (default: when the file is received)',
       readInstant,
     )
     .option('--dry-run', 'count what it would do, and record nothing')
@@ -87,8 +87,8 @@ export function addImport(program: Command): void {
       'after',
       `
 Columns, or members of each object: email, phone, push_token, person_id,
-scopes, effective_at, reason; each may be left out, save that every row needs
-somebody. Example:
+scopes, effective_at, reason. Any may be left out, but every row needs an
+identifier. Example:
 
   $ cat opt-outs.csv
   email,phone,scopes
@@ -97,16 +97,16 @@ somebody. Example:
   $ abide import opt-outs.csv --scopes email --dry-run
   $ abide import opt-outs.csv --scopes email --errors-to not-taken.csv
 
-Several identifiers in a row are one person's. Nothing takes an opt-out back, so
-try it by --dry-run. The same file with the same options is the same import:
-after whatever went wrong, send it again. A file of more than 100000 rows,
-unless abide.yaml says otherwise, waits until somebody else has approved it. A
-file that is called as one of the commands is ./list.
+Several identifiers in a row belong to one person. No command takes an opt-out
+back, so try --dry-run first. The same file with the same options is the same
+import: whatever went wrong, send it again. A file of more than 100000 rows,
+unless abide.yaml says otherwise, waits until somebody else has approved it. If
+a file has the name of a command, write ./list.
 
 Exit code 0: every row was taken. 3: some were not, or it was cancelled. 4: it
 waits for an approval. 1: it failed, and what was recorded by then stays
-recorded. Interrupted while it is sent, nothing is recorded; later it goes on by
-itself.`,
+recorded. If you interrupt it while it sends the file, nothing is recorded;
+after that the import goes on by itself.`,
     )
     .action(importFile);
 
@@ -123,14 +123,14 @@ itself.`,
 
   withApi(command.command('list'))
     .description("The imports of the key's client, newest first; of every client for a key that approves")
-    .addOption(new Option('--state <state>', 'those in this state').choices(IMPORT_STATES))
+    .addOption(new Option('--state <state>', 'only those in this state').choices(IMPORT_STATES))
     .option('--limit <n>', 'at most this many', readCount(1), 20)
     .option('--json', 'print JSON')
     .action(list);
 
   withApi(command.command('approve'))
     .description(
-      'Let a large import begin. Asked with another key than the one that sent it (scope imports:approve).',
+      'Let a large import begin. Needs another key than the one that sent it (scope imports:approve).',
     )
     .argument('<id>', 'as `abide import` and `abide import list` print it')
     .option('--json', 'print the import as JSON')

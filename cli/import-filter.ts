@@ -240,7 +240,7 @@ export function addImportFilter(program: Command): void {
     .addOption(
       new Option(
         '--channel <channel>',
-        'how they would be reached (default: sms where only a number is named, else email)',
+        'how they would be reached (default: sms if only a number is named, else email)',
       ).choices(CHANNELS),
     )
     .option('--topic <topic>', 'a topic of the channel')

@@ -61,18 +61,18 @@ type Limits = {
 
 const withLimits = (command: Command, read: (text: string) => Typed): Command =>
   command
-    .option('--rate <n>', 'at most so many calls a second, of writes, checks and reads each', (text) => {
+    .option('--rate <n>', 'at most this many calls per second, of writes, checks and reads each', (text) => {
       const rate = read(text);
       if (Number(rate) > RATE_MAX) throw new InvalidArgumentError(`At most ${RATE_MAX}.`);
       return rate;
     })
     .option(
       '--opt-outs-per-day <n>',
-      'at most so many people newly opted out a day (UTC); repeats are free',
+      'at most this many people newly opted out per day (UTC); repeats are free',
       read,
     )
-    .option('--grants-per-day <n>', 'at most so many grants a day', read)
-    .option('--checks-per-day <n>', 'at most so many people checked or looked up a day', read);
+    .option('--grants-per-day <n>', 'at most this many grants per day', read)
+    .option('--checks-per-day <n>', 'at most this many people checked or looked up per day', read);
 
 function toKeyLimits({ rate, optOutsPerDay, grantsPerDay, checksPerDay }: Limits): KeyLimits {
   const limit = (typed: Typed | undefined) => (typed === 'none' ? null : typed);
@@ -179,11 +179,11 @@ export function addKeys(program: Command): void {
     });
   ofInstallation(keys.command('rotate'))
     .description(
-      'Make a key that stands in for another one: the same client, scopes, store and limits. It is printed once; the old one goes on for the overlap.',
+      'Make a key that replaces another one, with the same client, scopes, store and limits. It is printed once; the old one stays valid for the overlap.',
     )
     .argument('<id>', 'the 12 characters after abide_live_')
     .addOption(
-      new Option('--overlap <time>', 'how long the old key is still good, such as 30m, 24h or 7d')
+      new Option('--overlap <time>', 'how long the old key stays valid, such as 30m, 24h or 7d')
         .argParser(toSeconds)
         .default(SECONDS['d']!, '24h'),
     )
@@ -233,10 +233,10 @@ export function addKeys(program: Command): void {
     .action(() => print(makeKeyRing().trim()));
   ofInstallation(keys.command('rotate-storage'))
     .description(
-      'Give the key ring one more storage key, which seals addresses from a time on; the old ones stay and open what they sealed. Replaces keys.json, or prints what ABIDE_KEYS is to be.',
+      'Add a storage key to the key ring, which seals addresses from a time on; the old ones stay and open what they sealed. Replaces keys.json, or prints the new ABIDE_KEYS.',
     )
     .addOption(
-      new Option('--after <time>', 'until when every API process is started again, such as 0s, 30m or 24h')
+      new Option('--after <time>', 'by when every API process is restarted, such as 0s, 30m or 24h')
         .argParser(toSeconds)
         .default(SECONDS['h']!, '1h'),
     )

@@ -52,7 +52,7 @@ export function addStores(program: Command): void {
     .description('Ask a store itself what it holds of one subject')
     .argument('<store>')
     .requiredOption('--subject <subject>', SUBJECT_HELP)
-    .addOption(new Option('--kind <kind>', 'the kind, where it cannot be told').choices(SUBJECT_KINDS))
+    .addOption(new Option('--kind <kind>', 'the kind, if it cannot be told').choices(SUBJECT_KINDS))
     .option('--json', 'print JSON')
     .action(
       async (
@@ -127,7 +127,7 @@ export function addLedger(program: Command): void {
   const ledger = program.command('ledger').description('The ledger itself');
   ofInstallation(ledger.command('restored'))
     .description(
-      'Say that the database was restored from a backup: nothing that it gave out since is taken for something new, and every store is filled again. Once, before clients are let in.',
+      'Say that the database was restored from a backup: nothing that it gave out since is mistaken for something new, and every store is filled again. Once, before clients are let in.',
     )
     .action(async (options: Installation) => {
       const { ledgerRestored } = await import('../ledger/restored.ts');
@@ -165,7 +165,7 @@ export function addAudit(program: Command): void {
     .option('--key <id>', 'only what this key did: the 12 characters after abide_live_, or token:NAME')
     .option('--since <time>', 'only what was done at this time or later', readInstant)
     .option('--until <time>', 'only what was done before this time', readInstant)
-    .option('--json', 'print one JSON object a line')
+    .option('--json', 'print one JSON object per line')
     .action(async (options: AuditOptions) => {
       const { after, limit, action, key, since, until } = options;
       const filter = { action, key, since, until };

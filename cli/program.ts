@@ -41,7 +41,7 @@ export async function createProgram(args: readonly string[]): Promise<Command> {
       'after',
       `
 Environment:
-  ABIDE_CONFIG     the configuration file (default ./abide.yaml; where there is
+  ABIDE_CONFIG     the configuration file (default ./abide.yaml; if there is
                    none, the embedded default runs)
   ABIDE_DATA       the data folder (default .abide)
   ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
@@ -55,7 +55,7 @@ Environment:
                    (default 8080)
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not
-send, hold, nothing there, so already), 4 it waits for somebody else.`,
+send, hold, nothing there, already so), 4 it waits for somebody else.`,
     );
 
   const [first = ''] = args;

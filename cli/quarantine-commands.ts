@@ -79,7 +79,7 @@ export function addQuarantine(program: Command): void {
     });
 
   ofStore(quarantine.command('show'))
-    .description('Show all that is known of one of them')
+    .description('Show everything known about one of them')
     .argument('<seq>', 'its sequence number', toSeq)
     .action(async (seq: number, options: OfStore) => {
       const path = { name: options.store, seq };
@@ -108,9 +108,7 @@ export function addQuarantine(program: Command): void {
     });
 
   ofStore(quarantine.command('retry'))
-    .description(
-      'Have it tried again now: one, all with a code, or everything. Exit code 3: nothing was there.',
-    )
+    .description('Try again now: one, all with a code, or everything. Exit code 3: nothing was there.')
     .argument('[seq]', 'its sequence number', toSeq)
     .option('--code <code>', 'all with this reason', toCode)
     .option('--all', 'everything that is parked in the store')

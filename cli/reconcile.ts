@@ -66,8 +66,8 @@ export function addReconcile(program: Command): void {
       'after',
       `
 It also runs by itself, a minute after the last pass, at most 500 subjects a
-second. Where it found something this command waits until that is held again;
-interrupted, the pass goes on.`,
+second. If it found something, this command waits until the store holds that
+again. If you interrupt the command, the pass goes on.`,
     )
     .action(async (options: Options) => {
       if (options.dryRun === true && options.afterRestore !== true)

@@ -74,11 +74,11 @@ export function addServe(program: Command): void {
   program
     .command('serve')
     .description(
-      'Run everything in this process: database (unless one is configured), API, and a worker a store',
+      'Run everything in this process: database (unless one is configured), API, and one worker per store',
     )
     .option('--config <file>', 'abide.yaml (ABIDE_CONFIG)')
     .option('--data <folder>', 'the data folder (ABIDE_DATA; default .abide)')
-    .option('--no-workers', 'the API alone; workers run elsewhere as `abide worker`')
+    .option('--no-workers', 'the API only; workers run elsewhere as `abide worker`')
     .action(async (options: { config?: string; data?: string; workers: boolean }) => {
       const began = performance.now();
       const dataFolder = options.data ?? dataFolderOf(process.env);

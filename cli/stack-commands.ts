@@ -15,7 +15,7 @@ export function addStack(program: Command): void {
   const stack = program
     .command('stack')
     .description(
-      'PostgreSQL, Kafka, Connect with Debezium, schema registry, API, and a worker a store, as local processes',
+      'PostgreSQL, Kafka, Connect with Debezium, schema registry, API, and one worker per store, as local processes',
     );
   const withData = (name: string, description: string, isDefault = false): Command =>
     stack
@@ -26,7 +26,7 @@ export function addStack(program: Command): void {
   withData('start', 'Run all of it until Ctrl-C (needs a JDK 17 or later and, the first time, Maven)', true)
     .option(
       '--config <file>',
-      'abide.yaml with the stores (ABIDE_CONFIG); travels over Kafka whatever its source',
+      'abide.yaml with the stores (ABIDE_CONFIG), carried over Kafka whatever its source',
     )
     .action(async (options: Options) => {
       const began = performance.now();
