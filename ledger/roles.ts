@@ -44,6 +44,16 @@ const apiGrants = (role: string): string =>
     .join('\n');
 
 /**
+ * What holds of the database as a whole, and so is not in a copy that is made of it. Public keeps CONNECT, which monitoring
+ * may need. It loses temporary tables because they would stand before ours in the search path of the function that makes
+ * partitions.
+ */
+export const grantsOnDatabase = (database: string, roles: Iterable<string>): string[] => [
+  `revoke create, temporary on database ${id(database)} from public`,
+  ...Array.from(roles, (role) => `grant connect on database ${id(database)} to ${id(role)}`),
+];
+
+/**
  * Gives both roles exactly what they need, in one transaction: whatever else they were given on our tables is taken
  * away. Run as the owner, under the migration lock (two grants at once fail with "tuple concurrently updated").
  * A role that is the owner itself, as in a database with a single role, has everything and is skipped.
@@ -57,20 +67,18 @@ export async function grantPrivileges(
   );
   const { owner, database } = rows[0]!;
   const [api, replication] = [id(apiRole), id(replicationRole)];
-  // Public keeps CONNECT, which monitoring may need. It loses temporary tables because they would stand before ours in
-  // the search path of the function that makes partitions.
+  const lesser = new Set([apiRole, replicationRole]);
+  lesser.delete(owner);
   const statements = [
+    ...grantsOnDatabase(database, lesser),
     'revoke create on schema public from public',
-    `revoke create, temporary on database ${id(database)} from public`,
     'revoke execute on function make_acknowledgement_partitions(bigint) from public',
   ];
-  for (const role of new Set([api, replication])) {
-    if (role === id(owner)) continue;
+  for (const role of lesser) {
     statements.push(
-      `revoke all on all tables in schema public from ${role}`,
-      `revoke all on all sequences in schema public from ${role}`,
-      `grant connect on database ${id(database)} to ${role}`,
-      `grant usage on schema public to ${role}`,
+      `revoke all on all tables in schema public from ${id(role)}`,
+      `revoke all on all sequences in schema public from ${id(role)}`,
+      `grant usage on schema public to ${id(role)}`,
     );
   }
   if (apiRole !== owner) {
