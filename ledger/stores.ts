@@ -188,8 +188,17 @@ async function syncStore(
       'update stores set name = $1 where name = $2 and not exists (select from stores where name = $1)',
       [now.name, now.formerly],
     );
-    if (renamed.rowCount === 1)
-      await audit(client, caller, 'store.renamed', now.name, { formerly: now.formerly });
+    if (renamed.rowCount === 1) {
+      // They are bound to the store, not to whichever has that name next.
+      const { rows } = await client.query<{ id: string }>(
+        'update api_keys set store = $1 where store = $2 returning id',
+        [now.name, now.formerly],
+      );
+      await audit(client, caller, 'store.renamed', now.name, {
+        formerly: now.formerly,
+        keys: rows.map(({ id }) => id).sort(),
+      });
+    }
   }
   const { rows } = await client.query<Full>(
     `select ${COLUMNS}, target_fingerprint from stores where name = $1 for update`,

@@ -193,3 +193,14 @@ describe('for what is not its business', () => {
     }
   });
 });
+
+// It stayed with the name: a store that was called so next was spoken for by whoever carried to the one before.
+test('where its store is renamed it goes with it, and not to whichever has the name next', async () => {
+  const fingerprint = Buffer.from('shop');
+  await api.t.register({ name: 'shop', fingerprint });
+  const key = await api.workerKey('shop');
+  await api.t.register({ name: 'webshop', formerly: 'shop', fingerprint }, { name: 'shop' });
+  const ask = async (store: string) =>
+    (await api.send('GET', `/v1/stores/${store}/outstanding`, { key })).status;
+  expect([await ask('webshop'), await ask('shop')]).toEqual([200, 404]);
+});
