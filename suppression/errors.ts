@@ -176,6 +176,12 @@ export const ERRORS = {
     'The worker comes again when it says.',
   ),
   STORE_FAILED: entry(500, 'A store failed a call', true, 'The worker goes on trying by itself.'),
+  GUARD_FAILED: entry(
+    500,
+    'A guard cannot be made or looked at',
+    true,
+    'Mend what is named, and run the command again.',
+  ),
   NOT_HELD: entry(
     500,
     'A store answered yes but does not hold the opt-out',

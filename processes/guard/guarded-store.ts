@@ -31,6 +31,7 @@ export const ADDRESS = `^[^@"(),:;<>\\[\\]\\\\${SPACES}${UNSEEN}]+@([a-z0-9_-]+[
 /** What of a store the guard needs to know. */
 export type GuardedStore = {
   readonly name: string;
+  readonly formerly: string | undefined;
   /** How to get in, perhaps as somebody who may do more than the store's own worker. */
   readonly url: string;
   /** The connector's own table, as the configuration names it. */
@@ -53,6 +54,10 @@ export const prefixOf = (store: string): string => `abide_guard_${hash('sha256',
 
 export const nameOf = (store: string, table: GuardedTable): string =>
   prefixOf(store) + hash('sha256', JSON.stringify([table.table, table.key, table.kind]), 'hex').slice(0, 8);
+
+/** A store that was renamed goes by two names: what was made under the old one is its own as well. */
+export const namesOf = ({ name, formerly }: GuardedStore): string[] =>
+  formerly === undefined ? [name] : [name, formerly];
 
 /** How one column of one table is guarded. */
 export type GuardState = {
@@ -104,7 +109,10 @@ export type Guard = AsyncDisposable & {
 /** With the names of the tables that the configuration says. */
 export type ConfiguredGuard = Guard & { readonly tables: readonly string[] };
 
-export const refuse = (detail: string): AbideError => new AbideError('STORE_FAILED', detail);
+/** Neither database makes such a trigger for one; what is written through it fires those of its table. */
+export const IS_VIEW = (table: string): string =>
+  `${table} is a view: name the table that its rows are written to.`;
+export const refuse = (detail: string): AbideError => new AbideError('GUARD_FAILED', detail);
 
 /**
  * A number with its national prefix after the country's code (+44 020 …, +1 1 202 …, +7 8 912 …), or without what the library

@@ -9,9 +9,11 @@ import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
   ADDRESS,
   columnsOf,
+  IS_VIEW,
   LOG_TABLE,
   LONGEST,
   nameOf,
+  namesOf,
   NATIONAL_PREFIX,
   OTHERS_WRITE,
   OWN_ZERO,
@@ -25,6 +27,8 @@ import type { Guard, GuardedColumn, GuardedStore, GuardState } from './guarded-s
 const EVENTS = ['insert', 'update'] as const;
 const TYPES = ['tinyint', 'smallint', 'int', 'bigint', 'bit'];
 const SETTINGS = `set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', lock_wait_timeout = 10, time_zone = '+00:00'`;
+/** Otherwise an installation that holds many down locks what it looks up, and the store takes no opt-out until it is done. */
+const ISOLATION = 'set session transaction isolation level read committed';
 
 const id = (name: string): string => quoted(name.replaceAll('.', '\0')).replaceAll('\0', '.');
 /** Names of ours and of the catalogue, without what a literal would need escapes for. */
@@ -89,7 +93,7 @@ const isHeld = (
 const isOther = (row: string, { column, held }: GuardedColumn): string =>
   `not (${row}.${id(column)} <=> ${held ? 1 : 0})`;
 
-type Column = { readonly type: string; readonly extra: string };
+type Column = { readonly type: string; readonly extra: string; readonly isView: number };
 type Place = { readonly schema: string; readonly name: string; readonly full: string };
 const UNSEEN =
   'triggers that this user cannot see may write to it. Whoever has the right `trigger` on all of the database may drop it';
@@ -109,6 +113,7 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   const connection = await mysql.createConnection(connectionTo(store.url));
   connection.on('error', () => undefined);
   await connection.query(SETTINGS);
+  await connection.query(ISOLATION);
   const rowsOf = async <Row>(sql: string, values: readonly (string | null)[] = []): Promise<Row[]> =>
     (await connection.execute<RowDataPacket[]>(sql, [...values]))[0] as Row[];
   const [session] = await rowsOf<{ own: string; folds: number; me: string }>(
@@ -125,7 +130,8 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   /** The columns of a table and their types; undefined where it is not there. */
   async function find({ schema, name }: Place): Promise<ReadonlyMap<string, Column> | undefined> {
     const rows = await rowsOf<Column & { name: string }>(
-      `select column_name as name, data_type as type, extra from information_schema.columns
+      `select column_name as name, data_type as type, extra, table_type = 'VIEW' as isView
+       from information_schema.columns join information_schema.tables using (table_schema, table_name)
        where table_schema = ? and table_name = ?`,
       [schema, name],
     );
@@ -143,6 +149,7 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
     const place = placeOf(table.table);
     const columns = await find(place);
     if (columns === undefined) throw refuse(`There is no table ${table.table}.`);
+    if ([...columns.values()].some(({ isView }) => isView === 1)) throw refuse(IS_VIEW(table.table));
     for (const column of [table.key, ...columnsOf(table).map((one) => one.column)]) {
       if (!columns.has(column)) throw refuse(`Table ${table.table} has no column ${column}.`);
     }
@@ -176,14 +183,16 @@ end`;
 
   /** Another installation on this server may have a store of the same name: its triggers write to a log of its own. */
   const logging = `insert into ${id(placeOf(store.suppressions).schema)}.${LOG_TABLE} `;
-  const present = (prefix: string) =>
+  const present = () =>
     rowsOf<Trigger>(
       `select trigger_schema as \`schema\`, trigger_name as name, action_statement as body,
          concat(event_object_schema, '.', event_object_table) as \`on\`,
          definer = current_user() as isMine, action_order as position
-       from information_schema.triggers where locate(?, trigger_name) = 1 and locate(?, action_statement) > 0`,
-      [prefix, logging],
+       from information_schema.triggers where locate('abide_guard_', trigger_name) = 1 and locate(?, action_statement) > 0`,
+      [logging],
     );
+  const prefixes = namesOf(store).map(prefixOf);
+  const isOurs = ({ name }: Trigger): boolean => prefixes.some((prefix) => name.startsWith(prefix));
   /** Of a table without the right `trigger` nobody sees triggers: one that writes to a log that is gone fails the write. */
   async function seesAll(schema: string): Promise<boolean> {
     const rows = await rowsOf(
@@ -216,7 +225,7 @@ end`;
       const at = await findSuppressions();
       const making: string[] = [];
       const sweeping: string[] = [];
-      const old = await present(prefixOf(store.name));
+      const old = (await present()).filter(isOurs);
       const triggers = new Map(old.map((trigger) => [trigger.name, trigger]));
       for (const table of store.tables) {
         const place = await findGuarded(table);
@@ -256,8 +265,8 @@ end`;
 
     async removing({ keepLog }) {
       const { schema } = placeOf(store.suppressions);
-      const mine = await present(prefixOf(store.name));
-      const all = await present('abide_guard_');
+      const all = await present();
+      const mine = all.filter(isOurs);
       const log = { schema, name: LOG_TABLE, full: `${id(schema)}.${LOG_TABLE}` };
       const statements = mine.map(dropOf);
       if (keepLog || (await find(log)) === undefined) return { statements, logStays: undefined };
@@ -282,17 +291,24 @@ end`;
 
     async status() {
       const at = await findSuppressions();
-      const installed = await present(prefixOf(store.name));
+      const installed = (await present()).filter(isOurs);
       const states: GuardState[] = [];
       for (const table of store.tables) {
         const place = await findGuarded(table);
         const wanted = bodyOf(table, place, at);
-        const found = EVENTS.map((event) =>
-          installed.filter(({ name }) => name === `${nameOf(store.name, table)}_${event}`),
-        );
-        const state = found.every((triggers) => triggers.length === 0)
+        const found = [];
+        for (const event of EVENTS) {
+          const names = namesOf(store).map((name) => `${nameOf(name, table)}_${event}`);
+          const there = installed.filter(({ name }) => names.includes(name));
+          const last = await lastOther(place, event);
+          found.push({
+            isThere: there.length > 0,
+            isRight: there.some((one) => isAsWanted(one, place, wanted) && one.position > last),
+          });
+        }
+        const state = found.every(({ isThere }) => !isThere)
           ? 'absent'
-          : found.every((triggers) => triggers.some((one) => isAsWanted(one, place, wanted)))
+          : found.every(({ isRight }) => isRight)
             ? 'installed'
             : 'outdated';
         const columns = columnsOf(table);

@@ -42,6 +42,8 @@ export async function openGuard(
   try {
     const guard = await open({
       name,
+      // Unless another store has that name by now.
+      formerly: stores.some((one) => one.name === store.formerly) ? undefined : store.formerly,
       url: url ?? options.url,
       suppressions: options.table ?? 'suppressions',
       isHashed: store.key !== 'plain',

@@ -7,9 +7,11 @@ import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
   ADDRESS,
   columnsOf,
+  IS_VIEW,
   LOG_TABLE,
   LONGEST,
   nameOf,
+  namesOf,
   NATIONAL_PREFIX,
   OTHERS_WRITE,
   OWN_ZERO,
@@ -102,7 +104,12 @@ type Column = {
   /** Who made the type, where that is no superuser: what it does when it is cast or checked is theirs. */
   readonly typeOf: string | null;
 };
-type Found = { readonly oid: string; readonly schema: string; readonly columns: ReadonlyMap<string, Column> };
+type Found = {
+  readonly oid: string;
+  readonly schema: string;
+  readonly isView: boolean;
+  readonly columns: ReadonlyMap<string, Column>;
+};
 
 const named = (name: string): string => name.split('.').map(id).join('.');
 
@@ -118,8 +125,8 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
 
   /** Where a table is, and of what type its columns are. */
   async function find(table: string): Promise<Found> {
-    const { rows } = await client.query<Column & { oid: string; schema: string; name: string }>(
-      `select pg_class.oid::text as oid, nspname as schema, attname as name, format_type(atttypid, null) as type,
+    const { rows } = await client.query<Column & Omit<Found, 'columns'> & { name: string }>(
+      `select pg_class.oid::text as oid, nspname as schema, relkind in ('v', 'm') as "isView", attname as name, format_type(atttypid, null) as type,
          attgenerated <> '' as "isGenerated",
          (select rolname from pg_roles where pg_roles.oid = typowner and not rolsuper) as "typeOf"
        from pg_class join pg_namespace on pg_namespace.oid = relnamespace join pg_attribute on attrelid = pg_class.oid
@@ -129,8 +136,8 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     );
     const [first] = rows;
     if (first === undefined) throw refuse(`There is no table ${table}.`);
-    const { oid, schema } = first;
-    return { oid, schema, columns: new Map(rows.map((row) => [row.name, row])) };
+    const { oid, schema, isView } = first;
+    return { oid, schema, isView, columns: new Map(rows.map((row) => [row.name, row])) };
   }
 
   type Suppressions = {
@@ -160,7 +167,8 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
 
   /** A table of theirs with its columns checked, also whether a function that runs as `as` may look at them. */
   async function findGuarded(table: GuardedTable, as?: string): Promise<{ oid: string; full: string }> {
-    const { oid, schema, columns } = await find(table.table);
+    const { oid, schema, isView, columns } = await find(table.table);
+    if (isView) throw refuse(IS_VIEW(table.table));
     const wanted = [
       ...columnsOf(table).map(({ column }) => [column, 'boolean'] as const),
       [table.key, undefined] as const,
@@ -232,6 +240,7 @@ begin
 end `;
   }
 
+  const prefixes = namesOf(store).map(prefixOf);
   // Whether it fires is said of each partition by itself, and all of them have the one function. `on` is where it is now: a
   // trigger goes with its table when that is renamed.
   const present = async () =>
@@ -248,15 +257,15 @@ end `;
            not exists (select from pg_trigger as one where one.tgfoid = pg_proc.oid and one.tgenabled not in ('O', 'A')) as fires,
            has_function_privilege('public', pg_proc.oid, 'execute') as is_public
          from pg_trigger join pg_proc on pg_proc.oid = tgfoid
-         where starts_with(tgname, $1) and not tgisinternal and tgparentid = 0`,
-        [triggerOf(prefixOf(store.name))],
+         where tgname::text ^@ any ($1::text[]) and not tgisinternal and tgparentid = 0`,
+        [prefixes.map(triggerOf)],
       )
     ).rows;
   /** All that is there of this store; a function outlives the table whose trigger it was. */
   async function dropping(): Promise<string[]> {
     const { rows } = await client.query<{ function: string }>(
-      'select oid::regprocedure::text as function from pg_proc where starts_with(proname, $1)',
-      [prefixOf(store.name)],
+      'select oid::regprocedure::text as function from pg_proc where proname::text ^@ any ($1::text[])',
+      [prefixes],
     );
     return [
       ...(await present()).map(({ table, trigger }) => `drop trigger ${id(trigger)} on ${table}`),
@@ -315,9 +324,9 @@ end `;
       const mine = await dropping();
       const { rows: logs } = await client.query<{ log: string; others: boolean }>(
         `select pg_class.oid::regclass::text as log,
-           exists (select from pg_trigger where starts_with(tgname, $3) and not starts_with(tgname, $4)) as others
+           exists (select from pg_trigger where starts_with(tgname, $3) and not tgname::text ^@ any ($4::text[])) as others
          from pg_class where relname = $1 and relnamespace = (select relnamespace from pg_class where oid = to_regclass($2))`,
-        [LOG_TABLE, named(store.suppressions), triggerOf('abide_guard_'), triggerOf(prefixOf(store.name))],
+        [LOG_TABLE, named(store.suppressions), triggerOf('abide_guard_'), prefixes.map(triggerOf)],
       );
       const [found] = keepLog ? [] : logs;
       if (found?.others !== false) return { statements: mine, logStays: found && OTHERS_WRITE };
@@ -344,7 +353,8 @@ end `;
       for (const table of store.tables) {
         const { oid, full } = await findGuarded(table);
         const wanted = bodyOf(table, full, at, collation);
-        const found = installed.filter(({ trigger }) => trigger === triggerOf(nameOf(store.name, table)));
+        const names = namesOf(store).map((name) => triggerOf(nameOf(name, table)));
+        const found = installed.filter(({ trigger }) => names.includes(trigger));
         const isRight = found.some(
           (one) => one.on === oid && one.fires && !one.is_public && one.body === wanted,
         );

@@ -62,11 +62,11 @@ export function describeGuard(
     );
     await place.query(contacts);
 
-    async function configure(tables: string, more = extra): Promise<void> {
+    async function configure(tables: string, more = extra, name = 'crm'): Promise<void> {
       const stanza = `{ connector: ${connectorName}, url: '${place.url}', scopes: [email, sms]`;
       await writeFile(
         file,
-        `stores:\n  crm:\n    connector: ${connectorName}\n    url: '${place.url}'\n    scopes: [email, sms]\n    ${more}\n    guard:${tables}\n` +
+        `stores:\n  ${name}:\n    connector: ${connectorName}\n    url: '${place.url}'\n    scopes: [email, sms]\n    ${more}\n    guard:${tables}\n` +
           `  second: ${stanza}, guard: [{ table: contacts, key: phone, kind: phone, suppressed: { email: no_texts } }] }\n`,
       );
     }
@@ -104,8 +104,8 @@ export function describeGuard(
         await opened.run(statements);
         return logStays;
       },
-      states: async () => {
-        await using opened = await openGuard(env, 'crm');
+      states: async (name = 'crm') => {
+        await using opened = await openGuard(env, name);
         return (await opened.status()).map(({ column, state, resurrected, unreadable }) => [
           column,
           state,
@@ -317,6 +317,27 @@ export function describeGuard(
       expect(await t.place.query('select id from contacts_old where may_mail')).toEqual([{ id: 1 }]);
     });
 
+    // Its triggers were made under the store's old name: they were said to be absent, and nothing removed them any more.
+    test('a store that was renamed has the guard that it had, and nothing is left of it', async () => {
+      await using t = await given();
+      await t.tell('ada@example.com');
+      const before = await t.place.listing();
+      await t.install();
+      await t.configure(GUARD, 'formerly: crm', 'customers');
+      const isThere = [
+        ['may_mail', 'installed', 0, 0],
+        ['no_texts', 'installed', 0, 0],
+      ];
+      expect(await t.states('customers')).toEqual(isThere);
+      await t.install('customers');
+      expect(await t.states('customers')).toEqual(isThere);
+      await t.configure(GUARD);
+      expect((await t.states()).map(([, state]) => state)).toEqual(['absent', 'absent']);
+      await t.configure(GUARD, 'formerly: crm', 'customers');
+      await t.remove(false, 'customers');
+      expect(await t.place.listing()).toEqual(before);
+    });
+
     test('of two stores in one database each has its own, and the log goes with the last', async () => {
       await using t = await given();
       await t.tell('ada@example.com');
@@ -449,12 +470,18 @@ export function describeGuard(
         'Table contacts has no column mail.',
       ],
       [
+        'a view',
+        '[{ table: people, key: email, may_send: { email: may_mail } }]',
+        'people is a view: name the table that its rows are written to.',
+      ],
+      [
         'a column that is not boolean',
         '[{ table: contacts, key: email, may_send: { email: remark } }]',
         /^Column remark of table contacts is .*: the guard sets columns that are boolean\.$/,
       ],
     ])('%s is refused by name, and nothing is made', async (_what, guard, message) => {
       await using t = await given({ guard: ` ${guard}` });
+      await t.place.query('create view people as select * from contacts');
       await t.tell('ada@example.com');
       const before = await t.place.listing();
       await expect(t.install()).rejects.toThrow(message);

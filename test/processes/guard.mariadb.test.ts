@@ -109,15 +109,28 @@ test('triggers that are as they should be are left alone, unless one of theirs c
   await t.database.query(
     'create trigger welcome before insert on contacts for each row set new.may_mail = 1',
   );
+  expect(await t.status()).toEqual(['outdated']);
   await t.database.query("insert into contacts values ('ada@example.com', 0, 0)");
   // The insert's alone is made again, behind theirs; what passed meanwhile is held down.
   expect(await t.install()).toBe(2);
+  expect(await t.status()).toEqual(['installed']);
   await t.database.query("insert into contacts values ('ada@example.com', 0, 0)");
   expect(await t.database.query('select may_mail from contacts')).toEqual([{ may_mail: 0 }, { may_mail: 0 }]);
   expect(await t.install()).toBe(0);
 
   // They run as whoever made them, who may have to go.
   expect(await t.install(t.database.url)).toBe(4);
+});
+
+// It locked what it looked up, and who is not there as well: the store was late until it was done with all rows.
+test('while an installation holds many down the store takes the opt-outs of others', async () => {
+  await using t = await given();
+  await t.database.query("insert into contacts values ('grace@example.com', 1, 0)");
+  await using guard = await t.open();
+  await guard.run(['start transaction', (await guard.installing()).at(-1)!]);
+  await t.database.query(
+    "set innodb_lock_wait_timeout = 1; insert into suppressions values ('email', 'joan@example.com', 1)",
+  );
 });
 
 test('where a trigger cannot be made it says what is not guarded until the next installation', async () => {
