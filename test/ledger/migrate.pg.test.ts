@@ -348,6 +348,18 @@ describe('a subject is what its decision says', () => {
     }),
   );
 
+  // Compared with null nothing was wrong: one statement took the dates of everybody, and each check of theirs answered 500.
+  test('a date or an opt-out taken away is refused', () =>
+    withSubject(async (client) => {
+      for (const state of [
+        "state #- '{email,first_effective_at}'",
+        "state #- '{email,last_effective_at}'",
+        "state #- '{email,opt_out_id}'",
+        `'{"email": null}'`,
+      ])
+        await expect(change(client, `state = ${state}`)).rejects.toMatchObject(NOT_AS_DECIDED);
+    }));
+
   test.each([
     ['kind', "kind = 'phone'"],
     ['id', 'id = gen_random_uuid()'],
