@@ -43,7 +43,7 @@ export async function runWorker({
   configPath: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
   log: Log;
-  /** The stream's client gave up for good, or the API's configuration is another one by now: only another process goes on. */
+  /** The API's configuration is another one by now: only another process goes on. */
   onCrash: (error: AbideError) => void;
 }): Promise<{ stop(): Promise<void> }> {
   const configuration = await loadConfiguration({
@@ -85,7 +85,6 @@ export async function runWorker({
           pulseTopic: HEARTBEAT_TOPIC,
           parkedTopic: PARKED_TOPIC,
           log,
-          onCrash,
         })
       : createHttpSource({ feed: (ask) => ledger.outstanding(ask) });
   const tracer = configuration.tracing ? trace.getTracer('abide') : undefined;

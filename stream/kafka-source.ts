@@ -100,7 +100,7 @@ type Partition = {
 
 /**
  * Reads `topic` in the group of `store`, and trusts it while `pulseTopic` grows: the end of a topic that nobody writes to looks
- * like one where nothing happens. `onCrash` is told when the client has given up for good: only another process can go on.
+ * like one where nothing happens. A client that gives up for good is followed by another one.
  */
 export function createKafkaSource({
   kafka,
@@ -110,7 +110,6 @@ export function createKafkaSource({
   pulseTopic,
   parkedTopic,
   log,
-  onCrash,
 }: {
   kafka: Kafka;
   fetchSchema: FetchSchema;
@@ -119,7 +118,6 @@ export function createKafkaSource({
   pulseTopic: string;
   parkedTopic: string;
   log: KafkaLog;
-  onCrash: (error: AbideError) => void;
 }): ChangeSource {
   const stopping = new AbortController();
   const read = createDecisionReader(fetchSchema);
@@ -128,6 +126,8 @@ export function createKafkaSource({
   let inHand = 0;
   const waiters = new Set<() => void>();
   let isMember = false;
+  /** Clients that failed since one has read. */
+  let failures = 0;
   /** Batches that wait for the worker or the registry: no fetch happens meanwhile, and none is missed. */
   let waiting = 0;
   let registryAway = false;
@@ -334,7 +334,7 @@ export function createKafkaSource({
     }
   }
 
-  /** One consumer's life; resolves when it is told to stop, rejects where it could not start. */
+  /** One consumer's life; rejects where it could not start, with why it gave up, or when it is told to stop. */
   async function consume(listener: ChangeListener): Promise<void> {
     const consumer = kafka.consumer({
       groupId: groupOf(store),
@@ -345,6 +345,9 @@ export function createKafkaSource({
       metadataMaxAge: METADATA_MS_MAX,
       allowAutoTopicCreation: false,
     });
+    const ending = Promise.withResolvers<never>();
+    ending.promise.catch(() => undefined);
+    const stop = (): void => ending.reject(stopping.signal.reason);
     consumer.on('consumer.group_join', () => {
       // Reading begins at what was committed; what is under way elsewhere is answered for on its own.
       partitions = new Map();
@@ -352,10 +355,12 @@ export function createKafkaSource({
       isMember = true;
       // What waited for a schema is read again, by us or by another member.
       registryAway = false;
-      fetchedAt = performance.now();
+      // One that took the place of a failed one is trusted once it has read: it may fail of the same.
+      if (failures === 0) fetchedAt = performance.now();
       look(listener);
     });
     consumer.on('consumer.fetch', () => {
+      failures = 0;
       fetchedAt = performance.now();
       look(listener);
     });
@@ -373,7 +378,8 @@ export function createKafkaSource({
         error.name === 'KafkaJSGroupCoordinatorNotFound'
           ? `: the brokers went away, or it may not read the group ${groupOf(store)}`
           : '';
-      onCrash(
+      // Another process would fail of it as well, over and over, and nobody would poll the ledger meanwhile.
+      ending.reject(
         new AbideError('KAFKA_FAILED', `The Kafka client of ${store} gave up: ${error.message}${hint}`, {
           cause: error,
         }),
@@ -397,8 +403,11 @@ export function createKafkaSource({
         partitionsConsumedConcurrently: 12,
         eachBatch: (payload) => readBatch(listener, payload),
       });
-      await delay(2 ** 31 - 1, undefined, { signal: stopping.signal });
+      stopping.signal.addEventListener('abort', stop, { once: true });
+      stopping.signal.throwIfAborted();
+      await ending.promise;
     } finally {
+      stopping.signal.removeEventListener('abort', stop);
       clearInterval(looking);
       clearInterval(timer);
       const end = async (): Promise<void> => {
@@ -412,13 +421,14 @@ export function createKafkaSource({
   }
 
   async function run(listener: ChangeListener): Promise<void> {
-    for (let failures = 1; !stopping.signal.aborted; failures += 1) {
+    while (!stopping.signal.aborted) {
       try {
         await consume(listener);
       } catch (error) {
         if (stopping.signal.aborted) return;
+        failures += 1;
         if (failures === 1 || isLive !== false) {
-          log.warn({ error }, 'Kafka cannot be reached, the ledger is polled');
+          log.warn({ store, error }, 'Kafka cannot be read, the ledger is polled');
           isLive = false;
           listener.down('unreachable');
         }

@@ -160,7 +160,7 @@ export const ERRORS = {
     500,
     'The Kafka client gave up',
     true,
-    'Start the worker again: it goes on where it was, and the ledger asks for what was missed.',
+    'The worker polls the ledger, and tries again by itself with another client.',
   ),
   STORE_UNREACHABLE: entry(
     500,

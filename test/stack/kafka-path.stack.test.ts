@@ -235,7 +235,6 @@ describe('the stream', () => {
       pulseTopic: HEARTBEAT_TOPIC,
       parkedTopic: PARKED_TOPIC,
       log: quietLog,
-      onCrash: silent,
     });
 
   // It said that the registry was away for as long as the process lived.

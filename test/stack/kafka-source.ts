@@ -16,7 +16,6 @@ import { ROLES } from '../harness/postgres-of-the-run.ts';
 import type { RunningStack } from '../harness/stack-of-the-run.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
-const silent = (): void => undefined;
 const PARTITIONS = 12;
 
 export type KafkaLedger = AsyncDisposable & { open(): Promise<SourcePlace> };
@@ -75,7 +74,6 @@ export async function makeKafkaLedger(stack: RunningStack): Promise<KafkaLedger>
           pulseTopic,
           parkedTopic: 'abide.parked',
           log: quietLog,
-          onCrash: silent,
         }),
       );
       return { source, databaseUrl, line, [Symbol.asyncDispose]: () => place.disposeAsync() };
