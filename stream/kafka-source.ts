@@ -234,7 +234,7 @@ export function createKafkaSource({
       for (let failures = 0; ; failures += 1) {
         try {
           const decision = read(message.value);
-          decisions.push(decision instanceof Promise ? await decision : decision);
+          decisions.push(decision instanceof Promise ? await whileBeating(decision, reading) : decision);
           if (failures > 0) registryAway = false;
           break;
         } catch (error) {
@@ -262,6 +262,17 @@ export function createKafkaSource({
       }
     }
     return decisions;
+  }
+
+  /** The group hears from us: a registry at a dead line is waited for nearly as long as it waits for a silent member. */
+  async function whileBeating<T>(work: Promise<T>, { heartbeat }: Reading): Promise<T> {
+    // Where the group does not take it, that is said at the next one.
+    const beating = setInterval(() => void heartbeat().catch(() => undefined), LOOK_MS);
+    try {
+      return await work;
+    } finally {
+      clearInterval(beating);
+    }
   }
 
   /** Waits while the group hears from us: it would take a silent member's partitions away. */
