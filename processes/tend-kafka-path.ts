@@ -10,6 +10,7 @@ import type { TaskState } from '../debezium/connect-api.ts';
 import { ensureTopics, readEnds } from '../debezium/ensure-topics.ts';
 import type { TopicDefinition } from '../debezium/files.ts';
 import type { Queryable } from '../ledger/database.ts';
+import { endSlotReader } from '../ledger/end-slot-reader.ts';
 import type { LagReport, SourceLag } from '../ledger/ledger.ts';
 import { dropLostSlot } from '../ledger/lost-slot.ts';
 import { createKafka } from '../stream/kafka-client.ts';
@@ -109,6 +110,11 @@ export function tendKafkaPath({
       {},
       'the task of the connector runs and brings nothing, not even its heartbeat: it is restarted',
     );
+    // A task that waits for the registry at a dead line waits without a bound, and Connect starts the next one beside it: the slot
+    // would be with the one that hangs for good.
+    await endSlotReader(replicationUrl, SLOT).catch((error: unknown) => {
+      log.warn({ error, slot: SLOT }, 'whoever reads the slot could not be ended');
+    });
     await connect.restart();
   }
 
