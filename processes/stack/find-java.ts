@@ -20,9 +20,12 @@ export async function findJava(env: Env): Promise<Java> {
   const java = home ? join(home, 'bin', 'java') : await onPath('java', env);
   const version = java === undefined ? undefined : await versionOf(java);
   if (java === undefined || version === undefined) {
+    const lacks = java === undefined ? 'none is here' : `${java} does not run`;
+    // Another one may well be on the PATH, and is not looked at.
+    const mend = home ? 'JAVA_HOME names that one: unset it, or set it to a JDK that runs.' : HOW;
     throw new AbideError(
       'STACK_FAILED',
-      `The stack needs a JDK ${JAVA_MAJOR_MIN} or later, and none is here. ${HOW}`,
+      `The stack needs a JDK ${JAVA_MAJOR_MIN} or later, and ${lacks}. ${mend}`,
     );
   }
   if (version < JAVA_MAJOR_MIN) {

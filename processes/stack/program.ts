@@ -29,8 +29,16 @@ const RESTART_MS_MAX = 5_000;
 /** A program that ran this long before it ended is started again at once. */
 const STEADY_MS = 20_000;
 
-/** `group` is the id of process and group; `began` tells it from a later process with the same number. */
-type Written = { readonly name: string; readonly group: number; readonly began: string };
+/**
+ * `group` is the id of process and group; `began` tells it from a later process with the same number, and `home` from one of the
+ * folder that this one is a copy of.
+ */
+type Written = {
+  readonly name: string;
+  readonly group: number;
+  readonly began: string;
+  readonly home: string;
+};
 
 export type Program = {
   readonly name: string;
@@ -94,7 +102,7 @@ export function startProgram({
       beganAt(pid)
         .then((at) => {
           if (at !== undefined && child === started)
-            writeFileSync(written, JSON.stringify({ name, group: pid, began: at } satisfies Written));
+            writeFileSync(written, textOf(folder, { name, group: pid, began: at }));
         })
         .catch((error: unknown) => {
           print(
@@ -149,6 +157,15 @@ function putAside(logFile: string): void {
   truncateSync(logFile);
 }
 
+/** The folder itself, whatever it is called by now. */
+function homeOf(folder: string): string {
+  const { dev, ino } = statSync(folder);
+  return `${dev}:${ino}`;
+}
+
+const textOf = (folder: string, one: Omit<Written, 'home'>): string =>
+  JSON.stringify({ ...one, home: homeOf(folder) } satisfies Written);
+
 const fileSize = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
 /** The end of a program's log, for whoever wants to know why it did not start. */
@@ -181,10 +198,7 @@ function signalGroup(group: number, signal: NodeJS.Signals): void {
 export async function writeDown(folder: string, name: string): Promise<void> {
   mkdirSync(join(folder, 'running'), { recursive: true });
   const began = (await beganAt(process.pid)) ?? '';
-  writeFileSync(
-    writtenOf(folder, name),
-    JSON.stringify({ name, group: process.pid, began } satisfies Written),
-  );
+  writeFileSync(writtenOf(folder, name), textOf(folder, { name, group: process.pid, began }));
 }
 
 export const takeBack = (folder: string, name: string): void =>
@@ -197,7 +211,8 @@ export async function findRunning(folder: string): Promise<readonly { name: stri
     files.map(async (file) => {
       try {
         const one = JSON.parse(await readFile(join(folder, 'running', file), 'utf8')) as Written;
-        return (await beganAt(one.group)) === one.began ? [{ name: one.name, pid: one.group }] : [];
+        const runs = one.home === homeOf(folder) && (await beganAt(one.group)) === one.began;
+        return runs ? [{ name: one.name, pid: one.group }] : [];
       } catch {
         return [];
       }

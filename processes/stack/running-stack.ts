@@ -24,6 +24,8 @@ export async function stackStatus(dataFolder: string): Promise<StackStatus> {
   const running = await findRunning(folder);
   const portOf = (name: string): number | undefined =>
     ports !== undefined && name in ports ? ports[name as keyof typeof ports] : undefined;
+  // At its port there may be another stack's.
+  const hasConnect = running.some(({ name }) => name === 'connect');
   return {
     programs: running
       .map(({ name, pid }) => ({
@@ -34,7 +36,9 @@ export async function stackStatus(dataFolder: string): Promise<StackStatus> {
       }))
       .toSorted((a, b) => a.name.localeCompare(b.name)),
     task:
-      ports === undefined ? 'unknown' : await createConnectApi(`http://127.0.0.1:${ports.connect}`).state(),
+      ports === undefined || !hasConnect
+        ? 'unknown'
+        : await createConnectApi(`http://127.0.0.1:${ports.connect}`).state(),
   };
 }
 

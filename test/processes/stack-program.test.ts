@@ -1,8 +1,22 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { once } from 'node:events';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
-import { startProgram } from '../../processes/stack/program.ts';
+import { findJava } from '../../processes/stack/find-java.ts';
+import { findRunning, startProgram } from '../../processes/stack/program.ts';
+import { stackStatus } from '../../processes/stack/running-stack.ts';
 import { eventually } from '../harness/eventually.ts';
 
 test('a program that cannot be written down runs, and it is said', async () => {
@@ -47,4 +61,54 @@ test('the log of a program that runs is put aside when it is large', async () =>
     await program.stop(2_000);
     rmSync(folder, { recursive: true });
   }
+});
+
+// `abide stack stop` on the copy stopped the original, and so did a start.
+test('what runs on a folder is found where that was moved, and not in a copy of it', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'abide-program-'));
+  const [moved, copy] = [`${folder}-moved`, `${folder}-copy`];
+  const program = startProgram({
+    name: 'broker',
+    command: process.execPath,
+    args: ['-e', 'setInterval(() => {}, 1_000)'],
+    env: {},
+    folder,
+    print: () => undefined,
+  });
+  try {
+    await eventually(async () => expect(await findRunning(folder)).toHaveLength(1));
+    cpSync(folder, copy, { recursive: true });
+    renameSync(folder, moved);
+
+    expect(await findRunning(copy)).toEqual([]);
+    expect(await findRunning(moved)).toEqual([{ name: 'broker', pid: program.pid }]);
+  } finally {
+    await program.stop(2_000);
+    for (const one of [moved, copy]) rmSync(one, { recursive: true, force: true });
+  }
+});
+
+test('a stack that does not run has no task, whoever answers at its ports by now', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'abide-program-'));
+  const running = { connector: { state: 'RUNNING' }, tasks: [{ state: 'RUNNING' }] };
+  const another = createServer((_, answer) => answer.end(JSON.stringify(running)));
+  await once(another.listen(0, '127.0.0.1'), 'listening');
+  try {
+    const { port } = another.address() as AddressInfo;
+    mkdirSync(join(folder, 'stack'));
+    const ports = { broker: port, controller: port, connect: port, registry: port };
+    writeFileSync(join(folder, 'stack/ports.json'), JSON.stringify(ports));
+
+    expect(await stackStatus(folder)).toEqual({ programs: [], task: 'unknown' });
+  } finally {
+    another.close();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+// It said that none was here, and to set JAVA_HOME.
+test('where JAVA_HOME names no Java that runs it is named, although there is another one', async () => {
+  const finding = findJava({ ...process.env, JAVA_HOME: '/nowhere' });
+
+  await expect(finding).rejects.toThrow('/nowhere/bin/java does not run. JAVA_HOME names that one');
 });
