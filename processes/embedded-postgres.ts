@@ -31,7 +31,7 @@ import pg from 'pg';
 import type { Log } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { makeFile, replaceFile, syncFolder } from './kept-file.ts';
-import { isEnded, readProcStat } from './proc-stat.ts';
+import { isAlive, isTaken } from './proc-stat.ts';
 
 const DATABASE = 'abide';
 const ROLES = {
@@ -504,21 +504,6 @@ const isServerOf = ({ cluster }: Folder, pid: number): Promise<boolean> =>
         ({ stdout }) => stdout.includes(`-D ${cluster} -p`),
         () => false,
       );
-
-const isAlive = (pid: number): boolean => {
-  const stat = readProcStat(pid);
-  return isTaken(pid) && !(stat !== undefined && isEnded(stat));
-};
-
-/** Whether a process has the number, be it one that has ended. */
-const isTaken = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return codeOf(error) === 'EPERM';
-  }
-};
 
 async function spawnServer(
   folder: Folder,

@@ -3,12 +3,13 @@
 import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { AbideError } from '../../suppression/errors.ts';
+import { isAlive } from '../proc-stat.ts';
 import { environmentOfMaven } from './environment.ts';
 import { findMaven } from './find-java.ts';
 import type { Java } from './find-java.ts';
@@ -55,7 +56,9 @@ export async function resolveStack({
   const maven = await findMaven(env);
   print(`abide: first run, resolving Kafka, Debezium and the registry with Maven (${DOWNLOAD}) …`);
   await mkdir(parent, { recursive: true });
-  const unfinished = await mkdtemp(join(parent, 'unfinished-'));
+  await removeUnfinished(parent);
+  const unfinished = join(parent, `unfinished-${process.pid}`);
+  await mkdir(unfinished);
   try {
     await runMaven({ maven, into: unfinished, env, print, signal });
     for (const [name, archive] of Object.entries(ARCHIVES)) {
@@ -80,6 +83,16 @@ export async function resolveStack({
   }
   print('abide: resolved');
   return installed;
+}
+
+/** What killed runs left, hundreds of megabytes each. */
+async function removeUnfinished(parent: string): Promise<void> {
+  for (const name of await readdir(parent)) {
+    const pid = /^unfinished-(\d+)$/.exec(name)?.[1];
+    if (pid === undefined || (isAlive(Number(pid)) && Number(pid) !== process.pid)) continue;
+    // Maven goes on for a while without the one that started it, and writes where we remove.
+    await rm(join(parent, name), { recursive: true, force: true, maxRetries: 10 });
+  }
 }
 
 const exists = (path: string): Promise<boolean> =>
