@@ -99,12 +99,16 @@ export function addServe(program: Command): void {
     });
 }
 
+/** Who listens at every address of this machine answers at its own. */
+export const reachable = (url: string): string =>
+  url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
+
 /**
  * Where it listens, the administrator's key the first time, and a line that works as pasted. Beyond loopback no secret is
  * printed: what a server prints is kept in logs.
  */
 function announce({ url: bound, onLoopback, adminKey }: Announced): void {
-  const url = bound.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
+  const url = reachable(bound);
   print(`abide: listening at ${url}${url === bound ? '' : ' (and at every other address of this machine)'}`);
   if (adminKey === undefined) {
     return print(

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
-import { logOf, stopOnSignal } from './running-commands.ts';
+import { logOf, reachable, stopOnSignal } from './running-commands.ts';
 
 type Options = { config?: string; data?: string; json?: boolean };
 const folderOf = ({ data }: Options): string => data ?? dataFolderOf(process.env);
@@ -48,13 +48,13 @@ export function addStack(program: Command): void {
       });
       // It was told to stop before it was ready, and says that it did.
       if (started === undefined) return;
-      const { ports, configFile } = started;
+      const { url, ports, configFile } = started;
       print(
         `abide: the stack is ready after ${((performance.now() - began) / 1000).toFixed(1)} s ` +
           `(Kafka 127.0.0.1:${ports.broker}, Connect :${ports.connect}, registry :${ports.registry})`,
       );
       print(
-        `abide: for other commands: export ABIDE_CONFIG=${quoted(configFile)} ABIDE_DATA=${quoted(resolve(dataFolder))}`,
+        `abide: for other commands: export ABIDE_CONFIG=${quoted(configFile)} ABIDE_DATA=${quoted(resolve(dataFolder))} ABIDE_URL=${quoted(reachable(url))}`,
       );
     });
 
