@@ -9,7 +9,7 @@ type Options = { config?: string; data?: string; json?: boolean };
 const folderOf = ({ data }: Options): string => data ?? dataFolderOf(process.env);
 /** As a shell reads it. */
 const quoted = (path: string): string =>
-  /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
+  /^[\w.:/-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 
 export function addStack(program: Command): void {
   const stack = program

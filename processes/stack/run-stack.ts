@@ -92,7 +92,10 @@ export async function runStack({
   const progress = (line: string): void =>
     print(`abide: ${line} (${((performance.now() - began) / 1000).toFixed(1)} s)`);
   const folder = stackFolderOf(dataFolder);
-  mkdirSync(folder, { recursive: true });
+  refuseItsOwn(configPath ?? env['ABIDE_CONFIG'], folder);
+  mkdirSync(dataFolder, { recursive: true });
+  // Where nothing may be written, a recursive one says that there is no such folder.
+  if (!existsSync(folder)) mkdirSync(folder);
   await refuseSecond(folder);
   // First of all, and looked at once more: what follows may take a minute, in which another one starts as well. The later would
   // end the programs of the earlier as leftovers, and that one start them again.
@@ -158,6 +161,15 @@ async function findInstalled({
 }): Promise<{ java: string; installed: string }> {
   const java = await findJava(env);
   return { java: java.java, installed: await resolveStack({ java, env, print, signal }) };
+}
+
+/** It would be made of itself, and nothing that its user changed since would come into it. */
+function refuseItsOwn(path: string | undefined, folder: string): void {
+  if (!path || resolve(path) !== join(folder, 'abide.yaml')) return;
+  throw new AbideError(
+    'CONFIG_INVALID',
+    `${path} is what the stack makes of your abide.yaml at each start: name your own, or unset ABIDE_CONFIG.`,
+  );
 }
 
 async function refuseSecond(folder: string): Promise<void> {

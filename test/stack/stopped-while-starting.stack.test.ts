@@ -87,3 +87,17 @@ test('a configuration that is refused is the only thing said of it, and nothing 
   expect(output).not.toContain(DEFECT);
   expect(await findRunning(stackFolderOf(folder))).toEqual([]);
 });
+
+// As is printed for other commands: in that shell a stack was started of the configuration of its last start, whatever was
+// changed since.
+test('the configuration that a stack made is none to start it with', async () => {
+  await using here = await givenFolder();
+  const { folder } = here;
+
+  const { code, output } = await runAbide(['stack', '--data', folder], {
+    ABIDE_CONFIG: join(stackFolderOf(folder), 'abide.yaml'),
+  });
+
+  expect(code).toBe(1);
+  expect(output).toContain('name your own, or unset ABIDE_CONFIG');
+});
