@@ -82,6 +82,12 @@ async function tryPort(port: number): Promise<number | undefined> {
   return typeof address === 'object' ? address?.port : undefined;
 }
 
+export async function freePort(): Promise<number> {
+  const port = await tryPort(0);
+  if (port === undefined) throw new AbideError('STACK_FAILED', 'No port is free.');
+  return port;
+}
+
 /**
  * The configuration that API and workers run with: the user's own, with `source: kafka` and the stack's addresses; or the
  * default one with the store `crm` at `storeUrl`. Names of the environment in it stay names.

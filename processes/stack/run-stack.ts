@@ -30,7 +30,7 @@ import { openDatabase, urlsOf } from '../open-database.ts';
 import type { DatabaseUrls } from '../open-database.ts';
 import { environmentOfJava, environmentOfWorker } from './environment.ts';
 import { findJava } from './find-java.ts';
-import { choosePorts, stackFolderOf, writeConfiguration } from './layout.ts';
+import { choosePorts, freePort, stackFolderOf, writeConfiguration } from './layout.ts';
 import type { Ports } from './layout.ts';
 import {
   endLeftovers,
@@ -239,7 +239,9 @@ async function startAll({
   startConnect(jvm, database.urls);
   const configFile = writeConfiguration({ folder, own: database.own, ports, storeUrl: database.storeUrl });
   const { configuration } = database;
-  const { host, port } = configuration.listen;
+  const { host } = configuration.listen;
+  // Workers have to know it before the API listens: of 0, any, one is chosen here.
+  const port = configuration.listen.port || (await freePort());
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
   if (await listens(host, port))
     throw new AbideError('STACK_FAILED', `Port ${port} is taken: set PORT to another one.`);
@@ -276,6 +278,7 @@ async function startAll({
   start('api', process.execPath, [...NODE, CLI, 'serve', '--no-workers', '--data', resolve(dataFolder)], {
     ...env,
     ABIDE_CONFIG: configFile,
+    PORT: String(port),
   });
   await until('api', folder, signal, () => listens(host, port));
   // Beyond loopback health is asked for elsewhere, and 404 here.

@@ -14,7 +14,6 @@ import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { stackStatus } from '../../processes/stack/running-stack.ts';
 import { spawnAbide } from './abide.ts';
 import { eventually } from './eventually.ts';
-import { freePort } from './free-port.ts';
 
 /** Where the suites of the run find it: folder and URL. */
 export const STACK = 'ABIDE_TEST_STACK';
@@ -38,27 +37,29 @@ export async function startStack({
   await chmod(folder, 0o711);
   const file = join(folder, 'abide.yaml');
   if (config !== undefined) await writeFile(file, config);
-  const port = await freePort();
   const own = config === undefined ? [] : ['--config', file];
   const { child, ended, output } = spawnAbide(['stack', '--data', folder, ...own], {
     ...env,
-    PORT: String(port),
+    PORT: '0',
   });
   const stop = async (): Promise<void> => {
     child.kill('SIGTERM');
     await ended;
     await rm(folder, { recursive: true, force: true });
   };
-  const isReady = async (): Promise<boolean> => {
-    while (!output().includes('the stack is ready')) await delay(50);
-    return true;
+  const readyAt = async (): Promise<string> => {
+    for (;;) {
+      const [, url] = /the stack is ready[^]* ABIDE_URL=(\S+)\n/.exec(output()) ?? [];
+      if (url !== undefined) return url;
+      await delay(50);
+    }
   };
-  const ready = await Promise.race([
-    isReady(),
-    ended.then(() => false),
-    delay(START_MS_MAX, false, { ref: false }),
+  const url = await Promise.race([
+    readyAt(),
+    ended.then(() => undefined),
+    delay(START_MS_MAX, undefined, { ref: false }),
   ]);
-  if (ready) return { folder, url: `http://127.0.0.1:${port}`, output, stop };
+  if (url !== undefined) return { folder, url, output, stop };
   await stop();
   throw new Error(`the stack did not start:\n${output()}`);
 }
