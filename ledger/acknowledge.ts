@@ -26,15 +26,15 @@ type Decided = {
   settled: boolean;
   /** It is parked, and another worker holds the lease. */
   parked_with_another: boolean;
-  /** This store acknowledged it before, be it outstanding again. */
+  /** This store acknowledged it before, even if it is outstanding again. */
   acknowledged: boolean;
   /** The subject's version now. */
   newest: number;
-  /** The last version that this store acknowledged; read only where something was granted. */
+  /** The last version that this store acknowledged; read only if something was granted. */
   acknowledged_version: number | null;
 };
 
-// `decisions` is append-only and this sees committed rows alone: nothing uncommitted or foreign is ever acknowledged.
+// `decisions` is append-only and this sees only committed rows: nothing uncommitted or foreign is ever acknowledged.
 const DECIDED = `
   select i.store_id, d.seq, d.version, d.kind, d.subject_id, d.suppressed, d.granted,
     exists (select from acknowledgements a
@@ -60,7 +60,7 @@ const DECIDED = `
     select exists (select from exceptions e
                    where e.store_id = i.store_id and e.generation = i.generation and e.seq = d.seq offset 0) as parked) p`;
 
-/** What SETTLE takes, as rows.ts has it. */
+/** The columns that SETTLE takes (rows.ts). */
 export const REPORTED = {
   store_id: 'smallint',
   generation: 'int',
@@ -75,19 +75,20 @@ export const REPORTED = {
 } as const satisfies Columns;
 
 /**
- * While a store is back-filled its mark is 0. What is at or below the fence needs no row once it is filled, and has one so that
- * an older opt-out is complete before that: nobody but a canary has more decisions than these.
+ * While a store is back-filled, its mark is 0. Decisions at or below the fence need no row once the back-fill is done; they get one
+ * so that an older opt-out is complete before that. Only a canary has more decisions than this.
  */
 const WALKED = 1_000;
 
-// Everything that follows from the reports of some stores. Older decisions of a subject are superseded here and nowhere
-// else: in the statement that inserts the acknowledgement of the newer one. They are found by walking down the versions
-// while their sequence is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions.
-// What is looked for in the report itself is looked for once, in an array or a hash: a thousand rows, each compared with a
-// thousand, cost four times what all the rest does.
-// Its commit does not wait for the disk: what a crash of the server takes from the last moments is outstanding again and
-// read back again, so the ledger never says more than the stores hold; and whatever is committed later with a wait, a mark
-// above all, is on disk only together with it.
+// Everything that follows from the reports of some stores. Older decisions of a subject are superseded here and nowhere else: in
+// the statement that inserts the acknowledgement of the newer one. They are found by walking down the versions while their sequence
+// is above the mark (a subject's versions and sequence numbers rise together), and among the exceptions. Anything looked for in the
+// report itself is looked up once, in an array or a hash: comparing each of a thousand rows with a thousand costs four times as
+// much as all the rest.
+//
+// The commit does not wait for the disk. What a crash of the server takes from the last moments is outstanding again and read back
+// again, so the ledger never says more than the stores hold. And any later commit that does wait, above all that of a mark, reaches
+// the disk only together with this one.
 export const SETTLE = `
   with at as materialized (
     select clock_timestamp() as now, set_config('synchronous_commit', 'off', true)
@@ -146,7 +147,7 @@ export const SETTLE = `
   cleared as (
     delete from exceptions e
     where e.subject_id = any (array(select subject_id from input))
-      -- Within coalesce it is a hash and never a join, which might read all that is parked.
+      -- Within coalesce this is a hash and never a join, which might read everything that is parked.
       and coalesce((e.store_id, e.generation, e.seq) in (
         select x.store_id, x.generation, x.seq from input i cross join lateral (
           select * from exceptions x
@@ -174,9 +175,9 @@ export const SETTLE = `
 export const bucketMs = (bucket: number): number => Math.exp(bucket / 50);
 
 /**
- * SQL: the oldest unsettled decision that one of `d` at the store `s` speaks for. What is not due to the store is none, nor
- * what is older than one that it acknowledged; and at or below the mark only what is parked itself: the rest is confirmed
- * there, be it without a row.
+ * SQL: the oldest unsettled decision that the decision `d` speaks for at the store `s`. Decisions that are not due to the store do
+ * not count, nor do those older than one that it acknowledged. At or below the mark only parked decisions count: the rest is
+ * confirmed there, even without a row.
  */
 export const SPEAKS_FROM = `least(
       (select min(o.seq) from decisions o
@@ -194,9 +195,9 @@ export const SPEAKS_FROM = `least(
                          where a.store_id = s.id and a.generation = s.generation and a.seq = p.seq offset 0)),
       d.seq)`;
 
-// A decision that a store refuses, or that failed five times or for a minute, is parked with its clock running and tried
-// again ever more slowly, at most hourly. Somebody absent is asked for again hourly. Where another try was asked for after
-// the one that failed was given out, it is now: what failed began before.
+// A decision that a store refuses, or that failed five times or for a minute, is parked with its clock running and tried again ever
+// more slowly, at most hourly. Somebody absent is asked for again hourly. If another try was asked for after the failed one was
+// given out, the next try is now: the failed one began before the request.
 const PARK = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                                next_try_at, asked)
@@ -220,8 +221,8 @@ const PARK = `
     set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
         next_try_at = case when e.asked > excluded.asked then clock_timestamp() else excluded.next_try_at end, asked = 0`;
 
-// Who is absent for a decision is absent for the older ones as well. A consent among them is not given out past it (outstanding.ts),
-// and would be late for as long as nobody is there. They are found as in SETTLE.
+// A person who is absent for a decision is absent for the older ones as well. A consent among them is not given out past it
+// (outstanding.ts), and would be late for as long as nobody is there. The older ones are found as in SETTLE.
 const PARK_OLDER = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                                next_try_at)
@@ -255,7 +256,8 @@ const PARK_OLDER = `
   order by o.seq
   on conflict (store_id, generation, seq) do update set kind = excluded.kind, code = excluded.code where e.kind <> 'absent'`;
 
-// What was parked, or driven again, in the very moment in which the newer decision was acknowledged: that one did not see it.
+// Clears decisions that were parked, or driven again, at the very moment at which the newer one was acknowledged: that statement
+// did not see them.
 const CLEAR_OVERTAKEN = `
   delete from exceptions e
   where e.store_id = $1 and e.generation = $2 and e.seq = any ($3)
@@ -266,8 +268,8 @@ const CLEAR_OVERTAKEN = `
           and a.outcome in ('verified', 'applied') offset 0)
       offset 0)`;
 
-// The sign of life renews the worker's lease, at most once a second. Only one that reports nothing takes a free lease:
-// whoever consumes the queue of a relay reports too, and carries nothing. $4: whether it may.
+// The sign of life renews the worker's lease, at most once a second. Only a report without acknowledgements takes a free lease,
+// since the consumer of a relay's queue reports too and carries nothing. $4: whether this report may take it.
 const SEEN = `
   with seen as (
     insert into workers as w (store_id, id, last_seen_at, report) values ($1, $2, clock_timestamp(), $3)
@@ -281,27 +283,27 @@ const SEEN = `
 export type Settled = {
   readonly seq: number;
   readonly outcome: string;
-  /** Since the decision was recorded: what a back-fill brings was recorded before the store's generation began. */
+  /** Since the decision was recorded. A back-filled decision was recorded before the store's generation began. */
   readonly latencyMs: number;
   readonly carriedBy: string;
 };
 
 /**
- * A store ahead of the ledger is followed, but not to where a subject's own versions, all below 2^53, would be used up: a
+ * The ledger follows a store that is ahead of it, but not so far that a subject's own versions, all below 2^53, would run out: a
  * store that holds nonsense must not keep anybody from opting out.
  */
 export const FOLLOWED_TO = 2 ** 52;
 
 type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
   readonly duplicate: number;
-  /** Of which the store holds a newer decision of ours: its own acknowledgement supersedes them. */
+  /** Decisions of which the store holds a newer one of ours: the newer one's own acknowledgement supersedes them. */
   readonly overtaken: readonly number[];
   readonly rejected: readonly { seq: number; code: Rejection }[];
   /** Subjects of which the store holds a version that the ledger never gave it. */
   readonly ahead: ReadonlyMap<string, number>;
 };
 
-/** Pure: what of a report can be believed. */
+/** Pure: which parts of a report can be believed. */
 export function judge(
   acknowledgements: readonly Acknowledgement[],
   decided: ReadonlyMap<number, Decided>,
@@ -326,8 +328,8 @@ export function judge(
     ) {
       reject('not_verifiable');
     } else if (store.evidence !== 'relay' && decision.parked_with_another) {
-      // Whoever lost the lease, frozen or cut off from us, may have read this before the store lost or refused it: whether it
-      // is held now the holder finds out at its next try.
+      // A worker that lost the lease, frozen or cut off from us, may have read this before the store lost or refused it. The
+      // lease's holder finds out at its next try whether the store holds it now.
       duplicate += 1;
     } else if (one.outcome === 'applied') {
       if (decision.settled) duplicate += 1;
@@ -358,9 +360,9 @@ export function judge(
 }
 
 /**
- * Whether a scope that this step had to clear is still held. A store may suppress it anew by itself between the apply
- * and the read-back; at the second attempt a store that holds exactly this version is believed: it has been told. One without
- * versions is told of a grant once, and not again where it lost something else.
+ * Whether the store still holds a scope that this step had to clear. A store may suppress it again by itself between the apply and
+ * the read-back; at the second attempt a store that holds exactly this version is believed: it has been told. A store without
+ * versions is told of a grant once, and not again when it lost something else.
  */
 function holdsWhatWasLifted(
   one: Acknowledgement,
@@ -382,13 +384,13 @@ function holdsWhatWasLifted(
   );
 }
 
-/** What each worker last said of itself, and until when that need not be written again; of this process. */
+/** What each worker last said of itself to this process, and until when that need not be written again. */
 type SignsOfLife = Map<string, { readonly said: string; readonly until: number }>;
 
 const SIGN_OF_LIFE_MS = 1_000;
 const SIGNS_MAX = 10_000;
 
-/** Under load reports come every few milliseconds: one that brings acknowledgements and no news writes one a second. */
+/** Under load, reports come every few milliseconds: with acknowledgements and no news they write one sign of life a second. */
 async function noteSignOfLife(
   pool: Pool,
   store: RegisteredStore,
@@ -415,7 +417,7 @@ async function noteSignOfLife(
   signs.set(name, { said, until: now + SIGN_OF_LIFE_MS });
 }
 
-/** More than this in one report is a batch of its own: a store that catches up makes no other one wait. */
+/** A report with more acknowledgements than this is a batch of its own, so that a store that catches up makes no other one wait. */
 const TOGETHER_MAX = 100;
 
 type Pending = {
@@ -434,7 +436,7 @@ export type Acknowledge = (
 ) => Promise<AcknowledgementAnswer & { readonly settled: readonly Settled[] }>;
 
 /**
- * Reports of several stores that come at one time are settled together: while one statement is under way, the next ones
+ * Settles reports of several stores that arrive at the same time together: while one statement is under way, the next reports
  * gather. `raise` heals a store that is ahead.
  */
 export function createAcknowledge(
@@ -449,7 +451,7 @@ export function createAcknowledge(
     if (underWay || queue.length === 0) return;
     underWay = true;
     setImmediate(() => {
-      // A store once: of two reports of one decision, the second is a duplicate.
+      // One report per store: if two report the same decision, the second is a duplicate.
       const batch = [...new Map(queue.toReversed().map((one) => [one.store.id, one])).values()];
       queue = queue.filter((one) => !batch.includes(one));
       void believe(pool, batch).finally(() => {
@@ -515,7 +517,7 @@ export function createAcknowledge(
   };
 }
 
-/** Answers every report of a batch; where they fail together, each goes alone, so that none fails for another's sake. */
+/** Answers every report of a batch. If they fail together, each is tried alone, so that none fails because of another. */
 async function believe(pool: Pool, batch: readonly Pending[]): Promise<void> {
   try {
     const decided = await readDecided(pool, batch);

@@ -1,5 +1,5 @@
-// API keys: `abide_live_<12 base62 id>_<43 base62 secret><6 base62 checksum>`. The secret has 256 random bits, so a
-// plain SHA-256 keeps it as well as any slow hash would; the checksum tells a typo, or a leak scanner, from a key.
+// API keys: `abide_live_<12 base62 id>_<43 base62 secret><6 base62 checksum>`. The secret has 256 random bits, so a plain SHA-256
+// protects it as well as any slow hash would; the checksum exposes typos and lets leak scanners recognise a key.
 import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { AbideError } from '../suppression/errors.ts';
@@ -58,7 +58,7 @@ const LIMITS = [
 ] as const;
 const LIMIT_COLUMNS = LIMITS.map(([, column]) => column).join(', ');
 
-/** For the audit log: those that are named. */
+/** The named limits, for the audit log. */
 const sayLimits = (limits: KeyLimits): object =>
   Object.fromEntries(
     LIMITS.flatMap(([name, column]) => (limits[name] === undefined ? [] : [[column, limits[name]]])),
@@ -103,8 +103,8 @@ const toKey = (row: Row): ApiKey => ({
 });
 
 /**
- * Makes a key; the token is returned once and kept nowhere. With `token` the same token again is the same key, and
- * nothing is changed. Throws AbideError('invalid-request') for a malformed token.
+ * Makes a key; the token is returned once and kept nowhere. If `token` is given again, it is the same key, and nothing is changed.
+ * Throws AbideError('invalid-request') for a malformed token.
  */
 export async function createKey(
   pool: Pool,
@@ -161,8 +161,8 @@ export async function listKeys(pool: Pool): Promise<readonly ApiKey[]> {
 }
 
 /**
- * Makes a key that stands in for another one: the same client, scopes, store and limits, and the same span of life where the
- * other one's has an end. The other one is good for `overlapSeconds` at most. Undefined where no such key is in use.
+ * Makes a key that replaces another one: the same client, scopes, store and limits, and the same lifetime if the other one expires.
+ * The other one stays valid for at most `overlapSeconds`. Undefined if no such key is in use.
  */
 export async function rotateKey(
   pool: Pool,
@@ -193,8 +193,8 @@ export async function rotateKey(
 }
 
 /**
- * Changes the limits that are named, null takes one away; of every key that it was rotated from or into as well, or the other
- * one would go on under the old limits. Undefined where there is no such key in use.
+ * Changes the limits that are named; null removes one. Every key that this one was rotated from or into is changed as well, or it
+ * would go on under the old limits. Undefined if no such key is in use.
  */
 export async function limitKey(
   pool: Pool,
@@ -215,7 +215,7 @@ export async function limitKey(
   });
 }
 
-/** False where there is no such key, or it is revoked already. */
+/** False if there is no such key, or it is revoked already. */
 export async function revokeKey(pool: Pool, id: string, caller: Caller | undefined): Promise<boolean> {
   return await inTransaction(pool, async (client) => {
     const { rowCount } = await client.query(
@@ -230,7 +230,7 @@ export async function revokeKey(pool: Pool, id: string, caller: Caller | undefin
 const CACHE_MS = 1_000;
 const CACHE_MAX = 10_000;
 const LOOKED_UP_MAX = 1_000;
-/** Everybody waits for whoever is looked up: on a line that leads nowhere for no longer than this. */
+/** Everybody waits for the look-up under way, so on a line that leads nowhere it lasts no longer than this. */
 const LOOK_UP_MS_MAX = 5_000;
 
 type Presented = NonNullable<ReturnType<typeof parse>>;
@@ -238,9 +238,9 @@ type Presented = NonNullable<ReturnType<typeof parse>>;
 const isOf = ({ secret_sha256: kept }: Row, { sha256 }: Presented): boolean => timingSafeEqual(kept, sha256);
 
 /**
- * Finds keys by id and secret, one query at a time: whoever asks while one is under way shares the next. So a flood of keys
- * that do not exist costs the database one small query after the other, however wide it is. An id alone finds nothing, and
- * leaves nothing: whoever saw one in a list can neither make the key look used nor tell by the time that it is in use.
+ * Finds keys by id and secret, one query at a time: callers that arrive while one is under way share the next. So a flood of keys
+ * that do not exist costs the database one small query after another, however wide it is. An id alone finds nothing and leaves no
+ * trace: somebody who saw one in a list can neither make the key look used nor tell from the timing that it is in use.
  */
 function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undefined> {
   const waiting = new Map<string, { presented: Presented } & PromiseWithResolvers<Row | undefined>>();
@@ -261,7 +261,7 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
     if (used.length > 0) {
       await client.query({
         name: 'touch-api-keys',
-        // In one order everywhere: two processes that touch the same keys would wait for each other for ever.
+        // The same order everywhere, or two processes that touch the same keys would wait for each other for ever.
         text: `update api_keys set last_used_at = clock_timestamp() where id in (
                  select id from api_keys where id = any ($1::text[])
                    and coalesce(last_used_at < clock_timestamp() - interval '1 minute', true)
@@ -303,9 +303,9 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
 }
 
 /**
- * Who a token belongs to. Answers are kept for a second, so a revoked key works at most that long; `last_used_at` is
- * written at most once a minute. Unknown, expired and revoked are the same answer: undefined. Only keys that exist are kept:
- * made-up ones push out nobody.
+ * The key that a token belongs to. Answers are cached for a second, so a revoked key works at most that long; `last_used_at` is
+ * written at most once a minute. Unknown, expired and revoked keys get the same answer: undefined. Only keys that exist are cached,
+ * so that made-up ones push nobody out.
  */
 export function createAuthenticator(pool: Pool): (token: string) => Promise<ApiKey | undefined> {
   const lookUp = createLookUp(pool);

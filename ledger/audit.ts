@@ -37,7 +37,7 @@ type Row = {
   details: Record<string, unknown>;
 };
 
-/** Which entries; what is left out lets every one through. */
+/** Which entries to read; a filter that is left out lets every entry through. */
 export type AuditFilter = {
   readonly action?: string | undefined;
   readonly key?: string | undefined;
@@ -47,7 +47,7 @@ export type AuditFilter = {
   readonly until?: Instant | undefined;
 };
 
-// A value that is null is folded away when the statement is planned, so that what is left is a walk along the primary key.
+// A filter whose value is null is folded away when the statement is planned, which leaves a walk along the primary key.
 export const AUDIT_PAGE = `
   select seq, at, client, key_id, caller_address, action, resource, request_id, details
   from audit_log
@@ -55,7 +55,7 @@ export const AUDIT_PAGE = `
     and ($5::timestamptz is null or at >= $5) and ($6::timestamptz is null or at < $6)
   order by seq limit $2`;
 
-/** A page of the audit log, oldest first, after a sequence number and up to one. */
+/** A page of the audit log, oldest first, after one sequence number and up to another. */
 export async function readAudit(
   db: Queryable,
   {
@@ -91,10 +91,10 @@ export async function readAudit(
 }
 
 const PAGE = 1_000;
-/** However rare what is asked for: one statement looks at no more entries than it can in its time, some seconds at worst. */
+/** However rare the wanted entries are, one statement looks only at as many as it can in its time, some seconds at worst. */
 const STRETCH = 1_000_000;
 
-/** Page after page, of at most `limit` entries together. */
+/** Page after page, with at most `limit` entries in all. */
 export async function* auditPages(
   db: Queryable,
   { after, limit = Infinity, ...filter }: AuditFilter & { after: number; limit?: number | undefined },

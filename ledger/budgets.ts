@@ -1,7 +1,7 @@
-// What keys have spent of their budgets of a day (UTC), in the ledger, so that restarts and several processes agree.
+// What keys have spent of their daily budgets (UTC), in the ledger, so that restarts and several processes agree.
 //
-// What is recorded is paid for in its own transaction (beginSpending): it is spent if and only if it is recorded. What is only
-// asked is paid for beforehand (createSpend), one short statement for all of a key who wait.
+// A recording is paid for in its own transaction (beginSpending): it is spent if and only if it is recorded. A mere question is
+// paid for beforehand (createSpend), in one short statement for all callers of a key that wait.
 import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
 import { inTransaction } from './database.ts';
@@ -12,7 +12,7 @@ const TODAY = "(clock_timestamp() at time zone 'UTC')::date";
 const SECONDS_LEFT =
   "extract(epoch from (day + 1)::timestamp at time zone 'UTC' - clock_timestamp())::float8";
 const OF_KEY = 'key_id = $1 and client = $2 and direction = $3';
-/** Of refusals; each key and direction has one. */
+/** Refusals that are remembered; each key and direction has one. */
 const REFUSED_MAX = 10_000;
 
 const SAID: Readonly<Record<Direction, string>> = {
@@ -29,7 +29,7 @@ type Budget = {
   readonly perDay: number;
 };
 
-/** Told of each refusal; `isFirst` of a key, day and direction. */
+/** Told of each refusal; `isFirst`: the first of a key, day and direction. */
 export type OnRefused = (refused: Budget, isFirst: boolean) => void;
 
 function budgetOf(caller: Caller, direction: Direction): Budget | undefined {
@@ -46,7 +46,7 @@ const exhausted = ({ direction, perDay }: Budget, secondsLeft: number): AbideErr
     retryAfterSeconds: Math.max(1, Math.ceil(secondsLeft)),
   });
 
-/** Marks that a budget was refused; whether that is the first time of the day, and then it is in the audit log. */
+/** Marks that a budget was refused. Returns whether that was the first time of the day, which is then in the audit log. */
 async function markRefused(client: Client, budget: Budget, day: string, spent: number): Promise<boolean> {
   const { direction, perDay: per_day, lineage } = budget;
   const { rowCount } = await client.query(
@@ -61,11 +61,11 @@ async function markRefused(client: Client, budget: Budget, day: string, spent: n
 
 export type Spending = {
   /**
-   * Takes from what the caller has left, if it fits; else gives what to answer, and takes nothing. A count of 0 fits where
-   * anything was left before this transaction.
+   * Takes `count` from what the caller has left if it fits; otherwise takes nothing and returns what to answer. A count of 0 fits
+   * if anything was left before this transaction.
    */
   take(caller: Caller, count: number): AbideError | undefined;
-  /** Writes what was taken and refused, before COMMIT; what it gives tells of the refusals, to be called after it. */
+  /** Writes what was taken and refused, before COMMIT. Returns what reports the refusals, to be called after COMMIT. */
   write(): Promise<() => void>;
 };
 
@@ -75,8 +75,8 @@ const NOTHING_TO_SPEND: Spending = {
 };
 
 /**
- * What the callers of a transaction have left, their rows locked until it ends: after subjects are locked, never before. Where
- * nobody of them has a budget it asks nothing.
+ * What the callers of a transaction have left, with their rows locked until it ends: to be called after subjects are locked, never
+ * before. If none of them has a budget, it runs no query.
  */
 export async function beginSpending(
   client: Client,
@@ -98,7 +98,7 @@ export async function beginSpending(
     seconds_left: number;
   }>({
     name: 'lock-budgets',
-    // In one order everywhere, and by an update, since the row of a new day is not there to be locked.
+    // In the same order everywhere, and by an upsert, since the row of a new day does not exist yet and cannot be locked.
     text: `insert into budget_usage as b (key_id, client, day, direction, spent)
            select key_id, client, ${TODAY}, $3, 0 from unnest($1::text[], $2::text[]) as x (key_id, client)
            order by key_id, client
@@ -153,9 +153,9 @@ type Waiting = {
 };
 
 /**
- * Spends in a statement of its own, all of `count` or nothing. While one statement is under way for a key, those who come next
- * share the following one. What was refused is remembered for the day, since what is spent never goes down: a client that
- * goes on asking costs the database nothing. Throws AbideError('budget-exhausted').
+ * Spends in a statement of its own, all of `count` or nothing. While one statement is under way for a key, later callers share the
+ * next one. A refusal is remembered for the day, since what is spent never goes down: a client that goes on asking costs the
+ * database nothing. Throws AbideError('budget-exhausted').
  */
 export function createSpend(
   pool: Pool,
@@ -176,7 +176,7 @@ export function createSpend(
     waiting.delete(name);
   }
 
-  /** All together where they fit, else one half and then the other: in order of arrival, and few statements. */
+  /** Spends for all of them if that fits, else for one half and then the other: in order of arrival, with few statements. */
   async function settle(name: string, batch: readonly Waiting[]): Promise<void> {
     const one = batch[0]!;
     if (batch.length === 1) {
@@ -184,7 +184,7 @@ export function createSpend(
       if (known !== undefined) return one.reject(known);
     }
     const count = batch.reduce((sum, each) => sum + each.count, 0);
-    // Of a key that was limited anew a moment ago the lower limit; alone each goes by its own.
+    // The lower limit, if the key's limit was changed a moment ago; alone, each caller goes by its own.
     const perDay = Math.min(...batch.map(({ budget }) => budget.perDay));
     if (await spendOnce({ ...one.budget, perDay }, count)) return batch.forEach(({ resolve }) => resolve());
     if (batch.length === 1) return one.reject(await refuse(name, one.budget));
@@ -202,7 +202,7 @@ export function createSpend(
     return exhausted(budget, leftMs / 1000);
   }
 
-  /** False where it does not fit, and then nothing was spent. */
+  /** False if it does not fit, and then nothing was spent. */
   async function spendOnce(budget: Budget, count: number): Promise<boolean> {
     const { rowCount } = await pool.query({
       name: 'spend-budget',
@@ -226,7 +226,7 @@ export function createSpend(
         `select day::text, spent, ${SECONDS_LEFT} as seconds_left from budget_usage where ${OF_KEY} and day = ${TODAY}`,
         columnsOf(budget),
       );
-      // Where the day ended in between, there is a new budget in a moment.
+      // The day ended in between: there is a new budget in a moment.
       if (rows[0] === undefined) return { spent: 0, secondsLeft: 0, isFirst: false };
       const { day, spent, seconds_left: secondsLeft } = rows[0];
       return { spent, secondsLeft, isFirst: await markRefused(client, budget, day, spent) };

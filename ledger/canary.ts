@@ -1,6 +1,6 @@
-// Synthetic subjects that nobody can reach: the same state decided anew at an interval, carried and read back like any
-// other. They show that the way to a store works while nobody opts out, and a store that no longer holds the last one that
-// it acknowledged has forgotten more than that. HTTP reaches none of this.
+// Canaries are synthetic subjects that nobody can reach. At an interval the same state is decided anew, and carried and read back
+// like any other. They show that the way to a store works while nobody opts out; and a store that no longer holds the last canary
+// that it acknowledged has forgotten more than that. HTTP reaches none of this.
 import { randomUUIDv7 } from 'node:crypto';
 import type { Decision } from '../suppression/decision.ts';
 import type { SealingKey } from '../suppression/seal.ts';
@@ -20,13 +20,13 @@ export type Canaries = {
   readonly addresses: Readonly<Record<SubjectKind, string>>;
 };
 
-/** One kind a store is enough: the first that it accepts. */
+/** One kind per store is enough: the first of these that it accepts. */
 const PREFERRED: readonly SubjectKind[] = ['email', 'phone', 'push_token', 'person_id'];
 
 const kindOf = (store: Pick<RegisteredStore, 'accepts'>): SubjectKind | undefined =>
   PREFERRED.find((kind) => store.accepts.includes(kind));
 
-/** Decides every canary anew whose time has come; of several processes one does. Gives whether any was decided. */
+/** Decides anew every canary whose time has come; of several processes only one does. Returns whether any was decided. */
 export async function issueCanaries(
   pool: Pool,
   keys: { readonly ring: KeyRing; readonly transport: SealingKey },
@@ -109,17 +109,17 @@ async function makeSubject(
   );
 }
 
-/** Without canaries none is missed. */
+/** Once canaries are off, none is missed. */
 export async function forgetCanaries(db: Queryable): Promise<void> {
   await db.query('delete from canaries');
 }
 
-/** So many versions back a canary is looked for: one that is older than that is none. */
+/** How many versions back a canary is looked for; an older one does not count. */
 const LOOKED_BACK = 100;
 
 /**
- * SQL: the newest canary that a store has acknowledged in its generation. $1 store, $2 generation, $3 accepts.
- * A store's canary is the one of the kind that it accepts first, by PREFERRED.
+ * SQL: the newest canary that a store has acknowledged in its generation. $1 store, $2 generation, $3 accepts. A store's canary is
+ * of the first kind in PREFERRED that it accepts.
  */
 export const NEWEST_CANARY = `
   select d.*, c.every_seconds from canaries c
@@ -133,7 +133,7 @@ export const NEWEST_CANARY = `
   where c.kind = any ($3)
   order by array_position('{${PREFERRED.join(',')}}'::text[], c.kind) limit 1`;
 
-/** The newest canary that a store has acknowledged; undefined where there is none. */
+/** The newest canary that a store has acknowledged; undefined if there is none. */
 export async function canaryOf(
   db: Queryable,
   seals: Seals,

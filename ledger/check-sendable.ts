@@ -20,7 +20,7 @@ const blocked = (reason: 'opted_out' | 'topic_required', held: Suppressed): Chec
   effectiveAt: held.first_effective_at,
 });
 
-/** What one subject's state says of a scope; undefined: nothing speaks against it. */
+/** What one subject's state says of a scope; undefined: nothing forbids sending. */
 function judge(state: Readonly<Record<string, Suppressed>>, { scope }: CheckItem): CheckAnswer | undefined {
   const channel = channelOfTopic(scope);
   const held = (channel === undefined ? undefined : state[channel]) ?? state[scope];

@@ -24,7 +24,7 @@ const defaultParser = pg.types.getTypeParser as (
   format?: 'text' | 'binary',
 ) => (text: string) => unknown;
 
-// Our longs stay below 2^53 (a check on versions, 9 quadrillion decisions), so numbers are exact.
+// Our longs stay below 2^53 (versions are checked, and decisions would have to be 9 quadrillion), so numbers are exact.
 const types = {
   getTypeParser: (oid: number, format?: 'text' | 'binary') => {
     if (oid === INT8) return (text: string) => Number(text);
@@ -40,19 +40,19 @@ const SETTINGS = [
   // A commit must be on disk before it is answered, whatever the server's default says.
   ['synchronous_commit', 'on'],
   ['timezone', 'UTC'],
-  // In another style, as the database or a role may have it, our times were those of no day.
+  // A database or a role may set another style, and our times would then be read as no day at all.
   ['datestyle', 'ISO'],
-  // Our statements lock what they go by, and are not made to be repeated because others wrote beside them.
+  // Our statements lock the rows that they rely on, and are not made to be repeated because others wrote beside them.
   ['default_transaction_isolation', 'read committed'],
   ['statement_timeout', '30s'],
   ['idle_in_transaction_session_timeout', '30s'],
-  // A plan made from the statistics of a young, empty table must not read the whole of a grown one. Beside this setting
-  // our statements leave the planner no choice: one table drives, by an index, and every other one is looked up row by
-  // row in a subquery that `offset 0` keeps from becoming a join. Seen with joins instead: 14 ms an opt-out after half a
-  // minute of load where 1 ms is right, and a page of outstanding decisions that took more than 30 s.
+  // A plan made from the statistics of a young, empty table must not read the whole of a grown one. Besides this setting, our
+  // statements leave the planner no choice: one table drives, by an index, and every other one is looked up row by row in a
+  // subquery that `offset 0` keeps from becoming a join. Seen with joins instead: 14 ms per opt-out after half a minute of load
+  // where 1 ms is right, and a page of outstanding decisions that took more than 30 s.
   ['enable_seqscan', 'off'],
-  // A bitmap has no order: with one, a page of outstanding decisions reads the whole backlog and sorts it (39 ms a page
-  // of 20,000 outstanding, and growing with them) where the index gives the first 2,000 and stops.
+  // A bitmap has no order: with one, a page of outstanding decisions reads the whole backlog and sorts it (39 ms per page with
+  // 20,000 outstanding, and growing with them), while the index yields the first 2,000 and stops.
   ['enable_bitmapscan', 'off'],
   ['plan_cache_mode', 'force_generic_plan'],
   // Neither compiling a statement nor starting workers for it ever pays.
@@ -61,8 +61,8 @@ const SETTINGS = [
 ] as const;
 
 /**
- * The server itself ends a statement, and a transaction that waits for its client, after 30 s, and the pool a connection that
- * nobody used for as long. A line that is silent for longer leads nowhere; TCP would notice in a quarter of an hour.
+ * The server itself ends a statement, or a transaction that waits for its client, after 30 s, and the pool ends a connection that
+ * nobody used for as long. A line that is silent for longer leads nowhere; TCP would take a quarter of an hour to notice.
  */
 const SILENT_MS_MAX = 35_000;
 
@@ -78,7 +78,7 @@ export function openPool(
     max: number;
     onError: (error: Error) => void;
     name?: string;
-    /** Statements are sent without waiting for those before; COPY does not go that way. */
+    /** Statements are sent without waiting for earlier ones; COPY cannot be sent that way. */
     pipeline?: boolean;
   },
 ): Pool {
@@ -92,7 +92,7 @@ export function openPool(
     pipeline,
     options: SETTINGS.map(([name, value]) => `-c ${name}=${value.replace(' ', '\\ ')}`).join(' '),
   });
-  // A pool that ends does not wait until its lines are closed, and the server may be told to end before they are.
+  // A pool that ends does not wait until its lines are closed, and the server may be told to stop before they are.
   const lost = (error: Error): void => {
     if (!pool.ending) onError(error);
   };
@@ -106,7 +106,7 @@ export function openPool(
   return pool;
 }
 
-/** Does one piece of work on a line of its own, as a role that has no pool; whatever happens, the line ends with it. */
+/** Runs one piece of work on a line of its own, as a role that has no pool; whatever happens, the line ends with it. */
 export async function onConnection<T>(
   url: string,
   name: string,
@@ -117,7 +117,7 @@ export async function onConnection<T>(
     application_name: name,
     connectionTimeoutMillis: 5_000,
   });
-  // What waits for the line fails with it.
+  // Work that waits for the line fails with it.
   client.on('error', () => undefined);
   try {
     await client.connect();
@@ -137,7 +137,7 @@ const code = (error: unknown): string =>
 export const isRace = (error: unknown): boolean => ['23505', '40P01', '40001'].includes(code(error));
 export const isLockTimeout = (error: unknown): boolean => code(error) === '55P03';
 
-/** Whether the database answers and takes no writes, in words; undefined: that is not it. */
+/** Says in words that the database answers but takes no writes; undefined if the error means something else. */
 export const sayReadOnly = (where: string, error: unknown): string | undefined =>
   code(error) === '25006'
     ? `The database ${where} takes no writes: it is a replica, or its recovery has not ended (\`select pg_wal_replay_resume()\`).`
@@ -177,8 +177,8 @@ export const inTransaction = <T>(pool: Pool, work: (client: Client) => Promise<T
   });
 
 /**
- * Lends a client for work that begins and commits by itself; what it leaves open where it fails is rolled back. A client
- * that broke is not reused.
+ * Lends a client for work that begins and commits by itself; if the work fails, what it left open is rolled back. A broken client
+ * is not reused.
  */
 export async function onClient<T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> {
   const client = await pool.connect();
@@ -196,8 +196,8 @@ export async function onClient<T>(pool: Pool, work: (client: Client) => Promise<
 }
 
 /**
- * Cuts the line of a client that has not done its work by then: whatever it waits for fails as unavailable, and whether what
- * was sent is done is in doubt. For a database that does not answer at all, where none of its own timeouts helps.
+ * Cuts the line of a client that has not done its work in time: whatever it waits for fails as unavailable, and whether what was
+ * sent is done is in doubt. This is for a database that does not answer at all, where none of its own timeouts helps.
  */
 export async function within<T>(client: Client, ms: number, work: () => Promise<T>): Promise<T> {
   const late = setTimeout(() => streamOf(client).destroy(), ms);
@@ -212,8 +212,8 @@ const streamOf = (client: Client) =>
   (client as Client & Pick<pg.Client, 'connection'>).connection.stream as Duplex & Pick<Socket, 'setTimeout'>;
 
 /**
- * Sends statements as one packet and waits for all of them: they run in this order, and one that fails does not keep the
- * next from running. Each round trip costs both sides a system call and a wake-up, more than a small statement does.
+ * Sends statements as one packet and waits for all of them: they run in this order, and a failed one does not keep the next from
+ * running. Each round trip costs both sides a system call and a wake-up, more than a small statement does.
  */
 export async function together<T extends readonly Promise<unknown>[]>(
   client: Client,

@@ -1,5 +1,5 @@
-// Opt-outs that a client made by mistake, or out of malice. They are marked and go on suppressing: who really opted out cannot
-// be told apart from who did not, so each person is to be asked, and only the person's own grant lifts anything.
+// Opt-outs that a client made by mistake or out of malice. They are marked and go on suppressing: nobody can tell those who really
+// opted out from those who did not, so each person is to be asked, and only the person's own grant lifts anything.
 import { randomUUIDv7 } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { AbideError } from '../suppression/errors.ts';
@@ -12,7 +12,7 @@ import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Caller } from './ledger.ts';
 
-/** A page is a statement and, where it marks, a short transaction: however large a window is, nobody waits for it. */
+/** A page is one statement and, if it marks, a short transaction: nobody waits for it, however large a window is. */
 const PAGE = 5_000;
 const FINAL_MS = 50;
 const FINAL_MS_MAX = 10_000;
@@ -34,18 +34,18 @@ export type Disputed = {
   readonly optOutId: string;
   readonly subjectId: string;
   readonly kind: SubjectKind;
-  /** Undefined once the subject was erased. */
+  /** Undefined once the subject is erased. */
   readonly sealed: Buffer | undefined;
   readonly scopes: readonly string[];
   readonly recordedAt: string;
-  /** Of these scopes those that are suppressed now because of this opt-out, and not of an earlier one. */
+  /** Those of these scopes that are suppressed now because of this opt-out and not of an earlier one. */
   readonly stillSuppressed: readonly string[];
 };
 
 /**
- * Marks every opt-out that a key recorded from `since` to before `until`, and gives the dispute; undefined where there is none.
- * `client` only where the key is none of ours: all tokens of an issuer have one key id. Throws AbideError: invalid-value
- * (an unknown key, a window that is not over), ledger-unavailable (a transaction is open since before the window ended).
+ * Marks every opt-out that a key recorded from `since` to before `until`, and returns the dispute; undefined if there is no such
+ * opt-out. `client` is for a key that is not ours: all tokens of an issuer have one key id. Throws AbideError: invalid-value (an
+ * unknown key, a window that is not over), ledger-unavailable (a transaction has been open since before the window ended).
  */
 export async function openDispute(
   pool: Pool,
@@ -84,7 +84,7 @@ export async function openDispute(
     onMarked(optOuts);
   }
   if (optOuts === 0) return undefined;
-  // Last: a dispute that is there is whole. Marks of one that was interrupted belong to none, and say nothing.
+  // Last: a dispute that exists is whole. The marks of an interrupted one belong to no dispute and say nothing.
   await inTransaction(pool, async (db) => {
     await db.query(
       `insert into disputes (id, key_id, client, since, until, reason, opened_at, opened_by)
@@ -110,7 +110,7 @@ async function clientOf(db: Queryable, keyId: string): Promise<string | undefine
   return rows[0]?.client;
 }
 
-/** Waits until nothing recorded before then can still appear: a recording that is under way has its time already. */
+/** Waits until nothing recorded before then can still appear: a recording under way already has its time. */
 async function untilFinal(pool: Pool, until: string): Promise<void> {
   const { rows } = await pool.query<{ over: boolean }>(
     'select $1::timestamptz <= clock_timestamp() as over',
@@ -133,7 +133,7 @@ async function untilFinal(pool: Pool, until: string): Promise<void> {
 
 type MarkedPage = { readonly last: string | undefined; readonly marked: number };
 
-/** By client, which has an index: one by key would cost every recording. */
+/** By client, which has an index; an index by key would slow down every recording. */
 async function markPage(
   db: Queryable,
   window: { id: string; keyId: string; client: string; since: string; until: string; after: string },
@@ -193,11 +193,11 @@ export async function findDispute(db: Queryable, id: string): Promise<Dispute | 
   return rows[0] && toDispute(rows[0]);
 }
 
-/** Says in the audit log that somebody takes the addresses out, before the first of them. */
+/** Says in the audit log that somebody exports the addresses, before the first of them. */
 export const auditExport = (db: Queryable, { id, optOuts }: Dispute, caller: Caller): Promise<void> =>
   audit(db, caller, 'dispute.exported', id, { opt_outs: optOuts });
 
-/** Whom a dispute is about, a page at a time, in the order in which they were recorded. */
+/** The people whom a dispute is about, a page at a time, in the order in which they were recorded. */
 export async function* disputedPages(db: Queryable, disputeId: string): AsyncGenerator<readonly Disputed[]> {
   for (let after = ZERO; ;) {
     const { rows } = await db.query<{
@@ -236,6 +236,6 @@ export async function* disputedPages(db: Queryable, disputeId: string): AsyncGen
   }
 }
 
-/** The plain address; undefined once the subject was erased. */
+/** The plain address; undefined once the subject is erased. */
 export const addressOf = (ring: KeyRing, { sealed, subjectId, kind }: Disputed): string | undefined =>
   sealed && ring.unseal(sealed, [subjectId, kind]);

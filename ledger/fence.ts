@@ -1,11 +1,11 @@
-// Sequence numbers are taken before commit, so a lower one may become visible after a higher one. A fence is a number
-// below which nothing more can appear: S is the sequence's last value, X a transaction id drawn in a later statement,
-// and every recording transaction draws its own id in a statement before the one that takes a number. Whoever took a
-// number <= S therefore has an id < X, and S is final once no transaction below X runs. Comparing the visible rows' own
-// transaction ids would not do: a row that is not visible yet shows none.
+// Sequence numbers are taken before commit, so a lower one may become visible after a higher one. A fence is a number below which
+// nothing more can appear: S is the sequence's last value, X a transaction id drawn in a later statement, and every recording
+// transaction draws its own id in a statement before the one that takes a number. So a transaction that took a number <= S has an
+// id < X, and S is final once no transaction below X runs. Comparing the visible rows' own transaction ids would not do: a row that
+// is not visible yet shows none.
 //
-// All of it is so on the server that said it. One that was failed over to, or restored, gives numbers out again that another
-// one had given out, so a fence names the server that runs, by when it started.
+// All of this holds on the server that said it. After a failover or a restore, the new server gives out numbers again that the old
+// one had given out, so a fence names the running server by the time at which it started.
 import type { Queryable } from './database.ts';
 
 export type Fence = { readonly seq: number; readonly xid: string; readonly server: string };
@@ -14,15 +14,15 @@ export type Fence = { readonly seq: number; readonly xid: string; readonly serve
 export const SERVER = 'pg_postmaster_start_time()';
 
 /**
- * SQL: whether nothing at or below a fence that the ledger keeps can appear any more, by its transaction. One that this server
- * has not given out yet is of the server that the ledger was on before it was dumped: of that, all that there is has come.
+ * SQL: whether nothing at or below a stored fence can appear any more, by the fence's transaction id. An id that this server has
+ * not given out yet is from the server that held the ledger before it was dumped: everything of that one has come.
  */
 export const isOver = (xid: string): string =>
   `(${xid} <= pg_snapshot_xmin(pg_current_snapshot()) or ${xid} >= pg_snapshot_xmax(pg_current_snapshot()))`;
 
 /**
- * Two statements on purpose, each a transaction of its own; never inside one that wrote before. Undefined: no decision took
- * a number above `above` yet.
+ * Two statements on purpose, each a transaction of its own; never to be called inside one that wrote before. Undefined: no decision
+ * took a number above `above` yet.
  */
 export async function takeFence(db: Queryable, above = 0): Promise<Fence | undefined> {
   const { rows } = await db.query<{ seq: number; used: boolean; server: string }>(
@@ -34,7 +34,7 @@ export async function takeFence(db: Queryable, above = 0): Promise<Fence | undef
   return { seq: at.seq, xid: drawn.rows[0]!.xid, server: at.server };
 }
 
-/** Whether nothing at or below the fence can appear any more; never so on another server. */
+/** Whether nothing at or below the fence can appear any more; never true on another server. */
 export async function isFinal(db: Queryable, fence: Fence): Promise<boolean> {
   const { rows } = await db.query<{ final: boolean }>({
     name: 'fence-is-final',

@@ -1,4 +1,4 @@
-// Reading opt-outs back: by id, as pages, by subject.
+// Reads opt-outs back: by id, as pages, by subject.
 import type { Instant, SubjectState, Suppressed } from '../suppression/decision.ts';
 import type { Scope } from '../suppression/scope.ts';
 import { Address, mask } from '../suppression/subject.ts';
@@ -77,7 +77,7 @@ const toOptOut = (row: OptOutRow, ring: KeyRing): OptOut => ({
   firstCompletedAt: row.first_completed_at === null ? undefined : toMilliseconds(row.first_completed_at),
 });
 
-/** The opt-outs behind a subject's state, the newest one by version first; for a repeat's answer, inside its transaction. */
+/** The opt-outs behind a subject's state, newest version first; for the answer to a repeat, inside its transaction. */
 export async function findOptOutsOf(
   db: Queryable,
   ring: KeyRing,
@@ -95,7 +95,7 @@ export async function findOptOutsOf(
   return rows.map((row) => toOptOut(row, ring));
 }
 
-/** Of the opt-outs that name all of these subjects, the newest one that meets a condition on `o`. */
+/** The newest opt-out that names all of these subjects and meets a condition on `o`. */
 async function findNamingAll(
   db: Queryable,
   ring: KeyRing,
@@ -116,7 +116,7 @@ async function findNamingAll(
   return rows[0] === undefined ? undefined : toOptOut(rows[0], ring);
 }
 
-/** The newest opt-out of these subjects together with the same scopes and the same stated date. */
+/** The newest opt-out of these subjects together, with the same scopes and the same stated date. */
 export const findSameOptOut = (
   db: Queryable,
   ring: KeyRing,
@@ -202,7 +202,7 @@ export const sealEvidence = (ring: KeyRing, evidence: Evidence, id: string): Buf
 const unsealEvidence = (ring: KeyRing, sealed: Buffer, id: string): Evidence =>
   JSON.parse(ring.unseal(sealed, [id, 'evidence'])) as Evidence;
 
-/** `client` is whose it must be, asked in the statement itself: another's takes no more of it than one that is not there. */
+/** `client`: whose it must be, checked in the statement itself, so that another's takes no longer than a missing one. */
 export async function findOptOut(
   db: Queryable,
   context: Context,
@@ -224,7 +224,7 @@ const firstIdAt = (ms: number): string => {
   return `${digits.slice(0, 8)}-${digits.slice(8)}-0000-0000-000000000000`;
 };
 
-// Ids are made by the API's clock, dates by the database's: a bound on ids is only a bound for the index.
+// Ids are made by the API's clock, dates by the database's: a bound on ids only narrows the index scan.
 const CLOCKS_APART_MS = 3_600_000;
 /** How many rows a page may look at when it filters by propagation, which no index knows. */
 const LOOKED_AT = 2_000;

@@ -1,5 +1,5 @@
 // What a batch of intents makes, in order of arrival: the second item of a subject sees what the first one made of it. Nothing is
-// written here: what is to be written comes as rows, and whoever waits is answered once they are committed.
+// written here: the result is rows to write, and each caller is answered once they are committed.
 import { randomUUIDv7 } from 'node:crypto';
 import { isDue } from '../suppression/acknowledgement.ts';
 import type { Instant, SubjectState } from '../suppression/decision.ts';
@@ -31,18 +31,18 @@ import type { BatchRows, ItemRow, Opened, RememberedAnswer, SubjectRow } from '.
 import { sinceOf } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
 
-/** An intent, and whoever waits for what becomes of it. */
+/** An intent, and the caller that waits for its outcome. */
 export type Pending = {
   readonly intent: OptOutIntent;
   readonly render: (recorded: Recorded) => string;
-  /** One a subject, in the intent's order. */
+  /** One per subject, in the intent's order. */
   readonly keys: readonly { readonly match: Buffer; readonly hex: string }[];
-  /** Namespaced by client; undefined where the request names no key. */
+  /** Namespaced by client; undefined if the request names no key. */
   readonly keyHex: string | undefined;
   readonly intentHex: string;
-  /** Of its subjects and of its key: whoever shares one goes after it. */
+  /** Names of its subjects and of its key: an item that shares one goes after it. */
   readonly names: readonly string[];
-  /** When it has waited for as long as anybody waits. */
+  /** When it has waited as long as an item may wait. */
   readonly until: number;
   readonly resolve: (answer: RecordAnswer) => void;
   readonly reject: (error: unknown) => void;
@@ -55,29 +55,29 @@ type Made = {
   readonly propagation: Propagation;
 };
 
-/** One decision a subject: the columns of the opt-out with those of its first one, and the rows of the others. */
+/** One decision per subject: the columns of the opt-out with those of its first decision, and the rows of the others. */
 type Decided = {
   readonly decisions: readonly (Omit<RecordedDecision, 'seq'> & { readonly id: string })[];
   readonly columns: ItemRow;
   readonly others: readonly ItemRow[];
 };
 
-/** What an item is answered with, before it is in words. */
+/** The answer to an item before it is put into words. */
 type Outcome = {
   readonly item: Pending;
   readonly recorded: Omit<Recorded, 'propagation'>;
-  /** Undefined where only the ledger knows it: of an opt-out that was there before. */
+  /** Undefined if only the ledger knows it: for an opt-out that existed before. */
   readonly propagation: Propagation | undefined;
-  /** Undefined where nothing was decided. */
+  /** Undefined if nothing was decided. */
   readonly decided: Decided | undefined;
 };
 
-/** Told the sequence numbers of the decisions, by their ids. */
+/** Is given the sequence numbers of the decisions, by their ids. */
 type Answer = (seqs: ReadonlyMap<string, number>) => void;
 
 export type FoldedBatch = {
   readonly rows: BatchRows;
-  /** Only once the rows are committed does anybody get a 2xx. */
+  /** Nobody gets a 2xx before the rows are committed. */
   readonly answer: Answer;
 };
 
@@ -89,7 +89,7 @@ type Using = {
   readonly spending: Spending;
 };
 
-/** The items share no subject and no key with anybody else who is recording: all of them are locked. */
+/** The items share no subject and no key with any other recording under way: all of them are locked. */
 export async function foldBatch(
   batch: readonly Pending[],
   { subjects, remembered: answeredBefore, now }: Opened,
@@ -99,11 +99,11 @@ export async function foldBatch(
   const bytes = new Bytes();
   /** Oldest first. */
   const made: Made[] = [];
-  /** Whose address is given by whom: for subjects that are new, or were erased. */
+  /** The address given for each subject that is new or was erased. */
   const addresses = new Map<string, Subject>();
-  /** `recorded`: what the body says, where it was made in this very batch. */
+  /** `recorded`: what the body says, if it was made in this very batch. */
   const remembered = new Map<string, RememberedAnswer & { readonly recorded?: Recorded }>(answeredBefore);
-  /** What is asked under the keys that are new in this batch. */
+  /** The intents under the keys that are new in this batch. */
   const claimed = new Map<string, string>();
   const outcomes: Outcome[] = [];
   const replays: { readonly item: Pending; readonly of: string }[] = [];
@@ -165,13 +165,14 @@ export async function foldBatch(
     covering: (named, scopes) =>
       named.length === 1 ? newestCovering(named[0]!, scopes) : newestTogether(named, scopes),
     spend: (count) => spending.take(caller, count),
-    // A spent key would otherwise learn of anybody whether they opted out: who did not would be refused, and so unchanged.
+    // Otherwise a spent key could learn of anybody whether they opted out: a person who did not would be refused, and stay
+    // unchanged.
     tell: ({ client: whose }) => (whose === caller.client ? undefined : spending.take(caller, 0)),
   });
 
   /**
-   * The newest opt-out, by version, whose resulting state first covered all that was asked; undefined where no opt-out did: a
-   * canary is suppressed without any.
+   * The newest opt-out, by version, whose resulting state first covered all that was asked; undefined if no opt-out did: a canary
+   * is suppressed without any.
    */
   async function newestCovering(
     { id, state }: Locked,
@@ -276,7 +277,7 @@ export async function foldBatch(
       )
       .map(({ name }) => name);
 
-  /** In the words of whoever asked, under their key: the rows that say so. */
+  /** Answers in the words of the caller and under its key; gives the rows that say so. */
   function put({ item, recorded, decided }: Outcome, propagation: Propagation | undefined): ItemRow[] {
     if (propagation === undefined) throw new Error('an opt-out without a decision');
     const { keyHex, intentHex, intent } = item;
@@ -319,7 +320,7 @@ export async function foldBatch(
     return auditColumns(item, 'opt_out.replayed', optOutId);
   }
 
-  /** The first answer to a key in the words of another API version: the same opt-out, propagated as far as it is now. */
+  /** The first answer to a key in the words of another API version: the same opt-out, with its propagation as of now. */
   async function inOtherWords(
     { intent, render }: Pending,
     first: RememberedAnswer & { readonly recorded?: Recorded },

@@ -1,5 +1,5 @@
-// What an intent makes of its subjects, whoever brings it: a call of the API (record.ts) or a row of a file
-// (record-in-bulk.ts). The subjects are locked first; each intent sees what the one before it made of them.
+// What an intent makes of its subjects, whether a call of the API brings it (record.ts) or a row of a file (record-in-bulk.ts). The
+// subjects are locked first; each intent sees what the one before it made of them.
 import { randomUUIDv7 } from 'node:crypto';
 import type { Instant, SubjectState } from '../suppression/decision.ts';
 import { UNKNOWN_SUBJECT } from '../suppression/decision.ts';
@@ -10,7 +10,7 @@ import type { OptOutIntent } from './ledger.ts';
 
 const HOUR_MS = 3_600_000;
 
-/** A subject whose row is locked, or that is not there yet. */
+/** A subject whose row is locked, or that does not exist yet. */
 export type Locked = { id: string; state: SubjectState; isNew: boolean; changed: boolean; erased: boolean };
 
 export type LockedRow = {
@@ -23,8 +23,8 @@ export type LockedRow = {
 };
 
 /**
- * Common table expression `locked`: $1 match keys, $2 pepper. In one order everywhere, so that nobody waits for each other.
- * The clock is read after it, once every lock was waited for.
+ * Common table expression `locked`: $1 match keys, $2 pepper. The order is the same everywhere, so that no two transactions wait
+ * for each other. The clock is read after it, once every lock was waited for.
  */
 export const LOCKED = `locked as materialized (
     select s.id, encode(s.match_key, 'hex') as match, s.version, s.state, s.granted, s.sealed is null as erased
@@ -41,7 +41,7 @@ export const toLocked = (rows: readonly LockedRow[] | null): Map<string, Locked>
     ]),
   );
 
-/** What is locked of these match keys, and a new subject for each that is not there. */
+/** The locked subject of each of these match keys, or a new one if there is none. */
 export const namedBy = (
   keys: readonly { readonly hex: string }[],
   subjects: ReadonlyMap<string, Locked>,
@@ -57,19 +57,19 @@ export const namedBy = (
       },
   );
 
-/** What was there before, as far as the fold must know it; `Before` is all that its caller wants to know of it. */
+/** What the fold must know of earlier opt-outs; `Before` is all that its caller wants to know of one. */
 export type Looks<Before> = {
-  /** The same opt-out of these subjects together: scopes and stated date. */
+  /** The same opt-out of these subjects together: same scopes and stated date. */
   readonly same: (
     named: readonly Locked[],
     scopes: readonly Scope[],
     effectiveAt: Instant,
   ) => Promise<Before | undefined>;
-  /** The newest opt-out whose resulting state first covered all of the scopes, of all of the subjects together. */
+  /** The newest opt-out whose resulting state first covered all of the scopes, for all of the subjects together. */
   readonly covering: (named: readonly Locked[], scopes: readonly Scope[]) => Promise<Before | undefined>;
-  /** Pays for what is recorded: a person newly opted out each, at least one. Gives what to answer where that is too much. */
+  /** Pays for what is recorded: one per person newly opted out, at least one. Returns what to answer if that is too much. */
   readonly spend: (count: number) => AbideError | undefined;
-  /** What to answer where it must not be told that this was there before. */
+  /** What to answer if the caller must not be told that this existed before. */
   readonly tell: (before: Before) => AbideError | undefined;
 };
 
@@ -83,7 +83,7 @@ export type Folded<Before> =
       readonly before: Before;
       readonly adjusted: boolean;
     }
-  /** Each of the named is changed: one that is suppressed already is decided again. */
+  /** Each of the named subjects is changed: one that is suppressed already is decided again. */
   | {
       readonly kind: 'recorded';
       readonly id: string;
@@ -92,7 +92,7 @@ export type Folded<Before> =
       readonly adjusted: boolean;
     };
 
-/** Changes the states of `named` to what they are after this intent; what is not recorded changes none. */
+/** Changes the states of `named` to what they are after this intent; if it is not recorded, a repeat may widen dates. */
 export async function foldIntent<Before>(
   intent: Pick<OptOutIntent, 'scopes' | 'effectiveAt'>,
   named: readonly Locked[],
@@ -121,7 +121,7 @@ export async function foldIntent<Before>(
   const id = randomUUIDv7();
   const effects = named.map(({ state }) => applyOptOut(state, { id, scopes, effectiveAt }));
   if (effects.every(({ kind }) => kind === 'already_opted_out')) {
-    // Where each was opted out apart, that they are one person is news: they get an opt-out together.
+    // If each was opted out separately, it is news that they are one person: they get an opt-out together.
     const before = await looks.covering(named, scopes);
     if (before !== undefined) {
       const error = looks.tell(before);
@@ -134,11 +134,11 @@ export async function foldIntent<Before>(
       return { kind: 'already_opted_out', before, adjusted };
     }
   }
-  // That they are one person costs something as well: every pair of those who opted out would else be decided again for nothing.
+  // That they are one person has a price as well: otherwise every pair of people who opted out could be decided again for nothing.
   const error = looks.spend(Math.max(1, effects.filter(({ kind }) => kind !== 'already_opted_out').length));
   if (error !== undefined) return { kind: 'exhausted', error };
   for (const [n, locked] of named.entries()) {
-    // One that is suppressed already is decided again, so that the opt-out has evidence of each of its subjects.
+    // A subject that is suppressed already is decided again, so that the opt-out has evidence for each of its subjects.
     locked.state = { ...effects[n]!.state, version: locked.state.version + 1 };
     locked.changed = true;
   }

@@ -1,10 +1,10 @@
-// May a sender rely on a store's own copy now? Whoever is told to hold sends later; whoever is told to send wrongly breaks
-// the promise. So only one answer is earned, and everything else is its opposite.
+// May a sender rely on a store's own copy now? A sender that is told to hold sends later; one that is wrongly told to send breaks
+// the promise. So only "send" must be earned, and everything else means "hold".
 import type { Gate, LagReport } from './ledger.ts';
 
 /**
- * Pure. `maxAgeSeconds` may only ask for more than the store's own `late_after_seconds`, since a late store is never sent
- * from. A store that the lag does not have (registered since, or not any more) is not known to hold anything.
+ * Pure. `maxAgeSeconds` may only ask for more than the store's own `late_after_seconds`, since a late store is never sent from. A
+ * store that the lag does not list (registered since, or no longer) is not known to hold anything.
  */
 export function judgeGate(
   { as_of: asOf, stores }: Pick<LagReport, 'as_of' | 'stores'>,

@@ -1,5 +1,5 @@
-// The only way back: the person's own later consent. One subject a call, and one transaction a call: grants are scarce, so
-// nothing is gained by gathering them, and a batch of them is nothing that a person asks for.
+// The only way back: the person's own later consent. Each call is one subject and one transaction: grants are scarce, so nothing is
+// gained by gathering them, and no person asks for a batch of them.
 import { randomUUIDv7 } from 'node:crypto';
 import { isDue } from '../suppression/acknowledgement.ts';
 import type { SubjectState } from '../suppression/decision.ts';
@@ -33,8 +33,7 @@ const RACES = 5;
 
 /**
  * Records a grant. A race (the same key at once, a new subject) is repeated. Throws AbideError: invalid-value (ahead of the
- * database's clock), grant-not-later, idempotency-key-reused, idempotency-key-in-use,
- * budget-exhausted, ledger-unavailable.
+ * database's clock), grant-not-later, idempotency-key-reused, idempotency-key-in-use, budget-exhausted, ledger-unavailable.
  */
 export async function recordGrant(
   pool: Pool,
@@ -134,7 +133,7 @@ async function grantOnce(
     );
   };
 
-  // A late retry of a consent that was recorded: it lifts nothing a second time, whatever was suppressed since.
+  // This is a late retry of a recorded consent: it lifts nothing a second time, whatever was suppressed since.
   const before = known
     ? await findGrant(client, context, { subjectId: locked.id, scopes, grantedAt })
     : undefined;
@@ -156,7 +155,7 @@ async function grantOnce(
     return { status: 200, body, replayed: false, grantId: grant.id, decisions: [] };
   }
 
-  // Whatever comes of it, to try tells whether the person opted out: only repeats are free.
+  // Whatever its outcome, a try tells whether the person opted out: only repeats are free.
   const spending = await beginSpending(client, 'grant', [caller], context.onRefused);
   const exhausted = spending.take(caller, 1);
   const tellRefused = await spending.write();
@@ -177,7 +176,7 @@ async function grantOnce(
     throw new AbideError('grant-not-later', undefined, { errors });
   }
   if (effect.kind === 'nothing_to_grant') {
-    // Nothing is written, not even under the key: an opt-out that comes later must not be lifted by this answer.
+    // Nothing is written, not even under the key: this answer must not lift an opt-out that comes later.
     await client.query('commit');
     const body = render({
       outcome: 'not_suppressed',

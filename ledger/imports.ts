@@ -1,5 +1,5 @@
-// Files of opt-outs on their way into the ledger. A file is kept in pieces, compressed and sealed; whichever process holds
-// its lease carries it on from the row up to which it is recorded (record-in-bulk.ts).
+// Files of opt-outs on their way into the ledger. A file is kept in pieces, compressed and sealed; the process that holds its lease
+// carries it on from the row up to which it is recorded (record-in-bulk.ts).
 //
 //   receiving → (awaiting_approval →) pending → running → done | failed
 //   awaiting_approval, pending → cancelled
@@ -24,14 +24,14 @@ import type {
   RowError,
 } from './ledger.ts';
 
-/** A process that ended leaves what it carried to the others after this. */
+/** After this, other processes take over what a process that ended was carrying. */
 export const LEASE = "interval '5 seconds'";
 export const ERRORS_KEPT_MAX = 100_000;
-/** Whoever sends a file sends some of it within this. */
+/** A client that sends a file must send some of it within this. */
 const RECEIVING = "interval '10 minutes'";
-/** Of one client, so that nobody fills the disk with files that are never approved. */
+/** Unfinished imports of one client, so that nobody fills the disk with files that are never approved. */
 const UNFINISHED_MAX = 20;
-/** Tables, their keys, and how many rows are deleted in a moment. */
+/** Tables, their keys, and how many rows one statement deletes. */
 const LEFT_BEHIND = [
   ['import_chunks', 'n', 200],
   ['import_seen', 'match_key', 20_000],
@@ -115,7 +115,7 @@ const badCursor = (): AbideError =>
     errors: [{ pointer: '/cursor', detail: 'is not a cursor that a list answered' }],
   });
 
-/** All but the recording (record-in-bulk.ts). */
+/** Everything of Imports but the recording (record-in-bulk.ts). */
 export function createImports({
   pool,
   ring,
@@ -159,7 +159,7 @@ export function createImports({
     return id;
   }
 
-  /** Whose lease is over was taken for gone, or has abandoned it. */
+  /** If the lease is over, the sender was taken for gone, or has abandoned the import. */
   async function keep(id: string, n: number, piece: Buffer): Promise<void> {
     const sealed = ring.seal(await compress(piece, SMALLEST_COMPRESSION), sealedAs(id, n));
     const { rowCount } = await pool.query({
@@ -174,7 +174,7 @@ export function createImports({
     if (rowCount !== 1) throw new AbideError('request-timeout');
   }
 
-  /** Undefined where the same import is there already. */
+  /** Undefined if the same import exists already. */
   async function complete(
     id: string,
     { sha256, bytes, rows, approveAbove }: Parameters<Imports['submit']>[1],
@@ -238,7 +238,7 @@ export function createImports({
            and state not in ('receiving', 'failed', 'cancelled')`,
         [id, fingerprint],
       );
-      // Where it failed or was cancelled in between, this one is the first.
+      // If that one failed or was cancelled in between, this one is the first.
       if (rows[0] === undefined) continue;
       await abandon(id);
       return { import: toImport(rows[0]), isNew: false };
@@ -254,7 +254,7 @@ export function createImports({
     await pool.query("delete from imports where id = $1 and state = 'receiving'", [id]);
   }
 
-  /** Bit by bit: what a file leaves behind may be gigabytes. */
+  /** In steps: what a file leaves behind may be gigabytes. */
   async function discard(id: string): Promise<void> {
     for (const [table, key, most] of LEFT_BEHIND) {
       const some = `delete from ${table} where import_id = $1 and ${key} in (
@@ -326,7 +326,7 @@ export function createImports({
       if (row === undefined) throw new AbideError('not-found');
       if (row.key_lineage === lineage && row.client === caller.client)
         throw new AbideError('second-key-needed');
-      // Asked again it is what it was.
+      // A repeated approval changes nothing.
       if (row.approved_by_key === caller.keyId && row.approved_by_client === caller.client)
         return toImport(row);
       if (row.state !== 'awaiting_approval') throw notWaiting(row.state);
@@ -365,13 +365,14 @@ export function createImports({
   }
 
   /**
-   * One at a time of all processes, since batches of two files would wait for each other in ways that PostgreSQL does not see.
-   * What began goes on before another begins: its holder may only be slow, and finds out where it is somebody else's by now.
+   * One at a time across all processes, since batches of two files would wait for each other in ways that PostgreSQL does not see.
+   * An import that began goes on before another begins: its holder may only be slow, and finds out if another process has taken it
+   * over.
    */
   const claim = (holder: string): Promise<Import | undefined> =>
     inTransaction(pool, async (client) => {
       await client.query("select pg_advisory_xact_lock(hashtext('abide.imports'))");
-      // One that is locked is moved on at this moment, and its lease with it.
+      // A locked import is being moved on at this moment, and its lease with it.
       return await oneImport(
         client,
         `with free as (
@@ -461,8 +462,8 @@ const notWaiting = (state: ImportState): AbideError =>
   new AbideError('import-not-waiting', `The import is ${state.replaceAll('_', ' ')}.`);
 
 /**
- * What nobody needs any more: files that did not come to their end, what ended imports left behind, and files whose approval
- * nobody gave in a week.
+ * Removes what nobody needs any more: files that did not arrive completely, what ended imports left behind, and files that nobody
+ * approved within a week.
  */
 export async function tidyImports(pool: Pool, imports: Pick<Imports, 'abandon'>): Promise<void> {
   await pool.query(`

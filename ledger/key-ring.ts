@@ -1,9 +1,9 @@
-// The key ring: what makes match keys (pepper), seals addresses at rest (storage) and will sign receipts (signing).
-// A ring belongs to its database: another pepper over old data would answer every check with "send", so the database
-// keeps a check value of every key in use and a ring that lacks one does not start.
+// The key ring: what makes match keys (pepper), seals addresses at rest (storage) and will sign receipts (signing). A ring belongs
+// to its database: another pepper over old data would answer every check with "send", so the database keeps a check value of every
+// key in use, and a ring that lacks one does not start.
 //
-// Storage keys are rotated: a new one is added, and what was sealed before is opened with the old ones, which stay. It is in
-// use from a time that every process is to have the ring by, for none can read what it has no key for. The pepper never
+// Storage keys are rotated: a new one is added, and what was sealed before is opened with the old ones, which stay. A new key is
+// used from a time by which every process must have the ring, since no process can read what it has no key for. The pepper never
 // changes: it is what finds people again.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
@@ -36,13 +36,13 @@ const Ring = z.object({
 export type KeyRing = {
   /** HMAC-SHA-256 (pepper, kind ‖ 0x00 ‖ normal form). */
   matchKey(subject: Subject): Buffer;
-  /** HMAC under the pepper of anything that must be recognised and not be read, apart by label. */
+  /** HMAC under the pepper of anything that must be recognisable but not readable; the label keeps uses apart. */
   fingerprint(label: string, text: string): Buffer;
   seal(content: string | Buffer, context: SealContext): Buffer;
   unseal(envelope: Buffer, context: SealContext): string;
   unsealBytes(envelope: Buffer, context: SealContext): Buffer;
   readonly pepperId: number;
-  /** Who the ring is, for the database's check. */
+  /** Identifies the ring, for the database's check. */
   readonly checks: readonly { readonly keyId: number; readonly purpose: Purpose; readonly value: Buffer }[];
 };
 
@@ -82,8 +82,8 @@ function addStorageKey(text: string, useFrom: Instant): { text: string; id: numb
 }
 
 /**
- * Reads a ring's text; of a purpose's keys the one with the highest id whose time has come is the one in use. Throws
- * KEYS_INVALID, never with a secret in it.
+ * Reads a ring's text. The key in use for a purpose is the one with the highest id whose time has come. Throws KEYS_INVALID, never
+ * with a secret in it.
  */
 export function readKeyRing(text: string): KeyRing {
   const keys = parseRing(text).keys.map(({ id, purpose, secret, use_from: useFrom }) => ({
@@ -124,8 +124,8 @@ export function readKeyRing(text: string): KeyRing {
 }
 
 /**
- * Brings ring and database together. `read` gives the ring's text, or undefined where there is none; `make` keeps a new
- * one and is called only for an empty database. Throws KEYS_MISSING naming the ids that the ring lacks.
+ * Brings ring and database together. `read` gives the ring's text, or undefined if there is none; `make` keeps a new one and is
+ * called only for an empty database. Throws KEYS_MISSING naming the ids that the ring lacks.
  */
 export async function matchKeyRing(
   pool: Pool,
@@ -164,8 +164,8 @@ export async function matchKeyRing(
 }
 
 /**
- * Gives the ring of `read` one more storage key, which seals from `useFrom` on, to `keep`. Nothing in the database asks for it
- * yet: where it is lost before a process has started with it, the ring of before is as good as it was.
+ * Adds a storage key, which seals from `useFrom` on, to the ring of `read` and gives the result to `keep`. Nothing in the database
+ * needs that key yet: if it is lost before a process has started with it, the previous ring is as good as it was.
  */
 export async function rotateStorageKey(
   pool: Pool,

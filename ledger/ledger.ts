@@ -1,4 +1,4 @@
-// What is true, as the rest of Abide may ask for it. Each group is one file beside this one.
+// What is true, as the rest of Abide may ask for it. Each group of methods is one file beside this one.
 import type {
   AcknowledgementAnswer,
   AcknowledgementReport,
@@ -16,7 +16,7 @@ import type { SubjectKind } from '../suppression/subject-kind.ts';
 export const REASONS = ['person_request', 'complaint', 'legal', 'other'] as const;
 export type Reason = (typeof REASONS)[number];
 
-/** The laws that an opt-out is made under, as far as its client says. */
+/** The laws under which an opt-out is made, as stated by its client. */
 export const REGIMES = [
   'gdpr',
   'uk_gdpr',
@@ -44,7 +44,7 @@ export const EVIDENCE_METHODS = [
   'other',
 ] as const;
 
-/** How the person said it: kept sealed, and answered to the client that gave it. */
+/** How the person said it: kept sealed, and returned to the client that gave it. */
 export type Evidence = {
   readonly method: (typeof EVIDENCE_METHODS)[number];
   /** What the person was shown or said. */
@@ -68,7 +68,7 @@ export type OptOutIntent = {
   readonly apiVersion: string;
   readonly caller: Caller;
   readonly traceparent: string | undefined;
-  /** `performance.now()` when the request arrived: the time of receipt is the database's clock less what passed since. */
+  /** `performance.now()` when the request arrived: the time of receipt is the database's clock minus what has passed since. */
   readonly receivedAtMs: number;
 };
 
@@ -81,11 +81,11 @@ export type Caller = {
   readonly budgets?: Budgets | undefined;
 };
 
-/** What a key spends a day: people newly opted out, grants tried, people asked for. */
+/** What a key spends per day: people newly opted out, grants tried, people asked about. */
 export const DIRECTIONS = ['opt_out', 'grant', 'check'] as const;
 export type Direction = (typeof DIRECTIONS)[number];
 
-/** How much of each a key may spend a day (UTC), together with the keys of its lineage; undefined: as much as it likes. */
+/** How much of each a key may spend per day (UTC), together with the keys of its lineage; undefined: no limit. */
 export type Budgets = {
   readonly lineage: string;
   readonly perDay: Readonly<Record<Direction, number | undefined>>;
@@ -118,13 +118,13 @@ export type DecisionPropagation = {
   readonly reason: string | undefined;
 };
 
-/** How far a store is with all that it must hold of an opt-out: what is last of its decisions. */
+/** How far a store is with everything that it must hold of an opt-out: the last of its decisions counts. */
 export type StorePropagation = Omit<DecisionPropagation, 'seq' | 'subjectId' | 'state'> & {
   readonly store: string;
   readonly required: boolean;
   readonly state:
     'pending' | 'verified' | 'applied' | 'superseded' | 'absent' | 'quarantined' | 'paused' | 'retired';
-  /** One a subject; none while it is only about to be recorded. */
+  /** One per subject; none while it is only about to be recorded. */
   readonly decisions: readonly DecisionPropagation[];
 };
 
@@ -141,7 +141,7 @@ export type Propagation = {
 
 export type RecordedOutcome = 'recorded' | 'already_opted_out' | 'already_recorded';
 
-/** What the ledger made of an intent, for the answer's text, which is stored with it and answered to every retry. */
+/** What the ledger made of an intent. The text of the answer is made from it, stored with it and returned to every retry. */
 export type Recorded = {
   readonly outcome: RecordedOutcome;
   readonly optOut: OptOut;
@@ -161,7 +161,7 @@ export type RecordAnswer = {
   readonly body: string;
   readonly replayed: boolean;
   readonly optOutId: string;
-  /** Empty where nothing new was decided. */
+  /** Empty if nothing new was decided. */
   readonly decisions: readonly RecordedDecision[];
 };
 
@@ -186,7 +186,7 @@ export type FoundOptOut = {
 export type FoundSubject = {
   readonly id: string;
   readonly kind: SubjectKind;
-  /** Undefined once the subject was erased. */
+  /** Undefined once the subject is erased. */
   readonly masked: string | undefined;
   /** As this opt-out or grant left it. */
   readonly state: SubjectState;
@@ -215,7 +215,7 @@ export type Grant = {
   readonly idempotencyKey: string;
 };
 
-/** `not_suppressed`: nothing of it was, so that there is nothing to record. */
+/** `not_suppressed`: none of it was suppressed, so there is nothing to record. */
 export type RecordedGrant = {
   readonly subject: Subject;
   readonly asked: readonly Scope[];
@@ -223,7 +223,7 @@ export type RecordedGrant = {
   readonly stillSuppressed: readonly Scope[];
 } & (
   | { readonly outcome: 'recorded'; readonly grant: Grant; readonly propagation: Propagation }
-  /** The same consent was recorded before; `inForce`: nothing of it was suppressed since. */
+  /** The same consent was recorded before; `inForce`: none of it was suppressed since. */
   | {
       readonly outcome: 'already_recorded';
       readonly grant: Grant;
@@ -233,7 +233,7 @@ export type RecordedGrant = {
   | { readonly outcome: 'not_suppressed' }
 );
 
-/** As RecordAnswer; `grantId` is undefined where there was nothing to record. */
+/** Like RecordAnswer; `grantId` is undefined if there was nothing to record. */
 export type GrantAnswer = Omit<RecordAnswer, 'optOutId'> & { readonly grantId: string | undefined };
 
 export type FoundGrant = {
@@ -259,7 +259,7 @@ export type ListFilter = {
 
 export type CheckItem = {
   readonly subjects: readonly Subject[];
-  /** What would be done: a message on a channel, perhaps of a topic, or a purpose. */
+  /** What would be done: a message on a channel, perhaps about a topic, or a purpose. */
   readonly scope: Scope;
 };
 export type CheckAnswer = {
@@ -269,7 +269,7 @@ export type CheckAnswer = {
   readonly effectiveAt: Instant | undefined;
 };
 
-/** A key's own limits; null takes one away, what is not named stays. */
+/** A key's own limits: null removes one; a limit that is not named stays. */
 export type KeyLimits = {
   readonly [Name in 'ratePerSecond' | 'optOutsPerDay' | 'grantsPerDay' | 'checksPerDay']?:
     number | null | undefined;
@@ -281,12 +281,12 @@ export type ApiKey = {
   readonly scopes: readonly string[];
   /** A worker's key is bound to one store. */
   readonly store: string | undefined;
-  /** Calls a second of each class; undefined, here and below: what the configuration says. */
+  /** Calls per second of each class; undefined, here and below: what the configuration says. */
   readonly ratePerSecond: number | undefined;
   readonly optOutsPerDay: number | undefined;
   readonly grantsPerDay: number | undefined;
   readonly checksPerDay: number | undefined;
-  /** The first of the keys that were rotated into this one: they share the budgets of a day. */
+  /** The first of the keys that were rotated into this one: they share the daily budgets. */
   readonly lineage: string;
   readonly createdAt: Instant;
   readonly expiresAt: Instant | undefined;
@@ -305,17 +305,17 @@ export type Outstanding = Decision & {
 /** A page of what is outstanding. */
 export type OutstandingPage = {
   readonly generation: number;
-  /** Since when the name means this store. */
+  /** Since when the name has meant this store. */
   readonly targetSince: Instant;
   readonly decisions: readonly Outstanding[];
   readonly next: string | undefined;
-  /** The store is paused or retired: whoever learns of decisions elsewhere carries none of them either. */
+  /** The store is paused or retired: a worker that learns of decisions elsewhere carries none of them either. */
   readonly paused?: true;
-  /** The worker that asks does not hold the store's lease, so it is given nothing: that says nothing of what is due. */
+  /** The worker that asks does not hold the store's lease, so it is given nothing: that says nothing about what is due. */
   readonly unleased?: true;
 };
 
-/** One pass over a store, and how many subjects it found how. */
+/** One pass over a store, and how many subjects it found in each condition. */
 export type Reconciliation = {
   readonly id: number;
   readonly asked: boolean;
@@ -329,18 +329,18 @@ export type Reconciliation = {
   readonly resurrected: number;
   readonly ahead: number;
   readonly own: number;
-  /** Of these, opt-outs that were recorded; undefined: the configuration does not ask for that. */
+  /** How many of these were recorded as opt-outs; undefined: the configuration does not ask for that. */
   readonly recorded: number | undefined;
-  /** Whose address was erased: they cannot be compared. */
+  /** People whose address is erased: they cannot be compared. */
   readonly unread: number;
 };
 
-/** How far what a store itself lists was gone through. */
+/** How far the store's own list has been gone through. */
 export type Listing = {
   readonly asked: boolean;
   readonly startedAt: Instant;
   readonly finishedAt: Instant | undefined;
-  /** Entries that were looked at, opt-outs recorded of them, and those that are no address of their kind. */
+  /** Entries looked at, opt-outs recorded from them, and entries that are no address of their kind. */
   readonly listed: number;
   readonly recorded: number;
   readonly unread: number;
@@ -355,7 +355,7 @@ export type StoreLag = {
   readonly status: LagStatus;
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly outstanding: number | null;
-  /** Where the count stopped at 10,000, `outstanding` is at least that many. */
+  /** If the count stopped at 10,000, `outstanding` is at least that many. */
   readonly outstanding_is_at_least?: true;
   readonly oldest_outstanding_seconds: number | null;
   readonly absent: number | null;
@@ -375,9 +375,9 @@ export type StoreLag = {
   readonly backfill: { readonly remaining: number; readonly started_at: Instant } | null;
   /** The age of the newest canary that the store has acknowledged; null: there is none. */
   readonly canary_age_seconds: number | null;
-  /** Decisions that the store had acknowledged, was found not to hold, and holds not yet again; outstanding all the same. */
+  /** Decisions that the store had acknowledged, was found not to hold and does not hold again yet; outstanding all the same. */
   readonly drift: number | null;
-  /** A whole pass over the store found everything up to here held; null: there was none in this generation. */
+  /** A whole pass found that the store holds everything up to here; null: there was no such pass in this generation. */
   readonly reconciled_through: number | null;
   readonly drain_eta_seconds: number | null;
 };
@@ -389,7 +389,7 @@ export type SourceLag = {
   readonly retained_wal_bytes: number | null;
   readonly slot: string | null;
   readonly task?: string;
-  /** Over Kafka: the records that the worker of most of them could not read since it started. */
+  /** Over Kafka: how many records a worker could not read since it started, of the worker with the most. */
   readonly parked?: number;
   readonly redriven: number;
 };
@@ -409,7 +409,7 @@ export type ParkedKind = (typeof PARKED_KINDS)[number];
 export type Parked = {
   readonly store: string;
   readonly seq: number;
-  /** Undefined where no opt-out caused it: a subject decided again, or a grant. */
+  /** Undefined if no opt-out caused it: a subject decided again, or a grant. */
   readonly optOutId: string | undefined;
   readonly subjectId: string;
   readonly subjectKind: SubjectKind;
@@ -418,7 +418,7 @@ export type Parked = {
   readonly code: string | undefined;
   readonly attempts: number;
   readonly recordedAt: Instant;
-  /** Of the oldest decision that it speaks for, as the lag counts it. */
+  /** The age of the oldest decision that it speaks for, as the lag counts it. */
   readonly ageSeconds: number;
   readonly since: Instant;
   readonly nextTryAt: Instant;
@@ -430,7 +430,7 @@ export type ParkedInFull = Parked & {
   readonly speaksFrom: number;
   /** The subject's version now: a newer one that the store takes settles this one as well. */
   readonly newestVersion: number;
-  /** What the store proved last of this subject, for this or an older version; undefined where it never did. */
+  /** What the store last proved of this subject, for this or an older version; undefined if it never did. */
   readonly lastEvidence:
     | {
         readonly seq: number;
@@ -450,7 +450,7 @@ export type ParkedFilter = {
   readonly code: string | undefined;
 };
 
-/** One, those with a code, or everything. */
+/** One, those with a code, or all. */
 export type ParkedWhich = { readonly seq: number } | { readonly code: string } | { readonly all: true };
 
 /** Whether a sender may rely on a store's own copy. */
@@ -460,7 +460,7 @@ export type Gate = {
   readonly reason: Exclude<LagStatus, 'ok'> | 'outstanding' | 'retired' | undefined;
   readonly verifiedThrough: number | undefined;
   readonly oldestOutstandingSeconds: number | undefined;
-  /** People whom the store did not have when it was told: not in its copy, should it have them now. */
+  /** People whom the store did not have when it was told: should it have them now, its copy does not suppress them. */
   readonly absent: number | undefined;
   readonly asOf: Instant;
 };
@@ -468,10 +468,10 @@ export type Gate = {
 export const IMPORT_FORMATS = ['csv', 'ndjson'] as const;
 export type ImportFormat = (typeof IMPORT_FORMATS)[number];
 
-/** As long as a file may be. */
+/** The largest file that is taken. */
 export const FILE_BYTES_MAX = 1024 ** 3;
 
-/** What `receiving` is not shown: a file that did not come to its end is no import. */
+/** `receiving` is not shown: a file that did not arrive completely is no import. */
 export const IMPORT_STATES = [
   'awaiting_approval',
   'pending',
@@ -482,7 +482,7 @@ export const IMPORT_STATES = [
 ] as const;
 export type ImportState = (typeof IMPORT_STATES)[number];
 
-/** What holds for a row of a file that says nothing else. */
+/** What applies to a row of a file that says nothing else. */
 export type ImportDefaults = {
   readonly scopes: readonly Scope[] | undefined;
   readonly reason: Reason;
@@ -495,7 +495,7 @@ export type NewImport = {
   readonly dryRun: boolean;
   readonly defaults: ImportDefaults;
   readonly caller: Caller;
-  /** Of the caller's key: what was rotated is the same key. */
+  /** Of the caller's key: a rotated key is the same key. */
   readonly lineage: string;
 };
 
@@ -510,7 +510,7 @@ export type Import = Pick<NewImport, 'format' | 'dryRun' | 'defaults'> & {
   readonly rowsTotal: number;
   readonly rowsDone: number;
   readonly counts: ImportCounts;
-  /** Rows may have several; of those beyond the first hundred thousand only the count is kept. */
+  /** A row may have several; beyond the first hundred thousand only the count is kept. */
   readonly errorsFound: number;
   readonly receivedAt: Instant;
   readonly startedAt: Instant | undefined;
@@ -519,7 +519,7 @@ export type Import = Pick<NewImport, 'format' | 'dryRun' | 'defaults'> & {
   readonly failure: string | undefined;
 };
 
-/** Rows: `already` changed nothing, `invalid` could not be read. Of a dry run what would be. */
+/** Rows: `already` changed nothing, `invalid` could not be read. For a dry run, what they would be. */
 export type ImportCounts = { readonly recorded: number; readonly already: number; readonly invalid: number };
 
 export const ROW_ERROR_CODES = [
@@ -531,23 +531,23 @@ export const ROW_ERROR_CODES = [
   'wrong_number_of_fields',
 ] as const;
 
-/** Why a row was not taken: never a value. */
+/** Why a row was not taken; it never contains a value. */
 export type RowError = {
   readonly row: number;
-  /** Where it ends in the file. */
+  /** Where the row ends in the file. */
   readonly line: number;
   /** Undefined: the row as a whole. */
   readonly column: string | undefined;
   readonly code: (typeof ROW_ERROR_CODES)[number];
 };
 
-/** One row that can be read: the identifiers of one person, each kind once, and what is refused. */
+/** A row that can be read: the identifiers of one person, each kind once, and what the person refuses. */
 export type ImportRow = Pick<OptOutIntent, 'subjects' | 'scopes' | 'effectiveAt' | 'reason'> & {
   readonly row: number;
   readonly line: number;
 };
 
-/** Every row after `after` through `through`: either readable, or with at least one error. */
+/** Every row after `after` through `through`: each is either readable or has at least one error. */
 export type ImportBatch = {
   readonly after: number;
   readonly through: number;
@@ -562,8 +562,8 @@ export type Imports = {
   /** Keeps the next piece, `n` from 0. */
   keep(id: string, n: number, piece: Buffer): Promise<void>;
   /**
-   * The file is complete. The same file with the same parameters before, unless it failed or was cancelled, is the same
-   * import. More rows than `approveAbove` wait for an approval, unless it is a dry run.
+   * The file is complete. It is the same import as one with the same file and parameters before, unless that failed or was
+   * cancelled. An import of more rows than `approveAbove` waits for an approval, unless it is a dry run.
    */
   submit(
     id: string,
@@ -574,9 +574,9 @@ export type Imports = {
       readonly approveAbove: number;
     },
   ): Promise<{ readonly import: Import; readonly isNew: boolean }>;
-  /** The file did not come to its end, or cannot be read. */
+  /** For a file that did not arrive completely, or cannot be read. */
   abandon(id: string): Promise<void>;
-  /** `client` undefined, here and below: whosever it is. */
+  /** `client` undefined, here and below: any client's. */
   find(id: string, client: string | undefined): Promise<Import | undefined>;
   /** Newest first. Throws AbideError: invalid-value (cursor). */
   list(filter: {
@@ -595,17 +595,17 @@ export type Imports = {
   /** Throws AbideError: not-found, import-not-waiting. */
   cancel(id: string, client: string | undefined, caller: Caller): Promise<Import>;
 
-  /** The oldest that nobody carries, for `holder` from now on. */
+  /** The oldest import that nobody carries; `holder` carries it from now on. */
   claim(holder: string): Promise<Import | undefined>;
   /** False: somebody else carries it. */
   renew(id: string, holder: string): Promise<boolean>;
-  /** Leaves it to whoever claims it next. */
+  /** Leaves it to the next process that claims it. */
   release(id: string, holder: string): Promise<void>;
   /** Undefined: there are no more. */
   piece(id: string, n: number): Promise<Buffer | undefined>;
-  /** Records a batch, and how far the import is with it; `before` is the batch before. False: somebody else carries it. */
+  /** Records a batch, and how far the import is with it; `before` is the batch before. False: another process carries it. */
   record(of: Import, holder: string, batch: ImportBatch, before: Promise<unknown>): Promise<boolean>;
-  /** `failure`: why it cannot go on. */
+  /** `failure`: why the import cannot go on. */
   finish(id: string, holder: string, failure?: string): Promise<Import | undefined>;
   /** Whether live opt-outs wait to be recorded in this process: they go first. */
   isLiveWaiting(): boolean;
@@ -625,15 +625,15 @@ export type AuditEntry = {
   readonly details: Record<string, unknown>;
 };
 
-/** A call of a version of the API that a key was let in for. */
+/** A call to a version of the API by a key that was let in. */
 export type Use = { readonly version: string; readonly client: string; readonly keyId: string };
 
-/** How often a key used a version, and when last. */
+/** How often a key used a version, and when it last did. */
 export type Usage = Use & { readonly count: number; readonly lastAt: Instant };
 
 /**
- * Every method throws AbideError('ledger-unavailable') where the database cannot be asked, and resolves only after
- * COMMIT where it writes.
+ * Every method throws AbideError('ledger-unavailable') if the database cannot be asked. A method that writes resolves only after
+ * COMMIT.
  */
 export type Ledger = {
   /**
@@ -641,7 +641,7 @@ export type Ledger = {
    * idempotency-key-reused, idempotency-key-in-use, overloaded, ledger-unavailable.
    */
   record(intent: OptOutIntent, render: (recorded: Recorded) => string): Promise<RecordAnswer>;
-  /** `client` undefined: whosever it is (opt_outs:read_all). */
+  /** `client` undefined: any client's (opt_outs:read_all). */
   findOptOut(id: string, client: string | undefined): Promise<FoundOptOut | undefined>;
   listOptOuts(
     filter: ListFilter,
@@ -657,8 +657,8 @@ export type Ledger = {
   /** `client` as for findOptOut. */
   findGrant(id: string, client: string | undefined): Promise<FoundGrant | undefined>;
   /**
-   * Holds no connection while it waits; resolves when every required store has confirmed, or after `waitMs`. `fresh` is what was
-   * recorded just now: nothing of it is looked for before it can be there.
+   * Holds no connection while it waits. Resolves when every required store has confirmed, or after `waitMs`. `fresh` is what was
+   * recorded just now: none of it is looked for before it can be there.
    */
   waitForPropagation(
     optOutId: string,
@@ -668,12 +668,12 @@ export type Ledger = {
   ): Promise<Propagation>;
   checkSendable(items: readonly CheckItem[]): Promise<{ asOf: Instant; items: readonly CheckAnswer[] }>;
   /**
-   * Spends of today's budget (UTC) of the caller's key, all of `count` or nothing; nothing where it has none. Throws
-   * AbideError('budget-exhausted'), which is in the audit log once a key, day and direction.
+   * Spends from today's budget (UTC) of the caller's key, all of `count` or nothing; a key without a budget spends nothing. Throws
+   * AbideError('budget-exhausted'), which the audit log holds once per key, day and direction.
    */
   spend(caller: Caller, direction: 'check', count: number): Promise<void>;
   lag(): Promise<LagReport>;
-  /** By a lag that is read after it was asked. Undefined: no such store. */
+  /** Judged by a lag that was read after the call. Undefined: no such store. */
   gate(store: string, maxAgeSeconds: number | undefined): Promise<Gate | undefined>;
 
   /** Oldest first. Undefined, here and below: no such store in service. Throws AbideError: invalid-value (cursor). */
@@ -682,14 +682,14 @@ export type Ledger = {
     filter: ParkedFilter,
   ): Promise<{ parked: readonly Parked[]; nextCursor: string | undefined } | undefined>;
   findParked(store: string, seq: number): Promise<ParkedInFull | undefined>;
-  /** Has them tried again now, within about a second; how many. */
+  /** Has them tried again now, within about a second; returns how many. */
   retryParked(store: string, which: ParkedWhich, caller: Caller): Promise<number | undefined>;
 
   acknowledge(store: string, report: AcknowledgementReport): Promise<AcknowledgementAnswer>;
   /**
-   * Deliverable decisions, live first. `worker`: the page is empty until its reports have taken the store's lease. `stanza`:
-   * what the worker goes by; throws `another-stanza` where the configuration says otherwise. With `waitMs` an empty answer is
-   * held until something is due. Undefined: no such store.
+   * Deliverable decisions, live first. `worker`: the page is empty until this worker's reports have taken the store's lease.
+   * `stanza`: what the worker goes by; throws `another-stanza` if the configuration says otherwise. With `waitMs` an empty answer
+   * is held until something is due. Undefined: no such store.
    */
   outstanding(
     store: string,
@@ -720,7 +720,7 @@ export type Ledger = {
   listed(store: string, page: Pick<ListingPage, 'generation' | 'pages'>, listed: Listed): Promise<boolean>;
   /** Undefined: there is none, since nothing that the store suppresses by itself is recorded. */
   listing(store: string): Promise<Listing | undefined>;
-  /** Begins a pass at full speed, and gives its id. Undefined: no such store in service, or it cannot be read. */
+  /** Begins a pass at full speed, and returns its id. Undefined: no such store in service, or it cannot be read. */
   reconcile(store: string, caller: Caller): Promise<number | undefined>;
   /** The latest passes, newest first. Undefined: no such store. */
   reconciliations(store: string, limit: number): Promise<readonly Reconciliation[] | undefined>;
@@ -728,7 +728,7 @@ export type Ledger = {
   readonly imports: Imports;
 
   authenticate(token: string): Promise<ApiKey | undefined>;
-  /** Only counts, and asks nobody: it is written some seconds later. */
+  /** Only counts, without a query: the count is written some seconds later. */
   countUse(use: Use): void;
   createKey(fields: {
     client: string;
@@ -744,6 +744,6 @@ export type Ledger = {
   revokeKey(id: string, caller: Caller | undefined): Promise<boolean>;
 
   audit(ask: { after: number; limit: number; action: string | undefined }): Promise<readonly AuditEntry[]>;
-  /** Throws where the database cannot be asked, or its schema is not this version's. */
+  /** Throws if the database cannot be asked, or its schema is not this version's. */
   ready(): Promise<void>;
 };

@@ -6,8 +6,8 @@ const LOST = `
   where slot_name = $1 and database = current_database() and wal_status = 'lost' and not active`;
 
 /**
- * Drops a slot for which the server gave up the log (max_slot_wal_keep_size): it serves nobody any more, and its name is in the
- * way of a new one. Gives whether it did. `db` may only look, the role of `replicationUrl` may drop.
+ * Drops a slot for which the server has given up the log (max_slot_wal_keep_size): it serves nobody any more, and its name blocks a
+ * new one. Returns whether it did. The role of `db` may only look, the role of `replicationUrl` may drop.
  */
 export async function dropLostSlot(db: Queryable, replicationUrl: string, slot: string): Promise<boolean> {
   const { rowCount: isLost } = await db.query(`select ${LOST}`, [slot]);

@@ -39,7 +39,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0014-dates-stay', up: (db) => datesStay.up(plainSql(db)), down: ledger.down },
 ];
 
-/** A migration is SQL as PostgreSQL reads it. Knex would take the question mark of jsonb's operators for a parameter. */
+/** A migration is SQL as PostgreSQL reads it. Knex would take the question mark in jsonb's operators for a parameter. */
 const plainSql = (db: Knex): Knex =>
   new Proxy(db, {
     get: (target, name): unknown =>
@@ -55,8 +55,8 @@ const source: Knex.MigrationSource<Migration> = {
 };
 
 /**
- * Migrates as the owner, and gives the two other roles what they need. Throws DATABASE_UNREACHABLE, and where the database is
- * of a newer version than ours, which is left as it is.
+ * Migrates as the owner, and grants the two other roles what they need. Throws DATABASE_UNREACHABLE, and an error if the database
+ * is of a newer version than ours, which is left as it is.
  */
 export async function migrate(
   ownerUrl: string,
@@ -64,8 +64,8 @@ export async function migrate(
 ): Promise<void> {
   try {
     await onConnection(ownerUrl, 'abide migrate', async (client) => {
-      // It belongs to this session and is held until everything is done: of three concurrent migrations of an empty database two
-      // fail without it.
+      // The lock belongs to this session and is held until everything is done: without it, two of three concurrent migrations of an
+      // empty database fail.
       await client.query("select pg_advisory_lock(hashtext('abide.migrate'))");
       await expectUtf8(client);
       if (!(await isLatest(client))) await migrateToLatest(ownerUrl);
@@ -81,7 +81,7 @@ export async function migrate(
   }
 }
 
-/** Another one lacks characters of names and reasons, or counts bytes as such; and a database keeps what it was made with. */
+/** Another one lacks characters of names and reasons, or counts bytes as characters; and a database keeps its encoding. */
 async function expectUtf8(client: pg.Client): Promise<void> {
   const { rows } = await client.query<{ encoding: string }>(
     "select current_setting('server_encoding') as encoding",
@@ -93,7 +93,7 @@ async function expectUtf8(client: pg.Client): Promise<void> {
   );
 }
 
-/** Knex is the largest thing that we load, and has something to do once a version. */
+/** Knex is the largest thing that we load, and it has something to do only once per version. */
 async function isLatest(client: pg.Client): Promise<boolean> {
   const { rows: tables } = await client.query("select to_regclass('knex_migrations') is not null as known");
   if (!(tables[0] as { known: boolean }).known) return false;
@@ -109,16 +109,16 @@ async function isLatest(client: pg.Client): Promise<boolean> {
   return ours.isSubsetOf(done);
 }
 
-/** Whether the publication is there, and has both tables and what is inserted into them. */
+/** Whether the publication exists, with both tables and with what is inserted into them. */
 export const IS_PUBLISHED = `
   exists (select from pg_publication where pubname = 'abide' and pubinsert)
   and 2 = (select count(*) from pg_publication_tables where pubname = 'abide' and rowfilter is null
            and tablename in ('decisions', 'abide_heartbeat'))`;
 
-/** A publication that somebody dropped or altered: no stream goes on without it, or it goes on without decisions. */
+/** Makes a publication again that somebody dropped or altered: without it no stream goes on, or one goes on without decisions. */
 async function publishAgain(client: pg.Client): Promise<void> {
   const { rowCount } = await client.query(`select where ${IS_PUBLISHED}`);
-  // Both in one transaction, so that whoever reads it never finds none.
+  // Both in one transaction, so that no reader ever finds none.
   if (rowCount === 0) await client.query(`drop publication if exists abide; ${ledger.PUBLICATION}`);
 }
 
@@ -132,8 +132,8 @@ async function migrateToLatest(ownerUrl: string): Promise<void> {
     migrations: { migrationSource: source },
   });
   try {
-    // Knex keeps a lock of its own in a table, and a process killed while it holds that leaves it for ever. We hold the
-    // advisory lock, so whoever left it is gone.
+    // Knex keeps a lock of its own in a table, and a process killed while it holds that lock leaves it for ever. We hold the
+    // advisory lock, so the process that left it is gone.
     await db.migrate.forceFreeMigrationsLock();
     await db.migrate.latest();
   } finally {

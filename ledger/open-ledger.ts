@@ -1,4 +1,4 @@
-// The ledger of one process: a pool, what is kept in memory of it, and the jobs that keep it moving.
+// The ledger of one process: a pool, what is kept of it in memory, and the jobs that keep it moving.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import type { SealingKey } from '../suppression/seal.ts';
@@ -52,15 +52,15 @@ const REGISTRY_MS = 500;
 const WATERMARK_MS = 500;
 const LAG_CACHE_MS = 250;
 const READING_MS_MAX = 2_000;
-/** How soon another process' commit is noticed; this process' own at once. */
+/** How soon another process' commit is noticed; this process' own is noticed at once. */
 const POLL_MS = 100;
 const HOUSEKEEPING_MS = 60_000;
 const USAGE_MS = 5_000;
-/** How soon an import that another process left, or received, is noticed. */
+/** How soon an import is noticed that another process left or received. */
 const IMPORTS_MS = 500;
-/** Of the pool's connections, for what clients ask, and as many for what workers ask. */
+/** The share of the pool's connections for what clients ask, and as much again for what workers ask. */
 const SHARE = 3 / 8;
-/** How often within an interval it is looked whether a canary's time has come: several processes share them. */
+/** How often per interval each process looks whether a canary's time has come: several processes share them. */
 const CANARY_LOOKS = 4;
 
 export type OpenLedger = Ledger &
@@ -73,7 +73,7 @@ export type OpenLedger = Ledger &
 
 type LedgerLog = Record<'info' | 'warn', (fields: object, message: string) => void>;
 
-/** Wakes whoever waits; a wait also ends after a time, since other processes cannot wake it. */
+/** Wakes everybody who waits; a wait also ends after a time, since other processes cannot wake it. */
 class Bell {
   readonly #waiting = new Set<() => void>();
   ring(): void {
@@ -96,8 +96,8 @@ class Bell {
 }
 
 /**
- * Whoever asks gets what was read after it asked; while one reading is under way, all who come share the next one. It does
- * not wait for one that hangs.
+ * Every caller gets what was read after it asked; while one reading is under way, all who come share the next one. The next one
+ * does not wait for a reading that hangs.
  */
 function createFreshReading<T>(read: () => Promise<T>): () => Promise<T> {
   let underWay: Promise<unknown> = Promise.resolve();
@@ -129,7 +129,7 @@ export async function openLedger({
   log: LedgerLog;
   onSettled?: (store: RegisteredStore, settled: readonly Settled[]) => void;
   onExhausted?: (direction: Direction) => void;
-  /** Sees each opt-out that a store had taken by itself, recorded. */
+  /** Sees each recorded opt-out that a store had taken by itself. */
   onFound?: (answer: RecordAnswer) => void;
   /** Undefined: none are issued, and none is missed. */
   canaries?: Canaries | undefined;
@@ -166,7 +166,7 @@ export async function openLedger({
     () => tidyImports(pool, files),
     () => forget(pool, 'workers', "last_seen_at < %s - interval '1 day'"),
   ];
-  /** What fails leaves the rest to be done. */
+  /** A failure leaves the other jobs to be done. */
   const housekeeping = async (): Promise<void> => {
     const failures: unknown[] = [];
     for (const work of housework) await work().catch((error: unknown) => failures.push(error));
@@ -191,7 +191,7 @@ export async function openLedger({
       : [every((canaries.everySeconds * 1000) / CANARY_LOOKS, 'canaries', () => issue(canaries))]),
   ];
 
-  /** Repeats a job with a pause between its end and its next begin; a failure is said once and tried again. */
+  /** Repeats a job, with a pause between its end and its next start; a failure is logged once, and the job is tried again. */
   function every(pauseMs: number, name: string, job: () => Promise<void>): Promise<void> {
     const idle = new Bell();
     let failing = false;
@@ -220,7 +220,7 @@ export async function openLedger({
     }
   };
 
-  // What is left of the pool is for recording, for keys, for the lag and for the jobs.
+  // The rest of the pool is for recording, for keys, for the lag and for the jobs.
   const share = Math.max(1, Math.floor(pool.options.max * SHARE));
   const [turnsOfClients, turnsOfWorkers] = [createTurns(share), createTurns(share)];
   const forClient = <T>(work: () => Promise<T>): Promise<T> => asked(() => turnsOfClients(work));
@@ -332,7 +332,7 @@ export async function openLedger({
     retryParked: (name, which, caller) => forClient(() => retryParked(pool, name, which, caller)),
     acknowledge: (name, report) =>
       forWorker(async (): Promise<AcknowledgementAnswer> => {
-        // The generation must be of now: an acknowledgement of the one before speaks of another store. Where it ended within
+        // The generation must be the current one: an acknowledgement of the one before speaks of another store. If it ended within
         // the half second since the registry was read, the statements themselves settle nothing.
         const store =
           stores.find((one) => one.name === name && one.generation === report.generation) ??
@@ -370,7 +370,7 @@ export async function openLedger({
           if (
             page === undefined ||
             page.decisions.length > 0 ||
-            // Whoever pages through a back-fill goes on at once where nothing on the page was due.
+            // A worker that pages through a back-fill goes on at once if nothing on the page was due.
             (page.next !== undefined && ask.after?.startsWith('backfill:') === true) ||
             left <= 0 ||
             signal.aborted ||

@@ -1,5 +1,5 @@
-// What is due to a store and not settled: start-up catch-up, re-drive, recovery and the HTTP worker's feed are this one
-// question. Live decisions first, then the back-fill of a new generation; parked ones when their next try has come.
+// What is due to a store and not settled: start-up catch-up, re-drive, recovery and the HTTP worker's feed all ask this one
+// question. Live decisions come first, then the back-fill of a new generation; parked ones when their next try has come.
 import type { Newest } from '../suppression/acknowledgement.ts';
 import type { Decision, Granted, Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -33,11 +33,11 @@ type Row = DecisionRow & { attempts: number | null; asked: number };
 export const DECISION = `d.seq, d.opt_out_id, d.subject_id, d.kind, d.version, d.suppressed, d.granted, d.effective_at,
   d.recorded_at, d.sealed, d.transport_key_id, d.traceparent`;
 
-// What belongs to the store comes as parameters, not by a join: only so do store, generation and sequence together bound
-// the index look-ups (database.ts, SETTINGS). $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels.
+// What belongs to the store comes as parameters, not from a join: only then do store, generation and sequence together bound the
+// index look-ups (database.ts, SETTINGS). $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels.
 const DUE = 'due(d.kind, d.suppressed, d.granted, $3, $4, $5)';
 
-// A consent is not carried past a newer decision that the store did not take: it would lift what that one suppresses.
+// A consent is not carried past a newer decision that the store did not take: it would lift what the newer one suppresses.
 const MAY_LIFT = `(d.granted = '{}' or not exists (
       select from exceptions p
       where p.subject_id = d.subject_id and p.store_id = $1 and p.generation = $2 and p.version > d.version offset 0))`;
@@ -61,7 +61,7 @@ export const LIVE = `
     and ${UNSETTLED}
   order by d.seq limit $7`;
 
-/** So many subjects are looked through for a page: of very many, few or none may be due to the store. */
+/** How many subjects are looked through for a page: of very many, few or none may be due to the store. */
 const LOOKED_THROUGH = 10_000;
 
 const BACKFILL = `
@@ -73,7 +73,7 @@ const BACKFILL = `
     and ${UNSETTLED}
   order by j.id limit $9`;
 
-// Where such a page ends, though nothing on it may be due: there may be more. $1 cursor, $2 the fence's transaction.
+// Where such a page ends, even if nothing on it is due: there may be more. $1 cursor, $2 the fence's transaction.
 const BACKFILL_SEEN = `
   select id from subjects where id > $1 and ${isOver('$2::xid8')}
   order by id offset ${LOOKED_THROUGH - 1} limit 1`;
@@ -95,7 +95,7 @@ type StoreHead = {
   mine: boolean;
 };
 
-/** Whose turn it is; undefined for no such store. */
+/** What the registry says of the store, and whether it is the worker's turn; undefined: no such store. */
 async function headOf(
   db: Queryable,
   store: string,
@@ -123,8 +123,8 @@ export type Seals = {
 const OPENS_NOWHERE = Buffer.of(0);
 
 /**
- * Re-seals from the subject what travels no more: the copy's transport key was destroyed, or there never was a copy. An address
- * that cannot be opened must not withhold its neighbours: its worker cannot open what stands for it either, and says so.
+ * Seals anew from the subject what no longer travels: the copy's transport key was destroyed, or there never was a copy. An address
+ * that cannot be opened must not hold back its neighbours: its worker cannot open the stand-in either, and says so.
  */
 async function sealAnew(
   db: Queryable,
@@ -166,7 +166,7 @@ const toDecision = (
   traceparent: row.traceparent ?? undefined,
 });
 
-/** Rows as workers get them: every address under a transport key that still lives. */
+/** Rows as workers get them: every address is under a transport key that still lives. */
 export async function toDecisions(
   db: Queryable,
   seals: Seals,
@@ -206,7 +206,7 @@ export type OutstandingAsk = {
   readonly stanza?: Buffer | undefined;
 };
 
-/** One page of what is deliverable to a store; undefined where there is no such store. */
+/** One page of what is deliverable to a store; undefined if there is no such store. */
 export async function outstandingPage(
   db: Queryable,
   seals: Seals,
@@ -252,7 +252,7 @@ export async function outstandingPage(
   };
 }
 
-/** The last subject that a short page of the back-fill looked through; undefined where it looked through all. */
+/** The last subject that a short page of the back-fill looked through; undefined if it looked through all. */
 async function seenThrough(
   db: Queryable,
   from: string,
@@ -280,7 +280,7 @@ function nextCursor(
   return retries.length > 0 ? 'live:0' : undefined;
 }
 
-/** The newest decision of a subject, and what the store has acknowledged: what a worker asks before and after it lifts anything. */
+/** The newest decision of a subject, and what the store has acknowledged: a worker asks this before and after it lifts anything. */
 export async function newestOf(db: Queryable, store: string, subjectId: string): Promise<Newest | undefined> {
   if (!isUuid(subjectId)) return undefined;
   const { rows } = await db.query<Omit<Newest, 'subjectId'>>({

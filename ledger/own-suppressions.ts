@@ -1,6 +1,6 @@
-// What a store suppresses by itself, recorded as opt-outs where the configuration says so. Two ways lead here: the read-back of
-// people whom the ledger knows (reconcile.ts), and the store's own list, for those whom only the store knows. Either way it goes
-// by the one way that records an opt-out, and what was recorded is known from then on: to come twice changes nothing.
+// What a store suppresses by itself is recorded as opt-outs if the configuration says so. It is found in two ways: by the read-back
+// of people whom the ledger knows (reconcile.ts), and in the store's own list, for those whom only the store knows. Both record it
+// as any opt-out is recorded, and it is known from then on: finding it twice changes nothing.
 import { hostname } from 'node:os';
 import type { OwnSuppression } from '../suppression/acknowledgement.ts';
 import { toBeRecorded } from '../suppression/own-suppression.ts';
@@ -21,10 +21,10 @@ const PAUSE_MS = 1_000;
 const REST = "interval '1 minute'";
 
 type Found = { readonly subject: Subject; readonly scopes: readonly Scope[] };
-/** Records one opt-out by the ledger's own way. */
+/** Records one opt-out in the ledger's usual way. */
 export type RecordOptOut = (intent: OptOutIntent) => Promise<unknown>;
 
-/** The store is the client; whoever reads the log finds by the request what found it. */
+/** The store is the client; a reader of the audit log sees from the request what found it. */
 const toIntent = (store: RegisteredStore, requestId: string, { subject, scopes }: Found): OptOutIntent => ({
   subjects: [subject],
   scopes,
@@ -52,7 +52,7 @@ async function recordAll(
 
 // ---- people whom the ledger knows -------------------------------------------------------------------------------------
 
-// The decision must still be the subject's newest: what was decided meanwhile may have lifted what the store shows. A canary is
+// The decision must still be the subject's newest: a decision made meanwhile may have lifted what the store shows. A canary is
 // nobody who could have asked.
 const KNOWN = `
   select s.id, s.kind, s.sealed, s.state, x.suppressed
@@ -61,7 +61,7 @@ const KNOWN = `
   join subjects s on s.id = d.subject_id and s.version = d.version
   where s.sealed is not null and not exists (select from canaries c where c.subject_id = s.id)`;
 
-/** Records what a pass found beyond the newest decisions of these people; gives how many opt-outs. */
+/** Records what a pass found beyond the newest decisions of these people; returns how many opt-outs. */
 export async function recordOfKnown(
   pool: Pool,
   ring: KeyRing,
@@ -90,7 +90,7 @@ export async function recordOfKnown(
 
 // ---- people whom only the store knows ---------------------------------------------------------------------------------
 
-// As a pass does, it goes on where it was after a restart, and begins anew with a generation, or when it is asked for.
+// Like a pass, it goes on where it was after a restart, and begins anew with a new generation or when it is asked for.
 const BEGIN = `
   insert into listings as l (store_id, generation, asked, started_at) values ($1, $2, $3, clock_timestamp())
   on conflict (store_id) do update set generation = excluded.generation, asked = excluded.asked,
@@ -100,7 +100,7 @@ const BEGIN = `
 const listsOwn = ({ ownScopes, keyForm, evidence, retiredAt }: RegisteredStore): boolean =>
   ownScopes.length > 0 && keyForm === 'plain' && evidence === 'read_back' && retiredAt === undefined;
 
-/** The store's list is begun anew now, and gone through at full speed; nothing where none is. */
+/** Begins the store's list anew, now and at full speed; does nothing if the list is not gone through. */
 export async function askListing(db: Queryable, store: RegisteredStore): Promise<void> {
   if (listsOwn(store)) await db.query(BEGIN, [store.id, store.generation, true]);
 }
@@ -150,7 +150,7 @@ async function underWay(db: Queryable, store: RegisteredStore): Promise<UnderWay
   return rows[0];
 }
 
-/** The next list where its time has come. */
+/** Begins the next list if its time has come. */
 async function begun(db: Queryable, store: RegisteredStore): Promise<UnderWay | undefined> {
   const { rows } = await db.query({
     name: 'listing-rests',
@@ -164,9 +164,10 @@ async function begun(db: Queryable, store: RegisteredStore): Promise<UnderWay | 
 }
 
 /**
- * Records whom the ledger does not know of a page of the store's list. Whom it knows the read-back looks after, which sees
- * whether the store was told of a grant; but it asks by the normal form, and of who stands there in another spelling as well
- * that is recorded of which nothing was ever decided. False where the page was taken already, or the list is over.
+ * Records the people on a page of the store's list whom the ledger does not know. Those whom it knows are left to the read-back,
+ * which sees whether the store was told of a grant. But the read-back asks by the normal form: if the store lists a known person in
+ * another spelling as well, the scopes of which nothing was ever decided are recorded too. False if the page was taken already, or
+ * the list is over.
  */
 export async function takeListed(
   pool: Pool,
@@ -209,7 +210,7 @@ export async function takeListed(
 
 type FoundListed = Found & { readonly isSpeltOtherwise: boolean };
 
-/** Undefined where it is no address of its kind; the store may hold it in another spelling than we would. */
+/** Undefined if it is no address of its kind; the store may hold it in another spelling than we would. */
 function toFound(
   store: RegisteredStore,
   { kind, key, scopes }: Listed['suppressed'][number],
@@ -246,7 +247,7 @@ async function unknownAmong(
   });
 }
 
-/** The store's list as it stands; undefined where none is gone through. */
+/** How far the store's list is; undefined if it is not gone through. */
 export async function readListing(db: Queryable, store: RegisteredStore): Promise<Listing | undefined> {
   if (!listsOwn(store)) return undefined;
   const { rows } = await db.query<{

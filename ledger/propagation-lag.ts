@@ -1,5 +1,5 @@
-// The lag cannot lie: it is the age of the oldest decision that a store must hold and has not acknowledged, of all of
-// them, by the database's clock at both ends. What is not known is said to be unknown.
+// The lag cannot lie: of all decisions that a store must hold and has not acknowledged, it is the age of the oldest one, by the
+// database's clock at both ends. What is not known is said to be unknown.
 import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import { bucketMs } from './acknowledge.ts';
@@ -58,8 +58,8 @@ type Row = Head & {
 
 const AGE = (expression: string): string => `extract(epoch from clock_timestamp() - ${expression})::float8`;
 
-// One statement a store, with what belongs to it as parameters, for the reason in outstanding.ts.
-// $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels, $6 the mark that live decisions lie above.
+// One statement per store, with what belongs to the store as parameters, for the reason given in outstanding.ts. $1 store, $2
+// generation, $3 accepts, $4 due_exact, $5 due_channels, $6 the mark that live decisions lie above.
 export const LAG_OF_STORE = `
   select live.count as live, ${AGE('live.oldest')} as oldest_live,
     parked.count as parked, parked.quarantined, parked.absent, parked.drift, parked.speaks_from, ${AGE('parked.oldest')} as oldest_parked,
@@ -139,7 +139,7 @@ function percentiles(row: Row): StoreLag['latency_ms'] {
 
 const round = (value: number): number => Math.round(value * 10) / 10;
 
-/** So many canaries in a row may fail to come before their silence means something. */
+/** How many canaries in a row may fail to come before their silence means something. */
 const CANARIES_MISSED = 3;
 
 function statusOf(row: Row, oldest: number | null): LagStatus {
@@ -156,7 +156,7 @@ function statusOf(row: Row, oldest: number | null): LagStatus {
 function toStoreLag(row: Row): StoreLag {
   const ages = [row.oldest_live, row.oldest_parked].filter((age) => age !== null);
   const oldest = ages.length === 0 ? null : Math.max(...ages);
-  // Pausing hides nothing: a paused store's worker is silent by order, so it is late or paused, never unknown for that.
+  // Pausing hides nothing: a paused store's worker is silent by order, so the store is late or paused, but not unknown for that.
   const status = statusOf(row.paused ? { ...row, heard: true } : row, oldest);
   const perSecond = row.settled_in_window / WINDOW_SECONDS;
   const outstanding = row.live + row.parked;
@@ -200,13 +200,13 @@ const SOURCE_WORST: readonly SourceStatus[] = ['unknown', 'down', 'polling', 'ca
 
 type Slot = { slot_name: string; active: boolean; retained: number | null };
 
-/** One entry a kind of source, from the workers' own reports; the slot's side of it from the server. */
+/** One entry per kind of source, from the workers' own reports; what concerns the slot comes from the server. */
 function toSources(rows: readonly Row[], slots: readonly Slot[]): SourceLag[] {
   const reports = rows.flatMap((row) =>
     row.last_report?.source === undefined ? [] : [{ source: row.last_report.source, row }],
   );
   return [...Map.groupBy(reports, ({ source }) => source.kind)].map(([kind, group]) => {
-    // What the worker of a paused store said last is old, and says nothing of the source that others read.
+    // The last report of a paused store's worker is old, and says nothing of the source that others read.
     const reading = group.filter(({ row }) => row.heard || !row.paused);
     const statuses = reading.map(({ source, row }) => (row.heard ? source.status : 'unknown'));
     const ages = reading.map(({ source }) => source.positionAgeSeconds).filter((age) => age !== undefined);
@@ -229,7 +229,7 @@ const SLOTS = `
   select slot_name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 as retained
   from pg_replication_slots where database = current_database() and slot_type = 'logical'`;
 
-/** Reads the lag of every store in service; throws where it is not known. */
+/** Reads the lag of every store in service; throws if it is not known. */
 export async function readLag(db: Queryable): Promise<LagReport> {
   const [stores, { rows: heads }, slots, clock] = await Promise.all([
     listStores(db),

@@ -1,4 +1,4 @@
-// Where an opt-out has arrived: computed from acknowledgements and exceptions at the moment of asking, never stored.
+// Where an opt-out has arrived. It is computed from acknowledgements and exceptions at the moment of asking, never stored.
 import type { Instant } from '../suppression/decision.ts';
 import { meets } from '../suppression/scope.ts';
 import type { Scope } from '../suppression/scope.ts';
@@ -55,8 +55,8 @@ type Row = {
 };
 
 /**
- * `decided`: the decisions of what is asked for, `o`. An exception that began after the acknowledgement is drift, and speaks for
- * what was acknowledged; what was acknowledged while a newer decision of its subject is parked stays so.
+ * `decided` selects the decisions of `o`, which is what is asked for. An exception that began after the acknowledgement is drift,
+ * and speaks for what was acknowledged. A decision acknowledged while a newer one of its subject is parked stays acknowledged.
  */
 const createSql = (table: string, decided: string, firstCompleted: string): string => `
   select o.id, d.seq, d.subject_id, d.kind, o.requested_scopes, ${firstCompleted} as first_completed_at, d.recorded_at,
@@ -89,7 +89,7 @@ const OF_GRANTS = createSql(
   'null::timestamptz',
 );
 
-/** Of several decisions of one opt-out a store shows the state that is last to end: the first of these. */
+/** If an opt-out has several decisions, a store shows the state that is last to end: the first of these. */
 const LAST_FIRST = [
   'retired',
   'quarantined',
@@ -104,7 +104,7 @@ const LAST_FIRST = [
 function stateOf(row: Row): DecisionPropagation['state'] {
   // An exception beside an acknowledgement is drift: the store no longer holds what it acknowledged.
   if (row.outcome !== null && row.exception === null) return row.outcome;
-  // At or below the mark and no exception is confirmation without a row: old partitions may be detached.
+  // At or below the mark, a decision without an exception is confirmed without a row: old partitions may be detached.
   if (row.exception === null && row.below_mark) return row.read_back ? 'verified' : 'applied';
   if (row.retired) return 'retired';
   if (row.exception === 'absent') return 'absent';
@@ -115,7 +115,7 @@ function stateOf(row: Row): DecisionPropagation['state'] {
 const millis = (at: string | null | undefined): Instant | undefined =>
   at === null || at === undefined ? undefined : toMilliseconds(at);
 
-/** A worker's clock is for diagnosis, and may be wrong: its times are shown within those of the database. */
+/** A worker's clock is only for diagnosis and may be wrong: its times are shown within those of the database. */
 function within(row: Row, at: Instant | undefined): Instant | undefined {
   if (at === undefined || row.acknowledged_at === null) return undefined;
   const [from, to] = [toMilliseconds(row.recorded_at), toMilliseconds(row.acknowledged_at)];
@@ -123,8 +123,8 @@ function within(row: Row, at: Instant | undefined): Instant | undefined {
 }
 
 /**
- * When every store that was required at the time had first confirmed: stores that joined later do not undo it.
- * Undefined while that never was.
+ * When every store that was required at the time had first confirmed: stores that joined later do not undo it. Undefined if that
+ * never was the case.
  */
 function firstCompleted(rows: readonly Row[]): string | undefined {
   const required = rows
@@ -155,7 +155,7 @@ const toDecision = (row: Row): DecisionPropagation => ({
   reason: row.exception_code ?? undefined,
 });
 
-/** The greatest, where every one is known. */
+/** The greatest, if every value is known. */
 const last = <T extends string | number>(values: readonly (T | undefined)[]): T | undefined =>
   values.reduce((a, b) => (a === undefined || b === undefined ? undefined : a > b ? a : b));
 
@@ -179,7 +179,7 @@ function toStore(store: string, rows: readonly Row[]): StorePropagation {
   };
 }
 
-/** The propagation of each opt-out, of now; an id without a decision is left out. */
+/** The propagation of each opt-out as of now; an id without a decision is left out. */
 export const propagationOf = async (
   db: Queryable,
   stores: readonly Coverage[],
@@ -189,7 +189,7 @@ export const propagationOf = async (
   return toPropagations(rows, stores);
 };
 
-/** The same of grants. */
+/** The same for grants. */
 export const propagationOfGrants = async (
   db: Queryable,
   stores: readonly Coverage[],

@@ -1,5 +1,5 @@
-// What is parked, for whoever must mend it: listed, looked into, and tried again at once. Nothing here takes a decision out:
-// only an acknowledgement does (acknowledge.ts, SETTLE).
+// What is parked, for the person who must mend it: to be listed, looked into, and tried again at once. Nothing here takes a
+// decision out: only an acknowledgement does (acknowledge.ts, SETTLE).
 import { audit } from './audit.ts';
 import { inTransaction, isRace, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
@@ -9,9 +9,9 @@ import type { Caller, Parked, ParkedFilter, ParkedInFull, ParkedKind, ParkedWhic
 import { findStore } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 
-/** How many a page looks at when it filters: a million absent people must not hide three refused ones for a minute. */
+/** How many exceptions a page looks at when it filters: a million absent people must not hide three refused ones for a minute. */
 const LOOKED_AT = 50_000;
-/** Tried again by one transaction: its locks keep nobody's acknowledgement waiting for long. */
+/** How many one transaction has tried again: its locks must keep no acknowledgement waiting for long. */
 const STEP = 5_000;
 const RACES_MAX = 5;
 const SEQ_MAX = Number.MAX_SAFE_INTEGER;
@@ -31,7 +31,7 @@ type Row = {
   next_try_at: string;
 };
 
-// Its age is that of the oldest decision that it speaks for: what the lag counts.
+// The age is that of the oldest decision that it speaks for: what the lag counts.
 const PARKED = `e.seq, d.opt_out_id, e.subject_id, d.kind as subject_kind, e.version, e.kind, e.code, e.attempts,
     d.recorded_at, extract(epoch from clock_timestamp() - oldest.recorded_at)::float8 as age, e.since, e.next_try_at`;
 const ITS_DECISIONS = `
@@ -50,8 +50,8 @@ const LOOKED_THROUGH = `
   select e.seq from exceptions e where e.store_id = $1 and e.generation = $2 and e.seq > $3
   order by e.seq offset ${LOOKED_AT - 1} limit 1`;
 
-// The last evidence is of an older decision of the same subject, or of this one where the store lost it since: what it
-// held of the person then.
+// The last evidence is of an older decision of the same subject, or of this one if the store has lost it since: what it then held
+// of the person.
 const ONE = `
   select ${PARKED}, e.generation, e.speaks_from,
     (select s.version from subjects s where s.id = e.subject_id offset 0) as newest_version,
@@ -67,8 +67,8 @@ const ONE = `
     order by o.version desc limit 1) last on true
   where e.store_id = $1 and e.generation = $2 and e.seq = $3`;
 
-// By sequence, as they are parked: of two that lock several, neither waits for the other for ever. That it was asked for is
-// kept: a try that is under way ends with what it began with, and may fail after this (acknowledge.ts, PARK).
+// In sequence order, as they are parked, so that two transactions that lock several never wait for each other for ever. The request
+// is counted in `asked`: a try that is under way ends with what it began with, and may fail after this (acknowledge.ts, PARK).
 const TRY_AGAIN = `
   with parked as materialized (
     select e.seq from exceptions e
@@ -95,15 +95,15 @@ const toParked = (store: string, row: Row): Parked => ({
   nextTryAt: toMilliseconds(row.next_try_at),
 });
 
-/** To a retired store nothing is due, and nobody would try again. */
+/** Nothing is due to a retired store, and nobody would try again. */
 async function storeInService(db: Queryable, name: string): Promise<RegisteredStore | undefined> {
   const store = await findStore(db, name);
   return store?.retiredAt === undefined ? store : undefined;
 }
 
 /**
- * A keyset page, oldest decision first; undefined where no such store is in service. A filtered page may hold fewer than
- * it could and have a next one. A malformed cursor throws AbideError('invalid-value').
+ * A keyset page, oldest decision first; undefined if no such store is in service. A filtered page may hold fewer than it could and
+ * have a next one. A malformed cursor throws AbideError('invalid-value').
  */
 export async function listParked(
   db: Queryable,
@@ -147,7 +147,7 @@ type FullRow = Row & {
   last_worker: string;
 };
 
-/** One of them with all that is known; undefined where it is not parked (any more), or no such store is in service. */
+/** A parked decision with all that is known of it; undefined if it is not parked (any more), or no such store is in service. */
 export async function findParked(
   db: Queryable,
   name: string,
@@ -185,8 +185,9 @@ export async function findParked(
 }
 
 /**
- * Brings the next try forward to now: one, all with a code, or everything that is parked. Their clocks and attempts stay.
- * Returns how many; undefined where no such store is in service. In steps, each audited in its own transaction.
+ * Brings the next try forward to now: of one decision, of all with a code, or of everything that is parked. Their clocks and
+ * attempts stay. Returns how many; undefined if no such store is in service. It works in steps, each audited in its own
+ * transaction.
  */
 export async function retryParked(
   pool: Pool,

@@ -1,9 +1,9 @@
-// Whether a store still holds what it acknowledged. A pass goes over the subjects in the order of their ids; the store's
-// worker reads each page of them back and says what differs. Where a pass stands is kept here, so that neither a restart
-// nor another worker begins it anew, and a page counts in the transaction that moves the cursor: once, or not at all.
+// Does a store still hold what it acknowledged? A pass goes over the subjects in the order of their ids; the store's worker reads
+// each page of them back and says what differs. The position of a pass is kept here, so that neither a restart nor another worker
+// begins it anew, and a page counts in the transaction that moves the cursor: once, or not at all.
 //
-// A difference is an exception of kind redrive: outstanding again, counted in lag and propagation, carried by the normal
-// way, and gone when its read-back is acknowledged. Only a pass without one moves `reconciled_through`.
+// A difference is an exception of kind redrive: outstanding again, counted in lag and propagation, carried in the normal way, and
+// gone when its read-back is acknowledged. Only a pass without differences moves `reconciled_through`.
 import { audit } from './audit.ts';
 import { FOLLOWED_TO } from './acknowledge.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
@@ -18,7 +18,7 @@ import type { Decision } from '../suppression/decision.ts';
 const PAGE = 500;
 /** Between two pages that nobody waits for: at most 500 subjects a second beside the live decisions. */
 const PAUSE_MS = 1_000;
-/** From the end of a pass to the next one, and after one that found something: to see that it was mended. */
+/** From the end of a pass to the next one; shorter after a pass that found something, to see that it was mended. */
 const REST = "interval '1 minute'";
 const REST_AFTER_DRIFT = "interval '5 seconds'";
 const AUDITED_SEQS = 100;
@@ -42,7 +42,7 @@ const BEGIN = `
   from stores s where s.id = $1 and s.generation = $2
   on conflict do nothing returning ${RUN}`;
 
-/** The pass under way, or the next one where its time has come. */
+/** The pass under way, or the next one if its time has come. */
 async function currentRun(pool: Pool, store: RegisteredStore): Promise<Run | undefined> {
   const { rows } = await pool.query<Run & { current: boolean }>({
     name: 'reconciliation-under-way',
@@ -51,7 +51,7 @@ async function currentRun(pool: Pool, store: RegisteredStore): Promise<Run | und
   });
   if (rows[0]?.current === true) return rows[0];
   if (rows[0] !== undefined) {
-    // What it compared belongs to another generation.
+    // That pass compared another generation.
     await pool.query('delete from reconciliations where id = $1', [rows[0].id]);
   }
   const { rows: last } = await pool.query<{ rests: boolean }>({
@@ -70,9 +70,9 @@ async function currentRun(pool: Pool, store: RegisteredStore): Promise<Run | und
   return begun[0];
 }
 
-// $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels, $6 cursor. Only what the store has confirmed and
-// nothing newer has overtaken: the rest is outstanding, and read back on its way. $7: the others as well, of whom the store
-// was never told anything, for what it suppresses of them by itself.
+// $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels, $6 cursor. Only what the store has confirmed and nothing
+// newer has overtaken: the rest is outstanding, and read back on its way. $7: whether to include people of whom the store was never
+// told anything, for what it suppresses of them by itself.
 const EXPECTED = `
   with seen as materialized (
     select j.id, j.version, j.sealed is null as erased from subjects j where j.id > $6 order by j.id limit ${PAGE}
@@ -101,8 +101,8 @@ const DECISIONS = `
   cross join lateral (select * from decisions d where d.seq = wanted.seq offset 0) d`;
 
 /**
- * The next page of a store's pass for the worker that holds its lease; undefined while nothing is to be compared: it rests,
- * it is filled up, paused or retired, or it cannot be read.
+ * The next page of a store's pass for the worker that holds its lease; undefined while nothing is to be compared: the pass rests,
+ * or the store is being filled, is paused or retired, or cannot be read.
  */
 export async function nextReconciliationPage(
   pool: Pool,
@@ -172,8 +172,8 @@ const COUNTED = {
   resurrected: 'DRIFT_RESURRECTED',
 } as const;
 
-// The decision must still be the subject's newest: what was decided meanwhile is read back on its own way. Which of the older
-// ones the store lost as well nobody knows, so it speaks for all of them; for those after `held` where the store went back to
+// The decision must still be the subject's newest: a decision made meanwhile is read back on its own way. Nobody knows which of the
+// older ones the store lost as well, so the exception speaks for all of them, or for those after `held` if the store went back to
 // that version, which it had proved to hold.
 const DRIVE_AGAIN = `
   insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
@@ -200,8 +200,8 @@ const MOVE = `
   returning asked, through, finished_at is not null as finished, missing + older + resurrected + ahead as differences`;
 
 /**
- * Takes what a worker found on a page. False where that page was counted already, or its pass is over. Gives the subjects
- * of which the store holds a version that the ledger never gave it.
+ * Takes what a worker found on a page. `taken` is false if that page was counted already, or its pass is over. `ahead` are the
+ * subjects of which the store holds a version that the ledger never gave it.
  */
 export async function takeComparison(
   pool: Pool,
@@ -216,7 +216,7 @@ export async function takeComparison(
     const ahead = differences.filter(
       ({ kind, heldVersion }) => kind === 'ahead' && (heldVersion ?? Infinity) <= FOLLOWED_TO,
     );
-    // Both locked first: a refill that begins meanwhile ends the pass, and a page counts once.
+    // Both rows are locked first: a refill that begins meanwhile ends the pass, and a page counts once.
     const { rowCount } = await client.query(
       `select from reconciliations r join stores s on s.id = r.store_id and s.generation = r.generation
        where r.id = $1 and r.cursor = $2 and r.finished_at is null and s.id = $3 and s.generation = $4 for update`,
@@ -293,7 +293,7 @@ export async function takeComparison(
   });
 }
 
-/** Begins a pass now, at full speed; one under way begins anew, so that it sees the store as of after the asking. */
+/** Begins a pass now, at full speed. A pass under way begins anew, so that it sees the store as it is after the request. */
 export async function askReconciliation(
   pool: Pool,
   store: RegisteredStore,
@@ -303,7 +303,7 @@ export async function askReconciliation(
     await client.query('delete from reconciliations where store_id = $1 and finished_at is null', [store.id]);
     const { rows } = await client.query<Run>(BEGIN, [store.id, store.generation, true]);
     const id = rows[0]?.id;
-    // Another one was asked for in the same moment, and is as good.
+    // Another pass was asked for at the same moment, and is as good.
     if (id === undefined) {
       const { rows: other } = await client.query<{ id: number }>(
         'select id from reconciliations where store_id = $1 order by id desc limit 1',

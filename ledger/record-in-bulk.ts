@@ -1,9 +1,9 @@
-// Recording the rows of a file, thousands a transaction: the same lock and fold as for one opt-out (fold.ts), written by
-// COPY. What a caller would be answered is left out: a row has no idempotency key and no answer, and a batch has one row of
-// the audit log, with its rows and counts, at the time at which its opt-outs are recorded.
+// Records the rows of a file, thousands per transaction: the same lock and fold as for one opt-out (fold.ts), written by COPY. No
+// answers are made: a row has no idempotency key and no answer, and a batch has one row of the audit log, with its rows and counts,
+// at the time at which its opt-outs are recorded.
 //
-// How far the import is moves in the same transaction, so that each row counts once, whatever ends the process. While one
-// batch is written the next one is folded; it commits after it, and waits for it where both name the same person.
+// The import's progress moves in the same transaction, so that each row counts once, whatever ends the process. While one batch is
+// written the next one is folded; the next one commits after it, and waits for it if both name the same person.
 import { randomUUIDv7 } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { from as copyFrom } from 'pg-copy-streams';
@@ -25,9 +25,9 @@ import type { KeyRing } from './key-ring.ts';
 import type { Caller, Import, ImportBatch, RowError } from './ledger.ts';
 import { sinceOf } from './reissue.ts';
 
-/** As many at once as keep both sides at work. */
+/** As many at once as keep both sides busy. */
 export const BULK_FLIGHTS = 2;
-/** Live requests are looked after in between: about a millisecond's work. */
+/** Rows between two turns of live requests: about a millisecond's work. */
 const SLICE = 50;
 const TRIES = 5;
 
@@ -59,7 +59,7 @@ const MOVE = `
   from json_to_recordset($1) as x (id uuid, version bigint, state jsonb, granted jsonb, sealed bytea)
   where s.id = any ($2::uuid[]) and s.id = x.id`;
 
-// Nothing happens where the import is somebody else's by now: the transaction is rolled back.
+// Nothing happens if another process holds the import by now: the transaction is rolled back.
 const PROGRESS = `
   with moved as (
     update imports set rows_done = $4, recorded = recorded + $5, already = already + $6, invalid = invalid + $7,
@@ -88,7 +88,7 @@ const COPIES = {
     from stdin`,
 } as const;
 
-/** As COPY's text format has it. */
+/** In COPY's text format. */
 const asText = (value: string): string =>
   /[\\\t\n\r]/.test(value)
     ? value.replaceAll('\\', '\\\\').replaceAll('\t', '\\t').replaceAll('\n', '\\n').replaceAll('\r', '\\r')
@@ -102,7 +102,7 @@ const line = (...values: readonly (string | number | boolean)[]): string => `${v
 type Key = { readonly match: Buffer; readonly hex: string };
 
 export type BulkRecorder = {
-  /** As Imports has it. */
+  /** As in Imports. */
   record(of: Import, holder: string, batch: ImportBatch, before: Promise<unknown>): Promise<boolean>;
 };
 
@@ -123,7 +123,7 @@ export function createBulkRecorder({
 }): BulkRecorder {
   /** Match keys of the batches under way. */
   const underWay = new Set<string>();
-  /** Batches say whom they name in their order: otherwise two that share somebody would wait for each other. */
+  /** Batches name their people in the order of the batches: otherwise two that share somebody would wait for each other. */
   let named: Promise<unknown> = Promise.resolve();
 
   async function keysOf(batch: ImportBatch): Promise<Key[][]> {
@@ -153,7 +153,7 @@ export function createBulkRecorder({
       decisions = folded.decisions.length;
       if (of.dryRun) await see(client, of, folded.changed);
       else await write(client, folded);
-      // Rows count in their order, and none after one that failed.
+      // Rows count in their order, and none counts after one that failed.
       await before;
       const { counts, errors } = folded;
       await folded.spending.write();
@@ -188,7 +188,7 @@ export function createBulkRecorder({
     return isRecorded;
   }
 
-  /** Everything that the batch makes, ready to be written. Live requests have their turn in between. */
+  /** Everything that the batch makes, ready to be written. Live requests get their turn in between. */
   async function foldBatch(
     client: Client,
     of: Import,
@@ -209,7 +209,7 @@ export function createBulkRecorder({
       values: [matches, ring.pepperId, of.keyId],
     });
     const { now, subjects: locked, per_day: perDay, is_revoked: isRevoked } = rows[0]!;
-    // Whoever revokes a key wants nothing more of it; one that expired, or was rotated, sent its file while it was good.
+    // Nothing more is wanted of a revoked key; a key that expired or was rotated sent its file while it was good.
     if (isRevoked) throw new AbideError('unauthenticated');
     const subjects = toLocked(locked);
     if (of.dryRun) {
@@ -220,8 +220,8 @@ export function createBulkRecorder({
       });
       for (const [hex, subject] of toLocked(seen.rows)) subjects.set(hex, subject);
     }
-    // After the subjects, as everywhere; what a dry run would do is free. The batch before it comes first: it would wait for
-    // the budget, and this one for it.
+    // After the subjects, as everywhere; a dry run spends nothing. The batch before it goes first: otherwise that one would wait
+    // for the budget, and this one for it.
     const caller = callerOf(of, perDay ?? undefined);
     if (perDay !== null && !of.dryRun) await before;
     const spending = await beginSpending(client, 'opt_out', of.dryRun ? [] : [caller], onRefused);
@@ -232,7 +232,7 @@ export function createBulkRecorder({
     const bindings: string[] = [];
     let recorded = 0;
     const together: { readonly subjects: readonly Locked[]; readonly scopes: readonly Scope[] }[] = [];
-    /** Whose address is given by whom: for subjects that are new, or were erased. */
+    /** The address given for each subject that is new or was erased. */
     const addresses = new Map<string, Subject>();
     const errors: RowError[] = [...batch.errors];
     let already = 0;
@@ -240,7 +240,7 @@ export function createBulkRecorder({
 
     const looks: Looks<true> = {
       spend: (count) => (of.dryRun ? undefined : spending.take(caller, count)),
-      // Whoever's it is: of thousands nobody asks.
+      // Whichever client it belongs to: for thousands of rows nobody asks.
       tell: () => (of.dryRun ? undefined : spending.take(caller, 0)),
       same: async (named, scopes, effectiveAt) =>
         (await findSameOptOut(client, ring, idsOf(named), scopes, effectiveAt)) && true,
@@ -317,7 +317,7 @@ export function createBulkRecorder({
     };
   }
 
-  /** A trigger compares each new subject with its decision: decisions come first. Subjects go in match key order. */
+  /** Decisions come first, since a trigger compares each new subject with its decision. Subjects go in match key order. */
   async function write(client: Client, folded: Awaited<ReturnType<typeof foldBatch>>): Promise<void> {
     const { changed, addresses, now } = folded;
     const sealed = (hex: string, { id }: Locked): Buffer | undefined => {
@@ -393,7 +393,7 @@ export function createBulkRecorder({
           } catch (error) {
             // A live opt-out of somebody in the batch came first.
             if (!(isRace(error) || isLockTimeout(error))) throw error;
-            // A table may be locked for as long as somebody's migration takes: that passes, and the file goes on.
+            // A table may be locked for as long as somebody's migration takes; that passes, and the file goes on.
             if (attempt === TRIES) throw new AbideError('overloaded', undefined, { cause: error });
           }
         }
@@ -412,14 +412,14 @@ async function copy(client: Client, text: string, lines: readonly string[]): Pro
   });
 }
 
-/** One opt-out began all of it: they were opted out together. */
+/** Whether one opt-out began all of it: then they were opted out together. */
 function isCoveredByOne(named: readonly Locked[], scopes: readonly Scope[]): boolean {
   if (named.length === 1) return true;
   const began = named[0]!.state.suppressed[scopes[0]!]!.opt_out_id;
   return named.every(({ state }) => scopes.every((scope) => state.suppressed[scope]!.opt_out_id === began));
 }
 
-/** Who sent the file, with the budget that the key has now. */
+/** The sender of the file, with the budget that the key has now. */
 const callerOf = ({ client, keyId, lineage }: Import, optOutsPerDay: number | undefined): Caller => ({
   client,
   keyId,
@@ -437,7 +437,7 @@ const toStateRow = ({ id, state }: Locked): object => ({
   granted: state.granted,
 });
 
-/** Those of one row in the order in which they stand. */
+/** The errors of one row keep the order in which they stand. */
 function toErrorRows(errors: readonly RowError[]): object[] {
   let position = 0;
   return errors.map(({ row, line: at, column, code }, n) => {

@@ -20,7 +20,7 @@ const LOCK = `
          pg_current_xact_id()::text as xid,
          clock_timestamp() as now`;
 
-/** What the key was answered with, as far as that is kept. */
+/** What is kept of the answer to a key. */
 export type RememberedAnswer = {
   readonly status: number;
   readonly body: string;
@@ -29,11 +29,11 @@ export type RememberedAnswer = {
   readonly intentHex: string;
 };
 
-/** What a key of a client is known by in a batch. */
+/** The name of a client's key within a batch. */
 export const keyName = (keyHex: string, client: string): string => `${keyHex}${client}`;
 
 export type Opened = {
-  /** Those that are there, by match key in hexadecimal, locked. */
+  /** Those that exist, locked, by match key in hexadecimal. */
   readonly subjects: Map<string, Locked>;
   /** By `keyName`. */
   readonly remembered: ReadonlyMap<string, RememberedAnswer>;
@@ -41,7 +41,7 @@ export type Opened = {
   readonly now: string;
 };
 
-/** Of each item the match keys of its subjects, and the name of its key. */
+/** Each item gives the match keys of its subjects and the name of its key. */
 export async function lockAndRead(
   client: Client,
   ring: KeyRing,
@@ -84,7 +84,7 @@ export async function lockAndRead(
   return { subjects: toLocked(row.subjects), remembered, now: row.now };
 }
 
-/** Columns whose bytes travel as one binary parameter and are cut out by place: as text they would be twice as long. */
+/** Columns whose bytes travel in one binary parameter and are cut out by position: as text they would be twice as long. */
 const PLACES = {
   answer: ['answer_at', 'answer_size'],
   sealed: ['sealed_at', 'sealed_size'],
@@ -147,8 +147,8 @@ const SUBJECT = {
 } as const satisfies Columns;
 export type SubjectRow = RowOf<typeof SUBJECT>;
 
-// One row of `item` an intent: each has an audit row, one with a key its answer, one that decided something its opt-out and
-// the decision of its first subject. The decisions of its other subjects are rows of their own, with nothing else.
+// One row of `item` per intent. Each has an audit row; one with a key has its answer; one that decided something has its opt-out
+// and the decision of its first subject. The decisions of its other subjects are rows of their own, with nothing else.
 const ITEMS = `
   with item as materialized (
     ${selectRows(ITEM, '$1')}
@@ -188,7 +188,7 @@ const ITEMS = `
 const WRITE = `${ITEMS}
   select seq, id from decided`;
 
-// Apart, since the trigger that checks an update costs as much as a third of the rest even where nothing is updated.
+// A statement apart, since the trigger that checks an update costs as much as a third of the rest even if nothing is updated.
 const WRITE_AND_MOVE = `${ITEMS}, moved as (
     update subjects s set version = x.version, state = x.state, granted = x.granted,
       sealed = coalesce(${CUT('sealed')}, s.sealed), updated_at = $2
@@ -197,7 +197,7 @@ const WRITE_AND_MOVE = `${ITEMS}, moved as (
   )
   select seq, id from decided`;
 
-/** Collects the bytes of a batch; each place is two columns, or none where there is nothing. */
+/** Collects the bytes of a batch; each part has two columns, or none if there is nothing. */
 export class Bytes {
   readonly #parts: Buffer[] = [];
   #length = 0;
@@ -218,13 +218,13 @@ export type BatchRows = {
   readonly items: readonly ItemRow[];
   readonly newSubjects: readonly SubjectRow[];
   readonly movedSubjects: readonly SubjectRow[];
-  /** What the places in the rows are cut out of. */
+  /** What the rows' positions refer to. */
   readonly bytes: Bytes;
   readonly now: string;
   readonly transportKeyId: number;
 };
 
-/** The sequence numbers that the decisions got, by their ids. Where it returns, it is committed. */
+/** Returns the sequence numbers that the decisions got, by their ids. When it returns, everything is committed. */
 export async function writeAndCommit(
   client: Client,
   ring: KeyRing,
@@ -250,7 +250,7 @@ export async function writeAndCommit(
           text: WRITE_AND_MOVE,
           values: [...values, toParameter(SUBJECT, movedSubjects), movedSubjects.map(({ id }) => id)],
         };
-  // Where the first fails, the second rolls back.
+  // If the first fails, the second rolls back.
   const [{ rows }, { command }] = await together(client, () => [
     client.query<{ seq: number; id: string }>(write),
     client.query('commit'),

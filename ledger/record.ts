@@ -1,5 +1,5 @@
-// Recording: concurrent intents share one transaction of two statements and two round trips: BEGIN travels with the
-// first, COMMIT with the second. While it runs, the next ones gather; no timer.
+// Recording. Concurrent intents share one transaction of two statements and two round trips: BEGIN travels with the first, COMMIT
+// with the second. While it runs, the next intents gather.
 //
 //   1. read what the idempotency keys say and lock the subjects, in match key order; then the database's clock.
 //   -. fold the batch in arrival order (fold-batch.ts): the second item of a subject sees what the first one made of it.
@@ -7,8 +7,8 @@
 //
 // Both statements are in record-rows.ts.
 //
-// One clever statement does not do: an upsert cannot touch a row twice, a CTE sees the state from before the lock wait,
-// and `on conflict do nothing` beside a select returns no row after waiting.
+// One clever statement does not do: an upsert cannot touch a row twice, a CTE sees the state from before the lock wait, and `on
+// conflict do nothing` beside a select returns no row after waiting.
 import { AbideError } from '../suppression/errors.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { beginSpending } from './budgets.ts';
@@ -31,31 +31,31 @@ import { keyName, lockAndRead, writeAndCommit } from './record-rows.ts';
 import type { RegisteredStore } from './stores.ts';
 
 const BATCH = 256;
-/** While one transaction waits for the disk, another one works; a third one records no more (measured at 32 clients). */
+/** While one transaction waits for the disk, another one works; a third one does not record more (measured at 32 clients). */
 const FLIGHTS = 2;
 /**
- * A second transaction begins for no fewer: so many at least share what one costs, and all that follows from its commit. With a
- * second one for a single request, a decision at 500/s is verified 4.5 ms after its commit instead of 2.8 (two slow cores).
+ * A second transaction does not begin for fewer, so that at least this many share its cost and all that follows from its commit. If
+ * it began for a single request, a decision at 500/s would be verified 4.5 ms after its commit instead of 2.8 (two slow cores).
  */
 const SECOND_FLIGHT_MIN = 4;
-/** Fewer wait for the first transaction this long: it may stand before a lock. */
+/** Fewer requests wait this long for the first transaction, which may be waiting for a lock. */
 const PATIENCE_MS = 10;
-/** More than this waiting is more than a client waits for: refusing early keeps memory and answers bounded. */
+/** If more than this wait, it takes longer than a client waits: refusing early keeps memory and answers bounded. */
 const QUEUE = 10_000;
-/** What waits for longer is answered, and tried no more: a table may be locked, or the database stand still. */
+/** A request that waits longer is answered and no longer tried: a table may be locked, or the database stand still. */
 const WAIT_MS_MAX = 10_000;
-/** A transaction has what is left of that to whom it waits for longest, and at least so long: else it is cut off. */
+/** A transaction has what is left of that for the request that waits longest, but at least this long; then it is cut off. */
 const TRANSACTION_MS_MIN = 2_000;
 const LOOK_MS = 250;
 
-// Whoever is cut off leaves a statement behind, which ends by itself. No earlier than the line is cut: a COMMIT that waits for a
-// standby is, where it is cancelled, a commit that the standby does not have.
+// A transaction that is cut off leaves a statement behind, which ends by itself, but no earlier than the line is cut: a COMMIT that
+// is cancelled while it waits for a standby is a commit that the standby does not have.
 const BEGIN = `begin isolation level read committed; set local synchronous_commit = on; set local lock_timeout = '1s';
   set local statement_timeout = '${WAIT_MS_MAX}ms'`;
 
 /**
- * The text that two requests share when they ask for the same thing, whatever their spelling or API version. What only some
- * requests say stands at the end, so that those without it have the text that they always had.
+ * The text that two requests share if they ask for the same thing, whatever their spelling or API version. What only some requests
+ * say stands at the end, so that requests without it keep the text that they always had.
  */
 function intentText(intent: OptOutIntent): string {
   const [first, ...others] = intent.subjects
@@ -80,7 +80,7 @@ function intentText(intent: OptOutIntent): string {
 
 export type Recorder = {
   record(intent: OptOutIntent, render: (recorded: Recorded) => string): Promise<RecordAnswer>;
-  /** Whether anybody waits for a transaction to be free. */
+  /** Whether any request waits for a free transaction. */
   isWaiting(): boolean;
 };
 
@@ -105,10 +105,10 @@ export function createRecorder({
   let scheduled = false;
   let patience: NodeJS.Timeout | undefined;
   let looking = false;
-  /** Subjects and keys of the batches under way: whoever shares one waits for it instead of racing it. */
+  /** Subjects and keys of the batches under way: an item that shares one waits for the batch instead of racing it. */
   const underWay = new Set<string>();
 
-  /** After the current turn: requests that arrived in the same burst share a transaction. */
+  /** Runs after the current turn: requests that arrived in the same burst share a transaction. */
   function schedule(): void {
     if (scheduled || flights >= FLIGHTS || queue.length === 0) return;
     const patientMs = flights > 0 && queue.length < SECOND_FLIGHT_MIN ? patienceOf(queue[0]!) : 0;
@@ -134,14 +134,14 @@ export function createRecorder({
     });
   }
 
-  /** Whoever waits for longest stands first. */
+  /** The item that waits longest stands first. */
   function refuseLate(): void {
     const now = performance.now();
     const inTime = queue.findIndex(({ until }) => until > now);
     for (const item of queue.splice(0, inTime === -1 ? queue.length : inTime)) item.reject(tooLate());
   }
 
-  /** As long as somebody waits, however long the batches under way take. */
+  /** Looks as long as anything waits, however long the batches under way take. */
   function lookForLate(): void {
     if (looking || queue.length === 0) return;
     looking = true;
@@ -158,8 +158,8 @@ export function createRecorder({
     const batch: Pending[] = [];
     const waiting: Pending[] = [];
     const held = new Set<string>();
-    // What waits is shared among the free flights: one batch of everybody would leave this process idle while it is written,
-    // and the database idle while the next one is made.
+    // The queue is shared among the free flights: one batch of everything would leave this process idle while it is written, and
+    // the database idle while the next one is made.
     const share = Math.ceil(queue.length / (FLIGHTS - flights));
     const most = Math.min(BATCH, queue.length - share < SECOND_FLIGHT_MIN ? queue.length : share);
     for (const [n, item] of queue.entries()) {
@@ -178,7 +178,7 @@ export function createRecorder({
     return batch;
   }
 
-  /** A race is repeated; after two failures, or where one item is at fault, each item goes alone. */
+  /** A race is repeated; after two failures, or if one item is at fault, each item goes alone. */
   async function recordBatch(batch: readonly Pending[]): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -255,10 +255,10 @@ export function createRecorder({
   };
 }
 
-/** What is left of the time that it waits for the transaction under way. */
+/** What is left of the time that an item waits for the transaction under way. */
 const patienceOf = ({ until }: Pending): number => until - WAIT_MS_MAX + PATIENCE_MS - performance.now();
 
-/** What a caller's key is known by: the key itself may be somebody's address. */
+/** What a caller's key is known by, since the key itself may be somebody's address. */
 export const fingerprintOfKey = (
   ring: KeyRing,
   client: string,
@@ -268,7 +268,7 @@ export const fingerprintOfKey = (
     ? undefined
     : ring.fingerprint('idempotency-key', `${client}\0${idempotencyKey}`);
 
-/** Nothing of it was begun. */
+/** Nothing of the item was begun. */
 const tooLate = (): AbideError =>
   new AbideError('overloaded', `It waited for ${WAIT_MS_MAX / 1000} s, and nothing was recorded.`, {
     retryAfterSeconds: 1,

@@ -1,4 +1,4 @@
-// The same state once more under a higher version: heals a store that holds a version the ledger never gave it.
+// Decides the same state once more under a higher version: this heals a store that holds a version the ledger never gave it.
 import { randomUUIDv7 } from 'node:crypto';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
@@ -12,12 +12,13 @@ import { audit } from './audit.ts';
 type Keys = { readonly ring: KeyRing; readonly transport: SealingKey };
 
 /**
- * For one store. A store that came to be ahead is followed once; one that always says that it is ahead, or whoever stole the
- * key of its worker, would have its people decided again without end, and every other store told of it.
+ * Per store. A store that came to be ahead is followed once. A store that always says that it is ahead, or a thief of its worker's
+ * key, would otherwise have its people decided again without end, and every other store told of it.
  */
 const FOLLOWED_AN_HOUR = 3;
 
-// Not followed is not settled either: its newest decision is outstanding at this store, or again, and asked for in an hour.
+// Not to follow settles nothing: the subject's newest decision stays outstanding at this store, or is so again, and is asked for in
+// an hour.
 const PARK_AHEAD = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                                next_try_at)
@@ -34,8 +35,8 @@ const PARK_AHEAD = `
         next_try_at = case when e.next_try_at > clock_timestamp() then e.next_try_at else excluded.next_try_at end`;
 
 /**
- * Raises a subject's version above the one that a store holds and decides its unchanged state again; `above_already` where
- * there is nothing to raise. `too_often`: the store is not followed for now, and what it must hold is in its quarantine.
+ * Raises a subject's version above the one that a store holds and decides its unchanged state again; `above_already` if there is
+ * nothing to raise. `too_often`: the store is not followed for now, and what it must hold is in its quarantine.
  */
 export const reissue = (
   pool: Pool,
@@ -64,8 +65,9 @@ export const reissue = (
   });
 
 /**
- * In the caller's transaction: a new decision of the subject's state, under the next version, or the one after `above`; a
- * canary gains the scopes that stores have since. Gives the version; undefined where there is no subject, or it is beyond.
+ * In the caller's transaction, decides the subject's state again, under the next version or the one after `above`; a canary gains
+ * the scopes that stores have added since. Returns the version; undefined if there is no such subject, or its version is above
+ * `above`.
  */
 export async function decideAgain(
   client: Client,
@@ -110,7 +112,7 @@ export async function decideAgain(
   return version;
 }
 
-/** Scopes suppressed from now on, with no opt-out of anybody's behind them: `id` is the decision's own. */
+/** Scopes suppressed from now on without anybody's opt-out: `id` is the decision's own. */
 export const suppressedFrom = (
   now: string,
   scopes: readonly string[],
@@ -129,8 +131,8 @@ export function sinceOf(state: SubjectState['suppressed']): Record<string, Insta
 }
 
 /**
- * A decision that no opt-out caused; its transaction has drawn its id before (fence.ts). `address` undefined: erased. Gives
- * its sequence number.
+ * Inserts a decision that no opt-out caused; its transaction must have drawn its id before (fence.ts). `address` undefined: the
+ * subject is erased. Returns its sequence number.
  */
 export async function insertDecision(
   client: Client,

@@ -1,4 +1,4 @@
-// A ledger that went back in time. What it gave out after the moment of its backup is still about: in the stores, and as
+// For a ledger that went back in time. What it gave out after the moment of its backup is still around: in the stores, and as
 // records of the topic. None of it may be taken for what is decided from here on.
 import { audit } from './audit.ts';
 import { inTransaction } from './database.ts';
@@ -7,14 +7,14 @@ import { takeFence } from './fence.ts';
 import type { Caller } from './ledger.ts';
 import { listStores, newGeneration } from './stores.ts';
 
-/** More than can have been decided since the backup; a partition of acknowledgements. */
+/** More than can have been decided since the backup; one partition of acknowledgements. */
 const SKIPPED = 10_000_000;
 
 /**
- * To be called once, as the owner, before clients are let in again. Sequence numbers go on far above those that the lost
- * decisions had, so that no acknowledgement of a lost one settles a new one; every store begins a new generation, since
- * what it had acknowledged is not known any more; and no consent of before lifts anything in a store without versions, which may
- * suppress it by a lost opt-out.
+ * To be called once, as the owner, before clients are let in again. Sequence numbers go on far above those of the lost decisions,
+ * so that no acknowledgement of a lost one settles a new one. Every store begins a new generation, since what it had acknowledged
+ * is no longer known. And no earlier consent lifts anything in a store without versions, which may suppress it because of a lost
+ * opt-out.
  */
 export async function ledgerRestored(
   owner: Pool,

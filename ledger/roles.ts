@@ -5,10 +5,10 @@ import type { Queryable } from './database.ts';
 
 const id = (name: string): string => pg.escapeIdentifier(name);
 
-/** What the API's role may do beside SELECT and INSERT, a table each. Nothing here touches a decision or an audit row. */
+/** What the API's role may do besides SELECT and INSERT, per table. Nothing here touches a decision or an audit row. */
 const API_TABLES: Readonly<Record<string, string>> = {
-  // A trigger checks each new state against its decision. By what somebody is found is no state: moved to another key, or
-  // under another pepper, everybody would be a stranger to every check.
+  // A trigger checks each new state against its decision. What finds a person is not part of the state: if it could be moved to
+  // another key or pepper, everybody would be a stranger to every check.
   subjects: 'update (version, state, granted, sealed, updated_at)',
   opt_outs: 'update (first_completed_at)',
   opt_out_subjects: '',

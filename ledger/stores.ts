@@ -1,5 +1,5 @@
-// Which stores must abide. Synced from the configuration by the API's process, under a lock, every change audited. A
-// store that disappears from the file stays due until it is retired: forgetting a store must not look like success.
+// Which stores must abide. The API's process syncs them from the configuration, under a lock, and every change is audited. A store
+// that disappears from the file stays due until it is retired: forgetting a store must not look like success.
 import type { StoreObservation } from '../suppression/acknowledgement.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { channelOfTopic, isChannel } from '../suppression/scope.ts';
@@ -10,7 +10,7 @@ import { takeFence } from './fence.ts';
 import type { Fence } from './fence.ts';
 import type { Caller } from './ledger.ts';
 
-/** What the configuration says of a store, as far as the ledger keeps it. */
+/** What the ledger keeps of a store's configuration. */
 export type StoreRegistration = {
   readonly name: string;
   readonly connector: string;
@@ -23,9 +23,9 @@ export type StoreRegistration = {
   /** SHA-256 over connector, host, port, database, table or prefix and the values of scopes; never credentials. */
   readonly fingerprint: Buffer;
   readonly keyForm: string;
-  /** SHA-256 of all of it that its worker must agree about. */
+  /** SHA-256 of everything that its worker must agree about. */
   readonly stanza: Buffer;
-  /** Recorded as opt-outs where the store suppresses them by itself. */
+  /** Scopes that are recorded as opt-outs when the store suppresses them by itself. */
   readonly ownScopes: readonly string[];
   readonly formerly: string | undefined;
 };
@@ -42,15 +42,15 @@ export type RegisteredStore = {
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly lateAfterSeconds: number;
   readonly keyForm: string;
-  /** Since when the name means this store, and it is told of all that it is told of now, by the database's clock. */
+  /** Since when, by the database's clock, the name has meant this store and it has been told of all that it is told of now. */
   readonly targetSince: string;
-  /** Recorded as opt-outs where the store suppresses them by itself; empty: they are only counted. */
+  /** Scopes that are recorded as opt-outs when the store suppresses them by itself; empty: they are only counted. */
   readonly ownScopes: readonly string[];
-  /** Everything due at or below this seq is the back-fill's; undefined while there is none. */
+  /** Everything due at or below this seq belongs to the back-fill; undefined while there is none. */
   readonly backfillFence: number | undefined;
-  /** What the store last said that it is; undefined: it has not, or there was nothing in its place. */
+  /** What the store last said it is; undefined: it has not said so, or nothing was in its place. */
   readonly incarnation: string | undefined;
-  /** Live decisions are those above: scanned_through, or while it is back-filled the mark above the fence. */
+  /** Live decisions are those above this: scanned_through or, while the store is back-filled, the mark above the fence. */
   readonly liveAfter: number;
   readonly pausedAt: string | undefined;
   readonly retiredAt: string | undefined;
@@ -77,7 +77,7 @@ export async function listStores(db: Queryable): Promise<readonly RegisteredStor
 }
 
 export async function findStore(db: Queryable, name: string): Promise<RegisteredStore | undefined> {
-  // No text of PostgreSQL has a NUL: asked for one it fails, and the name is nobody's.
+  // PostgreSQL's text has no NUL: a query with one would fail, and the name is nobody's.
   if (name.includes('\0')) return undefined;
   const { rows } = await db.query<Row>({
     name: 'find-store',
@@ -94,8 +94,8 @@ const dueArguments = ({ scopes, topics }: Pick<StoreRegistration, 'scopes' | 'to
 });
 
 /**
- * Starts a generation's back-fill: what the subjects hold at or below the fence goes by the cursor once the fence is
- * final; what comes after is live from now on. An empty ledger has nothing to fill in.
+ * Starts a generation's back-fill: a cursor goes over what the subjects hold at or below the fence, once the fence is final; what
+ * comes after is live from now on. An empty ledger has nothing to fill in.
  */
 async function startBackfill(client: Client, storeId: number, fence: Fence | undefined): Promise<void> {
   await client.query(
@@ -109,7 +109,7 @@ async function startBackfill(client: Client, storeId: number, fence: Fence | und
 
 type Full = Row & { target_fingerprint: Buffer };
 
-/** What of a change makes it another store, which was told of nothing; undefined: it is the one that it was. */
+/** What about a change makes it another store, which was told of nothing; undefined: it is the same store. */
 function whyNewStore(before: Full, now: StoreRegistration): string | undefined {
   if (!before.target_fingerprint.equals(now.fingerprint)) return 'another target';
   if (before.keyForm !== now.keyForm) return 'another key form';
@@ -117,7 +117,7 @@ function whyNewStore(before: Full, now: StoreRegistration): string | undefined {
   return undefined;
 }
 
-/** What of a change could leave old opt-outs out of the same store; undefined where none could. */
+/** What about a change could leave old opt-outs out of the same store; undefined: nothing. */
 function whyRefill(before: Full, now: StoreRegistration): string | undefined {
   if (before.retiredAt !== null) return 'in service again';
   if (now.accepts.some((kind) => !before.accepts!.includes(kind))) return 'accepts more kinds of subject';
@@ -126,7 +126,7 @@ function whyRefill(before: Full, now: StoreRegistration): string | undefined {
   return undefined;
 }
 
-/** What is not due any more needs no row: nobody would try it again, and it would be late for ever. Widened, all is filled anew. */
+/** What is no longer due needs no row: nobody would try it again, and it would be late for ever. Widening fills all anew. */
 const FORGET_NOT_DUE = `
   delete from exceptions e using stores s
   where s.name = $1 and e.store_id = s.id
@@ -140,8 +140,8 @@ const isNarrower = (before: Full, now: StoreRegistration): boolean =>
   (before.topics! && !now.topics);
 
 /**
- * Brings the registry to what the configuration says. A change that could leave old opt-outs out starts a new
- * generation. Returns the stores that are registered and in nobody's file, for the log.
+ * Brings the registry in line with the configuration. A change that could leave old opt-outs out starts a new generation. Returns
+ * the registered stores that are in no file, for the log.
  */
 export async function syncStores(
   pool: Pool,
@@ -246,8 +246,8 @@ async function syncStore(
 }
 
 /**
- * In the caller's transaction, under the lock of the stores. `isAnother`: the store is not what it was, and what it was told
- * before says nothing of it. False where there is no such store in service.
+ * Runs in the caller's transaction, under the lock of the stores. `isAnother`: the store is not what it was, and what was told to
+ * it before says nothing of it. False if no such store is in service.
  */
 export async function newGeneration(
   client: Client,
@@ -269,7 +269,7 @@ export async function newGeneration(
   return true;
 }
 
-/** Starts a new generation on demand. False where there is no such store, or it is retired. */
+/** Starts a new generation on demand. False if there is no such store, or it is retired. */
 export async function refillStore(
   pool: Pool,
   name: string,
@@ -283,7 +283,7 @@ export async function refillStore(
   });
 }
 
-/** Pure: why what a worker saw means that another store stands in this one's place; undefined: nothing says so. */
+/** Pure: why a worker's observation means that another store stands in this one's place; undefined: nothing says so. */
 export function whyAnother(
   before: string | undefined,
   { incarnation, canary }: StoreObservation,
@@ -296,7 +296,7 @@ export function whyAnother(
 
 /**
  * Takes what the worker that holds the lease saw of its store. A store that was wiped, restored or replaced begins a new
- * generation: what the old one acknowledged says nothing of this one. Gives the reason where it did.
+ * generation: what the old one acknowledged says nothing of this one. Returns the reason if a generation began.
  */
 export async function observeStore(
   pool: Pool,
@@ -331,7 +331,7 @@ const CHANGES = {
   retired: 'update stores set retired_at = clock_timestamp() where name = $1 and retired_at is null',
 } as const;
 
-/** Pauses, resumes or retires a store. False where there is no such store, or it is so already. */
+/** Pauses, resumes or retires a store. False if there is no such store, or it is so already. */
 export const changeStore = (
   pool: Pool,
   name: string,
@@ -345,19 +345,19 @@ export const changeStore = (
     return rowCount === 1;
   });
 
-/** SQL: whether the store `s` was told of `seq`, in whichever generation in which it was what it is now. */
+/** SQL: whether the store `s` was told of `seq`, in any generation in which it was what it is now. */
 export const wasTold = (seq: string): string => `exists (
   select from generate_series(s.told_since, s.generation) g (generation) cross join lateral (
     select from acknowledgements a
     where a.store_id = s.id and a.generation = g.generation and a.seq = ${seq} and a.outcome <> 'superseded' offset 0) a)`;
 
-/** What taking or renewing a lease sets, and when it may be taken: 5 s by the database's clock, renewed every second. */
+/** What taking or renewing a lease sets, and when a lease is free: 5 s by the database's clock, renewed every second. */
 export const LEASED = "lease_holder = $2, lease_until = clock_timestamp() + interval '5 seconds'";
 export const LEASE_IS_FREE = '(lease_holder is null or lease_until < clock_timestamp())';
 
 /**
- * Takes or renews a store's lease. False while another worker holds it, the store is paused or retired, or the configuration of
- * a process that started later says otherwise of it than `stanza`.
+ * Takes or renews a store's lease. False while another worker holds it, the store is paused or retired, or a process that started
+ * later has configured it otherwise than `stanza`.
  */
 export async function renewLease(
   db: Queryable,

@@ -1,5 +1,5 @@
-// Transport keys seal the copy of an address that travels: in `decisions`, and so in every topic. Made weekly; workers
-// fetch them by id and keep them; destroyed once nothing under them is outstanding and 35 days have passed.
+// Transport keys seal the copy of an address that travels: in `decisions`, and so in every topic. A new one is made weekly; workers
+// fetch keys by id and keep them; a key is destroyed once nothing under it is outstanding and 35 days have passed.
 import { randomBytes } from 'node:crypto';
 import type { SealingKey } from '../suppression/seal.ts';
 import { inTransaction } from './database.ts';
@@ -14,7 +14,7 @@ const NEWEST = `
 
 type Row = { id: number; key: Buffer; old: boolean };
 
-/** The key to seal with now; makes a new one where there is none or the newest is a week old. */
+/** The key to seal with now; makes a new one if there is none or the newest is a week old. */
 export async function currentTransportKey(pool: Pool, ring: KeyRing): Promise<SealingKey> {
   const unseal = (row: Row): SealingKey => ({
     id: row.id,
@@ -27,7 +27,7 @@ export async function currentTransportKey(pool: Pool, ring: KeyRing): Promise<Se
     const already = (await client.query<Row>(NEWEST)).rows[0];
     if (already !== undefined && !already.old) return unseal(already);
     const secret = randomBytes(32);
-    // After the first one by the clock: a ledger back from its backup must not give a new key the id of one that it has
+    // After the first key, ids follow the clock: a ledger back from its backup must not give a new key the id of one that it has
     // forgotten, which workers still have.
     const next = await client.query<{ id: number }>(
       `select case when max(id) is null then 1 else greatest(max(id) + 1, extract(epoch from clock_timestamp())::bigint) end as id
@@ -42,7 +42,7 @@ export async function currentTransportKey(pool: Pool, ring: KeyRing): Promise<Se
   });
 }
 
-/** One key by id; undefined where it never was or is destroyed. */
+/** One key by id; undefined if it never existed or is destroyed. */
 export async function findTransportKey(
   db: Queryable,
   ring: KeyRing,
@@ -57,15 +57,15 @@ export async function findTransportKey(
   return key === null || key === undefined ? undefined : Buffer.from(ring.unseal(key, context(id)), 'base64');
 }
 
-/** Which keys may still be needed: a decision sealed under any other is sealed anew from its subject. */
+/** The keys that may still be needed: a decision sealed under any other is sealed anew from its subject. */
 export async function livingTransportKeys(db: Queryable): Promise<ReadonlySet<number>> {
   const { rows } = await db.query<{ id: number }>('select id from transport_keys where destroyed_at is null');
   return new Set(rows.map((row) => row.id));
 }
 
 /**
- * Destroys keys older than 35 days under which nothing is outstanding, which is so where every store in service has
- * scanned past the last decision under the key and has no exception at or below it. Returns how many.
+ * Destroys keys older than 35 days under which nothing is outstanding. That is so once every store in service has scanned past the
+ * last decision under the key and has no exception at or below it. Returns how many.
  */
 export async function destroyOldTransportKeys(db: Queryable): Promise<number> {
   const { rowCount } = await db.query(`

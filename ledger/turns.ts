@@ -1,13 +1,13 @@
 import { AbideError } from '../suppression/errors.ts';
 
-/** As long as the pool has anybody wait for a connection. */
+/** As long as the pool lets anybody wait for a connection. */
 const WAIT_MS_MAX = 3_000;
 
 export type Turns = <T>(work: () => Promise<T>) => Promise<T>;
 
 /**
- * At most `most` at once; whoever comes next waits for its turn, in order of arrival. Of one pool each kind of caller has so many
- * connections: a flood of one leaves the others theirs. Throws AbideError('overloaded').
+ * Runs at most `most` at once; later callers wait for their turn, in order of arrival. Each kind of caller has so many connections
+ * of one pool: a flood of one leaves the others theirs. Throws AbideError('overloaded').
  */
 export function createTurns(most: number, waitMsMax = WAIT_MS_MAX): Turns {
   let underWay = 0;
@@ -33,7 +33,7 @@ export function createTurns(most: number, waitMsMax = WAIT_MS_MAX): Turns {
     try {
       return await work();
     } finally {
-      // Handed on, and so never taken by somebody who came later.
+      // The turn is handed on, so that a later caller never takes it.
       const [next] = waiting;
       if (next === undefined) underWay -= 1;
       else next();

@@ -1,10 +1,10 @@
-// Who uses which version of the API, so that retiring one is a fact and not a date. Counted in memory, since a request must
-// not cost a query more, and written as a few rows every few seconds. What cannot be written is kept and counted on. A
-// process that is killed loses what it counted since it wrote last; a COMMIT in doubt counts twice.
+// Who uses which version of the API, so that retiring one is a fact and not a date. Uses are counted in memory, since a request
+// must not cost one query more, and written as a few rows every few seconds. Counts that cannot be written are kept and counted on.
+// A process that is killed loses what it counted since its last write; a COMMIT in doubt counts twice.
 import type { Queryable } from './database.ts';
 import type { Usage, Use } from './ledger.ts';
 
-/** So many keys, versions and days are told apart between two writes; the rest is counted as `others`. */
+/** How many keys, versions and days are told apart between two writes; the rest is counted as `others`. */
 export const APART_MAX = 10_000;
 const OTHERS = '(others)';
 const DAY_MS = 86_400_000;
@@ -36,7 +36,7 @@ export function createUsageCounter(
   }
 
   return {
-    // The day only parts what is counted at midnight: which one it was is said by the database, from its own clock.
+    // The day only separates what is counted around midnight: which day it was the database says, by its own clock.
     count: (use) => add(use, Math.floor(now() / DAY_MS), 1, performance.now()),
     write: async () => {
       if (counted.size === 0) return;
@@ -54,7 +54,7 @@ export function createUsageCounter(
 
 async function addUsage(db: Queryable, counted: readonly Counted[]): Promise<void> {
   const nowMs = performance.now();
-  // In one order, since several processes write the same rows.
+  // In a fixed order, since several processes write the same rows.
   await db.query(
     `insert into api_usage as held (day, version, key_id, client, count, last_at)
      select (used.last_at at time zone 'UTC')::date, version, key_id, client, sum(count), max(last_at)
@@ -75,7 +75,7 @@ async function addUsage(db: Queryable, counted: readonly Counted[]): Promise<voi
   );
 }
 
-/** Of so many days, today included; by version, whoever asked most first. */
+/** Over this many days, today included; by version, the key that asked most first. */
 export async function listUsage(db: Queryable, days: number): Promise<readonly Usage[]> {
   const { rows } = await db.query<{
     version: string;

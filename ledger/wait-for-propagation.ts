@@ -1,27 +1,27 @@
-// Waiting until every required store has confirmed an opt-out, without a connection held. What this process itself settles
-// is noticed at once; what another one does, at the next look. Looks gather: while one is under way the next ones wait for
-// it together.
+// Waits until every required store has confirmed an opt-out, without holding a connection. What this process itself settles is
+// noticed at once; what another process settles, at the next look. Looks gather: while one is under way the next ones wait for it
+// together.
 import { rememberLast } from '../suppression/remember-last.ts';
 import type { Propagation } from './ledger.ts';
 
 /**
- * How soon another process' acknowledgement is noticed: at first, and after many looks. All who wait for a store that is away
- * would otherwise keep the ledger busy ten times a second each.
+ * How soon another process' acknowledgement is noticed: at first, and after many looks. Otherwise everybody who waits for a store
+ * that is away would keep the ledger busy ten times a second.
  */
 const LOOK_MS = 100;
 const LOOK_MS_MAX = 1_000;
-/** At least so many decisions are remembered of those that were settled last. */
+/** At least this many of the decisions settled last are remembered. */
 const REMEMBERED = 5_000;
 
 /** A decision, and the stores that must settle it. */
 type Awaited = { readonly seq: number; readonly awaited: readonly string[] };
 
 export type PropagationWatch = {
-  /** Stores settled these decisions just now. */
+  /** To be called when a store has just settled these decisions. */
   settled(store: string, seqs: readonly number[]): void;
   /**
-   * The propagation once it is no longer pending, or of when the time is over or nobody waits any more. What was decided just now,
-   * `fresh`, is not looked for before its stores have settled it.
+   * The propagation once it is no longer pending, or as it is when the time is over or nobody waits any more. What was decided just
+   * now, `fresh`, is not looked for before its stores have settled it.
    */
   wait(
     optOutId: string,
@@ -40,7 +40,7 @@ export function createPropagationWatch(
   const waiting = new Map<number, Set<() => void>>();
   const lookAt = gather(look);
 
-  /** Until each of these stores has settled each decision since `known` was so, or the time is over. */
+  /** Resolves once each of these stores has settled each decision beyond what `known` has, or the time is over. */
   function untilSettled(
     { decisions, known }: { decisions: readonly Awaited[]; known: ReadonlyMap<number, ReadonlySet<string>> },
     ms: number,
@@ -83,7 +83,7 @@ export function createPropagationWatch(
     const due = fresh.filter(({ awaited }) => awaited.length > 0);
     if (due.length > 0 && waitMs > 0)
       await untilSettled({ decisions: due, known: new Map() }, Math.min(waitMs, LOOK_MS), signal);
-    // Settled before the last look, which shows whether it counted: another generation's does not.
+    // What was settled before the last look. That look shows whether it counted: a settlement of another generation does not.
     let known: ReadonlyMap<number, ReadonlySet<string>> = new Map();
     for (let pauseMs = LOOK_MS; ; pauseMs = Math.min(LOOK_MS_MAX, 2 * pauseMs)) {
       const propagation = await lookAt(id);

@@ -1,12 +1,12 @@
-// How far each store is. The mark moves only to a fenced sequence and only over what is acknowledged or an exception;
-// the cursor of a back-fill only past subjects whose newest decision is.
+// How far each store is. The mark moves only to a fenced sequence and only over what is acknowledged or an exception; the cursor of
+// a back-fill moves only past subjects whose newest decision is either.
 import { isFinal, isOver, SERVER, takeFence } from './fence.ts';
 import type { Fence } from './fence.ts';
 import type { Pool, Queryable } from './database.ts';
 
 const STEP = 10_000;
 
-// $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels: as parameters, for the reason in outstanding.ts.
+// $1 store, $2 generation, $3 accepts, $4 due_exact, $5 due_channels: as parameters, for the reason given in outstanding.ts.
 const OPEN = `due(d.kind, d.suppressed, d.granted, $3, $4, $5)
       and not exists (
         select from acknowledgements a where a.store_id = $1 and a.generation = $2 and a.seq = d.seq offset 0)
@@ -26,8 +26,8 @@ const ADVANCE = `
   where id = $1 and generation = $2 and coalesce(backfill_live_through, scanned_through) = $3 and ${SERVER} = $5::timestamptz
     and $4 <= (select last_value from decisions_seq_seq)`;
 
-// The next subjects after the cursor ($6), and the first of them whose newest decision is neither acknowledged nor parked.
-// A subject that has nothing at or below the fence ($7) is the live stream's alone.
+// The next subjects after the cursor ($6), and the first of them whose newest decision is neither acknowledged nor parked. A
+// subject with nothing at or below the fence ($7) belongs to the live stream alone.
 const FILLED = `
   with seen as materialized (
     select j.id, j.version from subjects j where j.id > $6 order by j.id limit ${STEP}
@@ -85,10 +85,10 @@ export function createWatermarkJob(pool: Pool): WatermarkJob {
       const { rows } = await pool.query<Marks>({ name: 'marks', text: STORES });
       const [now] = rows;
       if (now === undefined) return;
-      // A server that knows less, or is another one, may still decide under numbers that were final.
+      // A server that knows less, or another server, may still decide under numbers that were final.
       if (final !== undefined && (now.server !== final.server || now.last < final.seq)) final = undefined;
       if (pending?.server !== now.server) pending = undefined;
-      // To draw a transaction id is to write. While nothing was decided since, or every store is there already, none is.
+      // Drawing a transaction id is a write. While nothing has been decided since, or every store is there already, none is drawn.
       pending ??= await takeFence(pool, Math.max(final?.seq ?? 0, Math.min(...rows.map(({ mark }) => mark))));
       if (pending !== undefined && (await isFinal(pool, pending))) {
         final = pending;
@@ -131,7 +131,7 @@ async function advanceStore(
         text: ADVANCE,
         values: [store.id, store.generation, mark, to, server],
       });
-      // Another process moved it, or a new generation began: the next round sees what is so now.
+      // Another process moved it, or a new generation began: the next round sees the state of then.
       if (moved.rowCount !== 1) return;
     }
     if (to < end) return;
@@ -147,7 +147,7 @@ async function advanceBackfill(db: Queryable, store: Marks, from: string): Promi
       values: [...ofStore(store), cursor, store.backfill_fence],
     });
     const { looked, stuck_at: stuckAt, passed } = rows[0]!;
-    // The last subjects there are, and none is open: whoever comes later has nothing at or below the final fence.
+    // These are the last subjects, and none is open: a subject that comes later has nothing at or below the final fence.
     if (looked < STEP && stuckAt === null) {
       await db.query({ name: 'backfill-full', text: FULL, values: [store.id, store.generation, cursor] });
       return;
