@@ -1,4 +1,4 @@
-/** What a loop waits at, and whoever has something for it rings. */
+/** A loop waits at the bell, and anybody who has something for it rings. */
 export function createBell() {
   let wakeUp: (() => void) | undefined;
   let rung = false;
@@ -7,7 +7,7 @@ export function createBell() {
       rung = true;
       wakeUp?.();
     },
-    /** Until the bell rings, or it rang since the last wait, or the time is over. */
+    /** Waits until the bell rings, or has rung since the last wait, or the time is over. */
     wait: async (ms: number): Promise<void> => {
       if (!rung) {
         await new Promise<void>((resolve) => {

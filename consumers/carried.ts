@@ -16,16 +16,16 @@ export type Carried = {
   generation: number;
   /** Times that the store was asked and answered, or failed on this one alone; a mere outage does not count. */
   attempts: number;
-  /** As the ledger gave it out: the try that follows says so, and no later one. */
+  /** The count with which the ledger gave it out: only the try that follows reports it, no later one. */
   asked: number;
   /** Times that the ledger knew nothing of it yet. */
   unseen: number;
   /** Times that a call with this one in it threw. */
   throws: number;
-  /** What failed together is halved until the one that the store chokes on is alone; undefined: goes with anybody. */
+  /** What failed together is halved until the one that the store chokes on is alone; undefined: it may go with any other. */
   piece: symbol | undefined;
   settled: PromiseWithResolvers<void>;
-  /** Reported, let go or left to be tried later: a failure further on in its batch is none of its own. */
+  /** Reported, let go or left to be tried later: a later failure in its batch does not concern it. */
   answered: boolean;
 };
 
@@ -51,7 +51,7 @@ export function toCarried(
   };
 }
 
-/** What became of one that was carried. */
+/** What became of a decision that was carried. */
 export type Result = {
   readonly outcome: Acknowledgement['outcome'];
   readonly held?: Held;
@@ -60,7 +60,7 @@ export type Result = {
   readonly verifiedAt?: string;
 };
 
-/** Belongs to the generation that the store had when it was read back. */
+/** A report belongs to the generation that the store had when it was read back. */
 export type Report = {
   readonly carried: Carried;
   readonly generation: number;
@@ -88,7 +88,7 @@ export const toReport = (
   },
 });
 
-/** What a connector answered, as far as it can be so: the ledger refuses a whole report for one number that is none. */
+/** What a connector answered, reduced to what can be so: the ledger refuses a whole report for one malformed number. */
 export function toHeld(answer: Held | undefined): Held {
   if (answer === undefined) return NOTHING_HELD;
   const { version, suppressed } = answer;

@@ -1,4 +1,4 @@
-// The talk with the store about one batch: apply, read back, and what follows for each.
+// The exchange with the store about one batch: apply, read back, and what follows for each decision.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Item } from '../connectors/contract/connector.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
@@ -16,7 +16,7 @@ import type { StoreReach } from './reach-store.ts';
 
 type Pair = { readonly carried: Carried; readonly item: Item };
 
-/** What the store is told of a decision, about the scopes that it holds. */
+/** What the store is told of a decision: only what concerns the scopes that it holds. */
 export function toItem(
   { decision, lane }: Carried,
   value: string,
@@ -26,7 +26,7 @@ export function toItem(
     heldAs(scope, held).map((name) => [name, since] as const),
   );
   const kept = new Set(suppressed.map(([name]) => name));
-  // A channel's grant and its topic's may have one name there: the newer one says what is to be cleared.
+  // A channel's grant and its topic's may have the same name there: the newer one says what is to be cleared.
   const granted: Record<string, Granted> = {};
   for (const [scope, grant] of Object.entries(decision.granted))
     for (const name of heldAs(scope, held))
@@ -44,8 +44,8 @@ export function toItem(
 }
 
 /**
- * Carries a batch, `items[n]` being what the store is told of `batch[n]`: each is told to one of `report`, `letGo` and `retry`.
- * Throws what the store throws; who was told of by then is answered for, and the rest is unknown.
+ * Carries a batch; `items[n]` is what the store is told of `batch[n]`. Each decision is given to one of `report`, `letGo` and
+ * `retry`. Throws what the store throws: the decisions given on by then are answered for, and the rest is unknown.
  */
 export function createBatchCarrier({
   connector,
@@ -62,7 +62,7 @@ export function createBatchCarrier({
   held: StoreScopes;
   call: StoreReach['call'];
   ledger: Pick<LedgerAccess, 'newest'>;
-  /** Since when the store is told of all that it is told of now, as far as the ledger says. */
+  /** Since when the store has been told of all that it is told of now, if the ledger says so. */
   targetSince: () => Instant | undefined;
   report: (carried: Carried, result: Result) => void;
   letGo: (carried: Carried) => void;
@@ -81,7 +81,7 @@ export function createBatchCarrier({
     await follow(open, batch, told, outcomes);
   }
 
-  /** A row without a version was never told of anything. What was told to a store that cannot be read the ledger knows. */
+  /** A row without a version was never told of anything. For a store that cannot be read, the ledger knows what it was told. */
   async function withoutOldGrants(
     open: Store,
     batch: readonly Carried[],
@@ -99,7 +99,7 @@ export function createBatchCarrier({
     return told;
   }
 
-  /** The same one where nothing is left out. */
+  /** The same item if nothing is left out. */
   function sinceItIsThere(item: Item, newest?: Newest): Item {
     const granted = grantedSince(item.granted, targetSince(), newest?.firstAcknowledgedVersion);
     const isWhole = Object.keys(granted).length === Object.keys(item.granted).length;
@@ -108,8 +108,8 @@ export function createBatchCarrier({
 
   /**
    * Suppressing goes in any order and together. Lifting goes one subject at a time, and nothing else of that subject goes
-   * meanwhile: ask the ledger that the grant is still the newest, apply, ask again, read back; if it was overtaken,
-   * suppress again. What the store was told of before is not lifted again: it may suppress it by itself since.
+   * meanwhile: ask the ledger whether the grant is still the newest, apply, ask again, read back; if it was overtaken, suppress
+   * again. What the store was told of before is not lifted again: it may have suppressed it by itself since.
    */
   async function carryUnversioned(
     open: Store,
@@ -155,7 +155,7 @@ export function createBatchCarrier({
     return call((deadline) => ledger.newest(decision.subjectId, deadline));
   }
 
-  /** The newer decision may have been settled before the lifting arrived: what it suppressed must be held afterwards. */
+  /** The newer decision may have been settled before the lifting arrived, so what it suppressed must be held afterwards. */
   async function suppressAgain(open: Store, item: Item, newer: Newest): Promise<void> {
     const scopes = mustHold(newer, held);
     const suppressed = Object.fromEntries(
@@ -234,7 +234,7 @@ export function createBatchCarrier({
 
   function isVerified({ decision, attempts }: Carried, { granted }: Item, heldNow: Held): boolean {
     const compared = compareHeld(decision, held, heldNow);
-    // A version above ours is the ledger's to judge: a newer decision of its own, or a store that is ahead of it.
+    // A version above ours is for the ledger to judge: it is a newer decision of its own, or the store is ahead of it.
     if (compared !== 'held') return compared === 'newer';
     const told = attempts > 1 && heldNow.version === decision.version;
     const lifted = Object.keys(granted).filter(

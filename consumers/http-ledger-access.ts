@@ -1,4 +1,4 @@
-// The ledger as a worker elsewhere gets it: calls over HTTP, with a key bound to the one store.
+// The ledger for a worker elsewhere: calls over HTTP, with a key bound to its one store.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 import type { Dispatcher } from 'undici';
@@ -12,9 +12,9 @@ import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
 /** How long the API may take to answer, beyond what it was asked to wait. */
 const ANSWER_MS_MAX = 10_000;
-/** So many times that until it has come whole: no time between two pieces ends one that drips. */
+/** An answer must be complete within this many times that: no limit between two pieces ends an answer that drips. */
 const WHOLE_TIMES = 6;
-/** Of a page of 2,000 decisions, with the most scopes that the ledger takes, with room to spare. */
+/** A page of 2,000 decisions with the most scopes that the ledger takes, and room to spare. */
 const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
 
 /** A page as the API answers it: decision rows that are still to be read, each with these three. */
@@ -53,10 +53,10 @@ type WireListingPage = {
 
 type Problem = Readonly<Record<'code' | 'title' | 'detail', string>> & { readonly errors: readonly Fault[] };
 
-/** What the API says in earnest; anything else may be otherwise in a moment. */
+/** Answers that the API means for good; any other may be different in a moment. */
 export const REFUSALS = ['unauthenticated', 'missing-scope', 'not-found', 'another-stanza'] as const;
 
-/** Nobody else's page is read as the API's word. */
+/** Nobody else's page is taken for the API's word. */
 async function readProblem({
   headers,
   body,
@@ -67,7 +67,7 @@ async function readProblem({
   return undefined;
 }
 
-/** Throws AbideError where the API refuses or does not answer; the worker goes on trying. */
+/** Throws AbideError if the API refuses or does not answer; the worker goes on trying. */
 export function createHttpLedgerAccess({
   url,
   key,
@@ -79,9 +79,9 @@ export function createHttpLedgerAccess({
   url: string;
   key: string;
   store: string;
-  /** What this worker's configuration says of the store, as a digest; undefined: nobody compares. */
+  /** A digest of what this worker's configuration says of the store; undefined: nothing is compared. */
   stanza?: Buffer;
-  /** Who asks: nothing is given out but to the holder of the store's lease, which the reports take. */
+  /** Who asks: only the holder of the store's lease, which its reports take, is given anything. */
   workerId: string;
   answerMsMax?: number;
 }): LedgerAccess & AsyncDisposable {
@@ -92,18 +92,18 @@ export function createHttpLedgerAccess({
     maxResponseSize: ANSWER_BYTES_MAX,
   });
   const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
-  // A gateway may have the API below a path of its own.
+  // A gateway may have the API under a path of its own.
   const { origin, pathname: below } = new URL(url);
   const api = origin + below.replace(/\/+$/, '');
 
-  /** The answer, read to its end. Throws where there is none, is cut, or drips. */
+  /** The answer, read to its end. Throws if there is none, or it is cut off, or it drips. */
   async function ask(
     method: 'GET' | 'POST',
     path: string,
     signal: AbortSignal,
     { body, waitSeconds }: { body: unknown; waitSeconds: number },
   ) {
-    // Not AbortSignal.timeout: a minute of them, one a call, would be kept.
+    // Not AbortSignal.timeout: a minute of those, one per call, would be kept.
     const ending = new AbortController();
     const late = setTimeout(() => ending.abort(), waitSeconds * 1000 + WHOLE_TIMES * answerMsMax);
     try {
@@ -143,7 +143,7 @@ export function createHttpLedgerAccess({
     }
     const code = REFUSALS.find((one) => one === problem?.code) ?? 'ledger-unavailable';
     const { title, detail, errors = [] } = problem ?? {};
-    // What to do about it is said with the code; of what we ask, the API does not know what its faults name.
+    // The code already says what to do about it. If the API finds faults in what we ask, it does not know what they name.
     const said =
       problem?.code === 'invalid-value'
         ? `${errors.map((fault) => `${fault.pointer} ${fault.detail}`).join(', ')}. It is of another version: upgrade the API before its workers.`
@@ -222,7 +222,7 @@ export function createHttpLedgerAccess({
         version: number;
         suppressed: OutstandingDecision['suppressed'];
         granted: OutstandingDecision['granted'];
-        /** An API of before does not say it. */
+        /** An older API does not send it. */
         acknowledged_version?: number;
         first_acknowledged_version?: number;
       }>('GET', `${stem}/subjects/${encodeURIComponent(subjectId)}?acknowledged=true`, signal);
@@ -259,7 +259,7 @@ export function createHttpLedgerAccess({
       const { run, generation, after, through, last, decisions, own, pause_ms: pauseMs } = page;
       return {
         ...{ run, generation, after, through, isLast: last, pauseMs },
-        // Of a page with a row that this worker cannot read nothing is claimed: the pass stands until one can.
+        // If this worker cannot read a row of the page, it claims nothing of the page: the pass stands still until a worker can.
         decisions: decisions.map(toDecision),
         own: own && { scopes: own.scopes, others: own.others.map(toDecision) },
       };

@@ -1,12 +1,12 @@
-// What a worker has in hand: a decision is from when it is queued until it was answered for, so that stream and ledger together
-// do not carry it twice.
+// What a worker has in hand. A decision is in hand from when it is queued until it is answered for, so that stream and ledger
+// together do not carry it twice.
 import type { CarriedBy } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { rememberLast } from '../suppression/remember-last.ts';
 import { toCarried } from './carried.ts';
 import type { Carried } from './carried.ts';
 
-/** What was in hand lately: when the ledger lists it again, the stream did not lose it. */
+/** How many of those lately in hand are remembered: if the ledger lists one again, the stream did not lose it. */
 const REMEMBERED = 50_000;
 
 export class InHand {
@@ -16,14 +16,14 @@ export class InHand {
   readonly #bySeq = new Map<number, Carried>();
   readonly #waiting: Readonly<Record<Carried['lane'], Carried[]>> = { live: [], backfill: [] };
   readonly #lately = rememberLast<number, true>(REMEMBERED);
-  /** How many of a subject are in batches that are under way. */
+  /** How many decisions of a subject are in batches under way. */
   readonly #underWay = new Map<string, number>();
-  /** As which version a subject's consent was last carried, where order matters: what is older would undo it. */
+  /** The version of the consent last carried for a subject, where order matters: anything older would undo it. */
   readonly #lifted = rememberLast<string, number>(REMEMBERED);
   #retrying = 0;
   #backfilling = 0;
 
-  /** `inOrder`: the store has no versions, so of one subject no two go side by side, and none after a newer consent. */
+  /** `inOrder`: the store has no versions, so no two decisions of a subject go side by side, and none after a newer consent. */
   constructor({ batchMax, inOrder, onLetGo }: { batchMax: number; inOrder: boolean; onLetGo: () => void }) {
     this.#batchMax = batchMax;
     this.#inOrder = inOrder;
@@ -33,18 +33,18 @@ export class InHand {
   get size(): number {
     return this.#bySeq.size;
   }
-  /** Of what the ledger had parked. */
+  /** How many in hand the ledger had parked. */
   get retrying(): number {
     return this.#retrying;
   }
-  /** Of the back-fill. */
+  /** How many in hand are of the back-fill. */
   get backfilling(): number {
     return this.#backfilling;
   }
   get(seq: number): Carried | undefined {
     return this.#bySeq.get(seq);
   }
-  /** Whether it is in hand or was lately. */
+  /** Whether the decision is in hand or was lately. */
   wasLately(seq: number): boolean {
     return this.#lately.has(seq);
   }
@@ -76,23 +76,23 @@ export class InHand {
     this.#onLetGo();
   }
 
-  /** Lets go of all that waits; what is under way goes on. */
+  /** Lets go of everything that waits; what is under way goes on. */
   letGoOfWaiting(): void {
     for (const carried of [...this.#waiting.live.splice(0), ...this.#waiting.backfill.splice(0)])
       this.letGo(carried);
   }
 
-  /** Whoever waits for one of these waits no more; the ledger gives them out again. */
+  /** Nobody waits for these any more; the ledger gives them out again. */
   giveUp(): void {
     for (const { settled } of this.#bySeq.values()) settled.resolve();
   }
 
   /**
-   * Live before back-fill; of one subject only the newest, since its acknowledgement supersedes the older ones.
+   * Live before back-fill; only the newest of a subject, since its acknowledgement supersedes the older ones.
    *
-   * Whom the store failed on goes with nobody whom it did not. After `failures` in a row it is asked in turn with one alone, the
-   * last whom it has not failed on (so whoever comes next is not behind however many it chokes on, and that the store takes them
-   * shows that it is not at fault), and with a batch (so that soon nobody is left of whom nothing is known).
+   * Decisions that the store failed on never go with others. After `failures` in a row the store is asked alternately with a single
+   * decision, the last one that it has not failed on (so that newcomers are not stuck behind the ones it chokes on; and if it takes
+   * that one, the store is not at fault), and with a batch (so that soon something is known of every decision).
    */
   nextBatch(failures = 0): Carried[] {
     const isAlone = failures % 2 === 1;
@@ -127,12 +127,12 @@ export class InHand {
     return batch;
   }
 
-  /** Whether a consent lifts what the store was told is read from it before: nothing may be on its way there meanwhile. */
+  /** The store is read first to see whether a consent lifts what it was told: nothing may be on its way there meanwhile. */
   #goesAlone({ decision }: Carried): boolean {
     return this.#inOrder || Object.keys(decision.granted).length > 0;
   }
 
-  /** Nothing of a batch is with the store any more. */
+  /** Nothing of this batch is with the store any more. */
   isBack(batch: readonly Carried[]): void {
     for (const { decision } of batch) {
       const left = this.#underWay.get(decision.subjectId)! - 1;
@@ -141,7 +141,7 @@ export class InHand {
     }
   }
 
-  /** Queued again, before what was decided later unless `atTheEnd`. */
+  /** Queues a batch again, before what was decided later unless `atTheEnd`. */
   putBack(batch: readonly Carried[], atTheEnd = false): void {
     for (const lane of ['live', 'backfill'] as const) {
       const queue = this.#waiting[lane];
@@ -162,5 +162,5 @@ export class InHand {
   }
 }
 
-/** Whom the ledger had parked the store has failed on, be it in an earlier worker's hand. */
+/** The store has failed on everything that the ledger had parked, even if in an earlier worker's hands. */
 const hasNotFailed = ({ throws, carriedBy }: Carried): boolean => throws === 0 && carriedBy !== 'retry';

@@ -10,7 +10,7 @@ import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
 
 /** A decision that a store must hold, straight from the ledger: one that is not parked, or whose next try has come. */
 export type OutstandingDecision = Decision & {
-  /** Attempts known to the ledger (from its exceptions); 0 where it was never tried or never failed. */
+  /** Attempts known to the ledger (from its exceptions); 0 if it was never tried or never failed. */
   readonly attempts: number;
   /** How often another try was asked for since the last one failed: a failed try says which it answers for. */
   readonly asked: number;
@@ -19,7 +19,7 @@ export type OutstandingDecision = Decision & {
 
 export type OutstandingPage = {
   readonly generation: number;
-  /** Since when the name means this store; undefined: the API is of a version that does not say. */
+  /** Since when the name has meant this store; undefined: the API's version does not say. */
   readonly targetSince?: Instant | undefined;
   readonly decisions: readonly OutstandingDecision[];
   /** Sequence numbers of rows that this worker cannot read (a newer API's, say): they stay outstanding. */
@@ -46,16 +46,16 @@ export type LedgerAccess = {
     readonly signal: AbortSignal;
   }): Promise<OutstandingPage>;
   acknowledge(report: AcknowledgementReport, signal: AbortSignal): Promise<AcknowledgementAnswer>;
-  /** The newest state of somebody who was decided about, for lifting in a store without versions, or that cannot be read. */
+  /** The newest state of a known subject, for lifting in a store without versions, or one that cannot be read. */
   newest(subjectId: string, signal: AbortSignal): Promise<Newest>;
-  /** Throws AbideError('not-found') where it is destroyed. */
+  /** Throws AbideError('not-found') if it is destroyed. */
   transportKey(id: number, signal: AbortSignal): Promise<Buffer>;
   /** The newest canary that the store has acknowledged; undefined: there is none. */
   canary(signal: AbortSignal): Promise<Decision | undefined>;
   /** The next page of the store's reconciliation; undefined: nothing is to be compared now. */
   reconciliationPage(signal: AbortSignal): Promise<ReconciliationPage | undefined>;
   compared(page: ReconciliationPage, comparison: Comparison, signal: AbortSignal): Promise<void>;
-  /** Where the store's own list is to be gone on with; undefined: it is not, now or at all. */
+  /** Where to go on with the store's own list; undefined: it is not gone through, now or at all. */
   listingPage(signal: AbortSignal): Promise<ListingPage | undefined>;
   listed(page: ListingPage, listed: Listed, signal: AbortSignal): Promise<void>;
 };

@@ -1,23 +1,23 @@
 // Goes through what a store lists of itself, a page at a time, for people whom it suppresses and the ledger does not know. It
-// records nothing: the ledger knows who is a stranger.
+// records nothing: only the ledger knows who is a stranger.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Store, SubjectKey } from '../connectors/contract/connector.ts';
 import type { Listed } from '../suppression/own-suppression.ts';
 import type { LedgerAccess } from './ledger-access.ts';
 
-/** How often the ledger is asked whether the list is to be gone on with. */
+/** How often the ledger is asked whether to go on with the list. */
 const ASK_MS = 2_000;
-/** Of what the store lists at once so many go into one report, and no more than so many characters of them. */
+/** Of what the store lists at once, at most this many entries and this many characters go into one report. */
 const PAGE = 500;
 const CHARACTERS_MAX = 64 * 1024;
-/** Nobody's key is longer, and the ledger takes none that is. */
+/** No person's key is longer, and the ledger takes none that is. */
 const KEY_MAX = 4_096;
 
 type Entry = Awaited<ReturnType<NonNullable<Store['scan']>>>[number];
 
 /**
- * Until `signal` aborts. `scan` lists what the store holds after a key, in key order; nothing more: an empty page. What fails is
- * said once and tried again where it was.
+ * Runs until `signal` aborts. `scan` lists what the store holds after a key, in key order; an empty page: there is nothing more. A
+ * failure is logged once and tried again at the same place.
  */
 export async function listOwnAlways({
   ledger,
@@ -30,7 +30,7 @@ export async function listOwnAlways({
   onFailure: (error: unknown) => void;
   signal: AbortSignal;
 }): Promise<void> {
-  /** What the store gave beyond the last report, so that it is asked once for it. */
+  /** What the store gave beyond the last report, so that it is asked for that only once. */
   let kept: { readonly after: SubjectKey | undefined; readonly entries: readonly Entry[] } | undefined;
 
   while (!signal.aborted) {
@@ -61,7 +61,7 @@ export async function listOwnAlways({
   }
 }
 
-/** Whether two keys name the same person in a store; undefined is nobody. */
+/** Whether two keys name the same person in a store; undefined names nobody. */
 export const isSameKey = (a: SubjectKey | undefined, b: SubjectKey | undefined): boolean =>
   a?.kind === b?.kind && a?.key === b?.key;
 

@@ -1,4 +1,5 @@
-// What a store made of it later: what it had acknowledged is read back again, and what it lists of itself is gone through.
+// Looks for what a store made later of what it was told: what it had acknowledged is read back again, and its own list is gone
+// through.
 import { TryLater } from '../connectors/contract/connector.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import { untilAborted } from '../connectors/contract/until-aborted.ts';
@@ -12,7 +13,7 @@ import type { createAddressOpener } from './open-addresses.ts';
 import type { StoreReach, WorkerStore } from './reach-store.ts';
 import { reconcileAlways } from './reconcile.ts';
 
-/** Listing may take a store a pass over all that it holds. */
+/** Listing may cost a store a pass over all that it holds. */
 const LIST_MS_MAX = 60_000;
 
 type Looked = {
@@ -26,7 +27,7 @@ type Looked = {
   readonly signal: AbortSignal;
 };
 
-/** Until `signal` aborts, as far as the store can be read and can list. */
+/** Runs until `signal` aborts, as far as the store can be read and can list. */
 export async function lookForDrift(looked: Looked): Promise<void> {
   const { connector, isPlain } = looked.store;
   if (connector.evidence !== 'read_back') return;
@@ -43,7 +44,7 @@ function reconcile({ store, held, reach, ledger, addressOf, noteError, log, sign
       const address = await addressOf(decision);
       if ('value' in address) return { kind: decision.kind, key: store.makeKey(address.value) };
       if (address.not !== 'destroyed') return undefined;
-      // The ledger gives out another copy: the page is asked for again.
+      // The ledger gives out another copy when the page is asked for again.
       throw new AbideError('SEALED_UNREADABLE');
     },
     readBack: async (subjects) => {
@@ -53,7 +54,7 @@ function reconcile({ store, held, reach, ledger, addressOf, noteError, log, sign
         isReading = true;
         return answers.map((answer) => answer && toHeld(answer));
       } catch (error) {
-        // Nothing may be due to a store that is away: then nobody else says so.
+        // Nothing may be due to a store that is away, and then nobody else reports it.
         if (!(error instanceof TryLater)) noteError(failureCode(error));
         throw error;
       }

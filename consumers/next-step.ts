@@ -2,7 +2,7 @@
 import type { ApplyOutcome } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 
-/** A first retry soon, later ones ever more slowly, never more than this apart while the store answers at all. */
+/** The first retry comes soon, later ones ever more slowly, but never more than this apart while the store answers at all. */
 const RETRY_MS_MIN = 50;
 const RETRY_MS_MAX = 30_000;
 
@@ -17,7 +17,7 @@ export type NextStep =
   | { readonly kind: 'read_back' }
   /** The store was told and cannot be read: its word is all there is. */
   | { readonly kind: 'acknowledge' }
-  /** A queue took it over: whoever consumes the queue acknowledges. */
+  /** A queue took it over: the consumer of the queue acknowledges. */
   | { readonly kind: 'leave' }
   | { readonly kind: 'park'; readonly outcome: 'refused' | 'absent'; readonly code: string }
   | { readonly kind: 'retry' };
@@ -43,24 +43,24 @@ export function nextStep(
   }
 }
 
-/** What a connector says in Abide's words, which have no value in them; undefined: the words of an error are somebody else's. */
+/** What a connector says in Abide's words, which contain no value; undefined: the words of the error are somebody else's. */
 export const ownWords = (error: unknown): string | undefined =>
   error instanceof AbideError ? error.message : undefined;
 
 const FAILURES = ['STORE_TIMEOUT', 'STORE_UNREACHABLE', 'STORE_FAILED'] as const;
 
-/** How it reads in the lag that the ledger fails; for a key that its ring lacks nobody need wait. */
+/** How a failure of the ledger reads in the lag; waiting does not help with a key that its ring lacks. */
 export const ledgerFailureCode = (error: unknown): 'KEYS_MISSING' | 'LEDGER_UNAVAILABLE' =>
   error instanceof AbideError && error.code === 'KEYS_MISSING' ? error.code : 'LEDGER_UNAVAILABLE';
 
-/** How a failed call reads in the lag: without any text of the store's; a connector that says which is believed. */
+/** How a failed call reads in the lag, without any text of the store's; a connector that names the failure is believed. */
 export function failureCode(
   error: unknown,
 ): (typeof FAILURES)[number] | ReturnType<typeof ledgerFailureCode> {
   for (let one = error; one instanceof Error; one = one.cause) {
     if (one instanceof AbideError) {
       const { code } = one;
-      // Any other is of the ledger, of which the worker asks transport keys and the newest decision on the way.
+      // Any other code is the ledger's, which the worker asks for transport keys and the newest decision on the way.
       return FAILURES.find((failure) => failure === code) ?? ledgerFailureCode(one);
     }
     if (one.name === 'TimeoutError' || one.name === 'AbortError') return 'STORE_TIMEOUT';

@@ -1,5 +1,5 @@
-// Is it still the store that it was? What it says that it is, and whether it still holds the newest canary. The ledger judges,
-// with the next sign of life: what was acknowledged belongs to what the store then was.
+// Is it still the store that it was? The worker looks at what the store says it is, and whether it still holds the newest canary.
+// The ledger judges, with the next sign of life: an acknowledgement belongs to what the store was at the time.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Store } from '../connectors/contract/connector.ts';
 import { differenceOf } from '../suppression/acknowledgement.ts';
@@ -10,7 +10,7 @@ import type { LedgerAccess } from './ledger-access.ts';
 import type { createAddressOpener } from './open-addresses.ts';
 import type { StoreReach, WorkerStore } from './reach-store.ts';
 
-/** How often it is looked. */
+/** How often the store is looked at. */
 const OBSERVE_MS = 2_000;
 
 type Observed = { readonly generation: number; readonly store: StoreObservation };
@@ -30,7 +30,7 @@ export function createStoreObserver({
   addressOf: ReturnType<typeof createAddressOpener>;
   signal: AbortSignal;
 }) {
-  /** Whose decisions the canaries are, as of the last look. */
+  /** The subject of the canaries, as of the last look. */
   let canarySubject: string | undefined;
   let observed: Observed | undefined;
   let isAway = false;
@@ -43,17 +43,17 @@ export function createStoreObserver({
         .call(async (deadline) => open.incarnation?.(deadline))
         .catch(() => undefined);
       const canary = await lookAtCanary(open);
-      // What was lost stays said until it was told: the next canary would cover it up.
+      // A loss stays reported until the ledger was told: the next canary would cover it up.
       const lost = observed?.generation === generation && observed.store.canary === 'lost';
       observed = { generation, store: { incarnation, canary: lost ? 'lost' : canary } };
       isAway = false;
     } catch {
-      // A store or a ledger that is away says nothing of what the store is; that it is away others report.
+      // A store or a ledger that is away says nothing of what the store is; others report that it is away.
       isAway = true;
     }
   }
 
-  /** Asked of the ledger before the store is read: what comes in between can only be newer. */
+  /** Asks the ledger before it reads the store: what comes in between can only be newer. */
   async function lookAtCanary(open: Store): Promise<StoreObservation['canary']> {
     if (connector.evidence !== 'read_back') return undefined;
     const canary = await ledger.canary(signal);
@@ -69,7 +69,7 @@ export function createStoreObserver({
 
   return {
     observe,
-    /** Until `signal` aborts. `generation` is undefined while the store is better left alone. */
+    /** Runs until `signal` aborts. `generation` is undefined while the store is better left alone. */
     async observeAlways(generation: () => number | undefined): Promise<void> {
       while (!signal.aborted) {
         await delay(OBSERVE_MS, undefined, { signal }).catch(() => undefined);
@@ -77,13 +77,13 @@ export function createStoreObserver({
         if (of !== undefined && !signal.aborted) await observe(of);
       }
     },
-    /** The store could not be asked when it was last looked. */
+    /** Whether the store could not be asked at the last look. */
     isAway: (): boolean => isAway,
     isCanary: (subjectId: string): boolean => subjectId === canarySubject,
-    /** What is to be told of the store in this generation; undefined: nothing new. */
+    /** What is still to be told of the store in this generation; undefined: nothing new. */
     untold: (generation: number): Observed | undefined =>
       observed?.generation === generation ? observed : undefined,
-    /** What was seen meanwhile is for the next time. */
+    /** What was seen meanwhile is kept for the next time. */
     told(one: Observed | undefined): void {
       if (observed === one) observed = undefined;
     },

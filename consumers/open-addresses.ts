@@ -1,10 +1,10 @@
-// Whom a decision is about: its address travels sealed, and the ledger gives out the key.
+// Opens the address that a decision is about: it travels sealed, and the ledger gives out the key.
 import type { Decision } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { open as unseal } from '../suppression/seal.ts';
 import type { LedgerAccess } from './ledger-access.ts';
 
-/** The address, or why it cannot be had. Destroyed: its transport key is, and the ledger gives out another copy. */
+/** The address, or why it cannot be had. `destroyed`: its transport key is, and the ledger gives out another copy. */
 export type OpenedAddress =
   { readonly value: string } | { readonly not: 'ADDRESS_ERASED' | 'SEALED_UNREADABLE' | 'destroyed' };
 

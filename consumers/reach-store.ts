@@ -1,4 +1,4 @@
-// The store as its worker reaches it: opened once, whoever needs it first, and no call without a time limit.
+// The store as its worker reaches it: opened once, by whichever caller needs it first, and never called without a time limit.
 import { untilAborted } from '../connectors/contract/until-aborted.ts';
 import type { Connector, Log, Store } from '../connectors/contract/connector.ts';
 
@@ -10,7 +10,7 @@ export type WorkerStore = {
   readonly accepts: readonly string[];
   /** What the store is keyed by, from the address in its normal form. */
   readonly makeKey: (value: string) => string;
-  /** The key is the address itself, so that what the store lists says whom it means. */
+  /** The key is the address itself, so the store's list says whom it means. */
   readonly isPlain: boolean;
 };
 
@@ -27,7 +27,7 @@ export function reachStore({
 }) {
   let opening: Promise<Store> | undefined;
 
-  /** A connector that does not listen to its signal must not hold the worker either. */
+  /** A connector that ignores its signal must not hold up the worker either. */
   function call<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const deadline = AbortSignal.timeout(callMsMax);
     return untilAborted(work(deadline), deadline);
@@ -43,7 +43,7 @@ export function reachStore({
         opening = inTime;
         inTime.catch(() => {
           opening = undefined;
-          // Given up, and there after all: nobody will use it.
+          // It was given up but opened after all: nobody will use it.
           opened.then((late) => late[Symbol.asyncDispose]()).catch(() => undefined);
         });
       }
@@ -52,7 +52,7 @@ export function reachStore({
     async close(): Promise<void> {
       try {
         const open = await opening;
-        // Abide does not stop before its workers have, nor its database.
+        // Abide and its database stop only after its workers have: this must end as well.
         if (open !== undefined) await call(async () => open[Symbol.asyncDispose]());
       } catch (error) {
         log.debug({ store: name, error }, 'the store was not closed cleanly');

@@ -15,16 +15,16 @@ import type { StoreScopes } from '../suppression/scope.ts';
 import type { LedgerAccess } from './ledger-access.ts';
 import { REPORT_SCOPES_MAX } from './report-always.ts';
 
-/** How often the ledger is asked whether something is to be compared. */
+/** How often the ledger is asked whether there is anything to compare. */
 const ASK_MS = 2_000;
-/** So many that cannot be read before anybody can: it is the store. */
+/** If this many cannot be read before anybody can, the store is at fault. */
 const UNREADABLE_MAX = 3;
 
 /**
- * Until `signal` aborts. `keyOf` gives a decision's key in the store, undefined where the address cannot be had; `readBack`
- * asks the store. What fails is said once and tried again: a store that is away is the worker's to report. A page that goes on
- * failing is read in ever smaller pieces, until it shows whom the store cannot read while it reads others: what nobody can
- * read is not held.
+ * Runs until `signal` aborts. `keyOf` gives a decision's key in the store, undefined if the address cannot be had; `readBack` asks
+ * the store. A failure is said once and tried again: reporting a store that is away is up to the worker. A page that goes on
+ * failing is read in ever smaller pieces, until it shows whom the store cannot read while it reads others: what cannot be read is
+ * not held.
  */
 export async function reconcileAlways({
   ledger,
@@ -72,7 +72,7 @@ export async function reconcileAlways({
       own += 1;
       const suppressed = more.filter((scope) => recorded?.scopes.includes(scope));
       told += suppressed.length;
-      // Who is beyond it is found by the next pass: those before are recorded by then.
+      // Those beyond the limit are found by the next pass: the ones before them are recorded by then.
       if (suppressed.length > 0 && told <= REPORT_SCOPES_MAX)
         ownSuppressions.push({ seq: decision.seq, suppressed });
     };
@@ -81,12 +81,12 @@ export async function reconcileAlways({
       if (kind === undefined) lookForOwn(decision, answer);
       else differences.push({ seq: decision.seq, kind, heldVersion: answer?.version });
     });
-    // Nothing was decided of them that the store holds: there is nothing that could be missing.
+    // No decision about these people concerns what the store holds: there is nothing that could be missing.
     await readAll(recorded?.others ?? [], lookForOwn);
     return { compared, differences, own, ownSuppressions, unread };
   }
 
-  /** How many were read, and how many cannot be: their address cannot be had. */
+  /** Returns how many were read, and how many cannot be because their address cannot be had. */
   async function readAll(
     decisions: readonly Decision[],
     see: (decision: Decision, answer: Held | undefined) => void,
@@ -94,7 +94,7 @@ export async function reconcileAlways({
     let read = 0;
     const size = Math.max(1, Math.floor(batchMax / 2 ** failures));
     type Pair = { readonly decision: Decision; readonly key: SubjectKey };
-    /** Somebody whom the store could read: it is asked for them again, to tell whether it is there. */
+    /** Somebody whom the store could read; it is asked for them again to tell whether it is there. */
     let readable: SubjectKey | undefined;
     let unreadable: Pair[] = [];
     const readOnceMore = async ({ decision, key }: Pair, other: SubjectKey): Promise<void> => {

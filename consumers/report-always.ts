@@ -7,7 +7,7 @@ import type { Report } from './carried.ts';
 import type { LedgerAccess } from './ledger-access.ts';
 import type { createStoreObserver } from './observe-store.ts';
 
-/** Most acknowledgements of one report, and most names of scopes in them: the ledger takes two megabytes. */
+/** Most acknowledgements in one report, and most names of scopes in them: the ledger takes two megabytes. */
 const REPORT_MAX = 1_000;
 export const REPORT_SCOPES_MAX = 20_000;
 const SIGN_OF_LIFE_MS = 1_000;
@@ -27,7 +27,7 @@ export function createReporter({
   id: string;
   ledger: Pick<LedgerAccess, 'acknowledge'>;
   source: { report(): SourceReport };
-  /** The store's, as the ledger said it last; undefined before it was ever read. */
+  /** The store's generation, as the ledger last said it; undefined before the ledger was ever read. */
   generation: () => number | undefined;
   observer: Pick<ReturnType<typeof createStoreObserver>, 'untold' | 'told'>;
   log: Log;
@@ -48,7 +48,7 @@ export function createReporter({
     },
     wake: bell.wake,
     waiting: (): number => reports.length,
-    /** What was pushed is reported once more, if the ledger answers; nothing is pushed any more. */
+    /** What was pushed is reported once more, if the ledger answers; nothing may be pushed any more. */
     finish(): void {
       finished = true;
       bell.wake();
@@ -56,9 +56,9 @@ export function createReporter({
     isFinished: (): boolean => finished,
 
     /**
-     * Natural batches: while one report is under way the next gather. Once a second one with nothing in it goes first, busy or
-     * not: it is the sign of life, and it alone takes a store's lease that became free. `answered` is told what the ledger
-     * took; resolves once it was finished.
+     * Reports in natural batches: while one report is under way, the next gather. Once a second an empty report goes first, busy or
+     * not: it is the sign of life, and it alone takes a store's lease that became free. `answered` is told what the ledger took.
+     * Resolves once it is finished.
      */
     async reportAlways(
       answered: (batch: readonly Report[], rejected: AcknowledgementAnswer['rejected']) => void,
@@ -102,7 +102,7 @@ export function createReporter({
   };
 }
 
-/** How many of those that wait go into one report, the first of them in any case. */
+/** How many of the waiting ones go into one report: the first in any case. */
 function countOfReport(reports: readonly Report[], generation: number): number {
   let scopes = 0;
   const end = reports.slice(0, REPORT_MAX).findIndex((one, n) => {

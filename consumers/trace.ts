@@ -1,5 +1,5 @@
-// A span a batch that is carried to a store, where tracing is on: part of the trace of the request that recorded it, or, for
-// a batch of many, linked with the trace of each.
+// With tracing on, each batch that is carried to a store is a span: part of the trace of the request that recorded it or, for a
+// batch of many, linked with the trace of each.
 import { ROOT_CONTEXT, SpanKind, SpanStatusCode, context, trace } from '@opentelemetry/api';
 import type { Tracer } from '@opentelemetry/api';
 import type { Decision } from '../suppression/decision.ts';
@@ -32,7 +32,7 @@ export async function traced<T>(
   try {
     return await context.with(trace.setSpan(parent, span), work);
   } catch (error) {
-    // Its name and not its message: that one may quote what the store was told.
+    // The error's name and not its message, which may quote what the store was told.
     span.setStatus({ code: SpanStatusCode.ERROR, message: error instanceof Error ? error.name : 'Error' });
     throw error;
   } finally {

@@ -1,12 +1,12 @@
-// Carries decisions to one store: apply, read back, report. It is told what to carry by a stream while there is one and by
-// the ledger always; it knows neither the ledger's tables nor what kind of store it serves.
+// Carries decisions to one store: apply, read back, report. The ledger always tells it what to carry, and so does a stream while
+// there is one; it knows neither the ledger's tables nor what kind of store it serves.
 //
 //   live queue ─┐
 //               ├─▶ up to `concurrent` batches: apply ▶ read back ─▶ report queue ▶ ledger
 //   back-fill ──┘      │  (carry-batch.ts)               (report-always.ts)
 //   (in-hand.ts)       └─ failed: try again later, with the same attempts
 //
-// Everything is bounded: beyond HELD_MAX in hand the stream is not listened to and the ledger gives the rest.
+// Everything is bounded: with more than HELD_MAX in hand, the stream is not listened to and the ledger gives the rest.
 import type { Tracer } from '@opentelemetry/api';
 import { TryLater } from '../connectors/contract/connector.ts';
 import type { Item, Log, Store } from '../connectors/contract/connector.ts';
@@ -33,11 +33,11 @@ import { traced } from './trace.ts';
 const HELD_MAX = 10_000;
 const PAGE = 2_000;
 /**
- * Most of a back-fill in hand: beside it is room for what is live, and a reading that came so far ends, since each begins with
- * what is live and what is to be tried again.
+ * Most of a back-fill in hand. This leaves room for what is live; and a reading that came this far ends, since each reading begins
+ * with what is live and what is to be tried again.
  */
 const BACKFILL_MAX = 3 * PAGE;
-/** Tried again at a time, where the store does not say how many it takes in a second: a live decision waits for no more. */
+/** Most retries at a time, if the store does not say how many it takes per second: a live decision waits for no more. */
 const RETRIES_MAX = 200;
 /** Reports waiting beyond this stop new batches: a ledger that does not answer must not fill our memory. */
 const REPORTS_WAITING_MAX = 5_000;
@@ -46,16 +46,16 @@ const SWEEP_MS = 1_000;
 /** A live worker that has not seen a decision on the stream by then takes it from the ledger, and that is an alarm. */
 const REDRIVE_AFTER_MS = 5_000;
 const STORE_DOWN_MS_MAX = 5_000;
-/** A store that asks to be left alone for so long is late for a reason, and it is said. */
+/** A store that asks to be left alone for this long is late for a reason, and the log says so. */
 const LONG_ALONE_MS = 5_000;
 const CALL_MS_MAX = 5_000;
-/** As in the ledger: from this attempt on a failure is parked there. */
+/** As in the ledger: from this attempt on, a failure is parked there. */
 const PARKED_AFTER = 5;
-/** A store that asks to be left alone for longer is looked at again by then, and left alone again. */
+/** A store that asks to be left alone for longer is looked at again after this time, and left alone again. */
 const PAUSE_MS_MAX = 60_000;
 /**
- * The stream may be a moment ahead of the ledger: it carries a commit as soon as that is on disk, and other sessions see it
- * only after that. So often is a report said again that the ledger knows nothing of, the first time after so long.
+ * The stream may be a moment ahead of the ledger: it carries a commit as soon as that is on disk, and other sessions see it only
+ * after that. A report that the ledger knows nothing of is repeated this often, the first time after this long.
  */
 const UNSEEN_MAX = 6;
 const UNSEEN_MS = 10;
@@ -63,7 +63,7 @@ const UNSEEN_MS = 10;
 const TOGETHER_MAX = 2;
 
 export type Worker = {
-  /** Takes what the stream delivers; resolves once the worker answers for it (settled, parked, or left to the ledger). */
+  /** Takes what the stream delivers; resolves once the worker has answered for it (settled, parked, or left to the ledger). */
   offer(batch: readonly Decision[]): Promise<void>;
   /** The stream is live from here on: what was committed before is read from the ledger once more. */
   live(): void;
@@ -131,28 +131,28 @@ export function startWorker({
 
   let generation: number | undefined;
   let targetSince: Instant | undefined;
-  /** Which standing of the stream this is; undefined while there is none. */
+  /** Identifies this stretch of the live stream; undefined while there is none. */
   let liveSince: symbol | undefined;
-  /** The ledger was read whole since the stream stands: from here on what it alone knows was lost by the stream. */
+  /** The ledger was read whole since the stream came up: from here on, what only the ledger knows was lost by the stream. */
   let caughtUp = false;
-  /** Since the reading of the ledger that is under way began, something was left to the ledger: the next one has it. */
+  /** Something was left to the ledger since the reading of it under way began: the next reading has it. */
   let missed = false;
   let paused = false;
-  /** Until the ledger is read the next time, or never again. */
+  /** Resolves when the ledger is read the next time, or will never be read again. */
   let readAgain: PromiseWithResolvers<void> = Promise.withResolvers();
   let storeFailures = 0;
   let storeDownUntil = 0;
   let saidToBeAlone = false;
-  /** Before then another batch would exceed what the store takes in a second. */
+  /** Until then another batch would exceed what the store takes per second. */
   let pacedUntil = 0;
   let ledgerAway = false;
-  /** Of what the ledger had parked thousands may be due at once: the rest is listed again once those in hand are done. */
+  /** Thousands that the ledger had parked may be due at once: the rest is listed again once those in hand are done. */
   let moreToRetry = false;
   /** The ledger has more of the back-fill than was taken. */
   let moreToBackfill = false;
   const carrying = new Set<Promise<void>>();
 
-  /** What the ledger lists and the stream did not bring, since when; and what of it this reading of the ledger found lost. */
+  /** What the ledger lists and the stream did not bring, and since when; and how much of it this reading found lost. */
   const noticed = new Map<number, number>();
   let lost = 0;
   const timers = new Set<NodeJS.Timeout>();
@@ -179,7 +179,7 @@ export function startWorker({
 
   async function offer(batch: readonly Decision[]): Promise<void> {
     if (signal.aborted) return;
-    // Whoever waits for our answer before it reads on reads seldom meanwhile.
+    // A source that waits for our answer before it reads on reads seldom meanwhile.
     if (paused) return readAgain.promise;
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
@@ -201,7 +201,7 @@ export function startWorker({
     await Promise.all(settled);
   }
 
-  /** Reads the ledger: everything while catching up or without a stream; while live what the stream seems to have lost. */
+  /** Reads the ledger: everything while catching up or without a stream; while live, what the stream seems to have lost. */
   async function feed(): Promise<void> {
     while (!signal.aborted) {
       const since = liveSince;
@@ -239,10 +239,10 @@ export function startWorker({
     do {
       while (hand.size > HELD_MAX - PAGE && !signal.aborted) {
         await room.wait(SWEEP_MS);
-        // However long it takes until there is room: a store that is paused is left alone, and what is due again is tried.
+        // This goes on until there is room: a store that is paused is left alone, and what is due again is tried.
         if (hand.size > HELD_MAX - PAGE && !signal.aborted) await readPage(undefined, 1, sweeping);
       }
-      // To look through a back-fill of whom few are due takes seconds: what is live has its turn meanwhile.
+      // Looking through a back-fill of which little is due takes seconds: what is live gets its turn meanwhile.
       const isTurnOfLive = inBackfill && performance.now() - liveReadAt >= restMs();
       if (isTurnOfLive || !inBackfill) liveReadAt = performance.now();
       const page = await readPage(isTurnOfLive ? undefined : after, PAGE, sweeping);
@@ -250,7 +250,7 @@ export function startWorker({
       if (isTurnOfLive) continue;
       after = page.next;
       inBackfill = page.decisions.every(({ lane }) => lane === 'backfill');
-      // What is live was read whole by then.
+      // By then, what is live was read whole.
       moreToBackfill =
         after !== undefined &&
         hand.backfilling > BACKFILL_MAX - PAGE &&
@@ -270,9 +270,9 @@ export function startWorker({
     sweeping: boolean,
   ): Promise<OutstandingPage> {
     const page = await ledger.outstanding({ after, limit, signal });
-    // The first report takes the store's lease, where a worker reaches the ledger over HTTP.
+    // The first report takes the store's lease if the worker reaches the ledger over HTTP.
     if (generation === undefined) reporter.wake();
-    // Nothing is given to a worker without the lease; what was carried for a generation that is over does not count.
+    // A worker without the lease is given nothing, and what was carried for a generation that is over does not count.
     else if (page.generation !== generation) leaveToLedger();
     if (page.unleased === true) leaveToLedger();
     generation = page.generation;
@@ -288,13 +288,13 @@ export function startWorker({
     return page;
   }
 
-  /** The reading of the ledger that is under way may have passed it: the next one has it. */
+  /** The reading of the ledger under way may have passed it: the next one has it. */
   function leaveToLedger(): void {
     caughtUp = false;
     missed = true;
   }
 
-  /** While the store is paused nothing is carried, whoever brings it; the ledger gives it all out when it is resumed. */
+  /** While the store is paused nothing is carried, whoever brings it; when it is resumed, the ledger gives out all of it. */
   function rest(): void {
     if (!paused) log.info({ store: store.name }, 'store is paused, nothing is carried to it');
     paused = true;
@@ -319,11 +319,11 @@ export function startWorker({
     if (since === undefined) {
       if (noticed.size < HELD_MAX) noticed.set(decision.seq, now);
     } else if (storeFailures > 0 || observer.isAway()) {
-      // Another worker of the store may have it in hand, and asks the store again within STORE_DOWN_MS_MAX of its return.
+      // Another worker of the store may have it in hand; it asks the store again within STORE_DOWN_MS_MAX of its return.
       noticed.set(decision.seq, now);
     } else if (now - since >= REDRIVE_AFTER_MS) {
       noticed.delete(decision.seq);
-      // It was in hand before: an older decision whose newer one was refused, say.
+      // It was in hand before: an older decision whose newer one was refused, for example.
       if (hand.wasLately(decision.seq)) return void hand.take(decision, 'live', 'retry');
       hand.take(decision, 'live', 'redrive');
       lost += 1;
@@ -341,7 +341,7 @@ export function startWorker({
     ) {
       const waitMs = Math.max(storeDownUntil, pacedUntil) - performance.now();
       if (waitMs > 0) return pumpLater(waitMs);
-      // A store that failed is asked by one batch at a time until it answers.
+      // A store that failed is asked with one batch at a time until it answers.
       if (storeFailures > 0 && carrying.size > 0) return;
       const batch = hand.nextBatch(storeFailures);
       if (batch.length === 0) return;
@@ -356,7 +356,7 @@ export function startWorker({
     }
   }
 
-  /** What comes in one moment, of several partitions say, goes to the store together. */
+  /** What comes at one moment, from several partitions for example, goes to the store together. */
   function pumpTogether(): void {
     gathering ??= setImmediate(() => {
       gathering = undefined;
@@ -394,7 +394,7 @@ export function startWorker({
     if (items.length === 0) return;
     for (const carried of batch) carried.attempts += 1;
     try {
-      // Before the next canary covers up that the last one is gone.
+      // Look before the next canary covers up that the last one is gone.
       if (batch.some(({ decision }) => observer.isCanary(decision.subjectId)))
         await observer.observe(ofGeneration);
       await traced(
@@ -407,7 +407,7 @@ export function startWorker({
       storeFailures = 0;
       saidToBeAlone = false;
     } catch (error) {
-      // What is under way when the worker stops may fail for that alone; the ledger gives it out again.
+      // What is under way when the worker stops may fail just because of that; the ledger gives it out again.
       if (signal.aborted) return;
       const unanswered = batch.filter(isUnanswered);
       if (error instanceof TryLater) {
@@ -418,13 +418,13 @@ export function startWorker({
     }
   }
 
-  /** Undefined where the address cannot be had: that is reported, since nothing can be carried without it. */
+  /** Undefined if the address cannot be had: that is reported, since nothing can be carried without it. */
   async function itemOf(carried: Carried): Promise<Item | undefined> {
     const address = await addressOf(carried.decision);
     if ('value' in address) return toItem(carried, address.value, { held, makeKey: store.makeKey });
     if (address.not === 'destroyed') letGo(carried);
     else {
-      // It was tried, as far as it goes: the ledger parks what goes on like this.
+      // This counts as a try: the ledger parks what goes on like this.
       carried.attempts += 1;
       report(carried, { outcome: 'failed', code: address.not });
     }
@@ -446,7 +446,7 @@ export function startWorker({
       // The store carried others meanwhile and chokes on this one: the ledger parks it after some attempts.
       const code = failureCode(error);
       noteError(code);
-      // Once of each: thousands may be tried again and again, and the quarantine says so.
+      // Logged once per decision: thousands may be tried again and again, and the quarantine shows them.
       if (only.attempts === 1)
         log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
       report(only, { outcome: 'failed', code });
@@ -461,7 +461,7 @@ export function startWorker({
     storeFailed(batch, error);
   }
 
-  /** When the store last carried anything well, and since when each one has failed. */
+  /** When the store last carried anything well, and since when each decision has failed. */
   let lastSuccessAt = -Infinity;
   const failedSince = new WeakMap<Carried, number>();
 
@@ -477,14 +477,14 @@ export function startWorker({
     for (const carried of batch) {
       if (!failedSince.has(carried)) failedSince.set(carried, performance.now());
     }
-    // The next one is alone, and shows at once whether it is the store.
+    // The next one goes alone, and shows at once whether the store is at fault.
     const forMs = storeFailures === 1 ? 0 : retryDelayMs(storeFailures - 1, Math.random(), STORE_DOWN_MS_MAX);
     storeDownUntil = performance.now() + forMs;
-    // One that is alone makes room for the others: only so does it show whether the store is at fault, or it is.
+    // A decision that is alone makes room for the others: only so does it show whether the store is at fault, or it is.
     hand.putBack(batch, batch.length === 1);
   }
 
-  /** As the store asks. */
+  /** Leaves the store alone for as long as it asks. */
   function leaveAlone(forMs: number): void {
     storeDownUntil = performance.now() + forMs;
     if (forMs < LONG_ALONE_MS) return;
@@ -545,13 +545,13 @@ export function startWorker({
             'the ledger did not believe an acknowledgement',
           );
           if (code === 'not_verifiable') {
-            // Its judgement counts: a decision that keeps failing it is parked like any other.
+            // The ledger's judgement counts: a decision that keeps failing it is parked like any other.
             report(carried, { outcome: 'failed', held: acknowledgement.held, code: 'NOT_HELD' });
             continue;
           }
         }
       }
-      // A failure is reported and kept in hand until the ledger parks it: then it gives it out again when its time comes.
+      // A failed decision is reported and kept in hand until the ledger parks it, which gives it out again when its time comes.
       if (acknowledgement.outcome === 'failed' && carried.attempts < PARKED_AFTER) {
         carried.asked = 0;
         retry(carried);
@@ -588,7 +588,7 @@ export function startWorker({
       for (const timer of [...timers, pumping]) clearTimeout(timer);
       feeding.wake();
       room.wake();
-      // What is under way is finished and reported; what only waits is the ledger's to give out again.
+      // What is under way is finished and reported; what only waits is left to the ledger, which gives it out again.
       await Promise.all(carrying);
       reporter.finish();
       await Promise.all(loops);
