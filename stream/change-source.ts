@@ -1,13 +1,12 @@
-// How decisions travel from the ledger to a worker. A source makes it fast; the ledger makes it sure: nothing here needs
-// to be complete. A source promises that it delivers each decision committed while it is live at least once and that it
-// says when it is not live.
+// How decisions travel from the ledger to a worker. A source makes it fast; the ledger makes it sure: nothing here needs to be
+// complete. A source promises to deliver each decision committed while it is live at least once, and to say when it is not live.
 import type { Decision } from '../suppression/decision.ts';
 import type { SourceReport } from '../suppression/acknowledgement.ts';
 
 export type ChangeListener = {
   /**
-   * Decisions of one commit or one fetch, oldest first. The promise resolves once the listener answers for them; a
-   * source that commits positions commits after that, and one that cannot wait does not.
+   * Decisions of one commit or one fetch, oldest first. The promise resolves once the listener has answered for them. A source that
+   * commits positions does so only after that; one that cannot wait does not.
    */
   decisions(batch: readonly Decision[]): Promise<void>;
   /** From here on every commit is delivered. What was committed before must be read from the ledger. */

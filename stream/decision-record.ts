@@ -6,7 +6,7 @@ import { toDecision } from './decision-row.ts';
 import { DECISION_SCHEMA } from './decision-schema.ts';
 
 const FRAME = 1 + 4;
-/** A schema that the registry did not know is asked for again after this long. */
+/** If the registry did not know a schema, it is asked for it again after this long. */
 const UNKNOWN_MS = 10_000;
 
 export const UNREADABLE = [
@@ -17,7 +17,7 @@ export const UNREADABLE = [
   'NOT_READABLE',
 ] as const;
 
-/** Why a record cannot be read; its bytes and values are never in the message. */
+/** Why a record cannot be read; the message never contains its bytes or values. */
 export class UnreadableRecord extends Error {
   override readonly name = 'UnreadableRecord';
   readonly code: (typeof UNREADABLE)[number];
@@ -27,16 +27,13 @@ export class UnreadableRecord extends Error {
   }
 }
 
-/** The writer schema of an id; undefined: the registry has none. Throws where the registry does not answer. */
+/** The writer schema of an id; undefined: the registry has none. Throws if the registry does not answer. */
 export type FetchSchema = (id: number) => Promise<object | undefined>;
 
 const reader = avro.Type.forSchema(DECISION_SCHEMA as unknown as avro.Schema);
 type Resolver = ReturnType<typeof reader.createResolver>;
 
-/**
- * Reads records. What it throws is an UnreadableRecord, or whatever `fetchSchema` threw: then the record may be readable
- * later.
- */
+/** Reads records. It throws an UnreadableRecord, or whatever `fetchSchema` threw: then the record may be readable later. */
 export function createDecisionReader(
   fetchSchema: FetchSchema,
 ): (value: Buffer | null) => Decision | Promise<Decision> {

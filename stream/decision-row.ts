@@ -1,11 +1,11 @@
-// A decision as PostgreSQL's own text, Avro strings or our JSON spell it. Whatever cannot be read throws: a row that is
+// A decision as PostgreSQL's own text, Avro strings or our JSON spell it. Anything that cannot be read throws: a row that is
 // skipped silently is an opt-out that is lost silently (the ledger would re-drive it, and count it).
 import { z } from 'zod';
 import { CAUSES } from '../suppression/decision.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 
-/** A number, or what spells one: coercion would read null and an empty text as 0, and 0x10 as 16. */
+/** A number, or text that spells one: coercion would read null and an empty text as 0, and 0x10 as 16. */
 const Long = z.preprocess(
   (value) =>
     typeof value === 'bigint' || (typeof value === 'string' && /^\d{1,16}$/.test(value))
@@ -13,7 +13,7 @@ const Long = z.preprocess(
       : value,
   z.int().min(0),
 );
-/** Without a zone a time would be read as this machine's. */
+/** Without a zone, a time would be read as local to this machine. */
 const ZONED = /:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}(?::?\d{2})?)$/;
 const Instant = z.preprocess(
   (value) => (value instanceof Date && !Number.isNaN(value.getTime()) ? value.toISOString() : value),
@@ -46,7 +46,7 @@ const Row = z.object({
   traceparent: z.string().nullish(),
 });
 
-/** Thrown where a row is not a decision; it names the column and never the value. */
+/** Thrown if a row is not a decision; it names the column and never the value. */
 export class UnreadableRow extends Error {
   override readonly name = 'UnreadableRow';
 }

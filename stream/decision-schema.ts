@@ -1,12 +1,12 @@
-// A decision in the topic, as this version reads it. Who writes it is Debezium, after the columns of `decisions`; Avro brings
-// the two together by name. The rules by which this may change (a test holds them):
+// A decision in the topic, as this version reads it. Debezium writes it, after the columns of `decisions`; Avro matches the two by
+// name. The rules by which this may change (a test holds them):
 //
-// - What is here without a default stays, with its type. A record that lacks one of these cannot be read, and is parked:
-//   no default may stand in for what was decided.
-// - A later field has a default, so that records written before it stay readable; the default of one that says what is
-//   suppressed or granted would be an invention, so there is none and will be none.
+// - What is here without a default stays, with its type. A record that lacks one of these cannot be read, and is parked: no default
+//   may stand in for what was decided.
+// - A later field has a default, so that records written before it stay readable. A default for one that says what is suppressed or
+//   granted would be an invention, so there is none and there will be none.
 //
-// The writer's own defaults (Debezium invents one for each column type that it cannot ask) are never used by Avro here.
+// Avro never uses the writer's own defaults here (Debezium invents one for each column type that it cannot ask).
 const text = 'string';
 const nullable = <T extends string>(type: T) => ['null', type] as const;
 

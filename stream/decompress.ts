@@ -1,14 +1,14 @@
-// How else than with gzip a batch of records may be compressed: by a producer (Connect's, as whoever runs it has set it), or by
-// the brokers, where a topic says so. The client reads gzip alone, and ends for good at any other. What reads the others is
-// loaded once there is such a batch.
+// Ways other than gzip in which a batch of records may be compressed: by a producer (Connect's, as its operator has set it), or by
+// the brokers if a topic says so. The client reads only gzip, and ends for good at any other. The library for another one is loaded
+// once there is such a batch.
 import { promisify } from 'node:util';
 import { zstdDecompress } from 'node:zlib';
 
 const MAGIC = Buffer.from('\x82SNAPPY\0', 'latin1');
-/** The magic, and two versions of its form. */
+/** The magic, and two versions of the format. */
 const HEADER = MAGIC.length + 8;
 
-/** Snappy, in the Java producer's blocks, each behind its length (the form of xerial/snappy-java), or in one, as others write it. */
+/** Snappy: the Java producer's blocks, each behind its length (as in xerial/snappy-java), or one block, as others write it. */
 export async function unsnappy(bytes: Buffer): Promise<Buffer> {
   const { uncompress } = await import('snappy');
   const blocks: Buffer[] = [];

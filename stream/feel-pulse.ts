@@ -1,11 +1,11 @@
-// Debezium's heartbeat goes the whole way of a decision: while its topic grows, the way is open, though nothing be decided.
+// Debezium's heartbeat goes the whole way of a decision: while its topic grows, the way is open, even if nothing is decided.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Kafka } from 'kafkajs';
 import type { KafkaLog } from './kafka-client.ts';
 
 const PULSE_MS = 500;
 
-/** Until `signal` aborts; tells of each time that the topic has grown. */
+/** Runs until `signal` aborts; tells each time the topic has grown. */
 export async function feelPulseAlways({
   kafka,
   topic,
@@ -22,7 +22,7 @@ export async function feelPulseAlways({
   for (let failures = 0; !signal.aborted; failures += 1) {
     await feelPulse().catch((error: unknown) => {
       if (signal.aborted) return;
-      // Once: while the brokers are away, much else says so.
+      // Warn only once: while the brokers are away, much else says so.
       log[failures === 0 ? 'warn' : 'debug'](
         { topic, error },
         'the heartbeat cannot be looked at, goes on trying',
@@ -31,7 +31,7 @@ export async function feelPulseAlways({
     await delay(PULSE_MS, undefined, { signal }).catch(() => undefined);
   }
 
-  /** Rejects where the brokers do not answer for long: the client tries for a while by itself. */
+  /** Rejects if the brokers do not answer for long: the client tries for a while by itself. */
   async function feelPulse(): Promise<void> {
     const admin = kafka.admin();
     try {

@@ -1,6 +1,6 @@
-// The ledger's long poll as a change source: for workers that reach nothing but HTTP. A sequence number may commit after
-// a higher one, so the tail alone would miss it: every second the poll begins at the start again, and what was delivered
-// already is not delivered twice.
+// The ledger's long poll as a change source: for workers that reach nothing but HTTP. A sequence number may commit after a higher
+// one, so the tail alone would miss it: every second the poll begins at the start again, and what was delivered already is not
+// delivered twice.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
@@ -8,7 +8,7 @@ import { AbideError } from '../suppression/errors.ts';
 import { rememberLast } from '../suppression/remember-last.ts';
 import type { ChangeListener, ChangeSource } from './change-source.ts';
 
-/** The most that the API gives at once; the tail takes less, since what is back-filled comes along in vain. */
+/** The most that the API gives at once; the tail takes less, since back-filled decisions come along in vain. */
 const LOOK_PAGE = 2_000;
 const TAIL_PAGE = 200;
 /** A worker holds no more than this in hand: with more outstanding it reads the ledger itself. */
@@ -16,7 +16,7 @@ const LOOKED_MAX = 10_000;
 const FROM_START_MS = 1_000;
 const SETTLING_MS = 50;
 const RETRY_MS_MAX = 5_000;
-/** Beyond what the API was asked to wait. Said to be down before what did not come counts as lost by the stream (worker.ts). */
+/** Silence beyond what the API was asked to wait. It counts as down before missing decisions count as lost (worker.ts). */
 const SILENT_MS_MAX = 3_000;
 const REMEMBERED = 50_000;
 
@@ -25,7 +25,7 @@ type Page = {
     readonly lane: 'live' | 'backfill';
     readonly attempts: number;
   })[];
-  /** Sequence numbers of what could not be read. */
+  /** Sequence numbers of rows that could not be read. */
   readonly unreadable?: readonly number[];
   readonly next: string | undefined;
 };
@@ -38,7 +38,7 @@ export type HttpFeed = (ask: {
 }) => Promise<Page>;
 
 /**
- * `feed` is the API's outstanding decisions of one store. Never gives up. Back-fill and what is tried again is left to the
+ * `feed` gives the API's outstanding decisions of one store. The source never gives up. Back-fill and retries are left to the
  * worker's own feed.
  */
 export function createHttpSource({
@@ -91,7 +91,7 @@ export function createHttpSource({
     }
   }
 
-  /** All that is outstanding up to where the tail is: what committed late is among it. */
+  /** Reads all that is outstanding up to where the tail is: what committed late is among it. */
   async function lookFromStart(listener: ChangeListener): Promise<void> {
     let after: string | undefined;
     for (let looked = 0; looked < LOOKED_MAX; looked += LOOK_PAGE) {
@@ -103,14 +103,14 @@ export function createHttpSource({
     }
   }
 
-  /** For a second, held open while nothing is due. */
+  /** For a second; a poll is held open while nothing is due. */
   async function followTail(listener: ChangeListener): Promise<void> {
     const until = performance.now() + FROM_START_MS;
     for (let left = FROM_START_MS; left > 0; left = until - performance.now()) {
       const after = position === undefined ? undefined : `live:${position}`;
       const page = await ask({ after, limit: TAIL_PAGE, waitMs: left });
       const handed = await hand(page, listener);
-      // An answer that holds nothing new (what is back-filled, what is under way) was not held by the server either.
+      // The server does not hold back an answer with nothing new in it (back-fill, what is under way): pause here instead.
       if (handed === 0 && page.decisions.length + (page.unreadable?.length ?? 0) > 0)
         await delay(SETTLING_MS, undefined, { signal: stopping.signal });
     }

@@ -1,12 +1,12 @@
-// A record of the topic that cannot be read is kept with its bytes, counted and said, and holds nobody up: its decision comes from
-// the ledger.
+// A record of the topic that cannot be read is kept with its bytes, counted and logged, and holds nobody up: its decision comes
+// from the ledger.
 import type { Kafka, KafkaMessage, Producer } from 'kafkajs';
 import type { UnreadableRecord } from './decision-record.ts';
 import type { KafkaLog } from './kafka-client.ts';
 
-/** Beyond so many under way at once a record is counted and said, and not kept. */
+/** If more than this many are under way at once, a record is counted and logged, but not kept. */
 const UNDER_WAY_MAX = 100;
-/** Where a schema is missing no record can be read: within this time what goes for the same reason is counted, and not said. */
+/** If a schema is missing, no record can be read: within this time, records parked for the same reason are only counted. */
 const SAID_MS = 10_000;
 
 export type Parking = AsyncDisposable & {

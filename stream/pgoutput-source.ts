@@ -1,10 +1,10 @@
-// The ledger's own logical replication, read in this process through a temporary slot: it lives and dies with the
-// connection, so it never retains WAL for a reader that is gone. What was committed while there was none comes from the
-// ledger; that is why acknowledging a position before its decisions are settled is harmless here.
+// The ledger's own logical replication, read in this process through a temporary slot. The slot lives and dies with the connection,
+// so it never retains WAL for a reader that is gone. What was committed while there was none comes from the ledger; that is why
+// acknowledging a position before its decisions are settled is harmless here.
 //
-// States: connecting -> catching_up (the slot waits for every open write transaction of the server) -> ok -> down ->
-// connecting …; ok -> down -> ok where the server was silent for a moment; `polling` where it cannot replicate logically, looked
-// at again every 30 s.
+// States: connecting -> catching_up (the slot waits for every open write transaction of the server) -> ok -> down -> connecting …;
+// ok -> down -> ok if the server was silent for a moment; `polling` if it cannot replicate logically, which is looked at again
+// every 30 s.
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import pg from 'pg';
@@ -19,11 +19,11 @@ const POLLING_MS = 30_000;
 const CONNECT_MS_MAX = 5_000;
 const GOODBYE_MS_MAX = 1_000;
 /**
- * The server is asked for a sign of life after a third of it. Silence beyond is said to be down, before what does not come counts
- * as lost by the stream (worker.ts).
+ * After a third of this silence the server is asked for a sign of life. Longer silence counts as down, before missing decisions
+ * count as lost by the stream (worker.ts).
  */
 const QUIET_MS_MAX = 3_500;
-/** Silence beyond asks for a new connection, whose slot may have to wait: a server that is only slow is given longer. */
+/** Longer silence makes us reconnect, and the new slot may have to wait: a server that is only slow is given longer. */
 const SILENT_MS_MAX = 15_000;
 /** A transaction is delivered at its commit, but never held beyond this many rows. */
 const HELD_MAX = 5_000;
@@ -45,7 +45,7 @@ const KEEPALIVE = 0x6b;
 const KEEPALIVE_ASKS_AT = 17;
 const STATUS_UPDATE = 0x72;
 
-/** Written, flushed and applied up to there; the time of sending, which the server only shows, is left out. */
+/** Everything up to `lsn` is written, flushed and applied. The time of sending, which the server only shows, is left out. */
 function statusUpdate(lsn: bigint, pleaseAnswer: boolean): Buffer {
   const message = Buffer.alloc(34);
   message.writeUInt8(STATUS_UPDATE, 0);
@@ -54,11 +54,11 @@ function statusUpdate(lsn: bigint, pleaseAnswer: boolean): Buffer {
   return message;
 }
 
-/** As PostgreSQL writes a position: two halves in hexadecimal. */
+/** A position as PostgreSQL writes it: two halves in hexadecimal. */
 const toText = (lsn: bigint): string =>
   `${(lsn >> 32n).toString(16)}/${(lsn & 0xffffffffn).toString(16)}`.toUpperCase();
 
-/** What the parser throws would leave through a socket's event and end the process. Its text may quote the row. */
+/** An exception of the parser would leave through a socket's event and end the process. Its text may quote the row. */
 class ForgivingPlugin extends PgoutputPlugin {
   override parse(buffer: Buffer): ReturnType<PgoutputPlugin['parse']> {
     try {
@@ -69,7 +69,7 @@ class ForgivingPlugin extends PgoutputPlugin {
   }
 }
 
-/** A half-open line never answers. */
+/** The wait is limited, since a half-open line never answers. */
 const sayGoodbye = async (client: pg.Client): Promise<void> => {
   await Promise.race([client.end(), delay(GOODBYE_MS_MAX, undefined, { ref: false })]).catch(() => undefined);
 };
@@ -95,7 +95,7 @@ export function createPgoutputSource({
   let parked = 0;
   let running: Promise<void> = Promise.resolve();
   let saidPolling = false;
-  /** The latest connection delivered. */
+  /** Whether the latest connection delivered. */
   let hasStood = false;
 
   async function canReplicate(): Promise<boolean> {
@@ -118,19 +118,19 @@ export function createPgoutputSource({
   }
 
   /**
-   * One connection's life: rejects with what ended it. The library's own service is not used: it listens for errors only
-   * some time after its connection is made, and one that came in between ended the process.
+   * One connection's life: rejects with what ended it. The library's own service is not used: it listens for errors only some time
+   * after its connection is made, and an error that came in between ended the process.
    */
   async function replicate(listener: ChangeListener): Promise<void> {
     const config = {
       connectionString: url,
       connectionTimeoutMillis: CONNECT_MS_MAX,
-      // Making the slot may rightly take for ever; only TCP can tell then whether anybody is there.
+      // Making the slot may rightly take for ever; meanwhile only TCP can tell whether anybody is there.
       keepAlive: true,
       keepAliveInitialDelayMillis: 10_000,
       application_name: 'abide stream',
       replication: 'database',
-      // The server writes a decision's times as this session has it.
+      // The server writes a decision's times in this session's style.
       options: '-c datestyle=ISO',
     };
     const client = new pg.Client(config);
@@ -189,7 +189,7 @@ export function createPgoutputSource({
       isStreaming = true;
       hear();
     });
-    // The server keeps WAL until it is told that it may go, and says nothing where it has nothing to say.
+    // The server keeps WAL until it is told that it may go, and is silent when it has nothing to say.
     const soon = Math.min(quietMsMax, silentMsMax);
     const beat = setInterval(() => {
       if (!isStreaming) return;
@@ -210,7 +210,7 @@ export function createPgoutputSource({
       // look; it begins to look with the statement after this one. Some systems cannot look.
       await client.query("set client_connection_check_interval = '1s'").catch(() => undefined);
       await client.query('select');
-      // On the very connection that then replicates: a temporary slot belongs to it.
+      // On the same connection that then replicates: a temporary slot belongs to it.
       const slot = `abide_${process.pid}_${randomBytes(4).toString('hex')}`;
       await client.query(`CREATE_REPLICATION_SLOT "${slot}" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT`);
       await plugin.start(client, slot, '0/0');
@@ -231,7 +231,7 @@ export function createPgoutputSource({
     for (let failures = 0; !stopping.signal.aborted;) {
       try {
         const can = await canReplicate();
-        // From here to where replicate() listens for the end nothing is awaited.
+        // Nothing is awaited between here and where replicate() listens for the end.
         if (stopping.signal.aborted) return;
         if (!can) {
           status = 'polling';
