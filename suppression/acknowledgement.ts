@@ -38,7 +38,7 @@ export type Acknowledgement = {
   readonly held: Held;
   readonly carriedBy: CarriedBy;
   readonly attempts: number;
-  /** As the decision was given out with it; undefined: with none. */
+  /** The count with which the decision was given out; undefined: it came with none. */
   readonly asked?: number | undefined;
   /** Of the form `^[A-Z][A-Z0-9_]{0,63}$`; required for refused and failed. */
   readonly code: string | undefined;
@@ -47,7 +47,7 @@ export type Acknowledgement = {
 
 export type SourceStatus = 'ok' | 'catching_up' | 'polling' | 'down' | 'unknown';
 
-/** How the worker's change source does, as it stands in the lag. */
+/** The state of the worker's change source, as the lag shows it. */
 export type SourceReport = {
   readonly kind: string;
   readonly status: SourceStatus;
@@ -66,17 +66,17 @@ export type WorkerReport = {
 
 /** Whether it is still the store that it was. */
 export type StoreObservation = {
-  /** Null: there is nothing in its place; undefined: it cannot be told. */
+  /** Null: there is nothing in its place; undefined: unknown. */
   readonly incarnation: string | null | undefined;
   /** Whether it holds the canary in the version that it acknowledged last; undefined: there is none. */
   readonly canary: 'held' | 'lost' | undefined;
 };
 
-/** What is decided of somebody now, as a worker asks for it before it lifts anything. */
+/** What is decided of a subject now; a worker asks for it before it lifts anything. */
 export type Newest = Pick<Decision, 'subjectId' | 'seq' | 'version' | 'suppressed' | 'granted'> & {
-  /** The newest version that the store has acknowledged since it is what it is, neither emptied nor put back; 0: none. */
+  /** The newest version acknowledged by the store as it is now: since it was last emptied or put back; 0: none. */
   readonly acknowledgedVersion: number;
-  /** The oldest; 0: none. */
+  /** The oldest such version; 0: none. */
   readonly firstAcknowledgedVersion: number;
 };
 
@@ -126,9 +126,9 @@ export function mustClear(
 }
 
 /**
- * Of what somebody granted, that of which a store is told that was first told of them in version `first` (0: never): what they
- * granted after that, or `since` it is told of all that. Anything else may be older than what the store suppresses by itself, too, and
- * nobody can tell.
+ * Which of a subject's grants a store is told of, if it was first told of the subject in version `first` (0: never): what was
+ * granted after that, or since the store is told of all that (`since`). Anything else may be older than what the store suppresses
+ * by itself, and nobody can tell.
  */
 export const grantedSince = (
   granted: Readonly<Record<string, Granted>>,
@@ -142,8 +142,8 @@ export const grantedSince = (
   );
 
 /**
- * What the store's answer to a read-back means: `held`, `missing` (a suppressed scope is not held), or `newer` (a newer
- * version is there: of a decision of ours, or, which is for the ledger to tell, of none).
+ * What the store's answer to a read-back means: `held`, `missing` (a suppressed scope is not held), or `newer` (a newer version is
+ * there: of a decision of ours or of none, which is for the ledger to tell).
  */
 export function compareHeld(
   decision: Pick<Decision, 'version' | 'suppressed'>,
@@ -167,14 +167,14 @@ export type Difference = {
 export type ReconciliationPage = {
   readonly run: number;
   readonly generation: number;
-  /** The subjects after this one, through that one; the page is taken once. */
+  /** The page has the subjects after this one, through that one; it is taken once. */
   readonly after: string;
   readonly through: string;
   readonly isLast: boolean;
   readonly decisions: readonly Decision[];
-  /** Where what the store suppresses by itself is recorded; undefined: it is only counted. */
+  /** How the store's own suppressions are recorded; undefined: they are only counted. */
   readonly own?: { readonly scopes: readonly string[]; readonly others: readonly Decision[] } | undefined;
-  /** How long to rest before the next page: 0 where somebody waits for this pass. */
+  /** How long to rest before the next page: 0 if somebody waits for this pass. */
   readonly pauseMs: number;
 };
 
@@ -184,19 +184,19 @@ export type Comparison = {
   readonly differences: readonly Difference[];
   /** Subjects of which the store suppresses more than was decided: its own doing. */
   readonly own: number;
-  /** Of whom it does, and what, as far as that is to be recorded. */
+  /** Of whom and what it suppresses, as far as that is to be recorded. */
   readonly ownSuppressions?: readonly OwnSuppression[] | undefined;
-  /** Subjects whose address was erased: where a store keeps them cannot be known any more. */
+  /** Subjects whose address is erased: where a store keeps them can no longer be known. */
   readonly unread: number;
 };
 
-/** What a store suppresses of a subject beyond its newest decision, which this is. */
+/** What a store suppresses of a subject beyond its newest decision, which `seq` names. */
 export type OwnSuppression = { readonly seq: number; readonly suppressed: readonly string[] };
 
 /**
- * What became of a decision that the store acknowledged, by what it holds now; undefined: it stands. `older`: it holds an
- * older version, as one does that went back in time. `resurrected`: it holds this version and not what that says, as after
- * an import that brought somebody back. `ahead` is the ledger's to judge: it may have decided anew meanwhile.
+ * What became of a decision that the store acknowledged, judged by what it holds now; undefined: it stands. `older`: the store
+ * holds an older version, like one that went back in time. `resurrected`: it holds this version but not what that says, as after an
+ * import that brought somebody back. `ahead` is for the ledger to judge: it may have decided anew meanwhile.
  */
 export function differenceOf(
   decision: Pick<Decision, 'version' | 'suppressed'>,
@@ -215,7 +215,7 @@ export function differenceOf(
   }
 }
 
-/** What the store suppresses of its own: what no decision told it to hold. */
+/** What the store suppresses on its own, without any decision telling it to. */
 export const heldOfItsOwn = (
   decision: Pick<Decision, 'suppressed'>,
   store: StoreScopes,

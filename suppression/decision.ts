@@ -13,7 +13,7 @@ export type Suppressed = {
   readonly opt_out_id: string;
 };
 
-/** A scope that the person's grant took away, that was not suppressed since; `version` is the grant's own. */
+/** A scope that the person's grant took away and that was not suppressed since; `version` is the grant's own. */
 export type Granted = { readonly at: Instant; readonly version: number };
 
 /** The current state of a subject as the ledger holds it. */
@@ -45,7 +45,7 @@ export type Decision = {
   readonly granted: Readonly<Record<string, Granted>>;
   readonly effectiveAt: Instant;
   readonly recordedAt: Instant;
-  /** The address under a transport key (base64url); undefined once the subject was erased. */
+  /** The address under a transport key (base64url); undefined once the subject is erased. */
   readonly sealed: string | undefined;
   readonly transportKeyId: number | undefined;
   readonly traceparent: string | undefined;

@@ -1,11 +1,11 @@
 /** One error table: what a code means for the caller, for a worker and for operations. */
 type ErrorEntry = {
-  /** HTTP status where the error reaches a client. */
+  /** HTTP status if the error reaches a client. */
   readonly status: number;
   readonly title: string;
   /** Whether the same call, unchanged, may succeed later. */
   readonly retryable: boolean;
-  /** What to do about it, for whoever reads it. */
+  /** What the reader can do about it. */
   readonly help: string;
 };
 
@@ -196,7 +196,7 @@ export type ErrorCode = keyof typeof ERRORS;
 /** One fault of a request, by JSON pointer (RFC 6901). The offending value is never in it. */
 export type Fault = { readonly pointer: string; readonly detail: string };
 
-/** An error that is data: the code decides, the message is for people and never carries an address. */
+/** An error that is data: its code decides, its message is for people and never contains an address. */
 export class AbideError extends Error {
   override readonly name = 'AbideError';
   readonly code: ErrorCode;
@@ -216,7 +216,7 @@ export class AbideError extends Error {
 }
 
 /**
- * An error for people: what it says and, where a system or a server gave the reason, that one's code (ECONNREFUSED, 28P01).
+ * An error in words for people: its message and, if a system or a server gave the reason, that reason's code (ECONNREFUSED, 28P01).
  * The reason's own words are left out, since they may quote a value.
  */
 export function sayError(error: unknown): string {
@@ -225,7 +225,7 @@ export function sayError(error: unknown): string {
   return code === undefined || error.message.includes(code) ? error.message : `${error.message} (${code})`;
 }
 
-/** The code that a system or a server gave, of an error or of what caused it; undefined where none did. */
+/** The code that a system or a server gave for an error or for its cause; undefined if none did. */
 export function causeCode(error: unknown): string | undefined {
   for (let one = error; one instanceof Error; one = one.cause) {
     if (!(one instanceof AbideError) && 'code' in one && /^\w{1,64}$/.test(String(one.code)))

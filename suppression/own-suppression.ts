@@ -1,26 +1,26 @@
-// What a store suppresses and nobody told it to: somebody unsubscribed there. Where the configuration says so it is recorded as
+// What a store suppresses without having been told to: somebody unsubscribed there. If the configuration says so, it is recorded as
 // an opt-out, so that every other store abides too.
 import { channelOfTopic } from './scope.ts';
 import type { SubjectKind } from './subject-kind.ts';
 
-/** Where a store's own list is to be gone on with, for people whom only the store knows. */
+/** Where to go on with a store's own list, for people whom only the store knows. */
 export type ListingPage = {
   readonly generation: number;
   /** How many pages of this list were taken: each is taken once. */
   readonly pages: number;
   /** Undefined: from the beginning. */
   readonly after: ListedKey | undefined;
-  /** What is recorded where the store suppresses it by itself. */
+  /** Scopes that are recorded when the store suppresses them by itself. */
   readonly scopes: readonly string[];
-  /** How long to rest before the next page: 0 where somebody waits for it. */
+  /** How long to rest before the next page: 0 if somebody waits for it. */
   readonly pauseMs: number;
 };
 
 export type ListedKey = { readonly kind: SubjectKind; readonly key: string };
 
-/** What a store listed; of those whom it does not suppress only the number. */
+/** What a store listed; people whom it does not suppress are only counted. */
 export type Listed = {
-  /** The last one that was looked at; undefined: there was none. */
+  /** The last entry that was looked at; undefined: there was none. */
   readonly through: ListedKey | undefined;
   readonly isLast: boolean;
   readonly listed: number;
@@ -28,8 +28,8 @@ export type Listed = {
 };
 
 /**
- * What of a store's own suppressions is to be recorded: nothing that is decided already, and no topic of a channel that is,
- * since a store may show its topics suppressed wherever the channel is.
+ * Which of a store's own suppressions are to be recorded: nothing that is decided already, and no topic of a channel that is
+ * decided, since a store may show its topics as suppressed wherever the channel is.
  */
 export function toBeRecorded(
   own: readonly string[],
@@ -43,7 +43,7 @@ export function toBeRecorded(
   });
 }
 
-/** What is recorded of a store that holds these scopes: those, and the topics that are declared of its channels. */
+/** What is recorded of a store that holds these scopes: those, and the topics declared for its channels. */
 export const recordedOf = (
   store: { readonly scopes: readonly string[]; readonly topics: boolean },
   topics: Readonly<Partial<Record<string, readonly string[]>>>,

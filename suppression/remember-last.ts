@@ -5,9 +5,9 @@ export type LastOnes<Key, Value> = {
 };
 
 /**
- * A map of what was set last: `least` entries at least and twice as many at most. In two halves, of which the older one is dropped
- * whole: a Map gives out its oldest entry only after passing over every one deleted before it, tens of microseconds each with
- * fifty thousand of them.
+ * A map of what was set last: at least `least` entries and at most twice as many. It has two halves, and the older one is dropped
+ * whole: a Map finds its oldest entry only after passing over every one deleted before it, tens of microseconds each with fifty
+ * thousand of them.
  */
 export function rememberLast<Key, Value>(least: number): LastOnes<Key, Value> {
   let recent = new Map<Key, Value>();

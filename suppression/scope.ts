@@ -19,11 +19,11 @@ const TOPIC = /^(email|sms|push)\/[a-z0-9][a-z0-9_.-]{0,62}$/;
 
 export const isChannel = (text: string): text is Channel => (CHANNELS as readonly string[]).includes(text);
 
-/** Whether the text is a scope that Abide knows the form of. */
+/** Whether the text has the form of a scope. */
 export const isScope = (text: string): text is Scope =>
   isChannel(text) || (PURPOSES as readonly string[]).includes(text) || TOPIC.test(text);
 
-/** Whether it is one that can be refused here: channels always, topics and purposes where the configuration has them. */
+/** Whether it is a scope that can be refused here: channels always, topics and purposes if the configuration has them. */
 export function isDeclared(text: string, { topics, purposes }: DeclaredScopes): text is Scope {
   if (!isScope(text)) return false;
   const channel = channelOfTopic(text);
@@ -37,7 +37,7 @@ export function channelOfTopic(scope: string): Channel | undefined {
   return slash < 0 ? undefined : (scope.slice(0, slash) as Channel);
 }
 
-/** What of the scopes a store holds, as far as the rules below need to know. */
+/** What the rules below need to know of the scopes that a store holds. */
 export type StoreScopes = { readonly scopes: readonly string[]; readonly topics: boolean };
 
 /**
@@ -51,8 +51,8 @@ export function meets(decided: string, stored: string, topics: boolean): boolean
 }
 
 /**
- * The names under which a store holds a decided scope: itself, or, where the store knows only topics of the decided
- * channel, each of those. Empty: this store has nothing to hold for it.
+ * The names under which a store holds a decided scope: itself or, if the store knows only topics of the decided channel, each of
+ * those. Empty: this store has nothing to hold for it.
  */
 export function heldAs(decided: string, store: StoreScopes): string[] {
   const names = new Set<string>();

@@ -10,12 +10,12 @@ const TAG = 16;
 
 export type SealingKey = { readonly id: number; readonly secret: Buffer };
 
-// Nonces are random; drawing them from a pool saves a system call an envelope. 2^32 envelopes a key keep the chance of
-// a repeated nonce below 2^-32 (NIST SP 800-38D, 8.3): transport keys change weekly, storage keys on rotation.
+// Nonces are random; drawing them from a pool saves a system call per envelope. 2^32 envelopes per key keep the chance of a
+// repeated nonce below 2^-32 (NIST SP 800-38D, 8.3): transport keys change weekly, storage keys on rotation.
 const pool = Buffer.alloc(NONCE * 512);
 let poolAt = pool.length;
 
-/** Good until the next one is drawn. */
+/** Valid until the next one is drawn. */
 function nextNonce(): Buffer {
   if (poolAt === pool.length) {
     randomFillSync(pool);
@@ -35,7 +35,7 @@ export function seal(content: string | Buffer, key: SealingKey, context: SealCon
   const cipher = createCipheriv('aes-256-gcm', key.secret, nonce);
   cipher.setAAD(associated(context));
   const body = typeof content === 'string' ? cipher.update(content, 'utf8') : cipher.update(content);
-  // A stream cipher keeps nothing back: what ends it gives no more bytes.
+  // A stream cipher keeps nothing back: its end gives no more bytes.
   cipher.final();
   const envelope = Buffer.allocUnsafe(HEADER + NONCE + body.length + TAG);
   envelope.writeUInt8(FORMAT, 0);
@@ -53,11 +53,11 @@ export function sealedWith(envelope: Buffer): number {
   return envelope.readUInt32BE(1);
 }
 
-/** Opens an envelope; throws SEALED_UNREADABLE where the key, the row or the column is another, or a bit was changed. */
+/** Opens an envelope; throws SEALED_UNREADABLE if key, row or column is not the one it was sealed with, or a bit was changed. */
 export const open = (envelope: Buffer, key: SealingKey, context: SealContext): string =>
   openBytes(envelope, key, context).toString('utf8');
 
-/** The same where it is no text. */
+/** The same for content that is not text. */
 export function openBytes(envelope: Buffer, key: SealingKey, context: SealContext): Buffer {
   if (sealedWith(envelope) !== key.id) throw new AbideError('SEALED_UNREADABLE', 'Sealed under another key.');
   const decipher = createDecipheriv('aes-256-gcm', key.secret, envelope.subarray(HEADER, HEADER + NONCE));

@@ -61,14 +61,14 @@ const LOCAL_PART = /^[^\s"(),:;<>@[\\\]\p{Cc}\p{Cf}]{1,64}$/u;
 const ASCII_DOMAIN =
   /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
-// All that a domain beyond ASCII may be spelt with.
+// All characters that a domain beyond ASCII may be spelt with.
 const DOMAIN_TEXT = /^[a-z0-9._\-\u0080-\u{10ffff}]+$/u;
 
 // Composing sorts the marks on a letter, in time that grows with the square of their number: a mebibyte of them held a process
 // for minutes. No script has more than 30 on one letter (UAX 15, Stream-Safe Text Format).
 const MANY_MARKS = /\p{M}{31}/u;
 
-/** What Node makes of a host in a URL: it would end at a slash, and take percent signs apart, so neither gets there. */
+/** The host as Node's URL makes it. Node would end it at a slash and decode percent signs, so neither gets there. */
 function toAsciiDomain(domain: string): string {
   const isAscii = /^[\x20-\x7e]*$/.test(domain);
   const ascii = isAscii ? domain : DOMAIN_TEXT.test(domain) ? domainToASCII(domain) : '';
@@ -76,7 +76,7 @@ function toAsciiDomain(domain: string): string {
 }
 
 /**
- * NFC, trimmed, lower-case, domain to its A-label; dots and plus tags stay. NFC once more after the lower case: some letters
+ * NFC, trimmed, lower-case, domain to its A-label; dots and plus tags stay. NFC comes once more after the lower case: some letters
  * (j with a caron) are composed only there, and the same address in capitals would be somebody else.
  */
 function normaliseEmail(text: string): Normalised {
@@ -102,7 +102,7 @@ function normalisePhone(text: string, defaultRegion: CountryCode | undefined): N
   if (number === undefined || !number.isPossible() || number.ext !== undefined) {
     return bad('is not a phone number in E.164, such as +442071838750');
   }
-  // Of zeroes to spare the parser takes one away each time (+320000000000): the normal form is what stays itself.
+  // The parser takes away one superfluous zero each time (+320000000000): the normal form is the one that no longer changes.
   return number.number === text ? good(text) : normalisePhone(number.number, undefined);
 }
 

@@ -6,7 +6,7 @@ export type TraceContext = { readonly traceId: string; readonly spanId: string; 
 
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})$/;
 
-/** Undefined for whatever is not of the form, or of the zeros that mean nothing. */
+/** Undefined for text that does not have the form, or that has the all-zero ids that mean nothing. */
 export function parseTraceparent(text: string | undefined): TraceContext | undefined {
   const [, traceId, spanId, flags] = TRACEPARENT.exec(text ?? '') ?? [];
   if (traceId === undefined || spanId === undefined || flags === undefined) return undefined;
