@@ -1,8 +1,8 @@
-// A store that speaks HTTP, in any language: docs/http-connector.md is its side of the contract. Decisions are posted in
-// batches, what is held is read by GET, and both are signed as Standard Webhooks 1.0.
+// A store that speaks HTTP, in any language: docs/http-connector.md is its side of the contract. Decisions are posted in batches,
+// what is held is read by GET, and both are signed as Standard Webhooks 1.0.
 //
-// URLs end up in access logs, and a key may be an address: so a GET names its keys in a header, and its URL is new each
-// time, so that no cache on the way can answer in the store's place.
+// URLs end up in access logs, and a key may be an address. So a GET names its keys in a header, and its URL is new each time, so
+// that no cache on the way can answer in the store's place.
 import { createHmac, randomUUID } from 'node:crypto';
 import { lookup } from 'node:dns';
 import { BlockList, isIP } from 'node:net';
@@ -25,15 +25,15 @@ const ANSWER_TIMEOUT_MS = 15_000;
 const DISPOSE_WAIT_MS = 1_000;
 const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
 const RETRY_AFTER_MS_MAX = 15 * 60_000;
-/** Of one `abide-keys` header: most servers and proxies take 8 KiB of headers in all. */
+/** Limit of one `abide-keys` header: most servers and proxies take 8 KiB of headers in all. */
 const KEYS_HEADER_BYTES_MAX = 6 * 1024;
 const CONNECTIONS = 4;
-/** About how we asked, or about the store's day, never about an item: repeated, not refused. */
+/** These are about how we asked, or about the store's day, never about an item: the call is repeated, not refused. */
 const NOT_ABOUT_ITEMS = new Set([401, 403, 404, 405, 407, 408, 421, 425, 426, 429]);
 
 // --- private addresses
 
-// Of IPv6 only global unicast is public, without the ranges that carry an IPv4 address or are for documentation.
+// Of IPv6 only global unicast is public, except the ranges that carry an IPv4 address or are for documentation.
 const SPECIAL_V4 = `0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24
   192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4`;
 const SPECIAL_V6 = '2001::/23 2001:db8::/32 2002::/16 3fff::/20';
@@ -49,7 +49,7 @@ const specialV4 = blockList(SPECIAL_V4, 'ipv4');
 const specialV6 = blockList(SPECIAL_V6, 'ipv6');
 const globalV6 = blockList('2000::/3', 'ipv6');
 
-/** Whether an IP address is one that anybody on the internet would reach by it. */
+/** Whether an IP address reaches the same host from anywhere on the internet. */
 export function isPublicAddress(address: string): boolean {
   if (isIP(address) === 4) return !specialV4.check(address, 'ipv4');
   return isIP(address) === 6 && globalV6.check(address, 'ipv6') && !specialV6.check(address, 'ipv6');
@@ -59,7 +59,7 @@ class PrivateAddressError extends Error {
   readonly code = 'ABIDE_PRIVATE_ADDRESS';
 }
 
-/** What is checked here is what the socket connects to: a name that changes its mind between two look-ups gains nothing. */
+/** The address checked here is the one that the socket connects to: a name that changes between two look-ups gains nothing. */
 const lookupPublic: LookupFunction = (hostname, options, callback) => {
   lookup(hostname, { ...options, all: true }, (error, addresses) => {
     if (error !== null) callback(error, []);
@@ -75,7 +75,7 @@ const isPrivateLiteral = (url: string): boolean => isIP(hostOf(url)) !== 0 && !i
 
 // --- Standard Webhooks 1.0
 
-/** `whsec_` and base64 as the standard has it, or any other text, taken as its UTF-8 bytes. */
+/** `whsec_` and base64, as in the standard, or any other text, taken as its UTF-8 bytes. */
 const secretBytes = (secret: string): Buffer =>
   secret.startsWith('whsec_') ? Buffer.from(secret.slice('whsec_'.length), 'base64') : Buffer.from(secret);
 
@@ -87,7 +87,7 @@ export function sign(secret: string, id: string, at: number, payload: string): R
   return { 'webhook-id': id, 'webhook-timestamp': `${at}`, 'webhook-signature': `v1,${signature}` };
 }
 
-/** Of the span that the worker opened, where tracing is on. */
+/** Names the span that the worker opened, if tracing is on. */
 function traceHeader(): { traceparent?: string } {
   const span = trace.getActiveSpan();
   return span === undefined ? {} : { traceparent: formatTraceparent(span.spanContext()) };
@@ -112,7 +112,7 @@ const HeldAnswer = z.object({
   ),
 });
 
-/** Retry-After in milliseconds, as seconds or as a date; undefined where there is none that can be read. */
+/** Retry-After in milliseconds, as seconds or as a date; undefined if there is none that can be read. */
 export function retryAfterMs(header: string | string[] | undefined, now: number): number | undefined {
   if (typeof header !== 'string') return undefined;
   const ms = /^\d+$/.test(header) ? Number(header) * 1_000 : Date.parse(header) - now;
@@ -170,7 +170,7 @@ async function readAnswer<T>(
   return parsed.data;
 }
 
-/** As many keys a GET as its header takes. */
+/** As many keys per GET as its header takes. */
 function chunksOf(keys: readonly SubjectKey[]): string[] {
   const chunks: { kind: string; key: string }[][] = [[]];
   let bytes = 2;
@@ -262,7 +262,7 @@ export default defineConnector({
       }
     }
 
-    /** The configured values of an item's scopes, a topic's own or its channel's; absent where there are none. */
+    /** The configured values of an item's scopes, a topic's own or its channel's; absent if there are none. */
     const valuesOf = (names: readonly string[]) => {
       const values = names
         .map((name) => [name, scopes.get(name) ?? scopes.get(channelOfTopic(name) ?? '')] as const)
@@ -294,7 +294,7 @@ export default defineConnector({
         if (!(error instanceof StatusError)) throw error;
         if (error.status < 400 || error.status > 499 || NOT_ABOUT_ITEMS.has(error.status)) throw error;
         if (batch.length === 1) return [{ kind: 'refused', code: `HTTP_${error.status}` }];
-        // A store that answers one status for the whole batch: halving finds the item that it means.
+        // The store answers one status for the whole batch: halving finds the item that it means.
         const half = Math.ceil(batch.length / 2);
         return [...(await apply(batch.slice(0, half), signal)), ...(await apply(batch.slice(half), signal))];
       }

@@ -1,9 +1,9 @@
-// One hash a subject, one field a scope. The comparison runs inside Redis, so neither a second worker nor an old
-// decision read again can lift a newer opt-out; a scope that nobody told us of is not touched.
+// One hash per subject, one field per scope. The comparison runs inside Redis, so neither a second worker nor an old decision read
+// again can lift a newer opt-out; a scope that nobody told us of is not touched.
 //
 //   HGETALL suppressed:email:ada@example.com  ->  version 7, email suppressed, sms granted
 //
-// The store's own senders ask `HGET suppressed:email:<key> email` and do not send where it says `suppressed`.
+// The store's own senders ask `HGET suppressed:email:<key> email` and do not send if it says `suppressed`.
 import { createHash } from 'node:crypto';
 import { ConnectionTimeoutError, createClient, ErrorReply, SocketClosedUnexpectedlyError } from 'redis';
 import { z } from 'zod';
@@ -19,7 +19,7 @@ const RECONNECT_DELAY_MS_MAX = 1_000;
 const DISPOSE_WAIT_MS = 1_000;
 const SCAN_PAGE = 10_000;
 
-// ARGV: the version, then pairs: a scope, and '' (suppress it) or the version of the grant that took it away.
+// ARGV: the version, then pairs of a scope and either '' (suppress it) or the version of the grant that took it away.
 const APPLY = `
   local version = tonumber(ARGV[1])
   local held = tonumber(redis.call('hget', KEYS[1], 'version') or 0) or 0
@@ -49,7 +49,7 @@ function toHeld(fields: Readonly<Record<string, string>>): Held | undefined {
   };
 }
 
-/** Redis' code for an error is its first word, or, from within a script of Redis 6, one in the middle. */
+/** Redis' code for an error is its first word or, from within a script of Redis 6, one in the middle. */
 const codeOf = (error: unknown): string | undefined =>
   error instanceof ErrorReply
     ? (/\b(WRONGTYPE|NOSCRIPT|OOM|READONLY)\b/.exec(error.message) ??
@@ -66,11 +66,11 @@ const MEANINGS: Readonly<Record<string, string>> = {
   READONLY: 'it is a replica',
   WRONGPASS: 'the user or password is wrong',
 };
-/** This has no code of its own. */
+/** This error has no code of its own. */
 const isNoDatabase = (error: unknown): boolean =>
   error instanceof ErrorReply && /^ERR (invalid )?DB index/.test(error.message);
 
-/** `lost`: why there is no connection now; the call itself is told no more than that there is none. */
+/** `lost`: why there is no connection now; the call itself only learns that there is none. */
 function failure(error: unknown, signal: AbortSignal, lost: unknown): unknown {
   if (signal.aborted) return signal.reason;
   if (error instanceof AbideError) return error;
@@ -91,8 +91,8 @@ function failure(error: unknown, signal: AbortSignal, lost: unknown): unknown {
 }
 
 /**
- * One connection that reconnects by itself. While it is away, calls fail at once instead of queueing. A command that was
- * sent cannot be taken back, so an aborted call takes the connection with it: one that hangs would hold every later call.
+ * One connection that reconnects by itself. While it is away, calls fail at once instead of queueing. A sent command cannot be
+ * taken back, so an aborted call takes the connection with it: one that hangs would hold up every later call.
  */
 async function openLine(url: string, log: Log) {
   let lost: unknown;
@@ -114,7 +114,7 @@ async function openLine(url: string, log: Log) {
     const tried = Promise.withResolvers<undefined>();
     client.on('ready', () => {
       tried.resolve(undefined);
-      // In the client's queue before any apply; where it fails, apply falls back to sending the script.
+      // It is in the client's queue before any apply; if it fails, apply falls back to sending the script.
       client.scriptLoad(APPLY).catch(() => undefined);
       if (lost !== undefined) log.info({}, 'Redis is back');
       lost = undefined;
@@ -174,7 +174,7 @@ export default defineConnector({
   }),
   accepts: SUBJECT_KINDS,
   topics: true,
-  // Whether an answered write survives a crash is appendfsync's affair, which a client may not be allowed to read.
+  // Whether an answered write survives a crash depends on appendfsync, which a client may not be allowed to read.
   durable: 'unknown',
   versions: 'stored',
   remembersUnknown: true,
@@ -203,7 +203,7 @@ export default defineConnector({
           Promise.all(
             keys.map((key) =>
               client.hGetAll(key).catch((error: unknown) => {
-                // Whatever stands there now, it suppresses nobody.
+                // Whatever stands there now suppresses nobody.
                 if (codeOf(error) === 'WRONGTYPE') return {};
                 throw error;
               }),
@@ -231,7 +231,7 @@ export default defineConnector({
               });
               return { kind: wrote === 1 ? 'applied' : 'already_newer' };
             } catch (error) {
-              // Somebody else's key has our name: this item's trouble, not its neighbours'.
+              // Somebody else's key has our name: that is this item's trouble, not its neighbours'.
               if (codeOf(error) === 'WRONGTYPE') return { kind: 'refused', code: 'WRONGTYPE' };
               throw error;
             }
@@ -241,7 +241,7 @@ export default defineConnector({
 
       readBack: (keys, signal) => read(keys.map(at), signal),
 
-      // Of the server's process: whether it had written everything to disk before it ended, it does not say.
+      // This is of the server's process; it does not say whether everything was written to disk before the last one ended.
       incarnation: (signal) =>
         reading.run(signal, async (client) => /^run_id:(\w+)/m.exec(await client.info('server'))?.[1]),
 
@@ -272,7 +272,7 @@ export default defineConnector({
           return [...smallest];
         });
         const held = await read(names, signal);
-        // One that went between the pass and the reading is not held.
+        // A key that went away between the pass and the reading is not held.
         return names.flatMap((name, index) => {
           const [subject, state] = [subjectOf(name), held[index]];
           return subject === undefined || state === undefined ? [] : [{ ...subject, held: state }];

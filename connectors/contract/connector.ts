@@ -4,7 +4,7 @@
 //   - apply() is idempotent and, with versions 'stored', compares and sets inside the store: an older version changes
 //     nothing; an equal version suppresses again and clears nothing; a newer one suppresses what is suppressed, clears
 //     a granted scope only if the version held is below the grant's, and leaves every other scope as it is.
-//   - one outcome an item, in order; a throw means "unknown" for the whole batch (the write may have happened).
+//   - it gives one outcome per item, in order; a throw means "unknown" for the whole batch (the write may have happened).
 //   - readBack() asks the store itself, on another connection than apply's and never a replica.
 //   - every call ends when its signal aborts.
 // The worker promises: no two items of one key in one batch, batches within `limits`, retries, time limits, order,
@@ -62,17 +62,17 @@ export type ApplyOutcome =
   | { readonly kind: 'already_newer' }
   /** The store took a job and will show it later (`settles`). */
   | { readonly kind: 'accepted' }
-  /** Nobody there to suppress, and the store cannot remember strangers. */
+  /** Nobody is there to suppress, and the store cannot remember strangers. */
   | { readonly kind: 'absent' }
   /** The store will not take this item, ever, as it is. The code matches `^[A-Z][A-Z0-9_]{0,63}$`. */
   | { readonly kind: 'refused'; readonly code: string };
 
-/** Where a store does not say how much later: Retry-After counts whole seconds. */
+/** How much later, if the store does not say. Retry-After counts whole seconds. */
 const LATER_MS = 1_000;
 
 /**
- * Thrown by apply or readBack: come again later; neither a failure nor an attempt (rate limits, Retry-After). At once is no
- * later: a store that says 0, or a date that has passed by our clock, would be asked again without a pause.
+ * Thrown by apply or readBack: come again later; neither a failure nor an attempt (rate limits, Retry-After). At once is not later:
+ * a store that says 0, or a date that has passed by our clock, would be asked again without a pause.
  */
 export class TryLater extends Error {
   override readonly name = 'TryLater';
@@ -84,22 +84,22 @@ export class TryLater extends Error {
   }
 }
 
-/** An open store. Disposal closes every connection and waits for none longer than a second. */
+/** An open store. Disposal closes every connection and waits no longer than a second for any. */
 export type Store = AsyncDisposable & {
   apply(batch: readonly Item[], signal: AbortSignal): Promise<readonly ApplyOutcome[]>;
-  /** What the store holds now, in the order of the keys; undefined: nobody there. */
+  /** What the store holds now, in the order of the keys; undefined: nobody is there. */
   readBack(keys: readonly SubjectKey[], signal: AbortSignal): Promise<readonly (Held | undefined)[]>;
   /**
-   * What tells this store from one that was wiped or put in its place: another answer than before is another store, and is
-   * filled up anew. Null: there is nothing yet, such as no table. Undefined: it cannot be told. At most 200 characters.
+   * What tells this store from one that was wiped or put in its place: a different answer than before means another store, which is
+   * filled anew. Null: there is nothing yet, such as no table. Undefined: it cannot tell. At most 200 characters.
    */
   incarnation?(signal: AbortSignal): Promise<string | null | undefined>;
   /**
-   * For `abide config check`: tries apply and readBack with items that are nobody's and leaves nothing of them. Throws what
-   * is wrong, in words that carry no value from the store. Absent: the check reads, and that is all.
+   * For `abide config check`: tries apply and readBack with items that are nobody's, and leaves nothing of them. Throws what is
+   * wrong, in words that contain no value from the store. Absent: the check only reads.
    */
   check?(items: readonly Item[], signal: AbortSignal): Promise<void>;
-  /** Where the store can list: what it holds after a key, in key order; a page. */
+  /** If the store can list: a page of what it holds after a key, in key order. */
   scan?(
     after: SubjectKey | undefined,
     signal: AbortSignal,
@@ -118,7 +118,7 @@ export type ConnectorContext = {
 export type Limits = {
   /** Most items in one apply. */
   readonly batch: number;
-  /** Most items a second; absent: as many as the store takes. */
+  /** Most items per second; absent: as many as the store takes. */
   readonly perSecond?: number;
   /** Most applies at once. */
   readonly concurrent: number;
@@ -127,7 +127,7 @@ export type Limits = {
 export type Connector<Options extends z.ZodType = z.ZodType> = {
   /** What the stanza in abide.yaml may say, with descriptions: errors, help and documentation come from it. */
   readonly options: Options;
-  /** What a scope's value may be where `scopes` is a map; absent: only a list is allowed. */
+  /** What a scope's value may be if `scopes` is a map; absent: only a list is allowed. */
   readonly scopeValue?: z.ZodType;
   readonly accepts: readonly SubjectKind[];
   /** Can it hold a topic apart from its channel? */
@@ -141,7 +141,7 @@ export type Connector<Options extends z.ZodType = z.ZodType> = {
   readonly limits: Limits;
   /** For stores that answer before they are consistent: when to read back first, and when to give up. */
   readonly settles?: { readonly afterMs: number; readonly withinMs: number };
-  /** Host, port, database and table or prefix: what makes it another store when it changes. Never credentials. */
+  /** Host, port, database and table or prefix: if these change, it is another store. Never credentials. */
   target(options: z.output<Options>): readonly string[];
   open(options: z.output<Options>, context: ConnectorContext): Promise<Store>;
 };

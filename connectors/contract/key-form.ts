@@ -13,7 +13,7 @@ export const KeyForm = z
   .describe('What the store is keyed by: plain, { sha256: hex }, or { hmac: ${SECRET} } (HMAC-SHA-256, hex)');
 export type KeyForm = z.output<typeof KeyForm>;
 
-/** The store's key of an address in its normal form: that itself, or 64 lower-case hex digits made of its UTF-8 bytes. */
+/** The store's key for an address in its normal form: the address, or 64 lower-case hex digits made of its UTF-8 bytes. */
 export function makeKey(form: KeyForm, plain: string): string {
   if (form === 'plain') return plain;
   if ('sha256' in form) return hash('sha256', plain, 'hex');
@@ -21,8 +21,8 @@ export function makeKey(form: KeyForm, plain: string): string {
 }
 
 /**
- * The form in words, without the secret, for the registration: it changes when keys would. The fingerprint is 32 bits
- * of an HMAC under the secret: enough to notice another secret, nothing to compute keys from.
+ * The form in words, without the secret, for the registration: it changes whenever the keys would. The fingerprint is 32 bits of an
+ * HMAC under the secret: enough to notice another secret, but nothing to compute keys from.
  */
 export function describeKeyForm(form: KeyForm): string {
   if (form === 'plain') return 'plain';

@@ -1,4 +1,4 @@
-// Why a server cannot be reached, in words for whoever has to mend it. The reason's own words are left out, since they may
+// Why a server cannot be reached, in words for the person who has to mend it. The reason's own words are left out, since they may
 // quote a value; its code stays with the error as its cause.
 import { AbideError } from '../../suppression/errors.ts';
 
@@ -23,10 +23,10 @@ const REASONS: Readonly<Record<string, string>> = {
   HANDSHAKE_NO_SSL_SUPPORT: 'it does not speak TLS there',
 };
 
-/** An error that is a code and nothing else: a driver's own may carry statements and rows. */
+/** An error that is only a code: a driver's own error may carry statements and rows. */
 export const coded = (code: string): Error => Object.assign(new Error('The code says why.'), { code });
 
-/** `code`, where the error has none of its own. */
+/** `otherwise`: the code, if the error has none of its own. */
 export function lineFailed(server: string, error: unknown, otherwise?: string): AbideError {
   const own = error instanceof Error && 'code' in error ? error.code : undefined;
   const code = typeof own === 'string' && /^[A-Z][A-Z0-9_]*$/.test(own) ? own : otherwise;

@@ -1,10 +1,10 @@
-// What a decision says of a scope, and the outcomes of a batch of them, in the form that connectors of SQL stores share.
+// What a decision says of a scope, and the outcomes of a batch, in the form that connectors of SQL stores share.
 import { isChannel } from '../../suppression/scope.ts';
 import type { ApplyOutcome, Item, SubjectKey } from './connector.ts';
 
 export const nameOf = ({ kind, key }: SubjectKey): string => `${kind}:${key}`;
 
-/** What a scope becomes: true, false where the grant is told of, null where the decision says nothing. */
+/** What a scope becomes: true, false if the store is told of the grant, null if the decision says nothing. */
 export const told = (item: Item, scope: string, heldVersion = -1): boolean | null => {
   if (scope in item.suppressed) return true;
   const grant = item.granted[scope];

@@ -1,6 +1,6 @@
-// The user's own tables, written and read by two statements of theirs, an item at a time, with the version of each subject
-// beside them and in the same transaction. What is done in which order is the same in every SQL server and stands here; how
-// a server says it is its connector's affair.
+// The user's own tables, written and read by two statements of the user's, one item at a time, with the version of each subject
+// beside them and in the same transaction. The order of the steps is the same in every SQL server and stands here; how a server
+// says them is up to its connector.
 import { z } from 'zod';
 import { AbideError } from '../../suppression/errors.ts';
 import { CHANNELS, isChannel } from '../../suppression/scope.ts';
@@ -13,7 +13,7 @@ const PARAMETERS = ['key', 'kind', 'version', 'email', 'sms', 'push', 'scopes', 
 export type Parameter = (typeof PARAMETERS)[number];
 export type Statement = {
   readonly text: string;
-  /** Whose values the server's own placeholders take, in their order. */
+  /** The parameters whose values the server's own placeholders take, in their order. */
   readonly parameters: readonly Parameter[];
   readonly faults: string[];
 };
@@ -21,15 +21,15 @@ export type Statement = {
 /** How a server's SQL is read. */
 export type Dialect = {
   /**
-   * Matches what may hold a colon or a placeholder without meaning one: texts, names, comments. Then the group `name`, of a
-   * parameter, and the group `foreign`, a placeholder of the server's own, which would collide with ours.
+   * Matches what may hold a colon or a placeholder without meaning one: texts, names, comments. Then the group `name` matches a
+   * parameter, and the group `foreign` a placeholder of the server's own, which would collide with ours.
    */
   readonly token: RegExp;
   /** Adds the parameter and gives the placeholder that stands for it. */
   readonly place: (parameters: Parameter[], parameter: Parameter) => string;
 };
 
-/** Puts the server's placeholders where the named parameters are. */
+/** Replaces the named parameters with the server's placeholders. */
 export function readStatement(sql: string, { token, place }: Dialect): Statement {
   const parameters: Parameter[] = [];
   const faults: string[] = [];
@@ -70,35 +70,35 @@ export const NOT_ONE_PLACE = { error: 'give either table or statements', path: [
 export type OwnTables = {
   run(words: 'commit' | 'rollback' | 'savepoint item' | 'rollback to savepoint item'): Promise<unknown>;
   begin(): Promise<unknown>;
-  /** Locks the versions of these in one order and says which are held, by name; 0 where none is. */
+  /** Locks the versions of these items in one order and gives the versions held, by name; 0 if none is. */
   lock(items: readonly Item[]): Promise<ReadonlyMap<string, number>>;
   keep(items: readonly Item[]): Promise<unknown>;
-  /** What was locked for nothing leaves no row. */
+  /** Removes the rows that were locked for nothing. */
   forget(items: readonly Item[]): Promise<unknown>;
-  /** How many rows their statement changed; null where the server does not count them. */
+  /** How many rows the user's statement changed; null if the server does not count them. */
   apply(values: Readonly<Record<Parameter, string | number | boolean | null>>): Promise<number | null>;
-  /** A version only where their row has one. */
+  /** A version is given only if the user's row has one. */
   readBack(key: SubjectKey): Promise<readonly Held[]>;
-  /** Whether their statement can say topics and purposes. */
+  /** Whether the user's statement can say topics and purposes. */
   readonly holdsOtherScopes: boolean;
-  /** Whether their statement writes the version into their own rows. */
+  /** Whether the user's statement writes the version into the user's own rows. */
   readonly keepsVersions: boolean;
-  /** The code of what the server refuses for the values of one item; undefined: of anything else. */
+  /** A code if the server refuses the values of one item; undefined for any other error. */
   refusalOf(error: unknown): string | undefined;
 };
 
 const NOT_ALL_HELD = 'SCOPE_NOT_HELD';
 
-/** Two contacts with one address: a scope is held only if both hold it. */
+/** If two contacts have one address, a scope is held only if both hold it. */
 const heldByAll = ([first, ...others]: readonly Held[]): Held | undefined =>
   first && {
     version: first.version,
     suppressed: first.suppressed.filter((scope) => others.every((other) => other.suppressed.includes(scope))),
   };
 
-/** In the caller's transaction; `beside` is the version that is kept beside their rows. */
+/** In the caller's transaction; `beside` is the version that is kept beside the user's rows. */
 export async function applyOne(tables: OwnTables, item: Item, beside: number): Promise<ApplyOutcome> {
-  // Of rows that went back in time theirs is the one that says what they hold.
+  // If rows went back in time, their own version is the one that says what they hold.
   const inTheirRow = tables.keepsVersions ? heldByAll(await tables.readBack(item))?.version : undefined;
   const held = inTheirRow ?? beside;
   if (item.version < held) return { kind: 'already_newer' };
@@ -114,10 +114,10 @@ export async function applyOne(tables: OwnTables, item: Item, beside: number): P
     const { kind, key, version, effectiveAt } = item;
     const values = { kind, key, version, email, sms, push, effective_at: effectiveAt };
     const changed = await tables.apply({ ...values, scopes: JSON.stringify(scopes) });
-    // No row may mean that nothing had to change, or that nobody is there.
+    // A count of 0 may mean that nothing had to change, or that nobody is there.
     if (changed === 0 && (await tables.readBack(item)).length === 0) return { kind: 'absent' };
   }
-  // What their statement cannot say is never painted as held; the channels are suppressed all the same, and of this version:
+  // What the user's statement cannot say is never painted as held. The channels are suppressed all the same, and at this version:
   // an older consent that comes late must not lift them.
   const isLost = !tables.holdsOtherScopes && Object.values(scopes).includes(true);
   return isLost ? { kind: 'refused', code: NOT_ALL_HELD } : { kind: 'applied' };
@@ -159,14 +159,14 @@ export async function applyToOwn(
     outcomes = await applyInOne(tables, items, false);
   } catch (error) {
     if (tables.refusalOf(error) === undefined) throw error;
-    // One bad item never fails its neighbours; savepoints cost two round trips an item, so only now.
+    // One bad item never fails its neighbours. Savepoints cost two round trips per item, so only now.
     await tables.run('rollback');
     outcomes = await applyInOne(tables, items, true);
   }
   return (item) => outcomes.get(item)!;
 }
 
-/** In the caller's snapshot, from which the versions are as well, or a version could be paired with an older row. */
+/** In the caller's snapshot, which the versions come from too: otherwise a version could be paired with an older row. */
 export async function readBackOwn(
   tables: Pick<OwnTables, 'readBack'>,
   keys: readonly SubjectKey[],
@@ -182,8 +182,8 @@ export async function readBackOwn(
 }
 
 /**
- * For `abide config check`: what `read_back` must give for the scopes that the store holds, with the server's word for their
- * type. Where it does not, nothing would be verified.
+ * For `abide config check`: what `read_back` must give for the scopes that the store holds, with the server's word for their type.
+ * Without it nothing would be verified.
  */
 export function refuseColumns(
   scopes: ReadonlyMap<string, unknown>,
@@ -198,7 +198,7 @@ export function refuseColumns(
   }
 }
 
-/** For `abide config check`: what was applied just now must be seen where anybody is there. */
+/** For `abide config check`: what was applied just now must be seen if anybody is there. */
 export async function refuseLoss(tables: Pick<OwnTables, 'readBack'>, item: Item): Promise<void> {
   const held = heldByAll(await tables.readBack(item));
   const lost = CHANNELS.find((channel) => channel in item.suppressed && !held?.suppressed.includes(channel));

@@ -1,6 +1,6 @@
 /**
- * The promise, or the signal's reason as soon as it aborts: every call of a connector ends then, whatever the client
- * library does. What was abandoned may still happen; its late failure is swallowed.
+ * The promise, or the signal's reason as soon as it aborts: then every call of a connector ends, whatever the client library does.
+ * What was abandoned may still happen; its late failure is swallowed.
  */
 export function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
