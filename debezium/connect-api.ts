@@ -15,16 +15,16 @@ export type TaskState = (typeof TASK_STATES)[number];
 export type ConnectApi = {
   /** Never throws: Connect that does not answer is `unknown`. */
   state(): Promise<TaskState>;
-  /** Whether exactly connector.json is registered. Throws where Connect does not answer. */
+  /** Whether exactly connector.json is registered. Throws if Connect does not answer. */
   isRegistered(): Promise<boolean>;
   /**
-   * Registers connector.json unless exactly that is registered, or `again` all the same. Throws where Connect refuses or does
+   * Registers connector.json unless exactly that is registered already; with `again` in any case. Throws if Connect refuses or does
    * not answer.
    */
   register(options?: { readonly again: boolean }): Promise<void>;
   /** Restarts what FAILED, connector and task, and nothing else. */
   restartFailed(): Promise<void>;
-  /** Restarts connector and task, however they do. */
+  /** Restarts connector and task, whatever their state. */
   restart(): Promise<void>;
 };
 
@@ -81,7 +81,7 @@ export function createConnectApi(url: string): ConnectApi {
     },
     isRegistered,
     register: async ({ again } = { again: false }) => {
-      // Registering the same again restarts the task.
+      // Registering the same configuration again restarts the task.
       if (!again && (await isRegistered())) return;
       const answer = await call('PUT', `connectors/${CONNECTOR}/config`, wanted);
       if (answer.status >= 300) {
@@ -119,8 +119,8 @@ function sameSettings(
 }
 
 /**
- * Registers the connector and returns when its task runs; a task that fails meanwhile is restarted. Safe to repeat.
- * Throws CONNECTOR_FAILED after `withinMs`, saying how far it came.
+ * Registers the connector and returns when its task runs; a task that fails meanwhile is restarted. Safe to repeat. Throws
+ * CONNECTOR_FAILED after `withinMs`, saying how far it came.
  */
 export async function registerAndWait(
   connect: ConnectApi,

@@ -3,19 +3,19 @@ import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, readTopics, readTopicsOfConnect } fro
 import type { TopicDefinition } from './files.ts';
 
 /**
- * Makes the topics of topics.json that are not there, with the brokers' own replication factor. What is there is left as it
- * is. A topic that was deleted under a running task is waited for by Connect's producer, which does not make it itself.
+ * Makes the topics of topics.json that do not exist, with the brokers' own replication factor; an existing one is left as it is. If
+ * a topic was deleted under a running task, Connect's producer waits for it and does not make it itself.
  *
- * So is one of Connect's own, which it makes at its start alone: it hangs then, and says that its task runs. Those that are
- * seen are put into `seen`, and made again as they were where they are there no more. None is made that nobody had made
- * before: in a Connect of the user's own they may have other names.
+ * It also waits for its own topics, which it makes only at its start: without one it hangs, and says that its task runs. Those that
+ * are seen are put into `seen`, and made again as they were if they are gone. None is made that nobody had made before: in a
+ * Connect of the user's own they may have other names.
  */
 export async function ensureTopics(
   kafka: Kafka,
   seen = new Map<string, TopicDefinition>(),
 ): Promise<readonly string[]> {
   return await withAdmin(kafka, async (admin) => {
-    // Of all topics: by its name one might be made, where the brokers make them by themselves.
+    // Asks about all topics: naming one might make it, if the brokers make topics by themselves.
     const { topics } = await admin.fetchTopicMetadata();
     const there = new Map(topics.map(({ name, partitions }) => [name, partitions.length]));
     for (const topic of readTopicsOfConnect()) {
@@ -38,7 +38,7 @@ export async function ensureTopics(
   });
 }
 
-/** Where the topics that Debezium writes end: another text once anything came to one of them. */
+/** Where the topics that Debezium writes end: the text changes once anything comes to one of them. */
 export async function readEnds(kafka: Kafka): Promise<string> {
   return await withAdmin(kafka, async (admin) => {
     const topics = await Promise.all(

@@ -1,4 +1,4 @@
-// What lies beside this file, filled in or parsed.
+// Reads what lies beside this file, filled in or parsed.
 import { readFileSync } from 'node:fs';
 
 const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8');
@@ -16,7 +16,7 @@ export type TopicDefinition = {
 export const readTopics = (): ReadonlyMap<string, TopicDefinition> =>
   new Map(Object.entries(JSON.parse(read('topics.json')) as Record<string, TopicDefinition>));
 
-/** In which Connect keeps what is its own, where its properties are ours. */
+/** The topics in which Connect keeps what is its own, if its properties are ours. */
 export const readTopicsOfConnect = (): readonly string[] =>
   Array.from(read('connect.properties').matchAll(/^\w+\.storage\.topic=(.+)$/gm), ([, topic]) => topic!);
 
@@ -34,6 +34,6 @@ export function fillProperties(
   );
 }
 
-/** Java reads a properties file as Latin-1, whatever the folder's name is in, and a backslash as the begin of an escape. */
+/** Java reads a properties file as Latin-1, whatever the folder's name is in, and a backslash as the start of an escape. */
 const escapeProperty = (value: string): string =>
   value.replace(/[^ -~]|\\/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
