@@ -7,7 +7,7 @@ import { Address } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { askStore } from './ask-store.ts';
 
-/** Nobody has them: reserved for documentation by RFC 2606, and for fiction by the numbering plan. */
+/** Addresses that nobody has: reserved for documentation by RFC 2606, and for fiction by the numbering plan. */
 const NOBODY: Readonly<Record<SubjectKind, string>> = {
   email: 'abide-config-check@example.com',
   phone: '+12025550123',
@@ -37,8 +37,8 @@ function noteOf({ recordOwn, key }: StoreConfiguration, open: Store): string | u
 }
 
 /**
- * Opens each store and tries what a worker would do there, changing nothing; where its connector cannot try, only reads.
- * A problem is said in words without any value from the store; a note is of what the configuration asks for and gets in part.
+ * Opens each store and tries what a worker would do there, changing nothing; if its connector cannot try, it only reads. A problem
+ * is said in words without any value from the store; a note is about what the configuration asks for and gets in part.
  */
 export async function checkStores(
   stores: readonly StoreConfiguration[],

@@ -1,5 +1,5 @@
-// What `npm start` prints: a line a decision, `a••@e••.com recorded, crm verified +4 ms`. Masked, bounded, and silent
-// about what a terminal could not show anyway: beyond 20 lines a second it counts.
+// What `npm start` prints: a line per decision, `a••@e••.com recorded, crm verified +4 ms`. Masked, bounded, and silent about what
+// a terminal could not show anyway: beyond 20 lines a second it counts.
 import { rememberLast } from '../suppression/remember-last.ts';
 import { mask } from '../suppression/subject.ts';
 import type { Settled } from '../ledger/acknowledge.ts';

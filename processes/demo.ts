@@ -13,8 +13,8 @@ import { serve } from './serve.ts';
 const LOOK_MS = 250;
 
 /**
- * Posts, takes the store away, shows the lag, gives the store back. Throws where anything is not as promised, and the
- * signal's reason where that ends it; nothing is left behind in any case.
+ * Posts, takes the store away, shows the lag, gives the store back. Throws if anything is not as promised, and the signal's reason
+ * if that ends it; nothing is left behind in any case.
  */
 export async function runDemo({
   print,

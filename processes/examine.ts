@@ -24,7 +24,7 @@ export type Finding = {
   readonly what: string;
   readonly state: 'fine' | 'attention' | 'broken';
   readonly says: string;
-  /** What to do; undefined where nothing is to be done. */
+  /** What to do; undefined if there is nothing to do. */
   readonly fix?: string;
 };
 
@@ -47,7 +47,7 @@ const LAG_FIXES: Readonly<Record<string, string>> = {
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** Looks at everything; never throws, and stops early only where the rest cannot be looked at. */
+/** Looks at everything; never throws, and stops early only if the rest cannot be looked at. */
 export async function examine(env: Env): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   let urls: DatabaseUrls;
@@ -202,7 +202,7 @@ async function examineDatabase({
   );
   const lag = await readLag(pool);
   for (const store of lag.stores) {
-    // A paused store that is late: what it failed at before says nothing of why.
+    // If a paused store is late, its last error says nothing of why.
     const isPaused = paused.includes(store.store);
     const says = `${store.status}${isPaused && store.status !== 'paused' ? ' and paused' : ''}, oldest outstanding ${store.oldest_outstanding_seconds ?? '?'} s`;
     findings.push(
@@ -227,7 +227,7 @@ function examineKeys(
   try {
     const text = readRing(env);
     if (text === undefined) {
-      // The database is in this folder, and its ring would be.
+      // The database is in this folder, so its ring would be here too.
       return isEmbedded
         ? broken(
             'keys',

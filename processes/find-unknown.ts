@@ -1,5 +1,5 @@
-// What a store suppresses and the ledger does not: after a ledger was restored from a backup, opt-outs that came after it.
-// Only a store that can list and is keyed by plain addresses can tell whom it means.
+// Finds what a store suppresses and the ledger does not: after a ledger was restored from a backup, opt-outs that came after that
+// backup. Only a store that can list and is keyed by plain addresses can tell whom it means.
 import type { Store, SubjectKey } from '../connectors/contract/connector.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -19,7 +19,7 @@ export type SuppressedInStore = {
   readonly others: number;
 };
 
-/** All that a store suppresses, a page at a time. Throws AbideError('invalid-value') for a store that cannot tell. */
+/** Everything that a store suppresses, a page at a time. Throws AbideError('invalid-value') for a store that cannot tell. */
 export async function eachSuppressed(
   env: Readonly<Record<string, string | undefined>>,
   name: string,

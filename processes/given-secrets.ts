@@ -9,7 +9,7 @@ export const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'local
 
 export const adminKeyFile = (dataFolder: string): string => join(dataFolder, 'admin.key');
 
-/** What must be given before it starts, as far as can be said without a database; undefined: nothing. */
+/** What must be given before Abide starts, as far as that can be said without a database; undefined: nothing. */
 export function lackingSecrets(
   { listen, database }: Pick<Configuration, 'listen' | 'database'>,
   dataFolder: string,
@@ -19,7 +19,7 @@ export function lackingSecrets(
   const lacking: string[] = [];
   if (!env['ABIDE_KEYS'] && !existsSync(keysFile(dataFolder)))
     lacking.push('ABIDE_KEYS (for a new database `abide keys ring` prints one)');
-  // A database that is there may have keys, and then none is made.
+  // An existing database may have keys, and then none is made.
   const isNew = database === undefined && !existsSync(join(dataFolder, 'postgres', 'PG_VERSION'));
   if (isNew && !env['ABIDE_ADMIN_KEY'] && !existsSync(adminKeyFile(dataFolder)))
     lacking.push('ABIDE_ADMIN_KEY (`abide keys token` prints a new one)');

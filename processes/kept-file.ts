@@ -1,5 +1,5 @@
-// Files that nobody can make again: what stands in one is on disk before anything rests on it, as a decision is before it is
-// answered. Else a loss of power in the seconds after a first start leaves the database, and an empty key ring.
+// Files that nobody can make again: the content is on disk before anything relies on it, as a decision is before it is answered.
+// Otherwise a loss of power in the seconds after a first start leaves the database, and an empty key ring.
 import {
   chownSync,
   closeSync,
@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 
-/** A new file, readable by us alone, there whole or not at all. Throws EEXIST where there is one. */
+/** Makes a file that only we can read, and that is there whole or not at all. Throws EEXIST if there is one. */
 export function makeFile(file: string, text: string): void {
   write(file, text, (fresh) => {
     linkSync(fresh, file);
@@ -21,7 +21,7 @@ export function makeFile(file: string, text: string): void {
   });
 }
 
-/** Another one in the place of a file: there is the old one or the new one, whatever happens, and it is whose it was. */
+/** Replaces a file: whatever happens, either the old one or the new one is there, and its owner stays. */
 export function replaceFile(file: string, text: string): void {
   const { uid, gid } = statSync(file);
   write(file, text, (fresh) => {
@@ -30,7 +30,7 @@ export function replaceFile(file: string, text: string): void {
   });
 }
 
-/** What was made, named otherwise or removed in a folder is so after a loss of power as well. */
+/** Makes what was created, renamed or removed in a folder survive a loss of power as well. */
 export function syncFolder(folder: string): void {
   const descriptor = openSync(folder, 'r');
   try {

@@ -13,8 +13,8 @@ const OWN = extname(import.meta.filename);
 type ConnectorModule = { readonly default?: Connector };
 
 /**
- * A file of the user's own gets `abide/connector` and `zod` from us, wherever it lies and whatever is installed there:
- * nothing need be, and another copy's TryLater would be unknown to us. In TypeScript it is a module, as in its suite, also beside a
+ * A file of the user's own gets `abide/connector` and `zod` from us, wherever it lies and whatever is installed there: nothing need
+ * be, and the TryLater of another copy would be unknown to us. In TypeScript it is a module, as in its suite, even beside a
  * package.json as `npm init` makes it, with `"type": "commonjs"`.
  */
 async function importTheirs(file: URL): Promise<ConnectorModule> {
@@ -37,7 +37,7 @@ async function importTheirs(file: URL): Promise<ConnectorModule> {
   }
 }
 
-/** Loads by name or by path (relative to `folder`, abide.yaml's). Throws CONFIG_INVALID where there is no such connector. */
+/** Loads by name or by path (relative to `folder`, abide.yaml's). Throws CONFIG_INVALID if there is no such connector. */
 export async function loadConnector(name: string, folder: string): Promise<Connector> {
   const isPath = name.startsWith('.') || isAbsolute(name);
   if (!isPath && !/^[a-z][a-z0-9-]*$/.test(name)) {

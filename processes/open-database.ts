@@ -13,7 +13,7 @@ import { makeFile } from './kept-file.ts';
 
 export type DatabaseUrls = { readonly owner: string; readonly api: string; readonly replication: string };
 
-/** The three roles' URLs of a database elsewhere; those not named fall back to the API's, with a warning. */
+/** The three roles' URLs of a database elsewhere; a role that is not named falls back to the API's, with a warning. */
 export function urlsOf(configuration: Configuration, log: Log): DatabaseUrls | undefined {
   const { database: api, ownerDatabase, replicationDatabase } = configuration;
   if (api === undefined) return undefined;
@@ -28,7 +28,7 @@ export function urlsOf(configuration: Configuration, log: Log): DatabaseUrls | u
 
 export const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.json');
 
-/** The ring's text that is kept in a data folder; undefined where none is. */
+/** The text of the ring that is kept in a data folder; undefined if there is none. */
 export function readKeysOf(dataFolder: string): string | undefined {
   const file = keysFile(dataFolder);
   return existsSync(file) ? readFileSync(file, 'utf8') : undefined;
@@ -37,9 +37,9 @@ export function readKeysOf(dataFolder: string): string | undefined {
 const roleOf = (url: string): string => decodeURIComponent(new URL(url).username);
 
 /**
- * Migrates, opens the API's pool and brings key ring and database together. The ring is `keys` (ABIDE_KEYS), or
- * keys.json (0600) in the data folder; one is made only together with an empty database, and only where
- * `mayMakeSecrets`. Throws AbideError: DATABASE_UNREACHABLE, KEYS_MISSING, KEYS_INVALID.
+ * Migrates, opens the API's pool and brings key ring and database together. The ring is `keys` (ABIDE_KEYS), or keys.json (0600) in
+ * the data folder. One is made only together with an empty database, and only if `mayMakeSecrets`. Throws AbideError:
+ * DATABASE_UNREACHABLE, KEYS_MISSING, KEYS_INVALID.
  */
 export async function openDatabase({
   urls,

@@ -7,14 +7,14 @@ export function readProcStat(pid: number): readonly string[] | undefined {
   if (platform() !== 'linux') return undefined;
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The name in parentheses before it may hold anything.
+    // The name in parentheses before the state may hold anything.
     return text.slice(text.lastIndexOf(')') + 2).split(' ');
   } catch {
     return undefined;
   }
 }
 
-/** It has ended, and nobody asked how: in many containers the first process, whose child an orphan becomes, never does. */
+/** Whether it has ended but was not reaped: in many containers the first process, which adopts orphans, never reaps. */
 export const isEnded = ([state]: readonly string[]): boolean => state === 'Z' || state === 'X';
 
 /** Whether a process has the number, be it one that has ended. */

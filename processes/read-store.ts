@@ -7,8 +7,8 @@ import { askStore } from './ask-store.ts';
 import { readConfiguration } from './running-database.ts';
 
 /**
- * Asks a store itself what it holds of a subject; undefined: nobody there. Nothing of ours is asked. Throws
- * AbideError('invalid-value') for a store or subject that cannot be.
+ * Asks a store itself what it holds of a subject; undefined: nobody is there. Nothing of ours is asked. Throws
+ * AbideError('invalid-value') for an unknown store or an invalid subject.
  */
 export async function readFromStore(
   env: Readonly<Record<string, string | undefined>>,

@@ -26,7 +26,7 @@ const notRunning = (where: string, cause?: unknown): AbideError =>
     { cause },
   );
 
-/** The configuration as the running Abide reads it; the embedded default's store is found where that server listens. */
+/** The configuration as the running Abide reads it; the embedded default's store is where the running server listens. */
 export async function readConfiguration(env: Env): Promise<Configuration> {
   return await loadConfiguration({
     env,
@@ -50,7 +50,7 @@ async function findServer(env: Env): Promise<{ readonly urls: DatabaseUrls }> {
 export const findDatabase = async (configuration: Configuration, env: Env): Promise<DatabaseUrls> =>
   urlsOf(configuration, quietLog) ?? (await findServer(env)).urls;
 
-/** Runs work on the ledger, as the API's role unless told otherwise. Throws DATABASE_UNREACHABLE where nothing answers. */
+/** Runs work on the ledger, as the API's role unless told otherwise. Throws DATABASE_UNREACHABLE if nothing answers. */
 export async function withLedgerDatabase<T>(
   env: Env,
   work: (pool: Pool) => Promise<T>,
@@ -67,12 +67,12 @@ export async function withLedgerDatabase<T>(
   }
 }
 
-/** The ring's text, of ABIDE_KEYS or the data folder; undefined where there is none. */
+/** The ring's text, from ABIDE_KEYS or the data folder; undefined if there is none. */
 export const readRing = (env: Env): string | undefined => env['ABIDE_KEYS'] || readKeysOf(dataFolderOf(env));
 
 /**
- * The same with the key ring, of ABIDE_KEYS or the data folder: for what only its owner may do. Throws KEYS_MISSING as well,
- * where the ring is not here or is another database's.
+ * The same with the key ring from ABIDE_KEYS or the data folder: for what only its owner may do. Also throws KEYS_MISSING if the
+ * ring is not here or is another database's.
  */
 export const withLedger = <T>(env: Env, work: (pool: Pool, ring: KeyRing) => Promise<T>): Promise<T> =>
   withLedgerDatabase(env, async (pool) => {
@@ -86,8 +86,8 @@ export const withLedger = <T>(env: Env, work: (pool: Pool, ring: KeyRing) => Pro
   });
 
 /**
- * One more storage key in this installation's ring (ledger/key-ring.ts). Where the ring is a file, that is replaced and named;
- * a ring that came by ABIDE_KEYS is only given back. Throws as withLedger does.
+ * Adds a storage key to this installation's ring (ledger/key-ring.ts). If the ring is a file, the file is replaced and named; a
+ * ring that came by ABIDE_KEYS is only returned. Throws as withLedger does.
  */
 export const rotateStorage = (
   env: Env,

@@ -1,4 +1,4 @@
-// Everything in one process: database, API, change source and a worker a store. The only place, beside worker.ts, that
+// Everything in one process: database, API, change source and a worker per store. Apart from worker.ts, this is the only place that
 // names both a source and stores.
 import { accessSync, constants, existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -39,7 +39,7 @@ export type ServeOptions = {
   /** False: the API alone; workers run elsewhere. */
   readonly workers: boolean;
   readonly log: Log;
-  /** A line for whoever watches the terminal. */
+  /** Prints a line for the person who watches the terminal. */
   readonly print: (line: string) => void;
   /** Called once, when it listens and before /readyz first answers 200. */
   readonly announce: (announced: Announced) => void;
@@ -47,7 +47,7 @@ export type ServeOptions = {
 
 export type Announced = {
   readonly url: string;
-  /** Else the terminal is a server's, whose output is kept and read by others. */
+  /** Otherwise the terminal is a server's, whose output is kept and read by others. */
   readonly onLoopback: boolean;
   readonly adminKey: AdministratorKey | undefined;
 };
@@ -61,7 +61,7 @@ export type AdministratorKey = {
 
 export type Serving = {
   readonly url: string;
-  /** The administrator's key, where this installation made or was given one. */
+  /** The administrator's key, if this installation made it or was given it. */
   readonly adminKey: string | undefined;
   stop(): Promise<void>;
 };
@@ -69,7 +69,7 @@ export type Serving = {
 const HASHED =
   'of a hashed key nobody can tell whose it is: of what this store suppresses by itself only that of people whom the ledger knows is recorded';
 
-/** Starts and returns once /readyz answers 200; whatever was started is stopped again where a step fails. */
+/** Starts everything and returns once /readyz answers 200. If a step fails, whatever was started is stopped again. */
 export async function serve({
   configPath,
   dataFolder,
@@ -97,7 +97,7 @@ export async function serve({
     embeddedStoreUrl: async () => await (await startEmbedded()).createDatabase('crm'),
   });
   const onLoopback = isLoopback(configuration.listen.host);
-  // Before there is a database that would stay behind.
+  // Checked before there is a database that would stay behind.
   const lacking = lackingSecrets(configuration, dataFolder, env);
   if (lacking !== undefined) throw new Error(lacking);
   const overKafka = configuration.source === 'kafka';
@@ -130,7 +130,7 @@ export async function serve({
     onExhausted: (direction) => api.metrics.exhausted(direction),
   });
   started.use(ledger);
-  // Clients of what an installation does not have are three hundred modules that a start need not load.
+  // The clients for what an installation does not have are three hundred modules that a start need not load.
   const path = overKafka
     ? (await import('./tend-kafka-path.ts')).tendKafkaPath({
         kafka: configuration.kafka,
@@ -211,7 +211,7 @@ export async function serve({
   if (workers && overKafka)
     log.warn({ source: 'kafka' }, 'workers run elsewhere: `abide worker --store NAME`, or `npm run stack`');
   if (workers && !overKafka) {
-    // Only one process has the server of a data folder: the next one after a crash goes on with the leases.
+    // Only one process has the server of a data folder, so the next one after a crash goes on with the leases.
     const holder = `${hostname()}-${elsewhere === undefined ? 'embedded' : process.pid}`;
     const byName = new Map(configuration.stores.map((store) => [store.name, store]));
     const source = createPgoutputSource({ url: urls.replication, publication: 'abide', log });
@@ -277,8 +277,8 @@ async function listenAt(handler: Handler, { host, port }: Address, fix: string):
 }
 
 /**
- * The administrator's key: given by ABIDE_ADMIN_KEY, or made at the first start, kept as admin.key (0600), and had from
- * there at every later one. Undefined where there are keys already and none is kept here.
+ * The administrator's key: given by ABIDE_ADMIN_KEY, or made at the first start, kept as admin.key (0600), and read from there at
+ * every later one. Undefined if there are keys already and none is kept here.
  */
 async function administratorKey({
   ledger,

@@ -1,17 +1,17 @@
-// A line can die without a word to either end of it. Debezium waits at such a one for ever, and Connect says that its task runs.
-// And Connect may show for good that a task is about to run.
+// A line can die without a word to either end of it. Debezium waits on such a line for ever, and Connect says that its task runs.
+// Connect may also show for good that a task is about to run.
 
 /** Debezium brings a heartbeat every second. */
 const SILENT_MS_MIN = 30_000;
 const SILENT_MS_MAX = 600_000;
 
 /**
- * Tells at each look whether a task is to be restarted, since for long it has not come on while it should. It may as well read
- * its way through much log that is none of ours, and begins that anew with a restart: so what follows a restart is waited for
- * twice as long as what came before it, until something comes.
+ * Tells at each look whether a task is to be restarted, because it has not come on for long although it should. The task may as
+ * well be reading its way through much log that is none of ours, and a restart makes it begin that anew. So after a restart it is
+ * given twice as long as before, until something comes.
  */
 export function createSilentTask(): (look: {
-  /** How far it is (where the topics end that it writes, say): another text once it came on. Undefined where it cannot be told. */
+  /** How far it is (say, where the topics that it writes end): another text once it came on. Undefined: it cannot tell. */
   readonly progress: string | undefined;
   /** Whether it should come on. */
   readonly isDue: boolean;
@@ -25,7 +25,7 @@ export function createSilentTask(): (look: {
     const cameOn = isKnown && before !== progress;
     before = progress;
     if (cameOn) patienceMs = SILENT_MS_MIN;
-    // What of it brokers had that did not answer is not known, and Connect finds them again no sooner than we do.
+    // If brokers did not answer, its progress there is not known, and Connect finds them again no sooner than we do.
     if (!isKnown || cameOn || !isDue) sinceMs = nowMs;
     if (nowMs - sinceMs < patienceMs) return false;
     sinceMs = nowMs;

@@ -1,5 +1,5 @@
-// One worker a store, in this process, while this process holds the store's lease: several API processes do not all
-// drive, and a worker elsewhere that holds it is left alone.
+// One worker per store, in this process, while this process holds the store's lease. So several API processes do not all drive, and
+// a worker elsewhere that holds the lease is left alone.
 import type { Log } from '../connectors/contract/connector.ts';
 import type { StoreConfiguration } from '../config/configuration.ts';
 import { makeKey } from '../connectors/contract/key-form.ts';

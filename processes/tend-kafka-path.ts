@@ -1,7 +1,7 @@
-// What keeps the Kafka path alive without a hand, in the API's process: topics that are missing are made, a connector that is
-// missing, or was registered by another version, is registered, a task that FAILED, or brings nothing, is restarted, a slot that
-// the server gave up is dropped. And what the lag says of it: a task that does not run is a stream that is down, however well the
-// workers read an end where nothing arrives.
+// Keeps the Kafka path alive without a hand, in the API's process. It makes missing topics, registers a connector that is missing
+// or was registered by another version, restarts a task that FAILED or brings nothing, and drops a slot that the server gave up. It
+// also tells the lag: a task that does not run is a stream that is down, however well the workers read an end where nothing
+// arrives.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
@@ -21,13 +21,13 @@ const LOOK_MS = 1_000;
 const TOPICS_MS = 5_000;
 const SLOT_MS = 5_000;
 const SLOT = readConnector()['slot.name']!;
-/** What a task fails of it mostly fails of again, a second later: that is no news. */
+/** What makes a task fail mostly makes it fail again a second later: that is no news. */
 const SAME_FAILURE_MS = 60_000;
-/** A state older than this is not known any more. */
+/** A state older than this counts as unknown. */
 const STALE_MS = 10_000;
 
 export type KafkaPath = AsyncDisposable & {
-  /** The lag, with what is known of the task in the entry of Kafka, which is there even where no worker was ever heard. */
+  /** The lag, with what is known of the task in Kafka's entry, which is there even if no worker was ever heard of. */
   seenIn(report: LagReport): LagReport;
 };
 
@@ -63,14 +63,14 @@ export function tendKafkaPath({
   };
 
   let failedAt = -Infinity;
-  /** Looked at once: two versions that run side by side for a while would register theirs in turns, each time a new task. */
+  /** Looked at only once: two versions side by side for a while would register theirs in turns, each time a new task. */
   let isRegistered = false;
   /**
-   * Connect goes on by what it remembers of a topic that was made again. Until the connector stands in it once more, the next
-   * join of its group is followed by 300 more a second, without an end, and whoever pauses the connector is not heard.
+   * Connect goes by what it remembers of a topic that was made again. Until the connector is in that topic once more, the next join
+   * of its group is followed by 300 more a second, without end, and a request to pause the connector is not heard.
    */
   let isForgotten = false;
-  /** Since then Connect may show for good what it had read last of a task: what the task said next it never read. */
+  /** Since then Connect may show for good what it had last read of a task: it never read what the task said next. */
   let wereMadeAgain = false;
   const isStuck = createSilentTask();
   async function mend(): Promise<void> {

@@ -1,5 +1,5 @@
-// A connector of the user's own. What it declares and what it answers is looked at here, since in JavaScript nobody else does: of
-// another shape it is said in words, which name no value, instead of failing further on or counting as what it is not.
+// A connector of the user's own. What it declares and what it answers is checked here, since in JavaScript nobody else does:
+// anything of another shape is reported in words that name no value, instead of failing further on or counting as what it is not.
 import { z } from 'zod';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
 import { isSameKey } from '../consumers/list-own.ts';
@@ -37,7 +37,7 @@ const STORE = ['apply', 'readBack', Symbol.asyncDispose] as const;
 
 const wrong = (says: string): AbideError => new AbideError('STORE_FAILED', `The connector's ${says}.`);
 
-/** An answer for each that was asked for, each as it should be. */
+/** There must be an answer for each that was asked for, each as it should be. */
 function expectEach(what: string, answers: unknown, shape: z.ZodType, count?: number): void {
   if (!Array.isArray(answers)) throw wrong(`${what} gives no list`);
   if (count !== undefined && answers.length !== count)
@@ -48,11 +48,11 @@ function expectEach(what: string, answers: unknown, shape: z.ZodType, count?: nu
   throw wrong(`${what} gives another shape: [${[n, ...issue.path].join('].[')}] ${issue.message}`);
 }
 
-/** Null means what undefined does. */
+/** Null means the same as undefined. */
 const toHeld = (held: Held | null | undefined): Held | undefined =>
   held ? { version: held.version ?? undefined, suppressed: held.suppressed } : undefined;
 
-/** The connector with its answers looked at. Throws CONFIG_INVALID, naming all that its declaration lacks. */
+/** The connector with its answers checked. Throws CONFIG_INVALID, naming all that its declaration lacks. */
 export function lookedAt(name: string, connector: Connector): Connector {
   const declared = Declaration.safeParse(connector, {
     error: ({ input }) => (input === undefined ? 'is missing' : undefined),

@@ -1,4 +1,4 @@
-// A worker on its own: it reaches its store, the API over HTTP and, where decisions travel so, Kafka and its registry. Its one
+// A worker on its own: it reaches its store, the API over HTTP and, if decisions travel that way, Kafka and its registry. Its one
 // secret of ours is its API key.
 import { hostname } from 'node:os';
 import { trace } from '@opentelemetry/api';
@@ -18,7 +18,7 @@ import { toWorkerStore } from './store-workers.ts';
 
 const ASK_MS_MAX = 5_000;
 
-/** Throws where the API will have nothing of this worker; one that does not answer yet is waited for. */
+/** Throws if the API will have nothing of this worker; one that does not answer yet is waited for. */
 async function ask(ledger: LedgerAccess, log: Log): Promise<void> {
   try {
     await ledger.outstanding({ limit: 1, signal: AbortSignal.timeout(ASK_MS_MAX) });
@@ -70,7 +70,7 @@ export async function runWorker({
     ...api,
     outstanding: (page) =>
       api.outstanding(page).catch((error: unknown) => {
-        // It would hold the store's lease against whoever has the new configuration.
+        // This worker would hold the store's lease against one that has the new configuration.
         if (error instanceof AbideError && error.code === 'another-stanza') onCrash(error);
         throw error;
       }),
@@ -92,8 +92,8 @@ export async function runWorker({
   source.start({
     decisions: (batch) => {
       const answered = worker.offer(batch);
-      // Kafka's offsets are committed after this. The long poll would only wait: what is under way must not hold up
-      // what comes next.
+      // Kafka's offsets are committed after this. The long poll would only wait, and what is under way must not hold up what comes
+      // next.
       return configuration.source === 'kafka' ? answered : Promise.resolve();
     },
     live: () => worker.live(),
