@@ -1,4 +1,4 @@
-// One call of the API: as often as it takes, never longer than it may, and never again where twice would be two.
+// One call of the API: tried as often as it takes, never for longer than it may, and never again if twice would be two.
 import { isGivenAgain, openFile } from './file.ts';
 import type { FileBody, FileSource, Movement } from './file.ts';
 import { nextTryMs } from './next-try.ts';
@@ -7,15 +7,15 @@ import type { AnswerOf, Keyed, RequestOf, Route, Waiting } from './route.ts';
 import { delay, within } from './time.ts';
 
 export type Token = (asked: {
-  /** The token that was refused just now: give another one. Undefined: whichever is good. */
+  /** The token that was refused just now: give another one. Undefined: give any good one. */
   readonly refused: string | undefined;
   readonly signal: AbortSignal;
 }) => string | Promise<string>;
 
 export type Limits = {
-  /** Of one call with all its tries. */
+  /** For one call with all its tries. */
   readonly timeoutMs: number;
-  /** Of one try. */
+  /** For one try. */
   readonly tryTimeoutMs: number;
   readonly triesMax: number;
 };
@@ -23,7 +23,7 @@ export type Limits = {
 export type CallOptions = {
   /** Ends the call at once, with the signal's own reason. What was sent may be recorded all the same. */
   readonly signal?: AbortSignal | undefined;
-  /** Of each call with all its tries, instead of the client's. */
+  /** For each call with all its tries, instead of the client's. */
   readonly timeoutMs?: number | undefined;
 };
 
@@ -34,14 +34,14 @@ export type Call = <R extends Route>(
     : [request: RequestOf<R> & CallOptions]
 ) => Promise<AnswerOf<R>>;
 
-/** What is recorded once under its Idempotency-Key, however often it is sent. */
+/** Calls that are recorded once under their Idempotency-Key, however often they are sent. */
 export const KEYED: readonly string[] = [
   'POST /v1/opt-outs',
   'POST /v2/opt-outs',
   'POST /v2/grants',
 ] satisfies Route[];
 
-/** What only reads: by POST, so that no address stands in a URL. */
+/** Calls that only read: by POST, so that no address stands in a URL. */
 const READING: readonly string[] = [
   'POST /v1/checks',
   'POST /v1/subjects/lookup',
@@ -49,7 +49,7 @@ const READING: readonly string[] = [
   'POST /v2/subjects/lookup',
 ] satisfies Route[];
 
-/** What is so already stays so. */
+/** Calls after which what is so already stays so. */
 const STAYING: readonly string[] = [
   'POST /v2/imports/{id}/approval',
   'POST /v2/imports/{id}/cancellation',
@@ -65,7 +65,7 @@ export type SendFile = (
   },
 ) => Promise<{ readonly status: number; readonly body: unknown }>;
 
-/** A request of whichever route. */
+/** A request of any route. */
 type AnyRequest = CallOptions &
   Keyed &
   Waiting & {
@@ -74,7 +74,7 @@ type AnyRequest = CallOptions &
     readonly body?: unknown;
   };
 
-/** A call as it is tried: its body is opened for each try, undefined where it cannot be once more. */
+/** A call as it is tried: its body is opened for each try; undefined if it cannot be opened again. */
 type Trying = {
   readonly to: string;
   readonly isRepeatable: boolean;
@@ -104,7 +104,7 @@ export function createCall({
       trySignal: AbortSignal,
       movement: Movement,
     ): Promise<Answered | undefined> => {
-      // The platform would refuse it as well, and quote it.
+      // The platform would refuse it as well, but quote it.
       if (!VISIBLE.test(bearer)) throw new TypeError('A key or token has visible ASCII characters only.');
       const opened = await open(movement);
       if (opened === undefined) return undefined;
@@ -207,14 +207,14 @@ type Answered = { readonly response: Response; readonly text: string };
 const noAnswer = (message: string, cause?: unknown): AbideProblem =>
   new AbideProblem(message, { code: 'no-answer', retryable: true, cause });
 
-/** The body of a good answer; throws what any other one says. */
+/** The body of a good answer; throws what any other answer says. */
 function bodyOf(route: string, { response, text }: Answered): unknown {
   const body = response.ok ? parsed(text) : undefined;
   if (typeof body !== 'object' || body === null || !isOurs(route, body)) throw problemOf(response, text);
   return body;
 }
 
-/** What v2 answers says what it is. A gateway that says `{"status":"ok"}` to everybody has recorded no opt-out. */
+/** An answer of v2 says what it is. A gateway that says `{"status":"ok"}` to everybody has recorded no opt-out. */
 const isOurs = (route: string, body: object): boolean =>
   !route.includes(' /v2/') || typeof (body as { object?: unknown }).object === 'string';
 
@@ -239,13 +239,13 @@ function toFetch(
       method,
       headers,
       body: request.body === undefined ? null : JSON.stringify(request.body),
-      // Whoever redirects is not Abide: neither key nor addresses go on to somewhere else.
+      // A server that redirects is not Abide: neither key nor addresses go on to somewhere else.
       redirect: 'manual',
     },
   };
 }
 
-/** The path with its values. One that is empty, or is dots, would ask for another path than the one that is meant. */
+/** The path with its values. An empty value, or one of dots, would ask for another path than the one that is meant. */
 const filled = (template: string, values: Readonly<Record<string, string | number>>): string =>
   template.replaceAll(/\{(\w+)\}/g, (_, name: string) => {
     const value = String(values[name] ?? '');

@@ -1,4 +1,4 @@
-// `abide/client`: the API as functions. What goes over the wire is what they take and give; docs/client.md has the rest.
+// `abide/client`: the API as functions. They take and give what goes over the wire; docs/client.md has the rest.
 import { createCall } from './call.ts';
 import type { Call, CallOptions, Limits, SendFile, Token } from './call.ts';
 import type { FileSource } from './file.ts';
@@ -66,20 +66,20 @@ export type Abide = {
     /** Records what a person refuses: once, however often it has to be sent. */
     create(optOut: OptOutRequest, options?: Keyed & Waiting & CallOptions): Promise<RecordedOptOut>;
     get(id: string, options?: CallOptions): Promise<OptOut>;
-    /** All of them, newest first; the next page is asked for when this one is used up. */
+    /** All of them, newest first; the next page is asked for when one is used up. */
     list(filter?: OptOutFilter, options?: CallOptions): AsyncGenerator<OptOut, void, undefined>;
     /** How far it has come, store by store. */
     propagation(id: string, options?: Waiting & CallOptions): Promise<Propagation>;
     /**
-     * Waits until every required store has confirmed. Throws `not-propagated` where that is not so in time, and `uncovered`
-     * where there is no store to wait for.
+     * Waits until every required store has confirmed. Throws `not-propagated` if that does not happen in time, and `uncovered` if
+     * there is no store to wait for.
      */
     waitUntilPropagated(id: string, options?: CallOptions): Promise<Propagation>;
   };
   readonly checks: {
     /**
-     * May these be done? One answer an item, in order, however many there are. No answer means no: where one call of several
-     * fails all of it throws.
+     * May these be done? One answer per item, in order, however many there are. No answer means no: if one of several calls fails,
+     * all of it throws.
      */
     ask(items: readonly CheckItem[], options?: CallOptions): Promise<ChecksAnswer>;
   };
@@ -99,20 +99,20 @@ export type Abide = {
      */
     create(file: FileSource, parameters: ImportParameters & CallOptions): Promise<SentImport>;
     get(id: string, options?: CallOptions): Promise<Import>;
-    /** All of them, newest first; the next page is asked for when this one is used up. */
+    /** All of them, newest first; the next page is asked for when one is used up. */
     list(filter?: ImportFilter, options?: CallOptions): AsyncGenerator<Import, void, undefined>;
     /** Rows that were not taken, in order; `limit` is how many a page has at most. */
     errors(
       id: string,
       options?: CallOptions & { readonly limit?: number | undefined },
     ): AsyncGenerator<RowError, void, undefined>;
-    /** Lets one begin that another key sent. */
+    /** Lets an import begin that another key sent. */
     approve(id: string, options?: CallOptions): Promise<Import>;
-    /** Ends one that has not begun. */
+    /** Ends an import that has not begun. */
     cancel(id: string, options?: CallOptions): Promise<Import>;
     /**
-     * Waits until all of it is recorded, for as long as it takes where no `timeoutMs` is given. Throws `awaiting-approval`,
-     * `import-failed` or `import-cancelled` where it is not going to be, and `not-done` where it is not in time.
+     * Waits until all of it is recorded, for as long as it takes if no `timeoutMs` is given. Throws `awaiting-approval`,
+     * `import-failed` or `import-cancelled` if it is not going to be, and `not-done` if it is not in time.
      */
     waitUntilDone(
       id: string,
@@ -125,7 +125,7 @@ export type Abide = {
   gate(
     store: string,
     options?: CallOptions & {
-      /** Hold as well where the oldest outstanding decision is older. */
+      /** Hold as well if the oldest outstanding decision is older than this. */
       readonly maxAgeSeconds?: number | undefined;
     },
   ): Promise<Gate>;
@@ -139,14 +139,14 @@ const DEFAULTS: Limits = { timeoutMs: 30_000, tryTimeoutMs: 10_000, triesMax: 10
 const CHECKS_MAX = 1_000;
 const CHECKS_BYTES_MAX = 900 * 1024;
 
-/** What the API holds an answer for at most. */
+/** The longest that the API holds an answer. */
 const WAIT_SECONDS_MAX = 30;
-/** What is left of the time for the answer to come, beside what it is held. */
+/** Time that is left for the answer to come, besides how long it is held. */
 const ANSWER_MS = 500;
 /** An answer that should have been held and was not (the API stops) is not asked for again at once. */
 const ROUND_MS_MIN = 250;
 
-/** A timer goes by when its turn of the loop began, and may fire early: who has no answer so shortly before the end had all the time. */
+/** A timer counts from when its turn of the loop began, and may fire early: no answer this shortly before the end is too late. */
 const EARLY_MS_MAX = 20;
 
 /** How often an import is looked at: one of a few rows is done at once, a long one runs for minutes. */
@@ -158,7 +158,7 @@ const FILE_TYPES: Readonly<Record<Import['format'], string>> = {
   ndjson: 'application/x-ndjson',
 };
 
-/** Throws a TypeError where `url` is none of an API, and where there is neither a key nor a token. */
+/** Throws a TypeError if `url` is not the URL of an API, or if there is neither a key nor a token. */
 export function createAbide(options: AbideOptions): Abide {
   const { key, token, timeoutMs, tryTimeoutMs, triesMax } = options;
   const url = originAndPath(new URL(options.url));
@@ -168,7 +168,7 @@ export function createAbide(options: AbideOptions): Abide {
   const { call, sendFile } = createCall({
     url,
     token: give,
-    // Looked up when it is used: whoever watches or replaces the platform's own may come later.
+    // Looked up when it is used: code that watches or replaces the platform's own may come later.
     fetch: options.fetch ?? ((...asked) => globalThis.fetch(...asked)),
     limits: {
       timeoutMs: timeoutMs ?? DEFAULTS.timeoutMs,
@@ -230,12 +230,12 @@ export function createAbide(options: AbideOptions): Abide {
 }
 
 function originAndPath({ protocol, origin, pathname }: URL): string {
-  // `localhost:8080` is one as well, of the scheme `localhost`.
+  // `localhost:8080` is a URL as well, of the scheme `localhost`.
   if (!/^https?:$/.test(protocol)) throw new TypeError('The URL of the API begins with http:// or https://.');
   return origin + pathname.replace(/\/+$/, '');
 }
 
-/** Page after page; the next one is asked for when this one is used up. */
+/** Page after page; the next one is asked for when one is used up. */
 async function* pages<Page extends { readonly next_cursor: string | null }, One>(
   ask: (cursor: { readonly cursor?: string }) => Promise<Page>,
   of: (page: Page) => readonly One[],
@@ -267,7 +267,7 @@ async function waitUntilPropagated(
       signal,
     });
     const propagation = await asking.catch((error: unknown) => {
-      // Seen pending once, that is what is known at the end.
+      // If it was seen pending once, that is what is known at the end.
       if (last !== undefined && isTooLate(error, until)) return last;
       throw error;
     });
@@ -330,7 +330,7 @@ async function waitUntilDone(
       ...(leftMs === Infinity ? {} : { timeoutMs: leftMs }),
     });
     const now = await looking.catch((error: unknown) => {
-      // Seen under way once, that is what is known at the end.
+      // If it was seen under way once, that is what is known at the end.
       if (last !== undefined && isTooLate(error, until)) return last;
       throw error;
     });
@@ -390,7 +390,7 @@ async function ask(
   return { object: 'checks', as_of: asOf!, items: answered };
 }
 
-/** In order, each as much as one call takes; one that is empty where there is nothing. */
+/** In order, each part as much as one call takes; one empty part if there is nothing. */
 function split(items: readonly CheckItem[]): CheckItem[][] {
   const encoder = new TextEncoder();
   const parts: CheckItem[][] = [[]];

@@ -1,28 +1,28 @@
-// A file on its way out: piece by piece, as fast as they are taken, opened anew for each try where that can be done.
+// A file on its way out: piece by piece, as fast as pieces are taken, and opened anew for each try if that can be done.
 
 /** Pieces of a file, in order; text is sent as UTF-8. */
 export type FilePieces = ReadableStream<Uint8Array> | AsyncIterable<Uint8Array | string>;
 
-/** What is sent as a file. A Blob, or a function that opens it, can be sent again where the line breaks; pieces go once. */
+/** What is sent as a file. A Blob, or a function that opens it, can be sent again if the line breaks; pieces go once. */
 export type FileSource = Blob | FilePieces | (() => Blob | FilePieces | Promise<Blob | FilePieces>);
 
-/** A Blob goes to the platform as it is, and how far it is cannot be seen: it has this for each second. */
+/** A Blob goes to the platform as it is, and its progress cannot be seen: it has a second for each so many bytes. */
 const BLOB_BYTES_A_SECOND_MIN = 64 * 1024;
 
-/** Of one try. */
+/** How one try moves on. */
 export type Movement = {
-  /** What takes its time now is the source. */
+  /** It is the source that takes its time now. */
   reads(): void;
-  /** A piece of the file goes, or so much of it. */
+  /** A piece of the file goes, or as much as may take `expectedMs`. */
   goes(expectedMs?: number): void;
 };
 
 /** The body of one try. */
 export type FileBody = {
   readonly init: RequestInit & { readonly duplex?: 'half' };
-  /** What the caller's own source failed with. */
+  /** The error of the caller's own source, if it failed. */
   failure(): { readonly error: unknown } | undefined;
-  /** Closes the source, wherever it is. */
+  /** Closes the source, wherever reading is. */
   end(): void;
 };
 
@@ -37,7 +37,7 @@ export async function openFile(source: FileSource, movement: Movement): Promise<
   }
   if (!(source instanceof Blob)) return streamed(source, movement);
   movement.goes((source.size / BLOB_BYTES_A_SECOND_MIN) * 1_000);
-  // Not as a stream: most browsers send none, and all of them send a Blob from the disk.
+  // Not as a stream: most browsers cannot send one, and all of them send a Blob from the disk.
   return { init: { body: source }, failure: () => undefined, end: () => undefined };
 }
 

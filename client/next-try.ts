@@ -4,8 +4,8 @@ const BACKOFF_MS = 100;
 const BACKOFF_MS_MAX = 5_000;
 
 /**
- * How long to wait before the same call is tried again, in milliseconds; undefined: it is not. Twice as long after each try,
- * and at least as long as the answer asks; half of it by chance, so that those who failed together do not come back together.
+ * How long to wait before the same call is tried again, in milliseconds; undefined: it is not. The pause doubles after each try,
+ * and half of it is random, so that those who failed together do not come back together; what the answer asks for is added.
  */
 export function nextTryMs(
   { retryable, retryAfterSeconds = 0 }: Pick<AbideProblem, 'retryable' | 'retryAfterSeconds'>,
@@ -16,9 +16,9 @@ export function nextTryMs(
     leftMs,
     chance,
   }: {
-    /** A second time does what once does. */
+    /** Sending it twice does what sending it once does. */
     readonly isRepeatable: boolean;
-    /** So many were made. */
+    /** How many tries were made. */
     readonly tries: number;
     readonly triesMax: number;
     readonly leftMs: number;

@@ -5,7 +5,7 @@ type Problem = components['schemas']['Problem'];
 /** One fault of a request, by JSON pointer. */
 export type Fault = components['schemas']['Fault'];
 
-/** What the client itself says, beside the codes of the API. docs/client.md lists the same; a test compares. */
+/** What the client itself says, besides the codes of the API. docs/client.md lists the same; a test compares. */
 export const CLIENT_CODES = [
   /** Nobody answered, or not in time: whether anything was done is not known. */
   'no-answer',
@@ -26,22 +26,22 @@ export const CLIENT_CODES = [
 ] as const;
 export type ClientCode = (typeof CLIENT_CODES)[number];
 
-/** What to decide by. There may come more: take an unknown one for its status. */
+/** What to decide by. More may come: take an unknown one by its status. */
 export type Code = Problem['code'] | ClientCode | (string & {});
 
-/** Everything that goes wrong, save what the caller did: its own abort is thrown as the reason that it gave. */
+/** Everything that goes wrong, except what the caller did: its own abort is thrown as the reason that it gave. */
 export class AbideProblem extends Error {
   override readonly name = 'AbideProblem';
   readonly code: Code;
-  /** Of the answer; undefined where there was none. */
+  /** Of the answer; undefined if there was none. */
   readonly status: number | undefined;
-  /** Quote it when you report something; undefined where nobody of ours answered. */
+  /** Quote it when you report something; undefined if nobody of ours answered. */
   readonly requestId: string | undefined;
   /** Every fault of the request; never with a value in it. */
   readonly errors: readonly Fault[];
   /** Whether the same call, unchanged, may succeed later. */
   readonly retryable: boolean;
-  /** How much later, where the answer says so. */
+  /** How much later, if the answer says so. */
   readonly retryAfterSeconds: number | undefined;
 
   constructor(
@@ -62,7 +62,7 @@ export class AbideProblem extends Error {
 /** Statuses that a proxy answers with, and that pass by themselves. */
 const PASSING: readonly number[] = [408, 429, 502, 503, 504];
 
-/** What an answer that is none says. `text` is its body. */
+/** What an answer that is not a good one says. `text` is its body. */
 export function problemOf(response: Response, text: string): AbideProblem {
   const { status, headers } = response;
   const requestId = headers.get('x-request-id') ?? undefined;
@@ -85,7 +85,7 @@ export function problemOf(response: Response, text: string): AbideProblem {
   });
 }
 
-/** Undefined where it is not JSON. */
+/** Undefined if it is not JSON. */
 export function parsed(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;

@@ -1,4 +1,4 @@
-// The calls of every version, as types: what each takes and what it answers. Nothing of this is there at run time.
+// The calls of every version, as types: what each takes and what it answers. Nothing of this exists at run time.
 import type { paths as V1 } from './openapi-v1.ts';
 import type { paths as V2 } from './openapi-v2.ts';
 
@@ -51,7 +51,7 @@ type Member<Name extends string, T> = [T] extends [undefined]
     ? { readonly [N in Name]?: T }
     : { readonly [N in Name]: T };
 
-/** `T` where the operation has this header. */
+/** `T` if the operation has this header. */
 type IfHeader<R extends Route, Header extends string, T> = [Part<R, 'header'>] extends [undefined]
   ? unknown
   : Header extends keyof NonNullable<Part<R, 'header'>>
@@ -63,7 +63,7 @@ export type Keyed = {
   readonly idempotencyKey?: string | undefined;
 };
 export type Waiting = {
-  /** Holds the answer until every required store has confirmed, or so long: at most 30. */
+  /** Holds the answer until every required store has confirmed, or for this long: at most 30. */
   readonly waitSeconds?: number | undefined;
 };
 

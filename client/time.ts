@@ -1,11 +1,11 @@
 // Waiting that ends when the caller says so, and leaves neither a timer nor a listener behind.
 
-/** Some 24 days: a timer that is given more fires at once, and whoever says Infinity means never. */
+/** Some 24 days: a timer that is given more fires at once, and Infinity means never. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 const after = (ms: number, then: () => void): ReturnType<typeof setTimeout> =>
   setTimeout(then, Math.min(ms, TIMER_MS_MAX));
 
-/** Rejects with the signal's reason where that ends it. */
+/** Rejects with the signal's reason if that ends it. */
 export function delay(ms: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const stop = (): void => end(() => reject(signal?.reason as Error));
@@ -20,15 +20,15 @@ export function delay(ms: number, signal: AbortSignal | undefined): Promise<void
   });
 }
 
-/** The time that is left, for who knows that it goes on. */
+/** The time that is left, for work that knows whether it goes on. */
 export type Clock = {
-  /** Stands still until it is begun anew. */
+  /** Stands still until it is restarted. */
   stop(): void;
-  /** Begins anew, with so long. */
+  /** Begins anew, with this much time. */
   restart(ms: number): void;
 };
 
-/** What `work` gives, or else: `tooLate` after so long, the signal's reason where that ends it. Both end the work's signal. */
+/** What `work` gives, or `tooLate` after `ms`, or the signal's reason if that ends it. Both end the work's signal. */
 export async function within<T>(
   ms: number,
   { signal, tooLate }: { readonly signal: AbortSignal | undefined; readonly tooLate: (ms: number) => Error },
