@@ -32,7 +32,7 @@ export function createPoster(abide: Pick<AbideProcess, 'url' | 'key'>, connectio
   };
 }
 
-/** Posts at a fixed rate whatever the answers take, so that a stall shows in the figures instead of hiding in them. */
+/** Posts at a fixed rate however long the answers take, so that a stall shows in the figures instead of hiding in them. */
 export async function postOpenLoop(
   post: (body: string) => Promise<{ status: number }>,
   perSecond: number,
@@ -50,13 +50,13 @@ export async function postOpenLoop(
         }),
       );
     }
-    // No oftener than that: the load shares two cores with what is measured.
+    // Not more often than that: the load shares two cores with what is measured.
     await new Promise((resolve) => setTimeout(resolve, 1000 / perSecond));
   }
   await Promise.all(answers);
 }
 
-/** Out of service, the store that every new folder has: a worker of its own would take its share of two cores. */
+/** Retires the store that every new folder has: its worker would take its share of two cores. */
 export async function retireCrm(abide: AbideProcess): Promise<void> {
   const { code, output } = await runAbide([
     'stores',
@@ -70,7 +70,7 @@ export async function retireCrm(abide: AbideProcess): Promise<void> {
   if (code !== 0) throw new Error(output);
 }
 
-/** The newest decision's sequence number; 0 where there is none. */
+/** The newest decision's sequence number; 0 if there is none. */
 export const lastSeq = async (db: pg.Client): Promise<number> =>
   Number(
     (await db.query<{ seq: string }>('select coalesce(max(seq), 0) as seq from decisions')).rows[0]!.seq,

@@ -1,5 +1,5 @@
-// (c) Catch-up of outstanding decisions into a store that was never told, rows a second until acknowledged, and the most
-// memory that the process took. The decisions are recorded through the ledger itself; nothing is left out.
+// (c) Catch-up of outstanding decisions into a store that was never told: rows per second until acknowledged, and the peak memory
+// of the process. The decisions are recorded through the ledger itself; nothing is left out.
 import { print, printTable } from '../cli/output.ts';
 import { openPool } from '../ledger/database.ts';
 import { readKeyRing } from '../ledger/key-ring.ts';

@@ -1,4 +1,4 @@
-// (d) Checks, 1,000 items a call, items a second over HTTP; a tenth of the people has opted out.
+// (d) Checks, 1,000 items per call: items per second over HTTP; a tenth of the people have opted out.
 import { print, printTable } from '../cli/output.ts';
 import { startAbide } from '../test/harness/abide.ts';
 import { createPoster, optOutBody } from './abide.ts';

@@ -62,7 +62,7 @@ async function lagMs(abide: AbideProcess): Promise<number> {
     const began = performance.now();
     await poster.get('/v1/propagation-lag');
     took.push(performance.now() - began);
-    // Past the quarter of a second that the answer is kept.
+    // Wait longer than the quarter of a second for which the answer is kept.
     await new Promise((resolve) => setTimeout(resolve, 300));
   }
   await poster.close();
@@ -74,7 +74,7 @@ async function figuresWith(history: number): Promise<Record<string, number>> {
   await makeHistory(abide, history);
   const lag = await lagMs(abide);
   const propagation = await measurePropagation(abide);
-  // Last: an address that pgbench made up can be opened by nobody, and no store ever acknowledges it.
+  // Last: nobody can open an address that pgbench made up, so no store ever acknowledges it.
   const [recording] = await measureRecording(abide, [32], 3);
   return {
     'recording at 32 clients, each': (1000 * 32) / recording!.abide,

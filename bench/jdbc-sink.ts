@@ -26,8 +26,8 @@ export const TABLES: Readonly<Record<Peer, string>> = {
 
 export type JdbcSinks = AsyncDisposable & {
   /**
-   * Of both, `undefined` rests all; a sink that is resumed catches up first. Who rests is stopped: a source that is paused goes
-   * on reading the log until its queue is full.
+   * Lets one of the two run, or with `undefined` none; a sink that is resumed catches up first. The resting one is stopped: a
+   * source that is only paused goes on reading the log until its queue is full.
    */
   only(peer: Peer | undefined): Promise<void>;
 };
@@ -86,7 +86,7 @@ export async function startJdbcSinks({
   const file = join(folder, 'peer-connect.properties');
   await writeFile(file, own);
   const log = openSync(join(folder, 'peer-connect.log'), 'a');
-  // Its C2 compiler pays for bulk, so it has one; the stack's own Connect does without.
+  // The C2 compiler pays off for bulk, so this Connect has it; the stack's own does without.
   const jvm = [
     '-XX:+UseSerialGC',
     '-Xmx1g',

@@ -1,9 +1,9 @@
-// A closed-loop HTTP client that costs next to nothing: the load and what is measured share two cores, and autocannon took
-// more of them than the API did (it builds each request anew for a body that changes).
+// A closed-loop HTTP client that costs next to nothing: the load and what is measured share two cores, and autocannon took more of
+// them than the API did (for a body that changes, it builds each request anew).
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 
-/** Each connection posts the next body as soon as its answer is there. Resolves to answers a second; any but 201 throws. */
+/** Each connection posts the next body as soon as its answer is there. Resolves to answers per second; any but 201 throws. */
 export async function postsPerSecond(
   { url, key }: { url: string; key: string },
   { connections, seconds, body }: { connections: number; seconds: number; body: () => string },

@@ -16,9 +16,9 @@ const IDLE_PAUSE_MS = 50;
 const LOAD_PER_SECOND = 500;
 const LOAD_SECONDS = 15;
 const THREE_PER_SECOND = 200;
-/** Until compilers and caches have seen the whole way; left out of the figures. */
+/** Runs until compilers and caches have seen the whole way; left out of the figures. */
 const WARM_UP_SECONDS = 10;
-/** Whole milliseconds are read at the end: this is what they leave out on average, of both contenders. */
+/** The end is read in whole milliseconds: this is what they leave out on average, for both contenders. */
 const CUT_OFF_MS = 0.5;
 
 type Spread = { p50: number; p99: number; max: number; count: number };
@@ -108,7 +108,7 @@ async function peerRound(
 
 export type PropagationFigures = Record<'idle' | 'load', { abide: Spread; peer: Spread }>;
 
-/** Rounds in turn, idle and at 500/s; while one is measured the other one rests. */
+/** Rounds in turn, idle and at 500/s; while one contender is measured the other one rests. */
 export async function measurePropagation(abide: AbideProcess): Promise<PropagationFigures> {
   const db = await abide.connect();
   const peer = await createPeer(db, abide);

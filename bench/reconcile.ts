@@ -84,7 +84,7 @@ async function makeSubjects(abide: AbideProcess, subjects: number): Promise<void
   }
 }
 
-/** Recorded to acknowledged, of what was posted while `work` went on. */
+/** From recorded to acknowledged, for what was posted while `work` went on. */
 async function latenciesDuring(
   abide: AbideProcess,
   db: pg.Client,

@@ -1,4 +1,4 @@
-// (a) Opt-outs a second over HTTP, beside pgbench running the same transaction singly with as many clients.
+// (a) Opt-outs per second over HTTP, beside pgbench running the same transaction singly with as many clients.
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';

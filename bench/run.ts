@@ -25,7 +25,7 @@ const BENCHES = {
 } as const;
 const NAMES = Object.keys(BENCHES) as (keyof typeof BENCHES)[];
 
-/** What takes minutes, or needs more than is here, runs when it is named. */
+/** Benchmarks that take minutes, or need more than is here, run only when they are named. */
 const LARGE: readonly string[] = ['growth', 'reconcile', 'stack', 'import'];
 
 const asked = process.argv.slice(2);

@@ -215,7 +215,7 @@ export async function benchStack(): Promise<void> {
 
   const rounds = new Map<string, Spread[]>();
   const contenders = ['abide', 'tuned', 'default'] as const;
-  // Until compilers and caches have seen the whole way, of each.
+  // Each runs until compilers and caches have seen the whole way.
   for (const contender of contenders) {
     await only(contender);
     await round(contender, false);
@@ -282,7 +282,7 @@ export async function benchStack(): Promise<void> {
     await postOpenLoop(post, LOAD_PER_SECOND, LOAD_SECONDS);
     return spread(latencies);
   };
-  // Two of the workers rested until now: their code is cold as everybody's was at the beginning.
+  // Two of the workers rested until now: their code is as cold as everybody's was at the beginning.
   await untilAcknowledged();
   const three = await untilAcknowledged();
   print(
@@ -296,7 +296,7 @@ export async function benchStack(): Promise<void> {
   await pause(STORES);
   const from = await lastSeq(db);
   await recordMany({ dataFolder: folder, databaseUrl }, BACKLOG);
-  // The sink finds the whole backlog in the topic, so Connect is done with it here as well.
+  // The sink finds the whole backlog in the topic, so here Connect has to be done with it as well.
   const { rows: end } = await db.query<{ lsn: string }>('select pg_current_wal_lsn() as lsn');
   await eventually(async () => {
     const { rows } = await db.query(
@@ -308,7 +308,7 @@ export async function benchStack(): Promise<void> {
   const { rows: resumed } = await db.query<{ at: Date }>('select clock_timestamp() as at');
   await pause(['two', 'three']);
   await drained('one');
-  // Without what the worker had acknowledged before it knew that its store was paused.
+  // Leaves out what the worker had acknowledged before it knew that its store was paused.
   const { rows: settled } = await db.query<{ seconds: string; n: number }>(
     `select extract(epoch from max(acknowledged_at) - min(acknowledged_at)) as seconds, count(*)::int as n
      from acknowledgements a join stores s on s.id = a.store_id

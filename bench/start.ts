@@ -33,7 +33,7 @@ async function secondsToReady(dataFolder: string): Promise<number> {
   await until(200);
   const seconds = (performance.now() - began) / 1000;
   child.kill('SIGTERM');
-  // npm passes the signal on and ends before what it started has.
+  // npm passes the signal on, and ends before what it started has ended.
   await until(0);
   const lock = join(dataFolder, 'postgres', 'postmaster.pid');
   while (existsSync(lock)) await new Promise((resolve) => setTimeout(resolve, 10));
