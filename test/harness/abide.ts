@@ -14,9 +14,9 @@ import { freePort } from './free-port.ts';
 import { putClusterInto } from './postgres-of-the-run.ts';
 
 export type Backup = {
-  /** What was answered before is in it; what is recorded later is not. */
+  /** What was answered before this is in it; what is recorded later is not. */
   readonly takenAt: number;
-  /** Abide runs again on what the cluster was then. */
+  /** Runs Abide again on what the cluster was then. */
   restore(): Promise<void>;
 };
 
@@ -27,14 +27,14 @@ export type AbideProcess = AsyncDisposable & {
   readonly dataFolder: string;
   readonly configFile: string;
   readonly pid: number;
-  /** False once it has ended, by whatever. */
+  /** False once it has ended, for whatever reason. */
   readonly isRunning: boolean;
   /** Everything that it has printed so far, through every start. */
   readonly output: string;
   databaseUrl(database: string): string;
   /** As the embedded server's superuser, in database `abide` unless another is named. */
   connect(database?: string): Promise<pg.Client>;
-  /** Most memory that the process has had resident, in bytes. */
+  /** The most memory that the process has had resident, in bytes. */
   peakMemory(): Promise<number>;
   /** kill -9: the embedded server, in a process group of its own, goes on. */
   kill(): Promise<void>;
@@ -42,7 +42,7 @@ export type AbideProcess = AsyncDisposable & {
   stop(signal?: NodeJS.Signals): Promise<number | null>;
   /** A copy of the embedded server's cluster, taken while Abide is stopped; it runs again afterwards. */
   backUp(): Promise<Backup>;
-  /** Again on the same folder and port, with another abide.yaml where one is given. */
+  /** Starts again on the same folder and port, with another abide.yaml if one is given. */
   start(config?: string): Promise<void>;
 };
 
@@ -54,8 +54,8 @@ const withoutCanary = (config: string): string =>
   /^canary:/m.test(config) ? config : `canary: false\n${config}`;
 
 /**
- * Any command of `abide`, on the Node that runs this; its output is collected. `detached`: it leads a group of its own. `stdout`:
- * the file that its standard output goes to instead.
+ * Any command of `abide`, on the Node that runs this; its output is collected. `detached`: it leads a process group of its own.
+ * `stdout`: the file that its standard output goes to instead.
  */
 export function spawnAbide(
   args: readonly string[],
@@ -185,7 +185,7 @@ export async function startAbide({
       const backup = await mkdtemp(join(tmpdir(), 'abide-backup-'));
       backups.push(backup);
       const cluster = join(folder, 'postgres');
-      // With its owner: as root the server runs as another user.
+      // The copy keeps its owner: as root, the server runs as another user.
       const copy = (from: string, to: string) => promisify(execFile)('cp', ['-a', from, to]);
       await end('SIGTERM');
       const takenAt = Date.now();
@@ -217,7 +217,7 @@ async function untilReady(url: string, { child, output }: ReturnType<typeof spaw
     throw new Error(`abide ended before it was ready:\n${output()}`);
 }
 
-/** The server that a killed Abide left behind, of this folder alone. */
+/** Ends the server that a killed Abide left behind, of this folder alone. */
 async function endServer(folder: string): Promise<void> {
   const pid = async (): Promise<number> =>
     Number((await readFile(join(folder, 'postgres/postmaster.pid'), 'utf8').catch(() => '')).split('\n')[0]);

@@ -8,14 +8,14 @@ import { FOLDER, ROLES, TEMPLATE } from './postgres-of-the-run.ts';
 export type TestDatabase = AsyncDisposable & {
   readonly name: string;
   readonly urls: { readonly owner: string; readonly api: string; readonly replication: string };
-  /** As the superuser, in this database: for faults, and for looking at everything. */
+  /** As the superuser, in this database: for faults, and to look at everything. */
   readonly superuserUrl: string;
 };
 
-/** `await using db = await freshDatabase()`: migrated, empty, dropped on disposal with whoever is still connected. */
+/** `await using db = await freshDatabase()`: migrated, empty, dropped on disposal along with every connection. */
 export const freshDatabase = (): Promise<TestDatabase> => makeDatabase(TEMPLATE);
 
-/** A database without tables: for migrations themselves, and as a store's. */
+/** A database without tables: for the migrations themselves, and for a store. */
 export const emptyDatabase = (): Promise<TestDatabase> => makeDatabase('template1');
 
 async function makeDatabase(template: string): Promise<TestDatabase> {

@@ -1,5 +1,5 @@
-// Whatever a test is about: an answer of the API is one that its document has, with the members that stand there and no
-// other. So neither a handler nor what is written of it changes alone.
+// Whatever a test is about, an answer of the API must be one that its document has, with the members that stand there and no other.
+// So neither a handler nor its description changes alone.
 import { expect } from '@jest/globals';
 import { documentPath, toOpenApi } from '../../api/public/openapi.ts';
 import { servedVersions } from '../../api/version.ts';

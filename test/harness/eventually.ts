@@ -10,7 +10,7 @@ export async function eventually<T>(check: () => T | Promise<T>, withinMs = 60_0
     } catch (error) {
       const waitedMs = performance.now() - began;
       if (waitedMs > withinMs) throw error;
-      // What takes long may be noticed later: who asks without a pause takes the processor from what it waits for.
+      // A long wait may be noticed later: asking without a pause would take the processor from what is waited for.
       const pauseMs = Math.min(Math.max(waitedMs / 20, PAUSE_MS_MIN), PAUSE_MS_MAX);
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }

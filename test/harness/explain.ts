@@ -24,7 +24,7 @@ async function headOf(pool: Pool, { name }: RegisteredStore): Promise<readonly u
 export const explainLag = async (pool: Pool, store: RegisteredStore): Promise<number> =>
   buffersOf(pool, LAG_OF_STORE, await headOf(pool, store));
 
-/** Of a page of this many live decisions. */
+/** The buffers of a page of this many live decisions. */
 export const explainPage = async (pool: Pool, store: RegisteredStore, limit: number): Promise<number> =>
   buffersOf(pool, LIVE, [...(await headOf(pool, store)), limit]);
 
@@ -36,7 +36,7 @@ const inVain = (plan: Plan): number =>
   Number(plan['Rows Removed by Filter'] ?? 0) * Number(plan['Actual Loops'] ?? 1) +
   (plan.Plans ?? []).reduce((sum, below) => sum + inVain(below), 0);
 
-/** Settles, and tells how many pairs of rows it looked at in vain: a measure that a busy machine does not change. */
+/** Settles, and gives how many pairs of rows it looked at in vain: a measure that a busy machine does not change. */
 export async function explainSettle(
   pool: Pool,
   acknowledgements: readonly RowOf<typeof REPORTED>[],

@@ -11,7 +11,7 @@ export type Answer = {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | undefined>>;
   readonly text: string;
-  /** The parsed body; undefined where there is none, or it is not JSON. */
+  /** The parsed body; undefined if there is none, or it is not JSON. */
   readonly json: any; // eslint-disable-line @typescript-eslint/no-explicit-any -- a test says what it expects
 };
 
@@ -65,7 +65,7 @@ export const createSend =
     return checked;
   };
 
-/** Sends bytes as they are, with `ends` also the end of them, and reads until the server ends the connection. */
+/** Sends bytes as they are, with `ends` also their end, and reads until the server ends the connection. */
 export async function sendRaw(
   { port, ends = false }: { port: number; ends?: boolean },
   ...chunks: string[]
@@ -140,7 +140,7 @@ function expectProblemForm(problem: unknown, { status, headers }: Omit<Answer, '
     expect(headers['retry-after']).toMatch(/^[1-9]\d*$/);
 }
 
-/** What a test says of an error, in a row: status, code and, where values are at fault, their pointers. */
+/** What a test says of an error, in a row: status, code and, if values are at fault, their pointers. */
 export const problemOf = ({ status, json }: Answer): unknown[] => [
   status,
   json?.code,

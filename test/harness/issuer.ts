@@ -1,5 +1,5 @@
 // An OAuth 2 issuer as an installation has one (oidc-provider, client credentials), at one address through every change of its
-// keys, and tokens as somebody makes them who knows what its own look like.
+// keys; and tokens as somebody would forge them who knows what the issuer's own look like.
 import { createServer } from 'node:http';
 import type { RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -30,11 +30,11 @@ export type Issuer = AsyncDisposable & {
   publish(...keys: readonly Key[]): void;
   goAway(): void;
   comeBack(): void;
-  /** As client `shop` gets one. */
+  /** A token as client `shop` gets one. */
   tokenFor(scope: string, resource?: string): Promise<string>;
-  /** Not signed yet; every member of header and claims may be another. */
+  /** Not signed yet; every member of header and claims can be replaced. */
   forge(header?: Record<string, unknown>, claims?: Record<string, unknown>): SignJWT;
-  /** Takes its tokens, as a process does that has just started. */
+  /** Takes the issuer's tokens, like a process that has just started. */
   authenticator(): TokenAuthenticator;
 };
 

@@ -110,7 +110,7 @@ export const render = ({ outcome, optOut, subjects, propagation }: Recorded): st
     propagation,
   });
 
-/** The propagation of an opt-out, of now. */
+/** The current propagation of an opt-out. */
 export const propagationIn = async (ledger: OpenLedger, id: string): Promise<Propagation | undefined> =>
   (await ledger.findOptOut(id, undefined))?.propagation;
 

@@ -9,7 +9,7 @@ export type MariaDbDatabase = AsyncDisposable & {
   readonly url: string;
   /** Rows of a query as the administrator, in this database. */
   query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]>;
-  /** Another user, with these rights on this database or one table of it alone; it is gone with the database. */
+  /** Another user, with these rights only on this database or on one of its tables; it is gone with the database. */
   user(rights: string, table?: string): Promise<string>;
 };
 

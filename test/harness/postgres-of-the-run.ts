@@ -9,7 +9,7 @@ import { migrate } from '../../ledger/migrate.ts';
 import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { freePort } from './free-port.ts';
 
-/** Where the workers of the run find it; set to `none` where the run has no suite that needs it. */
+/** Where the workers of the run find it; `none` if the run has no suite that needs it. */
 export const FOLDER = 'ABIDE_TEST_POSTGRES';
 export const TEMPLATE = 'abide_template';
 export const ROLES = { apiRole: 'abide_api', replicationRole: 'abide_replication' } as const;
@@ -21,7 +21,7 @@ const quiet = { info: silent, warn: silent, error: silent };
 /** Starts it and makes the migrated template. */
 export async function startPostgresOfTheRun(): Promise<{ folder: string; stop(): Promise<void> }> {
   const folder = await mkdtemp(join(tmpdir(), 'abide-test-'));
-  // As root the server runs as another user, who must get in.
+  // As root the server runs as another user, which must get in.
   await chmod(folder, 0o711);
   const unused = join(folder, UNUSED);
   await (await startEmbeddedPostgres({ dataFolder: unused, log: quiet })).stop();
@@ -44,8 +44,8 @@ export async function startPostgresOfTheRun(): Promise<{ folder: string; stop():
 }
 
 /**
- * As a first start leaves it that is stopped again: a test that is not about the first start need not wait a second or two for
- * PostgreSQL's. Nothing where the run has none.
+ * Leaves the folder as a first start does that was stopped again: a test that is not about the first start need not wait a second
+ * or two for PostgreSQL's. Does nothing if the run has no server.
  */
 export async function putClusterInto(dataFolder: string): Promise<void> {
   const folder = process.env[FOLDER];
@@ -53,7 +53,7 @@ export async function putClusterInto(dataFolder: string): Promise<void> {
 }
 
 async function copyCluster(from: string, to: string): Promise<void> {
-  // With its owner: as root the server runs as another user.
+  // The copy keeps its owner: as root, the server runs as another user.
   await promisify(execFile)('cp', ['-a', join(from, 'postgres'), join(from, 'postgres.json'), to]);
   const kept = join(to, 'postgres.json');
   const settings = JSON.parse(await readFile(kept, 'utf8')) as object;

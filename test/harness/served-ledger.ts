@@ -1,4 +1,4 @@
-// A ledger behind the real API, for whatever reaches it over HTTP alone.
+// A ledger behind the real API, for anything that reaches it over HTTP alone.
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
 import type { Ledger } from '../../ledger/ledger.ts';
@@ -18,7 +18,7 @@ export type ServedLedger = AsyncDisposable & {
 
 const silent = { warn: () => undefined, error: () => undefined };
 
-/** `instead`: what the ledger answers in its own place. */
+/** `instead`: what answers in the ledger's place. */
 export async function serveLedger(
   instead: Partial<Ledger> = {},
   { defaultRegion, declared }: Pick<Parameters<typeof createApp>[0], 'defaultRegion' | 'declared'> = {},

@@ -15,7 +15,7 @@ import { stackStatus } from '../../processes/stack/running-stack.ts';
 import { spawnAbide } from './abide.ts';
 import { eventually } from './eventually.ts';
 
-/** Where the suites of the run find it: folder and URL. */
+/** Where the suites of the run find the stack: folder and URL. */
 export const STACK = 'ABIDE_TEST_STACK';
 const START_MS_MAX = 300_000;
 
@@ -31,9 +31,9 @@ export async function startStack({
   config,
   env = {},
 }: { config?: string; env?: Readonly<Record<string, string>> } = {}): Promise<StackProcess> {
-  // Lists and URLs of Java programs divide at some of these: the broker took what comes after a comma for another folder.
+  // Lists and URLs of Java programs divide at some of these: the broker took what follows a comma for another folder.
   const folder = await mkdtemp(join(tmpdir(), 'abide stack,;-'));
-  // As root the database server runs as another user, who must get in.
+  // As root the database server runs as another user, which must get in.
   await chmod(folder, 0o711);
   const file = join(folder, 'abide.yaml');
   if (config !== undefined) await writeFile(file, config);
@@ -75,12 +75,12 @@ export type RunningStack = {
   readonly ports: { readonly broker: number; readonly connect: number; readonly registry: number };
   readonly kafka: Kafka;
   readonly admin: Admin;
-  /** Records an opt-out; gives its id where the answer was 2xx. */
+  /** Records an opt-out; gives its id if the answer was 2xx. */
   optOut(email: string): Promise<string | undefined>;
   lag(): Promise<LagReport>;
   /** As the superuser, in the ledger's database, each on a connection that no other uses meanwhile. */
   query<T extends pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<T[]>;
-  /** Of a program of the stack, by the name of its log. */
+  /** The process id of a program of the stack, by the name of its log. */
   pidOf(program: string): Promise<number>;
   /** Tells programs to end; returns when the stack has started them again, by the files that are there then. */
   restart(programs: readonly string[], signal?: NodeJS.Signals): Promise<void>;
@@ -89,7 +89,7 @@ export type RunningStack = {
   workerEnvironment(store: string): Promise<Readonly<Record<string, string>>>;
 };
 
-/** The stack of the run, for a suite. Throws where the run has none. */
+/** The stack of the run, for a suite. Throws if the run has none. */
 export async function findStackOfTheRun(): Promise<RunningStack> {
   const found = process.env[STACK];
   if (found === undefined || found === 'none')
@@ -111,7 +111,7 @@ export async function openStack({
     retry: { initialRetryTime: 100, maxRetryTime: 500, retries: 60 },
   });
   const { superuserUrl } = (await findEmbeddedPostgres(folder))!;
-  // Kept for a moment, for logging in costs more than what is asked; nobody needs to end them.
+  // Connections are kept for a moment, since logging in costs more than what is asked; nobody needs to end them.
   const pool = new pg.Pool({
     connectionString: Object.assign(new URL(superuserUrl), { pathname: '/abide' }).href,
     idleTimeoutMillis: 1_000,

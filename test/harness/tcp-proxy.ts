@@ -1,4 +1,4 @@
-// A line between a client and a server that can be bad. Faults take hold of what flows next, not of what flowed.
+// A line between a client and a server that can be bad. A fault takes hold of what flows next, not of what has flowed.
 import { connect, createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -8,7 +8,7 @@ export type Fault =
   | 'none'
   /** Nothing flows, nothing ends: a half-open line. */
   | 'hang'
-  /** Of the next request, half arrives; then the line is cut. */
+  /** Half of the next request arrives; then the line is cut. */
   | 'cut_request'
   /** The next request arrives; when its answer comes back, or after `spared` more of them, the line is cut instead. */
   | 'lose_answer'
@@ -23,7 +23,7 @@ export type TcpProxy = AsyncDisposable & {
   readonly port: number;
   /** Clients connected now. */
   readonly connections: number;
-  /** Those of them of which `hang` has swallowed something. */
+  /** How many of them have had something swallowed by `hang`. */
   readonly hanging: number;
   /** `none` after `hang` cuts the lines that hung, since what they swallowed is gone. */
   setFault(fault: Fault, spared?: number): void;
