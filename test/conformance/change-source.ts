@@ -14,7 +14,7 @@ import type { TcpProxy } from '../harness/tcp-proxy.ts';
 /** A source, not started yet, on a ledger of its own; disposal takes the source with it. */
 export type SourcePlace = AsyncDisposable & {
   readonly source: ChangeSource;
-  /** The ledger, as whoever may write decisions and look at everything. */
+  /** The URL of the ledger, for a role that may write decisions and look at everything. */
   readonly databaseUrl: string;
   /** Between the source and what it reads. */
   readonly line: TcpProxy;
@@ -24,16 +24,16 @@ export type SourcePlace = AsyncDisposable & {
 
 export type SourceConformance = {
   open(): Promise<SourcePlace>;
-  /** Most decisions that it has delivered, or keeps, of what the listener has not answered for. */
+  /** Most decisions that it has delivered, or keeps, without the listener's answer. */
   readonly heldMax: number;
-  /** False: it does not wait for the listener, who leaves to the ledger what is too much. */
+  /** False: it does not wait for the listener, which leaves to the ledger what is too much. */
   readonly waits: boolean;
 };
 
 const SINCE = '2026-11-24T09:00:00.123Z';
 const SEALED = Buffer.from('sealed elsewhere');
 const DISPOSED_WITHIN_MS = 3_000;
-/** Time to notice a silent line, and to come back with a pause that grows. */
+/** Enough to notice a silent line, and to come back with a pause that grows. */
 const RECOVERED_WITHIN_MS = 20_000;
 
 export type Decided = {
@@ -64,7 +64,7 @@ export async function decide(client: pg.Client, decided: readonly Decided[]): Pr
 const somebody = (fields: Partial<Decided> = {}): Decided => ({ subjectId: randomUUID(), ...fields });
 const many = (count: number): Decided[] => Array.from({ length: count }, () => somebody());
 
-/** Takes what is delivered and remembers of it only what it is asked for. */
+/** Takes what is delivered, and remembers only what tests ask for. */
 class Audience implements ChangeListener {
   readonly seqs = new Set<number>();
   readonly versions: { subjectId: string; version: number }[] = [];
@@ -72,7 +72,7 @@ class Audience implements ChangeListener {
   first: Decision | undefined;
   onDecisions: (batch: readonly Decision[]) => Promise<void> = () => Promise.resolve();
 
-  /** Not async: while it waits it must not keep the batch itself. */
+  /** Not async: while it waits, it must not keep the batch itself. */
   decisions(batch: readonly Decision[]): Promise<void> {
     for (const decision of batch) {
       this.first ??= decision;
@@ -102,7 +102,7 @@ class Audience implements ChangeListener {
 export function describeChangeSource(name: string, conformance: SourceConformance): void {
   const { heldMax, waits } = conformance;
 
-  /** A place, somebody who listens, and connections to decide with. */
+  /** A place, a listener, and connections to decide with. */
   async function fixture() {
     const stack = new AsyncDisposableStack();
     const place = stack.use(await conformance.open());
@@ -281,7 +281,7 @@ export function describeChangeSource(name: string, conformance: SourceConformanc
       await eventually(() => t.audience.expectHeard([before!, after!, next!]));
       expect(t.audience.seqs.has(unreadable!)).toBe(false);
       await eventually(() => expect(t.place.source.report().parked).toBe(1));
-      // It may say that it is down for a while, so that the ledger is read.
+      // The source may say that it is down for a while, so that the ledger is read.
       await eventually(() => expect(t.audience.isLive).toBe(true));
     });
 

@@ -32,11 +32,11 @@ export type Conformance = {
     readonly port: number;
     through(options: object, port: number): object;
   };
-  /** Sets or lifts one scope in the store itself, past the connector and its versions, as the store's own page would. */
+  /** Sets or lifts one scope in the store itself, past the connector and its versions, as the store's own page would do. */
   readonly byItself?: (place: Place, key: SubjectKey, scope: string, isSuppressed: boolean) => Promise<void>;
   /** Puts a person into a store that cannot remember strangers. */
   readonly meet?: (place: Place, key: SubjectKey) => Promise<void>;
-  /** A key that this store refuses for good, and what it takes to make it so. */
+  /** A key that this store refuses for good; makes whatever it takes for that. */
   readonly badKey?: (place: Place) => Promise<string>;
 };
 
@@ -135,7 +135,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
       openStore,
       person,
       expectHeld,
-      /** Neither a log line nor an error may carry a key. */
+      /** Neither a log line nor an error may contain a key. */
       expectNothingTold(...errors: readonly unknown[]): void {
         const said = [...logged, ...errors.map((error) => inspect(error, { depth: 9 }))].join('\n');
         for (const key of keys) expect(said).not.toContain(key);
@@ -151,7 +151,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
     const proxy = stack.use(await startTcpProxy(server));
     const rest = stack.use(await fixture());
     const store = await rest.openStore(through(rest.place.options, proxy.port));
-    // What a first call does only once is done: connections, scripts, tables.
+    // What only a first call does is done now: connections, scripts, tables.
     await store.apply([decided(await rest.person(), { version: 1, suppressed: [first] })], deadline());
     return { ...rest, proxy, store, [Symbol.asyncDispose]: () => stack.disposeAsync() };
   }
@@ -519,7 +519,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
         const direct = await f.openStore();
         const warm = decided(await f.person(), { version: 1, suppressed: [first] });
         const lost: Subject[] = [];
-        // Where a call is several questions, each answer is lost once: the last one is that of its commit.
+        // If a call is several questions, each answer is lost once: the last one is that of its commit.
         for (;;) {
           await eventually(() => f.store.apply([warm], deadline()));
           const ada = await f.person(0);
