@@ -35,7 +35,7 @@ const anyOf = async (checks: readonly Promise<boolean>[]): Promise<boolean> =>
 
 type Kind = { readonly name: string; readonly needs: string; readonly isHere: () => Promise<boolean> };
 
-/** By the part of a file's name. The names are what ABIDE_TEST_WITHOUT may list. */
+/** By the part of a file's name. ABIDE_TEST_WITHOUT may list the names given here. */
 const KINDS: Readonly<Record<string, Kind>> = {
   pg: { name: 'postgres', needs: 'PostgreSQL, embedded', isHere: startPostgres },
   redis: { name: 'redis', needs: 'Redis at 127.0.0.1:6379', isHere: () => listens(6379) },
@@ -96,12 +96,12 @@ const say = (line: string): boolean => process.stdout.write(`${line}\n`);
 
 const partsOf = (file: string): string[] => file.split('/').at(-1)!.split('.').slice(1, -2);
 
-/** Options of Jest that take nothing of what follows them. */
+/** Options of Jest that take no value from the argument after them. */
 const IS_WHOLE = /^-(-verbose|i|-runInBand|-bail|-silent|-detectOpenHandles|-[a-zA-Z]+=.*)$/;
 
 async function main(args: readonly string[]): Promise<number> {
   const files = globSync('test/**/*.test.ts');
-  // Behind an option that takes a value it is Jest's to say which are patterns; then everything is made ready.
+  // After an option that takes a value, only Jest can say which arguments are patterns; then everything is made ready.
   const options = args.filter((arg) => arg.startsWith('-'));
   const patterns = args.filter((arg) => !arg.startsWith('-'));
   const isSelection = patterns.length > 0 && options.every((option) => IS_WHOLE.test(option));
@@ -145,14 +145,14 @@ async function main(args: readonly string[]): Promise<number> {
   return code;
 }
 
-/** Of the suites that need no stack: small enough that three who take one after the other end at about the same time. */
+/** Parts of the suites that need no stack: small enough that three takers, one part after another, end at about the same time. */
 const PARTS = 12;
 
 /**
- * What shares the stack goes one file after another, for they kill its processes and reconfigure them; mostly they wait for
- * a process that comes back. So the others run beside them, one at a time, for a JVM that starts needs a processor; once the
- * stack's are done, three at a time: they wait for timers and processes for a third of theirs. At a terminal they would write
- * over each other.
+ * Suites that share the stack go one file after another, since they kill its processes and reconfigure them; mostly they wait for a
+ * process that comes back. So the others run beside them, one part at a time, since a starting JVM needs a processor; once the
+ * stack's are done, three at a time, since they wait for timers and processes for a third of their time. At a terminal they would
+ * write over each other.
  */
 async function runSuites(
   args: readonly string[],
@@ -164,7 +164,7 @@ async function runSuites(
   const leftOut = missing.map(ignore);
   const withStack = selected.some(isOfStack) && !missing.includes('stack');
   const others = selected.filter((file) => !isOfStack(file));
-  // A pattern that fits nothing is Jest's to refuse; among options it may fit one part alone.
+  // Jest refuses a pattern that fits nothing; together with options, it may fit only one part.
   const lenient = withStack && others.length > 0 ? ['--passWithNoTests'] : [];
   const ofOthers = async (...how: string[]): Promise<number> =>
     !isInterrupted && (others.length > 0 || selected.length === 0)
@@ -192,7 +192,10 @@ async function runSuites(
   return codes.find((code) => code !== 0) ?? 0;
 }
 
-/** One stack for all suites that need it. A machine that could run it and does not is no machine that lacks it: they fail. */
+/**
+ * One stack for all suites that need it. If a machine could run it and it does not start, that is no lack of the machine: they
+ * fail.
+ */
 async function onStack(run: (found: string) => Promise<number>): Promise<number> {
   say('The stack is started for its suites …');
   let stack: Awaited<ReturnType<typeof startStackOfTheRun>> | undefined;
