@@ -1,4 +1,4 @@
-// Budgets of a day through the front door.
+// Daily budgets, through the front door.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { limitKey, rotateKey } from '../../ledger/api-keys.ts';
 import type { KeyLimits } from '../../ledger/ledger.ts';
@@ -97,7 +97,7 @@ test('every version of the API spends of the same budget', async () => {
           : { identifiers: people.map(email), scopes: ['email', 'sms', 'push'] },
     });
   expect((await optOut('v2', 11, 12)).status).toBe(201);
-  // Of three identifiers two are suppressed already.
+  // Two of the three identifiers are suppressed already.
   expect((await optOut('v2', 11, 12, 13)).status).toBe(201);
   expect(problemOf(await optOut('v1', 14))).toEqual([429, 'budget-exhausted']);
   expect((await optOut('v1', 12)).status).toBe(200);
@@ -119,7 +119,7 @@ test('an opt-out that a budget refuses is not recorded, says until when, and is 
   expect(problemOf(refused)).toEqual([429, 'budget-exhausted']);
   expect(refused.json.detail).toBe("The key has spent today's budget of 1 opt-outs.");
   expect(Number(refused.headers['retry-after'])).toBeLessThanOrEqual(86_400);
-  // A retry of what was recorded still gets its answer.
+  // A retry of a recorded request still gets its answer.
   expect((await post(21)).headers['idempotency-replayed']).toBe('true');
 
   await limitKey(api.t.pool, { id, limits: { optOutsPerDay: null }, caller: undefined });
@@ -152,6 +152,6 @@ test('grants are scarce: whatever comes of one it costs, since it tells whether 
 
   const { token: unlimited, id: itsId } = await api.makeKey({ client: 'shop' });
   expect((await grant(grantOf(34, '2020-01-01T00:00:00Z'), 'g5', unlimited)).status).toBe(200);
-  // By the configuration: a thousand a day.
+  // The configuration's budget: a thousand a day.
   expect(await spent(itsId)).toEqual([{ direction: 'grant', spent: 1 }]);
 });

@@ -1,5 +1,5 @@
-// Every error that leaves is a problem: ours, the framework's and Node's own. That each answer has its X-Request-Id, and
-// each problem its form, is looked at by the client of these tests itself (test/harness/http.ts).
+// Every error that leaves is a problem: ours, the framework's and Node's own. The client of these tests (test/harness/http.ts)
+// checks that each answer has its X-Request-Id, and each problem its form.
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { toProblem } from '../../api/problem.ts';
@@ -210,7 +210,7 @@ describe('a failure of ours', () => {
     ]);
   });
 
-  // Seen: a row sealed under a key that the ring had lost answered 500 KEYS_MISSING, and no log had a line of it.
+  // Seen: a row sealed under a key that the ring had lost was answered 500 KEYS_MISSING, and the log had no line about it.
   test.each(['KEYS_MISSING', 'SEALED_UNREADABLE'] as const)(
     '%s in a request is logged as well',
     async (code) => {

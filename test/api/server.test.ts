@@ -6,7 +6,7 @@ import { parseAnswers, problemOf, sendRaw } from '../harness/http.ts';
 import { serveStub } from './serving.ts';
 import { COMPLETE, ID, PENDING } from './stub-ledger.ts';
 
-/** A connection that a test holds open, with what came over it. */
+/** A connection that a test holds open, with what has come over it. */
 async function open(
   port: number,
 ): Promise<{ socket: Socket; received: () => string; ended: Promise<unknown> }> {
@@ -40,7 +40,7 @@ describe('a request that takes too long to arrive', () => {
   });
 
   test('with a body that keeps coming is waited for', async () => {
-    // Each 64 KiB are worth a second: these bytes come over more than twice the time that a request has.
+    // Each 64 KiB is worth a second: these bytes come over more than twice the time that a request has.
     await using api = await serveStub({}, { bounds });
     const { socket, received } = await open(api.port);
     socket.write(

@@ -1,4 +1,4 @@
-// The API behind its real listener: over the ledger that only answers (stub-ledger.ts), or over the real one.
+// The API behind its real listener: over a ledger that only answers (stub-ledger.ts), or over the real one.
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { KeyLimits, Ledger } from '../../ledger/ledger.ts';
 import { createApp } from '../../api/app.ts';
@@ -17,7 +17,7 @@ export type ServedStub = AsyncDisposable & {
   readonly send: Send;
   readonly port: number;
   readonly listening: Listening;
-  /** The listener of health and metrics, where it is one of its own. */
+  /** The listener of health and metrics, if it is one of its own. */
   readonly sendOps: Send;
   /** What was logged, with everything that a log line would show of it. */
   readonly log: { level: 'warn' | 'error'; fields: object; message: string }[];
@@ -42,7 +42,7 @@ export async function serveStub(
       | 'bodyBytes'
     >
   > & {
-    /** Of the listener. */
+    /** Bounds of the listener. */
     bounds?: Parameters<typeof listen>[2];
   } = {},
 ): Promise<ServedStub> {
@@ -75,7 +75,7 @@ export async function serveStub(
 export type ServedToClients = AsyncDisposable &
   Pick<ServedLedger, 't' | 'url' | 'port' | 'workerKey'> & {
     readonly send: Send;
-    /** Of client `shop`, with every scope of a client. */
+    /** A key of client `shop`, with every scope of a client. */
     readonly key: string;
     makeKey(fields: {
       client?: string;

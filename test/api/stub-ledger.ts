@@ -198,7 +198,7 @@ const never = (name: string) => (): never => {
   throw new Error(`the API must not call ${name}`);
 };
 
-/** Everything has an answer; a test puts its own in the place of what it is about. */
+/** Everything has an answer; a test replaces the one that it is about. */
 export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
   const intents: OptOutIntent[] = [];
   const uses: Use[] = [];
@@ -278,7 +278,7 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     listing: () => Promise.resolve(undefined),
     reconcile: (store) => Promise.resolve(store === 'crm' ? 5 : undefined),
     reconciliations: (store) => Promise.resolve(store === 'crm' ? [] : undefined),
-    // Files are tested over the real one.
+    // Files are tested over the real ledger.
     imports: new Proxy({}, { get: (_, name) => never(`imports.${String(name)}`) }) as Ledger['imports'],
     authenticate: (token) => Promise.resolve(Object.hasOwn(KEYS, token) ? KEYS[token] : undefined),
     countUse: (use) => void uses.push(use),

@@ -1,4 +1,4 @@
-// What a version's answers say of its end, through the real app with a table of versions that is made for it.
+// What a version's answers say of its end, through the real app with a table of versions made for this test.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { z } from 'zod';
 import type { Operation } from '../../api/operation.ts';
@@ -12,7 +12,7 @@ import { FOUND, ID } from './stub-ledger.ts';
 
 const GUIDE = 'https://example.com/moving-on';
 
-/** A call of a version that is only made here. */
+/** A call of a version that exists only here. */
 const call = (method: 'get' | 'post', path: `/${string}`): Operation => ({
   method,
   path,

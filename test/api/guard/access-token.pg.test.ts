@@ -67,7 +67,7 @@ describe('a token of the issuer', () => {
     expect(await status(before)).toBe(200);
     const next = await makeKey('two');
     issuer.publish(next, issuer.key);
-    // As a process that has just started, and one whose cool-down is over, would.
+    // Like a process that has just started, and one whose cool-down is over.
     await api[Symbol.asyncDispose]();
     await serveApi();
     const after = await issuer.tokenFor(SCOPES);

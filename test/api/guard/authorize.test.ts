@@ -13,7 +13,7 @@ afterAll(async () => {
   await api[Symbol.asyncDispose]();
 });
 
-/** Every call of v1 with the one scope that opens it; the gate, which two open, and the endless events are below. */
+/** Every call of v1 with the one scope that opens it; the gate, which two scopes open, and the endless events are below. */
 const CALLS = [
   ['POST', '/v1/opt-outs', 'opt_outs:write'],
   ['GET', '/v1/opt-outs', 'opt_outs:read'],

@@ -1,4 +1,5 @@
-// How often a key may call, and an address fail to show one. Budgets are the ledger's: test/ledger/budgets.pg.test.ts.
+// How often a key may call, and how often an address may fail to show one. Budgets are the ledger's:
+// test/ledger/budgets.pg.test.ts.
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { createBuckets, networkOf } from '../../../api/guard/limits.ts';
@@ -14,7 +15,7 @@ let nowMs = 0;
 const serveStub = (...[instead, options]: Parameters<typeof serve>): ReturnType<typeof serve> =>
   serve(instead, { now: () => nowMs, ...options });
 
-/** Ten calls at once, and one more each second. */
+/** Keys that may make ten calls at once, and one more each second. */
 const slowly = (...names: string[]): Parameters<typeof serveStub>[0] => ({
   authenticate: (token) => {
     const key = KEYS[token];
@@ -27,7 +28,7 @@ const read = (api: ServedStub, key: string): Promise<Answer> => api.send('GET', 
 const record = (api: ServedStub, key: string): Promise<Answer> =>
   api.send('POST', '/v1/opt-outs', { key, body: { subject: { email: 'ada@example.com' } } });
 const fields = ({ headers }: Answer): unknown[] => [headers['ratelimit-policy'], headers['ratelimit']];
-/** Each series is there from the start, at 0. */
+/** Leaves out series at 0: each is there from the start. */
 const metricsOf = async (api: ServedStub): Promise<string[]> =>
   (await api.send('GET', '/metrics')).text
     .split('\n')
@@ -117,14 +118,14 @@ describe('an address that shows too many wrong credentials', () => {
 
     const refused = await read(api, 'guess-5');
     expect(problemOf(refused)).toEqual([429, 'too-many-requests']);
-    // One more each twelve seconds.
+    // One more every twelve seconds.
     expect(refused.headers['retry-after']).toBe('12');
     expect(problemOf(await api.send('GET', '/v1/opt-outs'))).toEqual([429, 'too-many-requests']);
     expect((await read(api, 'shop')).status).toBe(200);
     expect((await record(api, 'shop')).status).toBe(201);
 
     expect(await metricsOf(api)).toEqual(['abide_rate_limited_total{of="failed_authentications"} 2']);
-    // Said once, however many there are.
+    // It is logged once, however many there are.
     expect(api.log).toEqual([
       { level: 'warn', fields: { remote: '127.0.0.1' }, message: expect.stringContaining('credential') },
     ]);

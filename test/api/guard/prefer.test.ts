@@ -8,7 +8,7 @@ import { COMPLETE, FOUND, ID, PENDING } from '../stub-ledger.ts';
 
 const optOut = { subject: { email: 'ada@example.com' } };
 
-/** How long each call would have waited, in order; undefined where none was asked for. */
+/** How long each call would have waited, in order; undefined if it did not ask to. */
 async function waits(prefer: readonly (string | string[] | undefined)[]) {
   const asked: (number | undefined)[] = [];
   await using api = await serveStub({

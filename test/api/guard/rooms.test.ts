@@ -12,7 +12,7 @@ const optOut = { subject: { email: 'ada@example.com' } };
 const PAGE = { generation: 1, targetSince: '2026-11-01T08:00:00.000Z', decisions: [], next: undefined };
 const waiting = { Prefer: 'wait=30' };
 
-/** What the ledger is asked meanwhile is answered once it is let go. */
+/** Holds up what the ledger is asked meanwhile, until it is let go. */
 function holdUp<T>(answer: T) {
   const held: (() => void)[] = [];
   return {
@@ -176,7 +176,7 @@ describe('one connection', () => {
     const socket = connect(api.port, '127.0.0.1');
     let received = '';
     socket.setEncoding('utf8').on('data', (text: string) => (received += text));
-    // Each larger than what Node reads at once: how many are at work is how many were read.
+    // Each is larger than what Node reads at once: as many are at work as were read.
     const body = `{"items":[]}${' '.repeat(70_000)}`;
     const post = `POST /v1/checks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
     const ask = 'GET /v1/propagation-lag HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer shop\r\n\r\n';

@@ -22,7 +22,7 @@ const gauges = (lines: readonly string[]) =>
 type Sample = { readonly labels: Readonly<Record<string, string>>; readonly value: number };
 type Family = { readonly type: string; readonly samples: Sample[] };
 
-/** Prometheus' text format 0.0.4, strictly: throws for whatever it does not allow. */
+/** Prometheus' text format 0.0.4, strictly: throws for anything that it does not allow. */
 function parse(text: string): Map<string, Family> {
   const families = new Map<string, Family>();
   const seen = new Set<string>();
@@ -49,7 +49,7 @@ function parse(text: string): Map<string, Family> {
           : family?.type === 'summary'
             ? '(?:_sum|_count)?'
             : '';
-      // All samples of a family stand below its TYPE, and none is there twice.
+      // All samples of a family must stand below its TYPE, and none may be there twice.
       if (name === undefined || !new RegExp(`^${last}${suffixes}$`).test(name)) throw new Error(line);
       const labels = Object.fromEntries(
         [...labelled.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, value]) => [key!, value!]),
@@ -174,7 +174,7 @@ test('what is alarmed on by its increase is there from the start, at 0, for what
     ...Object.fromEntries(Object.keys(ROOMS).map((room) => [room, 0])),
     bodies: 0,
   });
-  // Every alarm of that kind in the docs is on one of them, or on a count of the ledger's own.
+  // Every alarm of that kind in the docs must be on one of them, or on a count of the ledger's own.
   const alarms = [
     ...readFileSync('docs/operations.md', 'utf8').matchAll(/^\|.*(?:increase|rate)\((abide_\w+)/gm),
   ];
@@ -205,7 +205,7 @@ test('docs/operations.md explains every metric, and none that there is not', () 
   const explained = [...page.matchAll(/^\| `(abide_[a-z_]+)\{/gm)].map(([, name]) => name);
   expect(explained).toEqual(Object.values(METRIC));
   const histograms = Object.values(METRIC).flatMap((name) => [name, `${name}_count`]);
-  // Database roles apart, which stand there with the same beginning.
+  // Except database roles, which stand there with the same beginning.
   const named = page.match(/\babide_(?!owner\b|api\b|replication\b)[a-z_]+/g) ?? [];
   expect(named.filter((name) => !histograms.includes(name))).toEqual([]);
 });

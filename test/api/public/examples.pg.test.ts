@@ -1,5 +1,5 @@
-// Every example of every version's document is answered as it stands there. Where the order matters to a version, its own
-// folder says which: test/api/v1/examples-in-order.ts.
+// Every example of every version's document is answered as it stands there. If the order matters to a version, its own folder has
+// the order: test/api/v1/examples-in-order.ts.
 import { existsSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { servedVersions } from '../../../api/version.ts';

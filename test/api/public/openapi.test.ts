@@ -1,5 +1,5 @@
-// The documents say what the API does: every route of every version, every code, and only what is so. A new version is
-// looked at like the others as soon as it is in the table.
+// The documents say what the API does: every route of every version, every code, and nothing else. A new version is checked like
+// the others as soon as it is in the table.
 import { readdirSync, readFileSync } from 'node:fs';
 import Router from '@koa/router';
 import { createConfig, lintFromString } from '@redocly/openapi-core';

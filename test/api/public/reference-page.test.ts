@@ -37,7 +37,7 @@ test.each(['/docs', ...NAMES.map(pageOf)])(
     expect(policy).toBe(
       `default-src 'none'; style-src 'sha256-${hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
     );
-    // What the policy would refuse is not tried either.
+    // Nothing is even tried that the policy would refuse.
     expect(text).not.toMatch(/<(?:script|img|link|iframe|form|object)\b|\son\w+=|\sstyle=|\ssrc=/i);
   },
 );
@@ -55,7 +55,8 @@ test.each(NAMES)('the page of %s names no other host, and every link leads somew
   expect(targets.length).toBeGreaterThan(elsewhere.length);
 });
 
-// The README sends to /docs, which is v2's page: of lag, gate and quarantine there was nothing, and not where they are.
+// The README sends readers to /docs, which is v2's page: it had nothing of lag, gate and quarantine, and did not say where they
+// are.
 test('what only another version has is said, with where it is', () => {
   const page = (name: string): string => renderReference(toOpenApi(name, VERSIONS), name, VERSIONS);
   expect(page('v2')).toContain('<p>Only in <a href="/docs/v1">v1</a>: Operations, Workers.</p>');

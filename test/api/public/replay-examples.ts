@@ -12,7 +12,7 @@ import { serveLedger } from '../../harness/served-ledger.ts';
 import { createFaultsOf } from './faults-of.ts';
 
 type Replay = {
-  /** All examples of an operation, or those that are named. */
+  /** Replays all examples of an operation, or those that are named. */
   replay(id: string, ...names: string[]): Promise<void>;
   /** What stands in the examples → what this ledger has in its place. Ids are learned from the answers. */
   readonly real: Map<string, string>;
@@ -21,7 +21,7 @@ type Replay = {
 
 export type TellExamples = (of: Replay) => Promise<void>;
 
-/** As they are declared, while a worker carries whatever is due. */
+/** In the order of their declaration, while a worker carries whatever is due. */
 const inTheirOrder =
   (operations: readonly Operation[]): TellExamples =>
   async ({ replay, ledger }) => {
@@ -33,7 +33,7 @@ const inTheirOrder =
       }
   };
 
-/** Replays the examples of a version, each once, in the order that `tell` says; absent: as they are declared. */
+/** Replays the examples of a version, each once, in the order that `tell` says; absent: in the order of their declaration. */
 export async function replayExamples(version: string, tell?: TellExamples): Promise<void> {
   const operations = operationsOf(version);
   const faultsOf = createFaultsOf(toOpenApi(version, VERSIONS));
@@ -76,7 +76,7 @@ export async function replayExamples(version: string, tell?: TellExamples): Prom
       String(answer.status),
     ];
     expect(faultsOf([...place, 'content', type, 'schema'], answer.json)).toEqual([]);
-    // What is wrong with a request is said in the very words.
+    // What is wrong with a request must be said in exactly these words.
     if (type.startsWith('application/problem'))
       expect(answer.json).toEqual({ ...example.answer, request_id: answer.headers['x-request-id'] });
     learnIds(example.answer, answer.json, real);
@@ -100,7 +100,7 @@ export async function replayExamples(version: string, tell?: TellExamples): Prom
 
 const ID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-/** The first answer that has an id where the example has one says what it is here. */
+/** The first answer that has an id where the example has one gives the id used here. */
 function learnIds(written: unknown, here: unknown, real: Map<string, string>): void {
   if (typeof written === 'string' && typeof here === 'string') {
     if (ID.test(written) && ID.test(here) && !real.has(written)) real.set(written, here);
@@ -110,7 +110,7 @@ function learnIds(written: unknown, here: unknown, real: Map<string, string>): v
   }
 }
 
-/** An answer without end: its first event is enough. */
+/** The answer has no end: its first event is enough. */
 async function listen(url: URL, key: string, status: number): Promise<void> {
   const stop = new AbortController();
   const answer = await fetch(url, { headers: { authorization: `Bearer ${key}` }, signal: stop.signal });

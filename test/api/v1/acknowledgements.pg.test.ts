@@ -113,7 +113,7 @@ test('a refusal is shown with its reason, and the decision stays outstanding', a
   expect(json.opt_outs.map((one: { id: string }) => one.id)).toContain(id);
 });
 
-// Seen: a worker whose clock went wrong had a store apply an opt-out in the year 2099, or before it was recorded.
+// Seen: a worker whose clock was wrong had a store apply an opt-out in the year 2099, or before it was recorded.
 test('a worker’s own times are shown, within the database’s', async () => {
   const { id, recorded_at: recorded } = await optOut('clamped@example.com');
   const decision = await decisionOf(id);
@@ -136,8 +136,8 @@ describe('a store that is ahead of the ledger', () => {
     expect(newest.version).toBe(42);
   });
 
-  // Seen: a store that held nonsense for a version drew the subject's own up to the last one there is, and the person's
-  // next opt-out answered 500 for ever.
+  // Seen: a store that held nonsense for a version drew the subject's own version up to the last one possible, and the person's
+  // next opt-out was answered 500 for ever.
   test('by more than any ledger can have given does not use up the versions that are left', async () => {
     const { id } = await optOut('nonsense@example.com');
     const decision = await decisionOf(id);

@@ -208,7 +208,7 @@ describe('a report', () => {
       '/worker/source/position_age_seconds',
     ],
     [{ observed: { incarnation: '' } }, '/observed/incarnation'],
-    // No text of PostgreSQL has a NUL.
+    // PostgreSQL's text has no NUL.
     [{ observed: { incarnation: 'a\u0000b' } }, '/observed/incarnation'],
     [{ observed: { incarnation: 'a\u0007' } }, '/observed/incarnation'],
   ])('with %j is refused by name', async (fields, pointer) => {

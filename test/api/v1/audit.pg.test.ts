@@ -1,4 +1,4 @@
-// Whatever changes anything leaves a row: who, with which key, from where, under which request.
+// Every change leaves a row: who, with which key, from where, under which request.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { eventually } from '../../harness/eventually.ts';
 import { intent, render } from '../../harness/ledger.ts';

@@ -1,4 +1,4 @@
-// The examples of v1 as a story: what must have happened before an answer is as it stands there.
+// The examples of v1 as a story: what must have happened before each answer is as it stands there.
 import { SEQ, SUBJECT_ID } from '../../../api/v1/acknowledgements.ts';
 import { outstandingOf, report, verified } from '../../harness/ledger.ts';
 import type { TellExamples } from '../public/replay-examples.ts';

@@ -1,5 +1,5 @@
-// What a client hears while the database, or the line to it, fails: an honest 503, after which the same key finds what
-// was recorded, or records it.
+// What a client hears while the database, or the line to it, fails: an honest 503, after which the same key finds what was
+// recorded, or records it.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import type { PoolClient } from 'pg';
 import { openPool } from '../../../ledger/database.ts';
@@ -74,7 +74,7 @@ describe('a line that is cut while COMMIT is under way', () => {
     const url = new URL(api.t.db.urls.api);
     proxy = await startTcpProxy({ host: url.hostname, port: Number(url.port) });
     url.port = String(proxy.port);
-    // The fault begins with the COMMIT of a recording and not before: what wrote is known to have been answered.
+    // The fault begins with the COMMIT of a recording and not before: everything written earlier is known to have been answered.
     const pool = openPool(url.href, { max: 6, onError: () => undefined });
     const wrote = new WeakSet<PoolClient>();
     pool.on('connect', (client) => {
@@ -92,7 +92,7 @@ describe('a line that is cut while COMMIT is under way', () => {
     send = await api.serve(await api.t.another(pool));
   });
   afterAll(async () => {
-    // Whoever is still connected through it loses the line; its ledger is disposed of with the API.
+    // Anybody still connected through it loses the line; its ledger is disposed of with the API.
     await proxy[Symbol.asyncDispose]();
   });
 
@@ -173,16 +173,16 @@ describe('a line that is cut while COMMIT is under way', () => {
     proxy.setFault('hang');
     const other = send('GET', '/v1/opt-outs', { key: api.key });
     const firstUse = send('GET', '/v1/opt-outs', { key: unseen.token });
-    // The first are under way when the line stands still, the others wait behind them.
+    // The first ones are under way when the line stands still, and the others wait behind them.
     const answers = await Promise.all(Array.from({ length: 8 }, (_, n) => post(`hang-${n}`)));
-    // So does whose key is seen for the first time, or for the first time in a second.
+    // So do requests whose key is seen for the first time, or for the first time in a second.
     expect(problemOf(await firstUse)).toEqual([503, 'ledger-unavailable']);
     expect(performance.now() - began).toBeLessThan(20_000);
     for (const answer of answers) {
       expect(problemOf(answer)).toEqual([503, expect.stringMatching(/^(?:overloaded|ledger-unavailable)$/)]);
       expect(answer.headers['retry-after']).toBe('1');
     }
-    // Whatever else is asked waits until the line is given up.
+    // Any other question waits until the line is given up.
     expect(problemOf(await other)).toEqual([503, 'ledger-unavailable']);
     await heal();
     const again = await Promise.all(answers.map((_, n) => post(`hang-${n}`)));

@@ -5,7 +5,7 @@ import { serveToClients } from '../serving.ts';
 import type { ServedToClients } from '../serving.ts';
 
 let api: ServedToClients;
-/** The shop's, oldest first. */
+/** The shop's opt-outs, oldest first. */
 const ids: string[] = [];
 let ofApp = '';
 let appKey = '';
@@ -23,7 +23,7 @@ beforeAll(async () => {
     ids.push(json.id);
   }
   ofApp = (await post(appKey, { subject: { email: 'app@example.com' } })).json.id;
-  // The store has the first five that it must hold: of persons 0, 2, 4, 6 and 8.
+  // The store has confirmed the first five that it must hold: of persons 0, 2, 4, 6 and 8.
   const due = (await outstandingOf(api.t.ledger, 'crm')).slice(0, 5);
   await api.t.ledger.acknowledge('crm', report(due.map((decision) => verified(decision))));
 });

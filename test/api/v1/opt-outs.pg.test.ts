@@ -1,4 +1,4 @@
-// Every row of what POST /v1/opt-outs answers, over the real ledger. What is only HTTP: opt-outs.test.ts.
+// Every row of what POST /v1/opt-outs answers, over the real ledger. What concerns only HTTP is in opt-outs.test.ts.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { grant } from '../../harness/ledger.ts';
 import { withClient } from '../../harness/database.ts';
@@ -127,7 +127,7 @@ describe('new', () => {
       scope: { email: true, sms: true, push: true },
       effective_at: json.received_at,
       idempotency_key: `auto_${json.id}`,
-      // Only a required store covers, and none is required for push.
+      // Only a required store covers a scope, and none is required for push.
       propagation: { state: 'pending', required: 2, uncovered: ['push'] },
     });
   });
@@ -387,7 +387,7 @@ describe('the same key', () => {
     let replays!: Answer[];
     expect(
       await added(async () => {
-        // Whatever happens to the subject meanwhile.
+        // This holds whatever happens to the subject meanwhile.
         replays = [];
         for (const [body, headers] of spellings) replays.push(await post(body, { headers: headers ?? {} }));
       }),
@@ -474,7 +474,7 @@ describe('the same key', () => {
   test('still running in another process is waited for, and beyond a second is 409', async () => {
     const intent = { subject: somebody(), idempotency_key: 'running' };
     const first = await post(intent);
-    // The other process, in the middle of its transaction: the key's row is written and not yet committed.
+    // The other process is in the middle of its transaction: the key's row is written and not yet committed.
     await withClient(api.t.db.superuserUrl, async (other) => {
       await other.query(
         'create temporary table kept as select * from idempotency_keys where opt_out_id = $1',

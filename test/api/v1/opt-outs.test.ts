@@ -1,4 +1,4 @@
-// What of an opt-out is only HTTP. What the ledger makes of it: opt-outs.pg.test.ts.
+// What about an opt-out concerns only HTTP. What the ledger makes of it is in opt-outs.pg.test.ts.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { ListFilter } from '../../../ledger/ledger.ts';
 import { problemOf } from '../../harness/http.ts';
@@ -143,8 +143,8 @@ describe('the date', () => {
     ]);
   });
 
-  // Seen: an offset took the last hour of 9999 into the year 10000, whose text (+010000-…) sorts before every other date
-  // and is no date to PostgreSQL: a list since then answered 500.
+  // Seen: an offset took the last hour of 9999 into the year 10000, whose text (+010000-…) sorts before every other date and is no
+  // date to PostgreSQL: a list since then was answered 500.
   test('that its offset takes beyond the year 9999 is refused, wherever a date stands', async () => {
     const beyond = '9999-12-31T23:30:00-01:00';
     expect(problemOf(await post({ effective_at: beyond }))).toEqual([

@@ -65,7 +65,7 @@ test('a listener hears the lag at once, at a change of status, and never nothing
   let lag = ok;
   await using api = await serveStub(
     { lag: () => Promise.resolve(lag) },
-    // The time-outs of requests, far below what a listener stays.
+    // The time limits of requests, far shorter than a listener stays.
     { bounds: { headersMs: 300, requestMs: 500, checkedMs: 50 } },
   );
   const began = performance.now();
@@ -114,7 +114,7 @@ test('a ledger that cannot be asked is said to be unknown, and so is one that do
   const before = listening.events.length;
   await eventually(() => expect(listening.events.length).toBeGreaterThan(before), 3_000);
   expect(listening.events.at(-1)!.event).toBe('unknown');
-  // It is not asked again and again on top of a question that hangs.
+  // The ledger is not asked again and again on top of a question that hangs.
   expect(hangs).toBe(1);
 });
 

@@ -105,7 +105,7 @@ test('a late retry of a consent lifts no opt-out that came after it, with a key 
   await optOut(who);
   const headers = { 'idempotency-key': 'grant-1' };
   const first = await grant(who, {}, { headers });
-  // Received later, dated earlier: a newly received opt-out always suppresses.
+  // Received later but dated earlier: a newly received opt-out always suppresses.
   await optOut(who, ['email'], '2026-02-01T00:00:00Z');
   const replayed = await grant(who, {}, { headers });
   expect([replayed.text, replayed.headers['idempotency-replayed']]).toEqual([first.text, 'true']);
@@ -166,7 +166,7 @@ test('a hundred at once with one consent are one grant, and a race with an opt-o
       body: { identifiers: [other], scopes: ['email'], effective_at: '2026-03-03T00:00:00Z' },
     }),
   ]);
-  // Whichever came first: the opt-out that is later than the consent stands.
+  // Whichever came first, the opt-out that is later than the consent stands.
   expect(granted.status === 409 || granted.status === 201).toBe(true);
   expect(await suppressed(other)).toEqual(['email']);
 });

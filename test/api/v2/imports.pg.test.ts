@@ -1,4 +1,4 @@
-// A file of opt-outs from its upload to the ledger. What a file may hold to do harm: test/penetration/import-bombs.
+// A file of opt-outs from its upload to the ledger. What a file may hold to do harm is in test/penetration/import-bombs.pg.test.ts.
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
@@ -69,7 +69,7 @@ describe('a file', () => {
       push: ended.created_at,
     });
     expect(await suppressedOf(its.t, '+41791234568', 'phone')).toEqual({ 'sms/offers': AT, analytics: AT });
-    // One opt-out a row, whose identifiers are one person's, and a decision for each of them.
+    // One opt-out per row, whose identifiers are one person's, and a decision for each of them.
     const { rows } = await its.t.pool.query(
       `select o.reason, o.client, o.import_id, o.effective_at_stated as stated, count(*) as subjects
        from opt_outs o join opt_out_subjects b on b.opt_out_id = o.id group by o.id order by o.reason, stated`,
@@ -178,7 +178,7 @@ describe('a file', () => {
   });
 });
 
-/** Everything that is decided of somebody; of dates those that were stated. */
+/** Everything that is decided of somebody, but only dates that were stated. */
 async function historyOf(t: TestLedger, of: Subject): Promise<unknown> {
   const { state, optOuts } = await t.ledger.lookupSubject(of);
   const dated = (at: string): string | undefined => (at < '2026-06' ? at : undefined);
@@ -202,7 +202,7 @@ describe('a dry run', () => {
   test('records nothing, and counts what the import then does', async () => {
     await using its = await serveImports();
     await its.t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render);
-    // Somebody stands there twice, in different batches.
+    // One person is in the file twice, in different batches.
     const file = `${csvOf(2_500)}ada@example.com\nnot an address\nP7@Example.com\n`;
     const before = await decisionsOf(its.t);
 
@@ -247,7 +247,7 @@ describe('rows that cannot be taken', () => {
   test('are named by row, line and column, never with a value; the others are recorded', async () => {
     await using its = await serveImports();
     const { id, counts, rows } = await its.import(Buffer.from(FILE, 'latin1'), 'reason=other');
-    // It needs no scopes for all where there is a column of them.
+    // It needs no default scopes if there is a column of them.
     expect([rows.total, counts]).toEqual([9, { recorded: 2, already: 0, invalid: 7 }]);
     const { errors, found } = await its.errors(id);
     expect(errors).toEqual([
@@ -477,7 +477,7 @@ describe('a large file', () => {
     const approved = await api.send('POST', `/v2/imports/${id}/approval`, { key: approver.token });
     expect(approved.json).toMatchObject({ approval: { client: 'operations', key_id: approver.id } });
     expect(await api.untilSettled(id)).toMatchObject({ state: 'done', counts: { recorded: 5_001 } });
-    // Asked again it is what it was.
+    // A repeated approval changes nothing.
     const again = await api.send('POST', `/v2/imports/${id}/approval`, { key: approver.token });
     expect([again.status, again.json.state]).toEqual([200, 'done']);
     const audited = await api.t.ledger.audit({ after: 0, limit: 10, action: 'import.approved' });
@@ -524,7 +524,7 @@ test('what a key may opt out a day holds for its files as well: one that is too 
   expect(await send(csvOf(31))).toEqual(['done', null, 11, 20]);
 });
 
-// Seen in thought: the second batch overtook the first one, which waited for somebody, and took the key's budget; then each of
+// Found by thinking: the second batch overtook the first one, which waited for somebody, and took the key's budget; then each of
 // the two waited for the other.
 test('a batch that has to wait for somebody holds up the file no longer than that, also of a key with a budget', async () => {
   await using its = await serveImports({ isCarried: false });

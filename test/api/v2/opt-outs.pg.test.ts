@@ -1,4 +1,4 @@
-// What POST /v2/opt-outs adds to v1's: several identifiers, topics and purposes. What both do is tested once, in v1/.
+// What POST /v2/opt-outs adds to v1's: several identifiers, topics and purposes. What both do is tested only once, in v1/.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { problemOf } from '../../harness/http.ts';
 import type { Answer, Ask } from '../../harness/http.ts';

@@ -17,7 +17,7 @@ export type ServedImports = AsyncDisposable & {
   readonly t: TestLedger;
   readonly url: string;
   readonly send: Send;
-  /** Of client `shop`. */
+  /** A key of client `shop`. */
   readonly key: string;
   /** Everything that was logged. */
   readonly log: { fields: object; message: string }[];
@@ -28,12 +28,12 @@ export type ServedImports = AsyncDisposable & {
   }): Promise<{ id: string; token: string }>;
   post(file: string | Buffer, query?: string, more?: { key?: string; type?: string }): Promise<Answer>;
   read(id: string): Promise<ImportAnswer>;
-  /** Once it has come to an end, or waits for somebody. */
+  /** Resolves once it has come to an end, or waits for somebody. */
   untilSettled(id: string): Promise<ImportAnswer>;
   /** Posts a file and gives what became of it. */
   import(file: string | Buffer, query?: string, type?: string): Promise<ImportAnswer>;
   errors(id: string, query?: string): Promise<ImportErrorsAnswer>;
-  /** A process that carries files begins to, on this ledger or its own. */
+  /** A process that carries files begins to do so, on this ledger or its own. */
   carry(ledger?: OpenLedger): Promise<AsyncDisposable>;
 };
 
@@ -43,7 +43,7 @@ const DECLARED: DeclaredScopes = {
 };
 const SETTLED: readonly string[] = ['done', 'failed', 'cancelled', 'awaiting_approval'];
 
-/** `isCarried`: false where a test is about what stands before. */
+/** `isCarried`: false if a test is about what comes before. */
 export async function serveImports({
   approveAboveRows,
   isCarried = true,

@@ -1,10 +1,9 @@
-// What v1 answered on the day that each of these exchanges was recorded, it answers today, byte for byte: whoever wrote a
-// client against it finds everything as it was, whatever stands beside v1 by now.
+// What v1 answered on the day on which each of these exchanges was recorded, it answers today, byte for byte: a client written
+// against it finds everything as it was, whatever stands beside v1 by now.
 //
-// The recordings are kept for ever. No command rewrites one, and nobody does: where an answer differs, the answer is what is
-// wrong. A story that is missing is added: its requests, without answers, at the end of a file or in one of its own; then
-// `ABIDE_RECORD=new npm test test/api/v1/contract` records what is answered to them, and leaves every recording that is there
-// as it is.
+// The recordings are kept for ever. No command rewrites one, and nobody does: if an answer differs, the answer is what is wrong. A
+// missing story is added: its requests, without answers, at the end of a file or in one of its own; then `ABIDE_RECORD=new npm test
+// test/api/v1/contract` records the answers to them, and leaves every existing recording as it is.
 import { globSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { expect, test } from '@jest/globals';
@@ -34,7 +33,7 @@ test.each(stories)('v1 answers as it always did: $name', async ({ path, story })
   });
 });
 
-/** With the members in their order: this is what is compared. */
+/** With the members in their order, which is what is compared. */
 const inLines = (what: string, answer: unknown): string => `${what}\n${JSON.stringify(answer, undefined, 2)}`;
 
 test('nothing that v1 has is without a recording', () => {

@@ -1,21 +1,21 @@
-// How a new exchange gets its recording: it is told several times over, and what differs from time to time becomes a
-// placeholder; two values are one name where they were one value every time.
+// How a new exchange gets its recording: it is told several times over, and what differs between the tellings becomes a
+// placeholder; two values get one name if they were one value every time.
 import { tell } from './tell.ts';
 import type { Told } from './tell.ts';
 import type { Exchange, Step, Story, StoryAnswer } from './story.ts';
 
 /**
- * By chance two instants fall into one millisecond; hardly so often in a row, unless they are microseconds apart (two rows of
- * one statement): read what was recorded before you commit it.
+ * By chance two instants may fall into one millisecond, but hardly this often in a row, unless they are microseconds apart (two
+ * rows of one statement): read what was recorded before you commit it.
  */
 const TIMES = 5;
 
-/** Equal in every telling, and yet of no telling in particular. */
+/** Equal in every telling, and yet not of any telling in particular. */
 const MEASURED =
   /^(?:latency_ms|p50|p95|p99|max|position_age_seconds|oldest_outstanding_seconds|age_seconds|drain_eta_seconds)$/;
 /** Moves by itself. */
 const MARK = /^(?:verified_through|reconciled_through|through)$/;
-/** Of the moment: a report that was kept for some milliseconds has the same one twice. */
+/** Of the moment: a report that was cached for some milliseconds has the same one twice. */
 const MOMENT = /^as_of$/;
 const SEQUENCE = /^(?:seq|speaks_from)$/;
 
@@ -25,7 +25,7 @@ const PARTS = [
   ['text', /([A-Za-z0-9_-]{20,})/],
 ] as const;
 
-/** The story with an answer for each exchange that had none; those that had one are as they were, and where they were. */
+/** The story with an answer for each exchange that had none; those that had one stay as and where they were. */
 export async function record(story: Story): Promise<Story> {
   const first = story.steps.findIndex((step) => isNew(step));
   if (story.steps.slice(first).some((step) => 'answer' in step))
@@ -135,13 +135,13 @@ function mergeTexts(told: readonly Told[], texts: readonly string[], member: str
   throw new Error(`${member} is now ${text}, now ${texts.find((one) => one !== text)}`);
 }
 
-/** What means each of these in its telling. */
+/** The names that mean each of these values in its telling. */
 const namesOf = (told: readonly Told[], kind: string, values: readonly string[]): string[] =>
   told
     .map(({ meanings }, n) => meanings.namesOf(kind, values[n]!))
     .reduce((all, these) => all.filter((name) => these.includes(name)));
 
-/** The name that means each of these in its telling, or a new one. */
+/** The name that means each of these values in its telling, or a new one. */
 function named(told: readonly Told[], kind: string, values: readonly string[], member: string): string {
   const [known] = MOMENT.test(member) ? [] : namesOf(told, kind, values);
   if (known !== undefined) return `<${known}>`;

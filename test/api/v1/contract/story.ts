@@ -1,7 +1,7 @@
 // What a recording says. Values that differ from run to run stand in it as placeholders: `<id:first>`, `<instant:recorded_at.2>`,
 // `<seq:one>`, `<text:cursor.1>`. One name is one value throughout a story, and two names are two values (two instants may
-// coincide), so that what refers to something is seen to refer to it. `<number>` is any number; `<request_id>` the one of the
-// answer's own header.
+// coincide), so that a reference is seen to refer to its target. `<number>` is any number; `<request_id>` is that of the answer's
+// own header.
 import type { Dispatcher } from 'undici';
 import type { StoreRegistration } from '../../../../ledger/stores.ts';
 
@@ -28,7 +28,7 @@ export type StoryKey = {
 
 export type Step = Exchange | Act;
 
-/** What v1 has no call for. */
+/** Something that v1 has no call for. */
 export type Act = { readonly grant: { readonly subject: string; readonly scopes: readonly string[] } };
 
 export type Exchange = {
@@ -40,25 +40,25 @@ export type Exchange = {
 };
 
 /**
- * In every text of it `<ahead:90>` is the instant 90 seconds from now, and `<times:1000:a>` a thousand times `a`; what was
- * named before is put in its place.
+ * In each of its texts `<ahead:90>` is the instant 90 seconds from now, and `<times:1000:a>` a thousand times `a`; names that are
+ * known by then are replaced by their values.
  */
 export type StoryRequest = {
   readonly method: Dispatcher.HttpMethod;
   readonly path: string;
-  /** One of the story's. */
+  /** One of the story's keys. */
   readonly key?: string;
   readonly headers?: Readonly<Record<string, string>>;
   /** As JSON. */
   readonly body?: unknown;
-  /** As it is, where it is not JSON or must not be made anew. */
+  /** Sent as it is, if it is not JSON or must not be made anew. */
   readonly text?: string;
 };
 
 export type StoryAnswer = {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
-  /** What the JSON says, its members in their order; of an event stream its first events. */
+  /** What the JSON says, its members in their order; for an event stream, its first events. */
   readonly body?: unknown;
 };
 
@@ -78,12 +78,12 @@ const kindOf = (name: string): string => name.split(':', 1)[0]!;
 export class Meanings {
   readonly #values = new Map<string, string>();
 
-  /** False where the name means something else already, or another name means it. */
+  /** False if the name means something else already, or another name means this value. */
   bind(name: string, value: string): boolean {
     const known = this.#values.get(name);
     if (known !== undefined) return known === value;
     const kind = kindOf(name);
-    // Two things may happen within a millisecond, and what is theirs is nobody's reference.
+    // Two things may happen within a millisecond, and nothing refers to anything by an instant.
     if (kind !== 'instant')
       for (const [other, its] of this.#values) if (kindOf(other) === kind && its === value) return false;
     this.#values.set(name, value);
@@ -100,7 +100,7 @@ export class Meanings {
       .map(([name]) => name);
   }
 
-  /** A request's text with what its names mean. */
+  /** A request's text with its names replaced by what they mean. */
   fill(text: string): string {
     return text
       .replaceAll(/<ahead:(\d+)>/g, (_, seconds) =>
@@ -127,7 +127,7 @@ export class Meanings {
 
   /**
    * What was answered, in the words of the recording: wherever it is what the recording has there, the recording's text, and
-   * everywhere else itself. So it is the same as the recording if and only if the answer is.
+   * everywhere else the answer's own. So the result equals the recording if and only if the answer does.
    */
   inWordsOf(recorded: unknown, answered: unknown, requestId: string): unknown {
     if (typeof recorded === 'string')

@@ -1,4 +1,4 @@
-// A story told to the server anew: what each of its requests is answered with now.
+// A story told to the server anew: what it answers to each request now.
 import { fetch } from 'undici';
 import { createSend } from '../../../harness/http.ts';
 import { grant } from '../../../harness/ledger.ts';
@@ -6,7 +6,7 @@ import { serveLedger } from '../../../harness/served-ledger.ts';
 import { Meanings } from './story.ts';
 import type { Exchange, Story, StoryAnswer } from './story.ts';
 
-/** What clients decide by, beside those that every answer has (test/harness/http.ts looks at them). */
+/** Headers that clients decide by, besides those that every answer has (test/harness/http.ts checks them). */
 const HEADERS = [
   'content-type',
   'location',
@@ -19,7 +19,7 @@ const HEADERS = [
   'allow',
 ] as const;
 
-/** What a version says of its own end is no part of what it promised before: it is added to `Link`. */
+/** What a version says of its own end is not part of what it promised before: it is added to `Link`. */
 const OF_THE_VERSION = /(?:^|, )<[^>]*>; rel="(?:deprecation|sunset|successor-version)"[^,]*/g;
 
 export type Told = { readonly meanings: Meanings; readonly requestId: string; readonly answer: StoryAnswer };
@@ -38,7 +38,7 @@ export async function tell(story: Story, hear: (exchange: Exchange, told: Told) 
     tokens.set(name, token);
   }
   const meanings = new Meanings();
-  // What is documented of these answers today is another test's.
+  // Another test compares these answers with what is documented today.
   const send = createSend(served.url, () => undefined);
   for (const step of story.steps) {
     if ('grant' in step) {
@@ -60,7 +60,7 @@ export async function tell(story: Story, hear: (exchange: Exchange, told: Told) 
       headers: filled,
       body: text === undefined ? meanings.fillAll(body) : meanings.fill(text),
     });
-    // Written as JSON.stringify writes it: so the members and their order are the bytes.
+    // An answer is written as JSON.stringify writes it, so the members and their order are the bytes.
     if (answer.json !== undefined && JSON.stringify(answer.json) !== answer.text)
       throw new Error(`${step.what}: the answer is not written as its JSON would be: ${answer.text}`);
     if (answer.json === undefined && answer.text !== '') throw new Error(`${step.what}: ${answer.text}`);
@@ -83,7 +83,7 @@ function watched(headers: Readonly<Record<string, string | undefined>>): Record<
   );
 }
 
-/** An answer without end: as far as the first event. */
+/** An answer without end, up to its first event. */
 async function firstEvents(to: URL, token: string): Promise<Omit<Told, 'meanings'>> {
   const stop = new AbortController();
   const answer = await fetch(to, { headers: { authorization: `Bearer ${token}` }, signal: stop.signal });
