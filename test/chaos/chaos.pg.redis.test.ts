@@ -16,7 +16,7 @@ import type { Lie } from './lying-store.ts';
 import { gatherEvidence, isWell, runScenario } from './run-scenario.ts';
 import { makeScenario } from './scenario.ts';
 
-/** Again by hand: npm run chaos -- --seconds 3 --seed SEED. */
+/** To repeat one by hand: npm run chaos -- --seconds 3 --seed SEED. */
 const SEEDS = [4, 10, 28];
 
 test('a short fixed set of seeds: nothing is lost, resurrected, doubled, out of order or lied about', async () => {
@@ -69,7 +69,7 @@ beforeAll(async () => {
   await tell('none');
   system = await startSystem({ instead: { crm: lyingEye() } });
   await eventually(async () => expect(await isWell(system)).toBe(true));
-  // What a pass would find and mend is what the checker must find: none comes by itself.
+  // The checker must find what a pass would find and mend, so no pass may begin by itself.
   const client = await system.abide.connect();
   await client.query(`
     insert into reconciliations (store_id, generation, asked, through, cursor, started_at, finished_at)
@@ -81,7 +81,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Opts somebody new out, one scope after another, as `work` does it; then what the checker says of it. */
+/** Opts somebody new out, one scope after another, in the way that `work` does it; gives what the checker says of it. */
 async function checkAfter(
   work: (optOut: (scope: string) => Promise<Answered>, email: string) => Promise<void>,
 ): Promise<readonly Finding[]> {
@@ -118,7 +118,7 @@ const categories = (findings: readonly Finding[]): readonly Category[] =>
 
 const isWellNow = (): Promise<void> => eventually(async () => expect(await isWell(system)).toBe(true));
 
-/** As the superuser, while Abide is down: whatever it knew of the decision it has forgotten. $1: its seq. */
+/** As the superuser, while Abide is down: it has forgotten whatever it knew of the decision. $1: its seq. */
 async function changeLedger(statement: string, seq: string): Promise<void> {
   const client = await system.abide.connect();
   try {
@@ -143,7 +143,7 @@ async function seqOf({ id }: Answered): Promise<string> {
   }
 }
 
-/** Somebody's opt-out that sessions does not get, and a ledger that was changed by hand before it could. */
+/** An opt-out that sessions does not get, and a ledger that was changed by hand before it could. */
 const undelivered =
   (statement: string) =>
   async (optOut: (scope: string) => Promise<Answered>): Promise<void> => {
@@ -151,11 +151,11 @@ const undelivered =
     const seq = await seqOf(await optOut('email'));
     await system.abide.kill();
     await changeLedger(statement, seq);
-    // Nobody has to wait for the lease of the one that was killed.
+    // Nobody should have to wait for the killed process' lease.
     await changeLedger(`update stores set lease_until = now() where $1::bigint > 0`, seq);
     system.stores.sessions.setFault('none');
     await system.abide.start();
-    // As long as a store that is well takes many times over.
+    // Wait several times as long as a healthy store takes.
     await eventually(async () => expect((await system.lagOf('mail')).outstanding).toBe(0));
     await new Promise((resolve) => setTimeout(resolve, 1_500));
   };

@@ -1,5 +1,5 @@
-// Consents, as the checker sees them: what nobody gave, what was answered and not done, and what went further than it says.
-// The faults of everything else are shown to it on a real system (chaos.pg.redis.test.ts).
+// Consents, as the checker sees them: what nobody gave, what was answered and not done, and what went further than it says. All
+// other faults are shown to it on a real system (chaos.pg.redis.test.ts).
 import { describe, expect, test } from '@jest/globals';
 import { check, stillPromised } from './checker.ts';
 import type { Category, Evidence } from './checker.ts';

@@ -1,5 +1,6 @@
-// What must be so after a run, whatever happened in it. It has a model of its own (opt-outs add up, and a person's own later
-// consent lifts what it names) and its own SQL, and knows nothing of ledger/: what that believes is one of the things to check.
+// What must be so after a run, whatever happened in it. The checker has a model of its own (opt-outs add up, and a person's own
+// later consent lifts what it names) and its own SQL, and knows nothing of ledger/: what the ledger believes is one of the things
+// to check.
 import type { Client } from 'pg';
 import type { Contents } from '../pipeline/system.ts';
 import type { Answered, Unanswered } from './clients.ts';
@@ -34,13 +35,13 @@ export type LedgerDump = {
     readonly subject_id: string;
     readonly scopes: readonly string[];
   }[];
-  /** Of the sequence numbers of decisions, by store: those that the ledger takes for held. */
+  /** By store, the sequence numbers of the decisions that the ledger takes for held. */
   readonly settled: Readonly<Record<string, readonly number[]>>;
   /** How many opt-outs the audit log says were recorded. */
   readonly audited: number;
 };
 
-/** As the superuser, in one snapshot. */
+/** Read as the superuser, in one snapshot. */
 export async function dumpLedger(client: Client): Promise<LedgerDump> {
   await client.query('begin isolation level repeatable read');
   const { rows: decisions } = await client.query<LedgerDump['decisions'][number]>(`
@@ -53,7 +54,7 @@ export async function dumpLedger(client: Client): Promise<LedgerDump> {
   const { rows: grants } = await client.query<LedgerDump['grants'][number]>(
     'select id, subject_id, lifted_scopes as scopes from grants order by id',
   );
-  // Confirmed without a row is what lies at or below the mark and is no exception.
+  // What lies at or below the mark and is no exception is confirmed without a row.
   const { rows: settled } = await client.query<{ name: string; seqs: number[] }>(`
     select s.name, array(
       select d.seq::float8 from decisions d
@@ -85,13 +86,13 @@ export type Evidence = {
   readonly stores: Readonly<Record<string, Contents>>;
   /** Lies that were told while the run went on. */
   readonly lies: readonly string[];
-  /** What the lag said last, read before the stores were: the stores that it called ok with nothing outstanding. */
+  /** The stores that the lag, in its last answer, called ok with nothing outstanding; it was read before the stores were. */
   readonly calledOk: readonly string[];
 };
 
 /**
- * What a ledger that went back to `takenAt` still owes, where a store held everything before: whatever was suppressed, is. What
- * was recorded later is recorded anew, under other ids, by address in `ids`; a consent of later may be forgotten.
+ * What a ledger that went back to `takenAt` still owes if a store held everything before: whatever was suppressed is suppressed.
+ * What was recorded later is recorded anew, under other ids (by address in `ids`); a later consent may be forgotten.
  */
 export function stillPromised(
   answered: readonly Answered[],
@@ -111,13 +112,13 @@ export function stillPromised(
     answered: [...consents.filter((one) => !forgotten.includes(one)), ...promised],
     unanswered: forgotten.flatMap(({ email, scopes }) => [
       { says: 'no', email, scopes },
-      // Recorded before, perhaps, and answered after it; what it lifted is known from the stores all the same.
+      // Recorded before, perhaps, and answered after; what it lifted is known from the stores all the same.
       { says: 'yes', email, scopes: [] },
     ]),
   };
 }
 
-/** By address, what is suppressed by what was answered 2xx. */
+/** By address, what the requests that were answered 2xx have suppressed. */
 function promisedBy(answered: readonly Answered[]): Map<string, Set<string>> {
   const promised = new Map<string, Set<string>>();
   for (const { says, email, scopes } of answered) {
@@ -233,7 +234,7 @@ export function check({
         (scope) => held?.suppressed.includes(scope) !== true && !isOpen('yes', email, scope),
       );
       if (missing.length > 0) {
-        // A row of this very version without the scope was written and lifted again; otherwise it never came, or went.
+        // A row of this very version without the scope was written and lifted again; otherwise the scope never came, or went away.
         const lifted = held !== undefined && held.version === newest?.version;
         find(lifted ? 'resurrected' : 'lost', `${email}: ${store} does not hold ${names(missing)}`);
         if (newest !== undefined && settled.has(newest.seq))

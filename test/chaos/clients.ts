@@ -1,15 +1,15 @@
-// Clients as they should be: each repeats its request, under the same key where it has one, until it is answered.
+// Clients as they should be: each repeats its request, under the same key if it has one, until it is answered.
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Answer } from '../pipeline/system.ts';
 import type { OptOut, Word } from './scenario.ts';
 
-/** What one client was told of one request. Of one person's words each was answered before the next was said. */
+/** What one client was told of one request. Of one person's words, each was answered before the next was said. */
 export type Answered = {
   readonly says: Word['says'];
   readonly email: string;
   readonly scopes: readonly string[];
   readonly key: string | undefined;
-  /** Of the opt-out, or the grant; undefined where there was nothing to lift. */
+  /** The id of the opt-out or the grant; undefined if there was nothing to lift. */
   readonly id: string | undefined;
   readonly outcome: string;
   readonly attempts: number;
@@ -24,7 +24,7 @@ export type Clients = {
   send(optOuts: readonly OptOut[]): void;
   /** One after the other, as one person. */
   say(who: number, words: readonly Word[]): void;
-  /** Waits until every request is answered, at most so long; gives what was asked and never answered. */
+  /** Waits until every request is answered, at most this long; gives what was asked and never answered. */
   finish(withinMs: number): Promise<readonly Unanswered[]>;
   readonly answered: readonly Answered[];
 };
@@ -41,10 +41,10 @@ export function createClients({
 }: {
   post: (path: string, body: object, headers: object) => Promise<Answer>;
   emailOf: (who: number) => string;
-  /** Whose mind changes. */
+  /** The address of somebody whose mind changes. */
   emailOfMind: (who: number) => string;
   onAnswer: (email: string, scopes: readonly string[], recordedAt: number) => void;
-  /** Called before it is asked. */
+  /** Called before a consent is sent. */
   onConsent: (email: string) => void;
   say: (what: string) => void;
 }): Clients {
@@ -95,7 +95,7 @@ export function createClients({
         continue;
       }
       onConsent(email);
-      // A consent is later than the opt-out, by whole milliseconds.
+      // A consent must be later than the opt-out, by whole milliseconds.
       await delay(2);
       const grant = {
         identifier: { email },

@@ -1,5 +1,5 @@
-// Carries out what a scenario says will break. What one moment does not allow (nobody there to forget, no backup yet) is
-// left out and said in the run's log.
+// Carries out the faults of a scenario. What a moment does not allow (nobody there to forget, no backup yet) is left out, and the
+// run's log says so.
 import { setTimeout as delay } from 'node:timers/promises';
 import { runAbide } from '../harness/abide.ts';
 import type { Backup } from '../harness/abide.ts';
@@ -12,11 +12,11 @@ import type { Fault, Line } from './scenario.ts';
 import type { Target } from './target.ts';
 
 export type Faults = {
-  /** Begins it; what lasts, and what waits for a process to be back, goes on by itself. */
+  /** Begins a fault; what lasts, or waits for a process to be back, goes on by itself. */
   begin(fault: Fault): void;
   /** Every line is good again, every process runs, nobody is paused, no transaction is open. */
   end(): Promise<void>;
-  /** Of the ledger, once it was backed up and every fault has ended. */
+  /** A backup of the ledger, if one was made; for when every fault has ended. */
   readonly ledgerBackup: Backup | undefined;
 };
 
@@ -29,15 +29,15 @@ export function createFaults({
   say,
 }: {
   system: Target;
-  /** The line that the clients go by. */
+  /** The line that the clients use. */
   apiLine: Pick<TcpProxy, 'setFault'>;
-  /** A store was changed past Abide. */
+  /** Called when a store was changed past Abide. */
   tampered: (store: StoreName) => void;
   say: (what: string) => void;
 }): Faults {
   const ending = new AbortController();
   const underWay = new Set<Promise<void>>();
-  /** One process is killed at a time, or the disk full, and is back before the next. */
+  /** One process is killed, or the disk filled, at a time, and is back before the next. */
   let processes = Promise.resolve();
   /** One clock jumps at a time, and is right again before the next. */
   let clocks = Promise.resolve();
@@ -48,7 +48,7 @@ export function createFaults({
   const setLine = (line: Line, how: Parameters<TcpProxy['setFault']>[0]): void =>
     line === 'api' ? apiLine.setFault(how) : system.stores[line].setFault(how);
 
-  /** Whoever waits for the end of a fault waits no longer once the run ends. */
+  /** Once the run ends, nobody waits for the end of a fault any more. */
   const last = (forMs: number): Promise<void> =>
     delay(forMs, undefined, { signal: ending.signal }).catch(() => undefined);
 
@@ -58,7 +58,7 @@ export function createFaults({
     tampered(store);
   }
 
-  /** A command of operations; while the ledger is away it fails, and operations would try again. */
+  /** A command of operations; it fails while the ledger is away, and operations would try again. */
   async function changeByCommand(verb: 'pause' | 'resume', store: StoreName): Promise<void> {
     const { dataFolder, configFile } = system.abide;
     const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: configFile, ABIDE_LOG: 'silent' };

@@ -1,5 +1,5 @@
-// A store that lies on demand, for the tests of the checker: named in abide.yaml by its path. Which lie it tells stands in
-// a file beside its own, so that one running Abide meets them all.
+// A store that lies on demand, for the tests of the checker: named in abide.yaml by its path. A file beside its own says which lie
+// it tells, so that one running Abide meets them all.
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
 import { defineConnector } from '../../connectors/contract/connector.ts';
@@ -9,7 +9,7 @@ export const LIES = [
   'none',
   /** It says that it wrote, writes nothing, and reads back what it was told: as if nobody read back at all. */
   'says_applied',
-  /** It compares no versions, and a while after something newer hears again what it was told first of somebody. */
+  /** It compares no versions, and some time after something newer it is told again what it was first told of somebody. */
   'no_compare_and_set',
 ] as const;
 export type Lie = (typeof LIES)[number];

@@ -1,4 +1,4 @@
-// What a run says of itself: a line each, a table of all, and, where something was found, all that was seen.
+// What a run says of itself: a line for each, a table of all and, if something was found, everything that was seen.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CATEGORIES } from './checker.ts';
@@ -83,7 +83,7 @@ export function tableOf(runs: readonly RunResult[]): string {
   ].join('\n');
 }
 
-/** Everything of a run that found something; gives the folder. */
+/** Writes down everything about a run that found something; gives the folder. */
 export async function keepArtefacts(run: RunResult, parent: string): Promise<string> {
   const folder = join(parent, `seed-${run.scenario.seed}`);
   await mkdir(folder, { recursive: true });

@@ -1,4 +1,4 @@
-// One run: an Abide of its own, a scenario carried out on it, and the check of what is left when everything is well again.
+// One run: an Abide of its own, a scenario carried out on it, and the check of what is left once everything is well again.
 import { setTimeout as delay } from 'node:timers/promises';
 import { runAbide } from '../harness/abide.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
@@ -21,9 +21,9 @@ export type RunResult = {
   readonly people: number;
   readonly samples: number;
   readonly telling: number;
-  /** From the end of the last fault until the lag was ok and nothing outstanding; undefined: not within its time. */
+  /** From the end of the last fault until the lag was ok and nothing outstanding; undefined: not within the time allowed. */
   readonly recoveryMs: number | undefined;
-  /** What passes over the stores then found and put right: what stores had lost without a sign of it. */
+  /** What passes over the stores found and put right after that: what stores had lost without a sign of it. */
   readonly drift: number;
   readonly evidence: Evidence;
   /** What happened when, and what Abide printed. */
@@ -34,7 +34,7 @@ export type RunResult = {
 const ANSWER_MS = 60_000;
 export const RECOVERY_MS = 90_000;
 
-/** Waits for a condition; false where it did not come in time. */
+/** Waits for a condition; false if it did not come true in time. */
 async function within(ms: number, signal: AbortSignal, holds: () => Promise<boolean>): Promise<boolean> {
   for (const end = performance.now() + ms; performance.now() < end;) {
     signal.throwIfAborted();
@@ -51,7 +51,7 @@ export const isWell = async ({ lag }: Pick<Deployment, 'lag'>): Promise<boolean>
       status === 'ok' && outstanding === 0 && drift === 0 && backfill === null,
   );
 
-/** A whole pass over every store, begun now; how many differences they found, undefined where one did not end in time. */
+/** A whole pass over every store, begun now. Gives how many differences they found; undefined if one did not end in time. */
 export async function reconcileAll(
   { ask }: Pick<Deployment, 'ask'>,
   ms: number,
@@ -114,7 +114,7 @@ async function repair({ abide }: Pick<Target, 'abide'>): Promise<void> {
   const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: configFile, ABIDE_URL: url, ABIDE_LOG: 'warn' };
   for (const command of [
     ['ledger', 'restored'],
-    // One may have been paused at the time of the backup; 3: it was not.
+    // A store may have been paused at the time of the backup; 3: it was not.
     ...STORES.map((store) => ['stores', 'resume', store]),
     ['reconcile', '--after-restore', '--store', 'crm'],
   ]) {
@@ -124,7 +124,7 @@ async function repair({ abide }: Pick<Target, 'abide'>): Promise<void> {
   }
 }
 
-/** An opt-out of each person as the ledger has it now, if any. */
+/** An opt-out of each person that the ledger has now, if any. */
 async function optOutsOf(
   { ask }: Pick<Target, 'ask'>,
   { answered }: Evidence,
@@ -163,7 +163,7 @@ export async function runScenario(
     log.push(`${((performance.now() - beganAt) / 1_000).toFixed(3).padStart(7)} ${what}`);
   };
   const truth = watchTruth(system);
-  // However the run ends: what looks into a system that is gone would look for ever.
+  // However the run ends: something that looks into a system that is gone would look for ever.
   stack.defer(async () => {
     await truth.stop().catch(() => undefined);
   });

@@ -76,7 +76,7 @@ test('over Kafka any of its processes is killed, any clock jumps, and all else i
   const clocks = new Set<string>();
   for (const seed of SEEDS) {
     const [embedded, kafka] = (['pgoutput', 'kafka'] as const).map((source) =>
-      // Several programs would share the disk; topics would have to go back with the ledger.
+      // Over Kafka several programs would share the disk, and topics would have to go back with the ledger.
       makeScenario(seed, 3_000, source).steps.filter(
         (step) => step.kind !== 'fault' || !['disk_full', 'back_up_ledger'].includes(step.fault.kind),
       ),

@@ -1,12 +1,12 @@
-// What happens in one run, made from its seed alone: who opts out when, and what breaks when. Pure: the same seed is the
-// same scenario, on any machine. What the moments then find is the machine's own; see docs/chaos.md.
+// What happens in one run, made from its seed alone: who opts out when, and what breaks when. Pure: the same seed is the same
+// scenario, on any machine. In what state each moment finds the machine is its own; see docs/chaos.md.
 import { STORES } from '../pipeline/system.ts';
 import type { StoreName } from '../pipeline/system.ts';
 
 export const CHANNELS = ['email', 'sms', 'push'] as const;
 
 export type OptOut = {
-  /** Whose: an index of the run's people. */
+  /** Whose opt-out: an index of the run's people. */
   readonly who: number;
   readonly scopes: readonly string[];
   /** Whether the request carries an idempotency key. */
@@ -24,7 +24,7 @@ export const LINES: readonly Line[] = ['api', 'crm', 'sessions', 'mail'];
 /** What carries the decisions. */
 export type Source = 'pgoutput' | 'kafka';
 
-/** Embedded there is one process beside the database; over Kafka there are these. */
+/** Embedded, there is one process besides the database; over Kafka there are these. */
 export const PROGRAMS = [
   'api',
   'broker',
@@ -45,9 +45,9 @@ export type Fault =
       readonly how: 'refuse' | 'hang' | 'cut_request' | 'lose_answer' | 'slow';
       readonly forMs: number;
     }
-  /** All that the store holds, at once; `truncate` makes it another store, `delete` leaves it looking the same. */
+  /** Everything that the store holds, at once; `truncate` makes it another store, `delete` leaves it looking the same. */
   | { readonly kind: 'wipe'; readonly store: 'crm' | 'sessions'; readonly how: 'truncate' | 'delete' }
-  /** One of those whom the store then holds: the one at this share of their list. */
+  /** One of those whom the store holds then: the one at this share of their list. */
   | {
       readonly kind: 'tamper';
       readonly store: 'crm' | 'sessions';
@@ -63,9 +63,9 @@ export type Fault =
   | { readonly kind: 'drop_slots' }
   /** No byte is left on the disk of the data folder. */
   | { readonly kind: 'disk_full'; readonly forMs: number }
-  /** When everything else is over the ledger is what it is now. */
+  /** When everything else is over, the ledger becomes what it is now. */
   | { readonly kind: 'back_up_ledger' }
-  /** The clock of a process jumps, and jumps back: of the API (embedded that is everything), or of a store's worker. */
+  /** The clock of a process jumps ahead, and back: of the API (embedded, that is everything), or of a store's worker. */
   | {
       readonly kind: 'clock';
       readonly of: 'serve' | StoreName;
@@ -95,7 +95,7 @@ function randomOf(seed: number): () => number {
 
 const LENGTH_MS = 8_000;
 
-/** What is drawn from `random`. */
+/** Ways to draw from `random`. */
 function drawFrom(random: () => number) {
   const upTo = (max: number): number => Math.floor(random() * max);
   const scopes = (): readonly string[] => {
@@ -114,7 +114,7 @@ function drawFrom(random: () => number) {
 export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source = 'pgoutput'): Scenario {
   const random = randomOf(seed);
   const { upTo, between, oneOf, scopes } = drawFrom(random);
-  // Of their own, so that a seed means what it meant before there was this.
+  // These have a source of their own, so that a seed still means what it meant before they existed.
   const later = drawFrom(randomOf(~seed));
   const latest = drawFrom(randomOf(seed ^ 0x5eed));
 
@@ -151,8 +151,8 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source 
     return (FAULTS.find(([weight]) => (at -= weight) < 0) ?? FAULTS[0]!)[1]();
   }
 
-  // People come a few at a time, and those of before come again: with another scope, with the same once more, and several
-  // clients at once.
+  // People come a few at a time, and earlier ones come again: with another scope, with the same once more, and several clients at
+  // once.
   let people = 0;
   const said: OptOut[] = [];
   function makeOptOut(): OptOut {

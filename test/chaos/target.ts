@@ -17,13 +17,13 @@ import type { Killed, Source } from './scenario.ts';
 
 export type Target = Deployment & {
   readonly abide: Pick<AbideProcess, 'url' | 'key' | 'dataFolder' | 'configFile' | 'output' | 'connect'>;
-  /** kill -9; returns when it runs again. */
+  /** kill -9; returns once it runs again. */
   kill(what: Killed): Promise<void>;
   /** How far the clock of this process is ahead of the true one, from now on. */
   setClock(of: 'serve' | StoreName, aheadMs: number): Promise<void>;
-  /** Leaves no byte on the disk of the data folder; what it gives frees it. Undefined where that cannot be done. */
+  /** Leaves no byte on the disk of the data folder; the function that it gives frees them. Undefined if that cannot be done. */
   readonly fillDisk?: (() => Promise<() => Promise<void>>) | undefined;
-  /** A copy of the ledger's database. Undefined where that is not done. */
+  /** A copy of the ledger's database. Undefined if none is made. */
   readonly backUpLedger?: () => Promise<Backup>;
   /** SQL: every replication slot goes, with the session that reads it. */
   readonly dropSlots: string;
@@ -31,7 +31,7 @@ export type Target = Deployment & {
 
 const CANARY_SECONDS = 5;
 const RESTART_MS = 60_000;
-/** What a scenario writes has room on it several times. */
+/** Large enough for what a scenario writes several times over. */
 const DISK_BYTES = 512 * 1024 * 1024;
 const run = promisify(execFile);
 
@@ -39,14 +39,14 @@ async function killDatabase(dataFolder: string): Promise<void> {
   const file = join(dataFolder, 'postgres/postmaster.pid');
   await eventually(async () => {
     const lines = (await readFile(file, 'utf8')).split('\n');
-    // Abide writes into the file as well before the new server does, which says so when it is ready. One that was killed
-    // just now still stands there, and is nobody.
+    // Abide writes into the file as well, before the new server does, which says so when it is ready. One that was killed just now
+    // still stands there, and is nobody.
     if (lines[7]?.trim() !== 'ready') throw new Error('the database is not ready');
     process.kill(Number(lines[0]), 'SIGKILL');
   }, RESTART_MS);
 }
 
-/** What processes need whose clocks are to jump (clock.mjs); it ends with `stack`. */
+/** What processes whose clocks are to jump need (clock.mjs); it ends with `stack`. */
 async function makeClocks(
   stack: AsyncDisposableStack,
 ): Promise<{ readonly env: Record<string, string>; readonly setClock: Target['setClock'] }> {
@@ -61,7 +61,7 @@ async function makeClocks(
   };
 }
 
-/** A small disk of its own, which ends with `stack`; undefined where this user may mount none. */
+/** A small disk of its own, which ends with `stack`; undefined if this user may not mount one. */
 async function mountDisk(
   stack: AsyncDisposableStack,
 ): Promise<{ readonly folder: string; readonly fill: NonNullable<Target['fillDisk']> } | undefined> {
@@ -123,7 +123,7 @@ async function startEmbedded(withDisk: boolean): Promise<Target> {
   };
 }
 
-/** The stack starts what was killed again by itself. */
+/** The stack itself starts what was killed again. */
 async function startOverKafka(): Promise<Target> {
   await using place = new AsyncDisposableStack();
   const stores = await openStores(place);
@@ -172,7 +172,7 @@ async function startOverKafka(): Promise<Target> {
   };
 }
 
-/** Between finding a free port and listening there, anybody's outgoing connection may take it. */
+/** Anybody's outgoing connection may take a port between finding it free and listening on it. */
 export async function startTarget(source: Source, withDisk: boolean): Promise<Target> {
   for (let tries = 1; ; tries += 1) {
     try {
