@@ -24,7 +24,7 @@ beforeAll(async () => {
   const stanza = (table: string, rest: string): string =>
     `{ connector: postgres, url: '${database.urls.owner}', table: ${table}, scopes: [email, sms, push], ${rest} }`;
   abide = await startAbide({
-    // One that came while a store is paused would be counted beside the person.
+    // A canary that came while a store is paused would be counted beside the person.
     config: `stores:\n  crm: ${stanza('suppressions', 'late_after_seconds: 1')}\n  old: ${stanza('old', 'required: false')}\n`,
   });
 });
@@ -148,8 +148,8 @@ test('no answer to a check is an error, never a yes', async () => {
   expect(unknown.output).toMatch(/^abide: The API answered 401: it does not know the key/);
 });
 
-// Whatever could not be printed ended with 0: `abide gate >> gate.log && ./send-newsletter` sent on a full disk, whatever it was told,
-// and half an audit log was a success.
+// A command that could not print ended with 0: `abide gate >> gate.log && ./send-newsletter` sent on a full disk, whatever it was
+// told, and half an audit log was a success.
 test('what cannot be printed is no success, and a no that nobody reads is still a no', async () => {
   await optOut('full-disk@example.com');
   await using full = await open('/dev/full', 'w');
@@ -207,7 +207,7 @@ test('a key that is there and cannot be read is not said to be missing', async (
   const folder = await mkdtemp(join(tmpdir(), 'abide-keyless-'));
   const lagOf = () => runAbide(['lag', '--data', folder], { ABIDE_URL: abide.url });
   const missing = await lagOf();
-  // Root may read whatever is a file.
+  // Root may read any file, but not a folder as one.
   await mkdir(join(folder, 'admin.key'));
   const unreadable = await lagOf();
   await rm(folder, { recursive: true });
@@ -232,7 +232,7 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
     run('lag', '--json'),
     run('doctor'),
   ]);
-  // What to do was: look into the log of a worker that is silent by order.
+  // The advice was to look into the log of a worker that is silent by order.
   expect(doctor.output).toMatch(
     /^look {2}lag of crm: late and paused, .*\n {6}Its opt-outs wait: `abide stores resume`/m,
   );
@@ -256,7 +256,7 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
   expect(resumed).toMatchObject([bySomebodyHere]);
 });
 
-// A database that was away ended it, after half a minute.
+// A database that was away ended it after half a minute.
 test('lag --watch repeats, and goes on while nobody answers, or the API knows nothing', async () => {
   const unready = createServer((socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')),
@@ -398,14 +398,14 @@ test('a key is rotated without downtime: the new one is the same client, and the
   expect(await audited('key.rotated', id)).toMatchObject([
     { ...bySomebodyHere, details: { to: newId, expires_at: was!.expires_at } },
   ]);
-  // A day, less what passed since.
+  // A day, minus what has passed since.
   expect(Date.parse(was!.expires_at) - Date.now()).toBeGreaterThan(86_300_000);
 
   expect((await run('keys', 'rotate', id, '--overlap', '0s')).code).toBe(0);
   await eventually(async () => expect((await post(old)).status).toBe(401), 1_500);
   expect((await post(key)).status).toBe(201);
   const again = await run('keys', 'rotate', id);
-  // Standard output is the key, for a script that takes it.
+  // Standard output is for the key, and for a script that takes it.
   expect(again).toMatchObject({ code: 3, output: `no key ${id} is in use\n`, stdout: '' });
 });
 
@@ -539,7 +539,7 @@ test('refill carries everybody to the store again', async () => {
       );
       return rowCount;
     });
-  // Paused, so that nobody else sees that it is missing and drives it again.
+  // Paused, so that nobody else notices that it is missing and drives it again.
   await run('stores', 'pause', 'crm');
   expect(await ofHer('delete')).toBe(1);
   const generation = async (): Promise<number> =>
@@ -558,7 +558,7 @@ test('refill carries everybody to the store again', async () => {
   expect(await audited('store.refilled', 'crm')).toMatchObject([
     { ...bySomebodyHere, details: { generation: before + 1, reason: 'a row was deleted by hand' } },
   ]);
-  // The clients' terminal: nobody opted out just now, so no line says so.
+  // The clients' terminal: nobody has just opted out, so no line says so.
   expect(abide.output.match(/^r••@e••\.com recorded, crm verified /gm)).toHaveLength(2);
 });
 
@@ -597,7 +597,7 @@ test('audit prints who did what, in order', async () => {
   expect(JSON.parse(next.stdout)).toMatchObject({ seq: 4 });
 });
 
-// The oldest 100 rows were printed and nothing said of the others: a leaked key looked as if it had stopped long ago.
+// Only the oldest 100 rows were printed, without a word about the others: a leaked key looked as if it had stopped long ago.
 test('audit prints all that was asked for, however much it is, and what a key did within a time', async () => {
   const db = await abide.connect();
   await db.query(

@@ -182,8 +182,8 @@ test("a connector of one's own is loaded from the file beside abide.yaml, where 
   expect(await checked()).toEqual([0, 'configuration: fine, 1 store(s)\nlegacy: fine\n']);
 });
 
-// In JavaScript nobody had looked: without \`limits\` no worker ever started, with \`fine\` here; of a read-back that answered
-// nothing usable as well; and what a connector had left open held the command for ever.
+// Nobody had checked this in JavaScript: without `limits` no worker ever started, while this command said `fine`; it also said so
+// of a read-back with no usable answer; and what a connector had left open held up the command for ever.
 test('a connector in JavaScript that declares or answers something else is told so', async () => {
   await using f = await given();
   const declared = (rest: string, open: string): string => `

@@ -5,7 +5,7 @@ import { expect, test } from '@jest/globals';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
 
-/** Where temporary folders are made: what is left in it afterwards was left behind. */
+/** A folder for temporary folders: what is in it afterwards was left behind. */
 async function temporary(): Promise<AsyncDisposable & { path: string; left(): Promise<string[]> }> {
   const path = await mkdtemp(join(tmpdir(), 'abide-demo-test-'));
   return {

@@ -1,4 +1,4 @@
-// A client's mistaken mass opt-out, as an operator deals with it: marked, still suppressing, and a list of whom to ask.
+// A client's mistaken mass opt-out, as an operator deals with it: marked, still suppressing, and a list of the people to ask.
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { hostname, userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -33,7 +33,7 @@ const post = async (key: string, path: string, body: object, status = 201): Prom
 };
 const optOut = (key: string, subject: object, scope?: object) =>
   post(key, '/v1/opt-outs', scope === undefined ? { subject } : { subject, scope });
-/** As the database has it: nothing of the window depends on the clock of this process. */
+/** The database's time: nothing about the window depends on the clock of this process. */
 const now = async (): Promise<string> =>
   (
     await db.query<{ at: string }>(
@@ -68,7 +68,7 @@ beforeAll(async () => {
     }),
   );
   recordedIds = answers.map(({ json }) => json.id as string);
-  // Of the same client, in the same time, and honest.
+  // Of the same client and time, but honest.
   await optOut(other.token, { email: 'honest@example.com' });
   window = [from, await now()];
   await optOut(culprit.token, { email: 'after@example.com' });
@@ -163,7 +163,7 @@ test('export gives whom to ask about what, in a file that only its owner can rea
     [
       'email,ada@example.com,email sms push,AT,email push sms',
       'email,grace@example.com,email sms push,AT,email push sms',
-      // Of email she had opted out before, by another key.
+      // She had opted out of email before, by another key.
       'email,knew@example.com,email sms push,AT,push sms',
       'phone,+41791234567,sms,AT,sms',
       // No spreadsheet runs what the client sent.

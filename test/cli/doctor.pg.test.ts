@@ -10,7 +10,7 @@ import { eventually } from '../harness/eventually.ts';
 
 type Finding = { what: string; state: 'fine' | 'attention' | 'broken'; says: string; fix?: string };
 
-/** Exit code, and what is not fine by what it is about. */
+/** The exit code, and what is not fine, by what it is about. */
 async function examine(
   env: Readonly<Record<string, string>>,
 ): Promise<{ code: number | null; found: Record<string, Omit<Finding, 'what'>> }> {
@@ -69,7 +69,7 @@ test('an embedded Abide: all is fine, then its ring, its store and its database 
   });
 });
 
-/** A start without workers that makes ring and tables, and is gone again; what it printed. */
+/** A start without workers, which makes ring and tables and then ends; gives what it printed. */
 async function runToReadyAndStop(env: Readonly<Record<string, string>>): Promise<string> {
   const { child, ended, output } = spawnAbide(['serve', '--no-workers'], env);
   await eventually(() => expect(output()).toMatch(/ready after|^abide: (?!starting|listening)/m));

@@ -72,7 +72,7 @@ test('it is looked at, printed, installed and removed, and each says what it did
         unreadable: 0,
       },
     ],
-    // What the installation held down itself is nobody's attempt.
+    // What the installation itself held down is nobody's attempt.
     logged: 0,
   });
   expect((await query('select email from contacts where may_mail')).rows).toEqual([
@@ -85,7 +85,7 @@ test('it is looked at, printed, installed and removed, and each says what it did
   });
   expect(await guard('remove', '--store', 'crm')).toMatchObject({ code: 0, output: 'crm has no guard\n' });
 
-  // What changed stands in the audit log, what was only looked at or printed does not.
+  // The audit log has what changed, but not what was only looked at or printed.
   const rows = await withClient(ledger.urls.api, (client) =>
     readAudit(client, { after: 0, limit: 100, action: undefined }),
   );

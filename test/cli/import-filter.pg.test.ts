@@ -28,7 +28,7 @@ const optOut = async (email: string): Promise<void> => {
   expect(status).toBe(201);
 };
 
-/** The command, with its input in the test's hand and its output counted in lines. */
+/** The command, with its input under the test's control and its output counted in lines. */
 function startFilter(...args: readonly string[]) {
   const child = spawn(
     process.execPath,
@@ -47,7 +47,7 @@ function startFilter(...args: readonly string[]) {
     tail = text.at(-1) ?? tail;
   });
   child.stderr.setEncoding('utf8').on('data', (text: string) => (errors += text));
-  // What it does not read any more fails here.
+  // Writing what it no longer reads fails here.
   child.stdin.on('error', () => undefined);
   const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) =>
     child.once('close', (code, signal) => resolve({ code, signal })),
@@ -93,7 +93,7 @@ test('of 100,000 rows of a kilobyte those of suppressed people are missing, and 
       .join('')
       .slice(0, 5_000),
   );
-  // Of a file of 100 MB. It is as much with one of 400 MB; one that kept the rows had 427.
+  // For a file of 100 MB. It is as much for one of 400 MB; a version that kept the rows had 427.
   expect(memory / MIB).toBeLessThan(330);
 });
 

@@ -5,7 +5,7 @@ import { filterImport } from '../../cli/import-filter.ts';
 import type { Counts, Filter } from '../../cli/import-filter.ts';
 import { eventually } from '../harness/eventually.ts';
 
-/** Whose address begins with `out` is suppressed, whose begins with `bad` cannot be read. */
+/** Somebody whose address begins with `out` is suppressed; an address that begins with `bad` cannot be read. */
 const judge = (subjects: readonly object[]): string | undefined => {
   const said = JSON.stringify(subjects);
   return said.includes('"bad') ? 'invalid_item' : said.includes('"out') ? 'opted_out' : undefined;
@@ -65,7 +65,7 @@ test('rows of suppressed people are left out, and all others are as they came', 
   });
 });
 
-// All of it was taken for the header, and written: exit code 0, with everybody suppressed in it.
+// All of it was taken for the header and written: exit code 0, with every suppressed person in it.
 test('a line that ends with a carriage return alone is a line', async () => {
   for (const size of [1, 7, 1_000]) {
     const csv = Buffer.from('email,n\rada@x.com,"1\r2"\rout@x.com,2\rgrace@x.com,3\r');
@@ -104,7 +104,7 @@ test('what cannot be checked is not written, and is named by its line without it
   expect(failed).toBeUndefined();
 });
 
-// csv-parse counts such an end of a line twice: after notes of several lines from a spreadsheet every line was wrong.
+// csv-parse counts such a line end twice: after multi-line notes from a spreadsheet, every line number was wrong.
 test('a line is the one on which its row begins, whatever ends the lines within quotes', async () => {
   const csv = 'email,"no\r\nte"\r\nada@x.com,"a\r\nb\nc"\r\n\r\nbad@x.com,"d\r\ne"\r\nada@x.com\r\n';
   expect((await filtered(csv)).notes.sort()).toEqual([

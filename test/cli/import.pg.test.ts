@@ -54,10 +54,10 @@ async function file(name: string, text: string): Promise<string> {
   return path;
 }
 let people = 0;
-/** Of people who were in no file before. */
+/** A file of people who were in no file before. */
 const someCsv = (rows: number): string => csvOf(rows, (people += rows) - rows);
 
-/** The command, with its input in the test's hand. */
+/** The command, with its input under the test's control. */
 function start(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', CLI, 'import', ...args], {
     env: {
@@ -210,7 +210,7 @@ describe('a file', () => {
 
     const over = await run(path, '--scopes', 'email', '--errors-to', to);
     expect(over).toMatchObject({ code: 1, errors: `abide: ${to} is there already.\n` });
-    // Before anything is sent: what was recorded would be recorded.
+    // Checked before anything is sent: otherwise the rows would be recorded by then.
     const nowhere = join(folder, 'misspelt', 'errors.csv');
     const bob = await file('bob.csv', 'email\nbob@example.com\nnobody\n');
     expect(await run(bob, '--scopes', 'email', '--errors-to', nowhere)).toMatchObject({
@@ -432,7 +432,7 @@ describe('what is wrong is said in words', () => {
     expect(status).toMatchObject({ code: 3, output: `no import ${id}, or it is another client's\n` });
     expect(approve).toMatchObject({ code: 3, output: status.output });
     expect(cancel.code).toBe(3);
-    // What a script gives to a parser of JSON has no words in it.
+    // Output that a script gives to a JSON parser has no words in it.
     for (const ran of [await run('status', id, '--json'), await run('cancel', id, '--json')])
       expect(ran).toMatchObject({ code: 3, output: '', errors: status.output });
   });
@@ -451,7 +451,7 @@ describe('what is wrong is said in words', () => {
 });
 
 describe('a server that is slow', () => {
-  /** Somebody else in the place of the API: lists nothing, and takes a file as `post` says. */
+  /** Another server in the API's place: lists nothing, and takes a file as `post` says. */
   async function instead<T>(post: RequestListener, use: (url: string) => Promise<T>): Promise<T> {
     const server = createServer((request, response) => {
       if (request.method === 'POST') return post(request, response);

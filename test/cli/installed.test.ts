@@ -1,4 +1,4 @@
-// What is started in a checkout with nothing installed. npm is a stand-in that installs the Node of this run.
+// What is started in a checkout with nothing installed. A stand-in for npm installs the Node of this run.
 import { execFile } from 'node:child_process';
 import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -64,7 +64,8 @@ test('two at once install once, and leave no lock behind', async () => {
   expect(await readdir(checkout)).not.toContain('.installing');
 });
 
-// `npm start` held it for as long as it ran: after a `git pull` everything else waited for an installation that was long over.
+// `npm start` held the lock for as long as it ran: after a `git pull` everything else waited for an installation that was long
+// over.
 test('what was installed may run for long and holds no later installation up', async () => {
   const { stdout } = await run(
     join(checkout, 'cli/installed.mjs'),
@@ -96,7 +97,7 @@ test('an installation that fails says so and ends with 1', async () => {
   expect(await readdir(checkout)).not.toContain('.installing');
 });
 
-// On Node 26 the command took the sources as they lay: a stack trace about a library that nobody had installed yet.
+// On Node 26 the command ran the sources as they were: a stack trace about a library that nobody had installed yet.
 test('the command installs what is missing in a checkout, and nothing where it is not one', async () => {
   await writeFile(join(checkout, 'cli/abide.ts'), 'console.log(process.argv.slice(2).join(" "))');
   const command = (): ReturnType<typeof run> => run(join(checkout, 'cli/abide.mjs'), 'lag', '--json');

@@ -74,7 +74,7 @@ test('what came after the backup is recorded anew from the store, and no number 
       expect([email, channel, await canSend(email, channel)]).toEqual([email, channel, false]);
   expect(await canSend('after@example.com', 'push')).toBe(true);
 
-  // Everything is held, and read back, in the new generation.
+  // In the new generation everything is held and read back.
   await eventually(async () => {
     const answer = await request(`${abide.url}/v1/propagation-lag`, {
       headers: { authorization: `Bearer ${abide.key}` },

@@ -30,12 +30,12 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** `npm start` as a terminal runs it: a process group of its own. What it prints goes to a file, read without delay. */
+/** `npm start` as a terminal runs it, in a process group of its own. Its output goes to a file, which is read without delay. */
 async function npmStart(): Promise<{
   pid: number;
   ended: Promise<number | null>;
   printed(): string;
-  /** What stood there when /readyz first answered 200. */
+  /** What had been printed when /readyz first answered 200. */
   printedBeforeReady: string;
 }> {
   const file = join(folder, `printed-${running.size}-${performance.now()}`);
@@ -97,7 +97,7 @@ test('the first npm start prints an administrator’s key before it is ready, an
     },
   ]);
 
-  // npm alone is told: what it runs must hear of it.
+  // Only npm is signalled: what it runs must hear of it.
   process.kill(first.pid, 'SIGTERM');
   expect(await first.ended).toBe(0);
   expect(first.printed()).toMatch(/^stopped$/m);
@@ -117,7 +117,7 @@ test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
     process.kill(-pid, signal);
 
     await ended;
-    // npm does not wait for what it started where a SIGHUP ends npm itself.
+    // If a SIGHUP ends npm itself, it does not wait for what it started.
     await eventually(() => expect(printed()).toMatch(/^stopped$/m));
     await eventually(async () => expect(await serverRuns()).toBe(false));
     expect(printed()).toMatch(new RegExp(`^${signal}: stopping`, 'm'));

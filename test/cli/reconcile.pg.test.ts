@@ -1,4 +1,4 @@
-// `abide reconcile` of a store that was down waited for ever without a word, in a pipe and on a terminal.
+// `abide reconcile` of a store that was down waited for ever without a word, both in a pipe and on a terminal.
 import { expect, test } from '@jest/globals';
 import { spawnAbide, startAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -32,7 +32,7 @@ test('a pass that does not move says what it waits for, and is left by Ctrl-C', 
         new RegExp(`^nothing moves: mail is waited for\\. The lag says ${reason.source};`, 'm'),
       ),
     );
-  // Nothing is due to it, so that it is away is known by the pass alone.
+  // Nothing is due to the store, so only the pass notices that it is away.
   await says(/ok, STORE_UNREACHABLE/);
   await optOut('grace@example.com', 0);
   await says(/\w+, STORE_UNREACHABLE/);

@@ -1,4 +1,4 @@
-// What stops a start, said so that whoever reads it knows what to do; and who may leave while it runs.
+// What stops a start, said so that its reader knows what to do; and who may leave while it runs.
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -78,7 +78,7 @@ test('a second start on the same folder is refused, and the first goes on', asyn
   expect(output).toContain(
     `Another Abide runs on ${abide.dataFolder}: stop it, or set ABIDE_DATA to another`,
   );
-  // The server of the other one has a log, and nothing about this in it.
+  // The other Abide's server has a log, which says nothing about this.
   expect(output).not.toContain('log');
   expect((await createSend(abide.url)('GET', '/readyz')).status).toBe(200);
 });
@@ -159,7 +159,7 @@ test('beyond loopback nothing is made up: it starts only with a ring and a key t
   expect(status).toBe(200);
   child.kill('SIGTERM');
   expect(await ended).toBe(0);
-  // A server's output is kept and read by others: there is no secret in it, and where it is can be called.
+  // Others keep and read a server's output: it contains no secret, and an address that can be called.
   expect(output()).not.toContain(ABIDE_ADMIN_KEY);
   expect(output()).toMatch(/^abide: listening at http:\/\/127\.0\.0\.1:\d+ \(and at every other address/m);
   expect(output()).toMatch(
@@ -238,7 +238,7 @@ test('the storage key is rotated: what comes seals under the new one, and what w
   );
   expect((await stat(file)).mode & 0o777).toBe(0o600);
   expect(await readdir(own.dataFolder)).not.toContainEqual(expect.stringMatching(/^keys\.json\./));
-  // One that runs goes on with the ring that it began with.
+  // A running Abide goes on with the ring that it began with.
   await optOut('meanwhile@example.com');
   await own.stop();
   const crm = own.databaseUrl('crm');
