@@ -26,7 +26,7 @@ let people = 0;
 const somebody = () => ({ email: `person${(people += 1)}@example.com` });
 const optOut = (who = somebody(), scopes = ['email']) => abide.optOuts.create({ identifiers: [who], scopes });
 
-/** Everything outstanding is acknowledged, as the store's worker would. */
+/** Acknowledges everything outstanding, as the store's worker would. */
 async function acknowledgeAll(): Promise<void> {
   const outstanding = await outstandingOf(api.t.ledger, 'crm');
   await api.t.ledger.acknowledge('crm', report(outstanding.map((decision) => verified(decision))));

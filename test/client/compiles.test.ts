@@ -1,5 +1,5 @@
-// What a compiler says to whoever uses the client. `npm run types` reads this file; each `@ts-expect-error` fails there as
-// soon as the line below it compiles.
+// What a compiler tells users of the client. `npm run types` reads this file; each `@ts-expect-error` fails there as soon as the
+// line below it compiles.
 import { createReadStream } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import type { Abide, AbideProblem, AnswerOf, CheckItem, OptOutRequest, RequestOf, Route } from 'abide/client';

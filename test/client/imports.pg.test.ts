@@ -30,7 +30,7 @@ const throughProxy = (options: Partial<AbideOptions> = {}): Abide =>
   client({ url: `http://127.0.0.1:${proxy.port}`, ...options });
 
 let people = 1_000_000;
-/** A file of people who were in none before. */
+/** A file of people who were in no file before. */
 const someCsv = (rows: number): string => csvOf(rows, (people += rows) - rows);
 const EMAIL = { format: 'csv', scopes: ['email'] } as const;
 
@@ -38,7 +38,7 @@ const receiving = async (): Promise<number | null> =>
   (await api.t.pool.query("select from imports where state = 'receiving'")).rowCount;
 const importIds = async (): Promise<Set<string>> =>
   new Set((await api.t.pool.query<{ id: string }>('select id from imports')).rows.map(({ id }) => id));
-/** What a test before broke off may go at any time: what counts is what came. */
+/** An import that an earlier test broke off may go away at any time: only new ones count. */
 const importsSince = async (before: ReadonlySet<string>): Promise<number> =>
   (await importIds()).difference(before).size;
 
@@ -123,7 +123,7 @@ describe('a file', () => {
     isKept();
     expect((await sending).rows.total).toBe(1_000);
 
-    // Of what nobody takes nothing is read.
+    // If nobody takes anything, nothing is read.
     let read = 0;
     async function* counted(): AsyncGenerator<string> {
       for (;;) {
@@ -236,7 +236,7 @@ describe('a line that breaks', () => {
     async function* source(): AsyncGenerator<string> {
       yield 'email\n';
       for (let n = 0; n < 8; n += 1) {
-        // What takes longer than a try may is the source here, and that is no fault of the server's.
+        // Here it is the source that takes longer than a try may, and that is no fault of the server's.
         await new Promise((resolve) => setTimeout(resolve, n === 4 ? 600 : 100));
         if (n === 7) proxy.setFault('hang');
         yield 'ada@example.com\n';

@@ -1,4 +1,4 @@
-// What the client does where the line, the server or somebody on the way fails: real server, real ledger, real sockets.
+// What the client does if the line, the server or somebody on the way fails: real server, real ledger, real sockets.
 import { createServer } from 'node:http';
 import type { RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -23,7 +23,7 @@ import { watchedFetch } from './watched-fetch.ts';
 let served: ServedLedger;
 let proxy: TcpProxy;
 let key: string;
-/** What the ledger says, in turn, instead of recording. */
+/** What the ledger says, one after the other, instead of recording. */
 const refusals: AbideError[] = [];
 beforeAll(async () => {
   const record: Ledger['record'] = (intent, render) => {
@@ -179,7 +179,7 @@ describe('it ends', () => {
     );
     const ending = new AbortController();
     const asking = direct({ fetch, timeoutMs: Infinity }).lag({ signal: ending.signal });
-    // A second try would come while this one call is under way, which takes many times as long as a turn of the loop.
+    // A second try would come during this one call, which takes many times as long as a turn of the loop.
     await eventually(() => expect(passed).toHaveLength(1));
     await direct().lag();
     expect(passed).toHaveLength(1);

@@ -8,7 +8,7 @@ export type Passed = {
   readonly at: number;
 };
 
-/** `instead` may answer, or throw, in the place of the n-th request (from 1). */
+/** `instead` may answer, or throw, in place of the n-th request (from 1). */
 export function watchedFetch(instead: (n: number) => Response | Error | undefined = () => undefined): {
   readonly fetch: typeof fetch;
   readonly passed: readonly Passed[];
