@@ -54,7 +54,7 @@ async function load(
   return { ...configuration, asked };
 }
 
-/** What is said of a wrong file, a line a fault. */
+/** What is said of a wrong file, one line per fault. */
 const faultsOf = async (text: string, env: Record<string, string> = {}): Promise<string[]> => {
   const error: unknown = await load(text, env).then(
     () => undefined,
@@ -288,7 +288,7 @@ test('a text that YAML takes for an alias is a fault for the worker of another s
   });
 });
 
-// A store's `email/newsleter` beside `topics: { email: [newsletter] }` was taken: no opt-out ever went there, and each of them
+// A store's `email/newsleter` beside `topics: { email: [newsletter] }` was accepted: no opt-out ever went there, and each of them
 // counted as complete without it.
 test('a store that names a topic or purpose beside the declared ones is a fault that names those', async () => {
   const text =
