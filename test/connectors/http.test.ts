@@ -57,7 +57,7 @@ const email = (key: string) => ({ kind: 'email', key }) as const;
 type Request = { method: string; url: string; headers: IncomingHttpHeaders; body: string };
 type Answer = { status?: number; headers?: Record<string, string>; body?: unknown };
 
-/** A store that answers as the test says (undefined: the test answers by itself), the server that it is, and what it was asked. */
+/** A store that answers as the test says (undefined: the test answers itself), its server, and what it was asked. */
 async function given(
   answer: (request: Request, response: ServerResponse) => Answer | undefined,
   options: object = {},
@@ -240,7 +240,7 @@ describe('an answer', () => {
     [429, undefined, 1_000],
     [503, '30', 30_000],
     [503, '86400', 900_000],
-    // Whoever asks to be left alone is, also where its clock is behind ours.
+    // A store that asks to be left alone is left alone, even if its clock is behind ours.
     [429, '0', 1_000],
     [503, 'Tue, 24 Nov 2026 08:00:00 GMT', 1_000],
   ])('%i with Retry-After %s asks to come again later', async (status, retryAfter, delayMs) => {

@@ -109,7 +109,7 @@ function decided(key: string, { version = 1, suppressed, granted = {}, kind = 'e
 }
 const email = (key: string) => ({ kind: 'email', key }) as const;
 
-/** Writers of the same people, each in an order of its own, two versions at a time; the last one is 6. */
+/** Writers of the same people, each in an order of its own, two versions at a time; the last version is 6. */
 async function writeAtOnce(stores: readonly Store[], keys: readonly string[]): Promise<void> {
   for (let version = 1; version <= 5; version += 1) {
     await Promise.all(
@@ -491,7 +491,7 @@ describe("the user's own tables", () => {
     ).toEqual([{ kind: 'refused', code: 'SCOPE_NOT_HELD' }]);
     expect(await here.database.query('select distinct no_mail from contacts')).toEqual([{ no_mail: 1 }]);
 
-    // Of this version: a consent before it that comes late lifts nothing.
+    // It holds this version: an earlier consent that comes late lifts nothing.
     const late = decided(ada, { version: 4, suppressed: [], granted: { email: 4 } });
     const refused = decided(ada, { version: 5, suppressed: ['email', 'email/newsletter'] });
     expect(await store.apply([refused], signal())).toMatchObject([{ kind: 'refused' }]);
@@ -907,7 +907,7 @@ describe('a server', () => {
         code: 'STORE_FAILED',
         message: expect.stringContaining('read-only, as a replica is'),
       };
-      // An administrator's writes pass all the same: what they left there must not count as held by the primary.
+      // An administrator's writes still pass: what they left there must not count as held by the primary.
       expect(await store.apply([decided('ada@example.com', { version: 2 })], signal())).toEqual([
         { kind: 'applied' },
       ]);
@@ -1013,7 +1013,7 @@ test('a table that was emptied, dropped or made again is another store, and one 
   }
 });
 
-// A store remembered that its table was there until it was asked what it is, which a worker does not ask while it fails.
+// A store remembered that its table existed until it was asked what it is, which a worker does not ask while it fails.
 describe('what is dropped under an open store', () => {
   const ada = 'ada@example.com';
   const failed = { code: 'STORE_FAILED', cause: { code: '1146' } };
@@ -1026,7 +1026,7 @@ describe('what is dropped under an open store', () => {
     const store = await here.open(options);
     const apply = (version: number) => store.apply([decided(ada, { version })], signal());
     const readBack = () => store.readBack([email(ada)], signal());
-    // On two connections to write and two to read, each with its plans.
+    // Two connections to write and two to read, each with its plans.
     await Promise.all([apply(1), apply(1)]);
     await Promise.all([readBack(), readBack()]);
 
@@ -1044,7 +1044,7 @@ describe('what is dropped under an open store', () => {
       [{ version: 4, suppressed: ['email'] }],
       [{ version: 4, suppressed: ['email'] }],
     ]);
-    // Marked as well, by which it is told from the one before.
+    // It is marked as well, which tells it from the one before.
     expect(await here.database.query(`select * from ${table} where kind = 'abide'`)).toHaveLength(1);
   });
 

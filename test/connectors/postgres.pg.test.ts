@@ -295,7 +295,7 @@ describe('its own table', () => {
       keys.map(() => ({ version: 1, suppressed: ['email'] })),
     );
     await store[Symbol.asyncDispose]();
-    // A session tells what it did at the latest when it ends. Making the primary key is one sequential scan.
+    // A session reports its statistics at the latest when it ends. Making the primary key is one sequential scan.
     await eventually(async () =>
       expect(await here.rows('select idx_scan, seq_scan from pg_stat_user_tables')).toEqual([
         { idx_scan: '6', seq_scan: '1' },
@@ -322,7 +322,7 @@ describe('its own table', () => {
   });
 });
 
-// A store remembered for as long as it was open that its table was there, and failed every call until a restart.
+// A store remembered for as long as it was open that its table existed, and failed every call until a restart.
 describe('what is dropped under an open store', () => {
   const ada = 'ada@example.com';
   const failed = { code: 'STORE_FAILED', cause: { code: '42P01' } };
@@ -338,7 +338,7 @@ describe('what is dropped under an open store', () => {
     const readBack = () => store.readBack([email(ada)], signal());
     const incarnation = () => store.incarnation!(signal());
     const made = () => here.rows(`select to_regclass('${table}') is not null as made`);
-    // On two connections to write and two to read, each with its plans.
+    // Two connections to write and two to read, each with its plans.
     await Promise.all([apply(1), apply(1)]);
     await Promise.all([readBack(), readBack()]);
     const first = await incarnation();
@@ -441,7 +441,7 @@ describe("the user's own tables", () => {
     ).toEqual([{ kind: 'refused', code: 'SCOPE_NOT_HELD' }]);
     expect(await here.rows('select distinct no_mail from contacts')).toEqual([{ no_mail: true }]);
 
-    // Of this version: a consent before it that comes late lifts nothing.
+    // It holds this version: an earlier consent that comes late lifts nothing.
     const late = new Item({
       ...optOut('ada@example.com', 4, []),
       granted: { email: { at: SINCE, version: 4 } },
@@ -478,7 +478,7 @@ describe("the user's own tables", () => {
     ]);
   });
 
-  // Else it would be older than what the store acknowledged for ever.
+  // Otherwise it would be older for ever than what the store acknowledged.
   test('the version in their own row is that of a decision that changes nothing there, and after a restore what it says counts', async () => {
     await using here = await given(`${contacts} alter table contacts add version bigint`);
     const store = await here.open({
@@ -535,7 +535,7 @@ describe("the user's own tables", () => {
 
 describe('a server in trouble', () => {
   test('that is a replica is not believed', async () => {
-    // A server in recovery, as far as the connector can see: ours is found before PostgreSQL's own.
+    // A server in recovery, as far as the connector can see: our function is found before PostgreSQL's own.
     await using here = await given(
       "create function public.pg_is_in_recovery() returns boolean language sql as 'select true'",
     );
@@ -586,7 +586,7 @@ describe('a server in trouble', () => {
       code: 'STORE_UNREACHABLE',
       message: 'The connection to PostgreSQL failed: nobody listens there (ECONNREFUSED).',
     });
-    // A proxy whose server is gone takes the connection and ends it.
+    // A proxy whose server is gone accepts the connection and ends it.
     const proxy = createServer((socket) => socket.once('data', () => socket.end())).listen(0, '127.0.0.1');
     await once(proxy, 'listening');
     const { port } = proxy.address() as AddressInfo;

@@ -108,7 +108,7 @@ test('it opens while Redis is away, fails at once and says so once', async () =>
   expect(warned).toEqual([{ code: 'ECONNREFUSED' }, { code: 'ECONNREFUSED' }]);
 });
 
-// All of these were `The connection to Redis failed.`, without a code.
+// All of these used to say `The connection to Redis failed.`, without a code.
 test.each([
   ['redis://127.0.0.1:1', 'The connection to Redis failed: nobody listens there (ECONNREFUSED).'],
   ['redis://nowhere.invalid', 'The connection to Redis failed: there is no such host (ENOTFOUND).'],
