@@ -11,7 +11,7 @@ import { FakeStore, decided } from './fakes.ts';
 
 const dayOf = (n: number): string => new Date(Date.UTC(2026, 0, n)).toISOString();
 
-/** In the order in which they come out of the ledger: shorter names first. */
+/** In the order in which the ledger gives them out: shorter names first. */
 const fromTheLedger = (granted: SubjectState['granted']): SubjectState['granted'] =>
   Object.fromEntries(Object.entries(granted).sort(([a], [b]) => a.length - b.length));
 
@@ -36,7 +36,7 @@ const anySteps = fc.array(
   fc.record({
     isGrant: fc.boolean(),
     scopes: fc.uniqueArray(anyScope, { minLength: 1, maxLength: 3 }),
-    /** Else it is overtaken by a later one, and the store never hears of it. */
+    /** Otherwise a later one overtakes it, and the store never hears of it. */
     isCarried: fc.boolean(),
   }),
   { minLength: 1, maxLength: 12 },

@@ -1,5 +1,5 @@
-// A ledger and a store in memory, for faults that real ones do not show on demand: what a worker does when a store lies,
-// hangs, throws or chokes. That it works with real ones is shown in worker.pg.test.ts.
+// A ledger and a store in memory, for faults that real ones do not show on demand: what a worker does when a store lies, hangs,
+// throws or chokes. worker.pg.test.ts shows that it works with real ones.
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import { defineConnector } from '../../connectors/contract/connector.ts';
@@ -68,18 +68,18 @@ export class FakeLedger implements LedgerAccess {
   generation = 1;
   targetSince = '2020-01-01T00:00:00.000Z';
   paused = false;
-  /** Somebody else's, while it is false. */
+  /** Another worker holds the lease while this is false. */
   leased = true;
   /** Thrown by every call while it is set. */
   away: Error | undefined;
   readonly decisions: OutstandingDecision[] = [];
   readonly #bySubject = new Map<string, OutstandingDecision[]>();
   readonly #bySeq = new Map<number, OutstandingDecision>();
-  /** The oldest version that the store has acknowledged of them in an older generation. */
+  /** By subject, the oldest version that the store acknowledged in an older generation. */
   readonly acknowledgedBefore = new Map<string, number>();
-  /** Sequence numbers of which it does not believe that they are held. */
+  /** Sequence numbers that it does not believe are held. */
   readonly disbelieved = new Set<number>();
-  /** How many more reports come before it sees the decision, as its database may for a moment. */
+  /** How many more reports come before it sees the decision, which its database may not do for a moment. */
   readonly unseen = new Map<number, number>();
   readonly reports: AcknowledgementReport[] = [];
   readonly settled = new Map<number, Acknowledgement>();
@@ -141,7 +141,7 @@ export class FakeLedger implements LedgerAccess {
   }
 
   canary: () => Promise<Decision | undefined> = () => Promise.resolve(undefined);
-  /** It never asks for anything to be compared: that is told with the real ledger. */
+  /** It never asks for a comparison: that is tested with the real ledger. */
   reconciliationPage(): Promise<undefined> {
     return Promise.resolve(undefined);
   }
@@ -192,7 +192,7 @@ export class FakeLedger implements LedgerAccess {
   }
 }
 
-/** A store that does as it is told, until a test says otherwise. */
+/** A store that does as it is told until a test says otherwise. */
 export class FakeStore {
   readonly held = new Map<string, { version: number | undefined; suppressed: Set<string> }>();
   /** The items of every apply, oldest first. */
@@ -201,7 +201,7 @@ export class FakeStore {
   closed = 0;
   onOpen: () => Promise<void> = () => Promise.resolve();
   onClose: () => Promise<void> = () => Promise.resolve();
-  /** Before the store does anything: throws, hangs, answers in its place. */
+  /** Called before the store does anything: throws, hangs, or answers in its place. */
   onApply: (batch: readonly Item[], signal: AbortSignal) => Promise<readonly ApplyOutcome[] | undefined> =
     () => Promise.resolve(undefined);
   onReadBack: (keys: readonly SubjectKey[]) => Promise<readonly (Held | undefined)[] | undefined> = () =>
@@ -223,7 +223,7 @@ export class FakeStore {
     });
   }
 
-  /** The versions that were applied of somebody, oldest first. */
+  /** The versions of a subject that were applied, oldest first. */
   versionsOf(who: string): number[] {
     return this.applied.flatMap((batch) =>
       batch.filter(({ key }) => key === `${who}@example.com`).map(({ version }) => version),
@@ -280,9 +280,9 @@ export type Carrying = AsyncDisposable & {
   readonly ledger: FakeLedger;
   readonly store: FakeStore;
   readonly logged: string[];
-  /** What stood beside each of these lines. */
+  /** The fields of each of these lines. */
   readonly fields: object[];
-  /** Recorded, and delivered by the stream. */
+  /** Records decisions, and has the stream deliver them. */
   commit(...decisions: readonly Decision[]): Promise<void>;
 };
 

@@ -13,7 +13,7 @@ import { grant, intent, outstandingOf, render, report, verified } from '../harne
 import { serveLedger } from '../harness/served-ledger.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
-/** A ledger behind the API with store crm, and the way of its worker to it. */
+/** A ledger behind the API with store crm, and its worker's way to it. */
 async function apart(instead: Partial<Ledger> = {}, { key }: { key?: string } = {}) {
   const stack = new AsyncDisposableStack();
   const api = stack.use(await serveLedger(instead));
@@ -64,7 +64,7 @@ test('over HTTP a worker gets and says all that it would in the process of the A
 
   expect(await t.crm.transportKey(1, signal)).toEqual(await ledger.transportKey(1));
   expect(await t.crm.newest(first!.subjectId, signal)).toEqual(await ledger.newest('crm', first!.subjectId));
-  // Of nobody whom it knows: that this is the newest decision is not what that says.
+  // For an unknown subject the answer must not say that this is the newest decision.
   await expect(t.crm.newest('00000000-0000-0000-0000-000000000000', signal)).rejects.toMatchObject({
     code: 'not-found',
   });
@@ -173,7 +173,7 @@ test.each([
     await expect(crm.outstanding(everything)).rejects.toMatchObject({ name: 'AbideError', code });
     await expect(crm.acknowledge(report([]), signal)).rejects.toMatchObject({ code });
   }
-  // A body that is not read keeps its connection, and every call would need another. (Two: the first may still be busy.)
+  // A body that is not read keeps its connection, and every call would need another. (Two, since the first may still be busy.)
   expect(t.line.connections).toBeLessThanOrEqual(2);
 });
 
@@ -199,7 +199,7 @@ test('a page to compare with a row that this worker cannot read is none: nothing
   await expect(t.crm.reconciliationPage(signal)).rejects.toBeInstanceOf(UnreadableRow);
 });
 
-// Behind a gateway a worker asked the gateway itself, while every command beside it asked the API.
+// Behind a gateway, a worker asked the gateway itself, while every command beside it asked the API.
 test.each(['', '/', '/abide', '/abide/'])(
   'the API is asked below the path that its URL has (%j)',
   async (below) => {
@@ -270,7 +270,7 @@ test.each(['refuse', 'hang', 'lose_answer'] as const)(
       code: 'ledger-unavailable',
       message: 'The API does not answer GET /v1/stores/crm/outstanding.',
     });
-    // undici looks at its time limits every half second or so.
+    // undici checks its time limits only every half second or so.
     expect(performance.now() - began).toBeLessThan(5_000);
     t.line.setFault('none');
     expect((await t.crm.outstanding(everything)).decisions).toEqual([]);

@@ -9,7 +9,7 @@ const entry = (key: string, ...suppressed: string[]): Entry => ({
   held: { version: undefined, suppressed },
 });
 
-/** A store that lists so many at once, and what is told of it until its list is over. */
+/** A store that lists this many at once, and what is told of it until its list is over. */
 async function list(
   entries: readonly Entry[],
   { atOnce = 10_000, scopes = ['email', 'sms'] }: { atOnce?: number; scopes?: string[] } = {},

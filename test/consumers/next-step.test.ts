@@ -80,7 +80,7 @@ test.each([
     'STORE_TIMEOUT',
   ],
   ['the ledger', new AbideError('ledger-unavailable'), 'LEDGER_UNAVAILABLE'],
-  // Of an API process that was not started again with the ring after a rotation.
+  // From an API process that was not restarted with the ring after a rotation.
   ['a ring that lacks a key', new AbideError('KEYS_MISSING'), 'KEYS_MISSING'],
   ['a thrown text', 'ada@example.com', 'STORE_FAILED'],
   ['nothing', undefined, 'STORE_FAILED'],

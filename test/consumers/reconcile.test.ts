@@ -1,4 +1,4 @@
-// What a pass makes of a store that cannot read everybody; that it finds what real stores lost is shown in test/pipeline.
+// What a pass makes of a store that cannot read everybody. test/pipeline shows that it finds what real stores lost.
 import { expect, test } from '@jest/globals';
 import { reconcileAlways } from '../../consumers/reconcile.ts';
 import { TryLater } from '../../connectors/contract/connector.ts';
@@ -9,7 +9,7 @@ import { decided } from './fakes.ts';
 
 const SCOPES = { scopes: ['email', 'sms', 'push'], topics: false };
 
-/** One page of these people, compared in calls of two; of `ownScopes` is to be told what the store suppresses by itself. */
+/** One page of these people, compared in calls of two; the store's own suppressions are to be told for `ownScopes`. */
 function reconcile(people: readonly string[], read: (who: string) => Held, ownScopes?: readonly string[]) {
   const page: ReconciliationPage = {
     run: 1,
@@ -55,7 +55,7 @@ function reconcile(people: readonly string[], read: (who: string) => Held, ownSc
 
 const holdsAll: Held = { version: 1, suppressed: SCOPES.scopes };
 
-// Seen: a key that somebody had made a string of held up the whole pass, so nothing else that the store lost was found.
+// Seen: a key that somebody had made a string held up the whole pass, so nothing else that the store had lost was found.
 test('whom a store cannot read, while it reads others, is not held there, and the pass goes on', async () => {
   await using t = reconcile(['ada', 'bob', 'cyd', 'dan', 'eve'], (who) => {
     if (who === 'ada' || who === 'dan') throw new Error('chokes');
@@ -71,7 +71,7 @@ test('whom a store cannot read, while it reads others, is not held there, and th
       { seq: dan!.seq, kind: 'missing', heldVersion: undefined },
     ],
   });
-  // Each of the two is read once more, and then somebody else: is the store still there?
+  // Each of the two is read once more, and then somebody else, to see whether the store is still there.
   expect(t.calls).toEqual([2, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
 });
 

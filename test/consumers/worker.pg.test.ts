@@ -24,7 +24,7 @@ type Running = {
   stop(): Promise<void>;
 };
 
-/** A ledger with store crm, which is a table in a database of its own; workers are started by the test. */
+/** A ledger with store crm, which is a table in a database of its own; the test starts the workers. */
 async function installation() {
   const stack = new AsyncDisposableStack();
   const api = stack.use(await serveLedger());
@@ -32,7 +32,7 @@ async function installation() {
   await api.t.register({ name: 'crm' });
   const key = await api.workerKey('crm');
 
-  /** `pass`: which decisions the stream is to deliver; `source` another than the API's long poll. */
+  /** `pass`: which decisions the stream delivers; `source`: another one than the API's long poll. */
   function start(
     id: string,
     {
@@ -177,7 +177,7 @@ test('two workers of one store share no work; when the one dies the other takes 
   const [holder, other] = first!.worker === 'one' ? workers : workers.toReversed();
   expect((await t.acknowledged()).map(({ worker }) => worker)).toEqual(Array(3).fill(first!.worker));
   expect(other.given.size).toBe(0);
-  // It says nothing when it dies: its lease runs out.
+  // It says nothing when it dies, so its lease runs out.
   await holder.stop();
   const died = performance.now();
   await t.expectVerified(await t.optOut('dan'));
@@ -190,10 +190,10 @@ test('a decision that the stream loses is driven again, and counted where it sho
   const one = t.start('one', { source: 'pgoutput', pass: ({ seq }) => seq !== 2 });
   await t.expectVerified(await t.optOut('ada'));
   await eventually(async () => expect((await t.ledger.lag()).sources).toMatchObject([{ status: 'ok' }]));
-  // Caught up it is once a reading that began after that has ended.
+  // It is caught up once a reading that began after that has ended.
   const { pages } = one;
   await eventually(() => expect(one.pages).toBeGreaterThanOrEqual(pages + 2));
-  // What is from before the stream was there may have been driven by the ledger as well.
+  // The ledger may also have driven what is older than the stream.
   const before = (await t.ledger.lag()).sources[0]!.redriven;
   const ids = [await t.optOut('lost'), await t.optOut('cyd')];
   await t.expectVerified(...ids);

@@ -153,8 +153,8 @@ test('one decision that the store chokes on is isolated and parked, and holds up
   expect(t.ledger.acknowledgements.filter(({ outcome }) => outcome === 'verified')).toHaveLength(40);
 });
 
-// A check on the store's table refused a whole import of 3,000: each was isolated with up to 5 s after it, and whoever opted out
-// next waited for all of them.
+// A check on the store's table refused a whole import of 3,000: each was isolated with up to 5 s after it, and the next person to
+// opt out waited for all of them.
 test('however many a store chokes on, whoever opts out next waits for two of its failures, and shows that it is not the store', async () => {
   await using t = carry({ declared: { limits: { batch: 50, concurrent: 2 } } });
   let failures = 0;
@@ -239,7 +239,7 @@ test('what the store has answered of a batch is not carried again because of wha
   expect(t.ledger.acknowledgements).toHaveLength(2);
 });
 
-// What the person had granted of the topic before is older than what the store holds, and said nothing to it.
+// What the person had granted of the topic before is older than what the store holds, and meant nothing to it.
 test.each([[['email/newsletter']], [['email', 'email/newsletter']]])(
   'a grant of a channel clears its topic in a store that holds %j, whatever was granted of that before',
   async (scopes) => {
@@ -255,7 +255,7 @@ test.each([[['email/newsletter']], [['email', 'email/newsletter']]])(
   },
 );
 
-/** What somebody granted before the store was added, and what they grant of it now. */
+/** What somebody granted before the store was added, and what they grant now. */
 const GRANTED_LONG_AGO = { email: { at: '2026-01-01T00:00:00.000Z', version: 2 } };
 const GRANTED_NOW = { email: { at: '2026-11-25T00:00:00.000Z', version: 4 } };
 const ADDED_AT = '2026-11-01T00:00:00.000Z';
@@ -289,7 +289,7 @@ test('a consent waits for what the store is being told of the same person, or it
   t.ledger.targetSince = ADDED_AT;
   const applying = Promise.withResolvers<undefined>();
   t.store.onApply = (batch) => (batch[0]!.version === 1 ? applying.promise : Promise.resolve(undefined));
-  // Were it read now, what is under way would be there a moment later.
+  // If it were read now, what is under way would be there a moment later.
   t.store.onReadBack = async (keys: readonly SubjectKey[]) => {
     const { key } = keys[0]!;
     if (key !== 'ada@example.com' || t.store.held.has(key)) return undefined;
@@ -487,7 +487,7 @@ test('a decision under a transport key that was destroyed is left to the ledger,
   expect(t.ledger.acknowledgements).toHaveLength(1);
 });
 
-// Seen: each was reported forty times a second, for ever, since a try that comes to no store was not counted.
+// Seen: each was reported forty times a second, for ever, since a try that reaches no store was not counted.
 test.each([
   ['that is not there', 'ADDRESS_ERASED', { sealed: undefined }],
   ['that does not open', 'SEALED_UNREADABLE', { sealed: 'AQAAAAE' }],
@@ -510,7 +510,7 @@ test('however many have their next try at once, a live decision waits for about 
   await eventually(() => expect(t.store.applied.length).toBeGreaterThan(0));
   await t.commit(decided('live'));
   expect(t.store.applied.flat().length).toBeLessThan(100);
-  // They are all tried, in the end.
+  // All of them are tried in the end.
   await eventually(() => expect(ledger.settled.size).toBe(161));
 });
 
@@ -533,7 +533,7 @@ test('a store that is fast is not slowed down: as soon as some were tried again,
   const began = performance.now();
   await using _t = carry({ ledger });
   await eventually(() => expect(ledger.settled.size).toBe(3_000));
-  // A look a second, or even four, would take four seconds and more.
+  // One look a second, or even four, would take four seconds or more.
   expect(performance.now() - began).toBeLessThan(3_000);
 });
 
@@ -624,7 +624,7 @@ test('what was read back of a generation that is over settles nothing and is car
   expect(generations.map(({ generation }) => generation)).toEqual([1, 2]);
 });
 
-/** A canary that the store holds and that the worker has looked at, and its next version. */
+/** A canary that the store holds and the worker has looked at, and its next version. */
 async function withCanary(t: Carrying): Promise<readonly [Decision, Decision]> {
   const canary = decided('canary');
   await t.commit(canary);
@@ -674,7 +674,7 @@ describe('with a clock of its own', () => {
     jest.useRealTimers();
   });
 
-  /** Live, and everything before read from the ledger. */
+  /** Live, with everything before it read from the ledger. */
   async function live(t: Carrying): Promise<void> {
     t.worker.live();
     const { length } = t.ledger.pages;
@@ -802,7 +802,7 @@ test('a store that falls behind leaves the stream, with no more than 10,000 in h
   for (let from = 0; from < people.length; from += 1_000) {
     void t.worker.offer(people.slice(from, from + 1_000)).then(() => (answered += 1));
   }
-  // Four of the fourteen were too much, and are answered for by the ledger.
+  // Four of the fourteen were too much, and are left to the ledger.
   await eventually(() => expect(answered).toBe(4));
   expect(t.logged).toEqual(['store is behind, catching up from the ledger']);
   answer.resolve(undefined);
@@ -818,11 +818,11 @@ test('a store that falls behind leaves the stream, with no more than 10,000 in h
 
 describe('a store without versions', () => {
   const none = { versions: 'none' } as const;
-  /** Whether the batch is a grant's. */
+  /** Whether the batch lifts something. */
   const lifts = ([item]: readonly Item[]): boolean => Object.keys(item!.granted).length > 0;
   const grant = (version: number) =>
     decided('ada', { version, suppressed: ['sms'], granted: { email: version } });
-  /** It knows no versions: it does what it is told. */
+  /** It knows no versions, and does whatever it is told. */
   class Forgetful extends FakeStore {
     override write(item: Item): ApplyOutcome {
       const suppressed = new Set([
@@ -852,7 +852,7 @@ describe('a store without versions', () => {
     t.store.held.set(key, { version: undefined, suppressed: new Set(['email']) });
     await t.commit(decided('ada', { version: 3, suppressed: ['sms'], granted: { email: 2 } }));
     expect(t.store.suppressedOf('ada')).toEqual(['email', 'sms']);
-    // Nor where the same decision is driven again.
+    // Nor does it when the same decision is driven again.
     const again = decided('ada', { version: 4, suppressed: ['sms'], granted: { email: 2, push: 4 } });
     await t.commit(again);
     t.store.held.set(key, { version: undefined, suppressed: new Set(['email', 'push']) });
@@ -954,7 +954,7 @@ describe('a store without versions', () => {
     const granted = grant(2);
     void t.commit(granted);
     await eventually(() => expect(newer).toBeDefined());
-    // It was settled in the meantime, by another worker, before the lifting arrived.
+    // Another worker settled it in the meantime, before the lifting arrived.
     t.ledger.add(newer!);
     t.ledger.settled.set(newer!.seq, t.ledger.acknowledgements[0]!);
     await eventually(() => expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']));
@@ -1004,7 +1004,7 @@ test('what was under way when a generation began is carried for it at once, the 
   ]);
 });
 
-// Kafka goes on delivering to the worker of a store that is paused.
+// Kafka goes on delivering to the worker of a paused store.
 test('a paused store is told nothing, whatever the stream brings, and all of it once it is resumed', async () => {
   await using t = carry();
   t.ledger.paused = true;
@@ -1080,7 +1080,7 @@ test('what was to be tried again when the store was paused is not: the ledger gi
   expect(t.store.applied).toHaveLength(1);
 });
 
-// A free lease is taken by a report with nothing in it: a worker that always had something to say never took over.
+// A free lease is taken by an empty report: a worker that always had something to report never took over.
 test('a worker that is busy all the time gives its sign of life all the same, once a second', async () => {
   await using t = carry();
   const empty = (): number =>
