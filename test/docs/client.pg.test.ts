@@ -1,4 +1,4 @@
-// docs/client.md says what is so, and its example runs against Abide as its users run it.
+// docs/client.md is true, and its example runs against Abide as its users run it.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createAbide } from 'abide/client';
 import { CLIENT_CODES } from '../../client/problem.ts';

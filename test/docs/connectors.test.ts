@@ -22,7 +22,7 @@ type Schema = {
   description?: string;
 };
 
-/** A row an option: its name, what it is without one, what it says. */
+/** One row per option: its name, what holds without it, its description. */
 function optionsOf({ properties = {}, required = [] }: Schema, prefix = ''): string[][] {
   return Object.entries(properties).flatMap(([name, schema]) => {
     const absent =
@@ -76,7 +76,7 @@ test.each(['docs/connectors.md', 'docs/guard.md', 'docs/http-connector.md', 'REA
             SHOP_URL: 'mysql://shop.internal/shop',
             MAIL_SECRET: 'a secret of the tests',
           },
-          // A file by its path is loaded by Node, not by Jest: test/cli/config-check.pg.test.ts.
+          // Node, not Jest, loads a file by its path: test/cli/config-check.pg.test.ts.
           loadConnector: (name) =>
             name === './sqlite-store.ts'
               ? Promise.resolve(sqliteStore as Connector)

@@ -31,7 +31,7 @@ test("the page's test vector opens by our code, and by the example that has none
   expect(() => unseal(sealed, secret, vector.subject_id, 'phone')).toThrow();
 });
 
-// The example wrote what the topic brought also where whoever runs Abide had paused its store.
+// The example wrote what the topic brought even while its operators had paused the store.
 test('the example writes nothing while its store is paused, and catches up once it is resumed', async () => {
   const { key, address, ...vector } = vectorOf();
   const decision = {

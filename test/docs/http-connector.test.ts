@@ -74,7 +74,7 @@ test('what the example store keeps, plain addresses, is for nobody but its user'
   expect((await stat(example.file)).mode & 0o777).toBe(0o600);
 });
 
-/** Gives the answer of the page to whatever it is asked, and remembers it. */
+/** Gives the page's answer to whatever it is asked, and remembers the question. */
 async function startRecorder() {
   let answer = '';
   const asked: { body: string; keys: string | undefined }[] = [];

@@ -1,4 +1,4 @@
-// Reads what a page says, so that a test can compare it with what is so.
+// Reads what a page says, so that a test can compare it with the facts.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -19,7 +19,7 @@ export function after(page: string, comment: string): string {
   return rest;
 }
 
-/** The cells of the first table, its head and the line below left out. */
+/** The cells of the first table, without its head and the line below. */
 export function tableOf(text: string): string[][] {
   const lines = text.split('\n');
   const start = lines.findIndex((line) => line.startsWith('|'));

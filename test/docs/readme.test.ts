@@ -1,4 +1,4 @@
-// What README.md and the pages beside it say of commands, options, defaults, calls and files is so.
+// What README.md and the pages beside it say of commands, options, defaults, calls and files is true.
 import { existsSync, globSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import Router from '@koa/router';
@@ -47,7 +47,7 @@ test.each(PAGES)('every link of %s leads somewhere', (path) => {
   expect(dead).toEqual([]);
 });
 
-/** What is wrong with `abide keys create --client shop`; undefined where it can be typed. */
+/** What is wrong with a line such as `abide keys create --client shop`; undefined if it can be typed. */
 function faultOf(line: string): string | undefined {
   const words = line.split(/\s+/).slice(1);
   let command: Command = program;
@@ -59,7 +59,7 @@ function faultOf(line: string): string | undefined {
   }
   if (command === program && words[0] !== undefined && !/^(--help|…)$/.test(words[0]))
     return `${line}: no command ${words[0]}`;
-  // Beside its commands `abide import` takes a file.
+  // Besides its subcommands `abide import` takes a file.
   const isFile = command.registeredArguments.length > 0 && words[0]?.includes('.') === true;
   if (command.commands.length > 0 && !isFile && /^[a-z]/.test(words[0] ?? ''))
     return `${line}: no command ${words[0]}`;
@@ -130,7 +130,7 @@ describe('README.md', () => {
           ])
         : [[name, required.includes(name) ? 'required' : inFlow(schema.default)]],
     );
-    // What no schema can say: what an absent one stands for.
+    // What no schema can say: what holds if a setting is absent.
     const stands: Record<string, string> = {
       database: 'embedded PostgreSQL',
       owner_database: 'database, with a warning',

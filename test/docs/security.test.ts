@@ -25,7 +25,7 @@ test('every attack that is tried stands in docs/security.md', () => {
   expect(tried.filter((path) => !namedIn(page).includes(path))).toEqual([]);
 });
 
-/** How many requirements each section of ASVS 5.0.0 has, of the chapters that the page goes through. */
+/** How many requirements each section of ASVS 5.0.0 has, for the chapters that the page goes through. */
 const ASVS = {
   1: [2, 10, 12, 3, 3],
   2: [3, 3, 5, 2],

@@ -1,4 +1,4 @@
-// The README's tour, walked: every command of it is typed into a shell, in order, and answers what the page shows.
+// Walks through the README's tour: each of its commands is typed into a shell, in order, and answers what the page shows.
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -27,7 +27,7 @@ let port: number;
 let stop: () => Promise<void>;
 let printed: () => string;
 
-/** A shell as the second terminal is: in the checkout, with the data folder and the port of this run. */
+/** A shell like the second terminal: in the checkout, with the data folder and the port of this run. */
 function shell(command: string): { said: Promise<string>; pid: number; output(): string } {
   const child = spawn('sh', ['-c', command], {
     cwd: CHECKOUT,
@@ -54,7 +54,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** What differs from run to run is named; columns may be wider. */
+/** Gives names to what differs from run to run; columns may be wider. */
 const plain = (text: string): string =>
   text
     .replaceAll(/abide_live_\w+/g, 'KEY')
@@ -99,7 +99,7 @@ test('every command of the tour answers what the page shows', async () => {
   await eventually(() => expect(plain(printed())).toContain(plain(line.text)));
 });
 
-// Pasted one after the other the grant was answered 409 grant-not-later: its time was cut to the second of the opt-out before it.
+// Pasted one after the other, the grant was answered 409 grant-not-later: its time was cut to the second of the opt-out before it.
 test('every command of the API by example works as pasted, in order, and answers what the page shows', async () => {
   const blocks = blocksOf(await readFile(join(CHECKOUT, 'README.md'), 'utf8'), 'The API by example');
   // The page goes on in the terminal of the tour, which has the key.
@@ -112,7 +112,7 @@ test('every command of the API by example works as pasted, in order, and answers
     const answer = blocks[n + 1];
     if (answer?.language === 'json') {
       const [got, shown] = [said, answer.text].map((one) => JSON.parse(plain(one)) as Answer);
-      // How far it is by then, and the id of a request, are each time's own.
+      // The progress by then and the id of a request differ each time.
       for (const one of [got!, shown!]) {
         delete one.propagation;
         delete one.request_id;
