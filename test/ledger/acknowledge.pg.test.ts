@@ -64,7 +64,7 @@ test('a store that says yes and holds nothing settles nothing', async () => {
   expect(await outstandingOf(t.ledger, 'crm')).toHaveLength(1);
 });
 
-// Seen in thought: the newer one was acknowledged before the exception of the older one was committed, and nothing cleared it.
+// Found by thinking: the newer one was acknowledged before the exception of the older one was committed, and nothing cleared it.
 test('what was driven again in the moment in which a newer decision was acknowledged is not outstanding for ever', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -81,7 +81,7 @@ test('what was driven again in the moment in which a newer decision was acknowle
 
   await driveAgain();
   await t.ledger.acknowledge('crm', report([holdsNewer]));
-  // The newer one is still to come, and speaks for both then.
+  // The newer one is still to come, and then speaks for both.
   expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: older!.seq }, { seq: newer!.seq }]);
   await t.ledger.acknowledge('crm', report([verified(newer!)]));
   await driveAgain();
@@ -163,7 +163,7 @@ test('a store that is ahead again and again is followed thrice an hour for one p
     expect(await ahead('crm', ada, version)).toEqual([{ seq: ada.seq, code: 'ahead_of_ledger' }]);
 
   expect(await decisions()).toBe(2 + 3);
-  // The lag is kept for a moment.
+  // The lag is cached for a moment.
   const expectQuarantined = (crm: number): Promise<void> =>
     eventually(async () =>
       expect((await t.ledger.lag()).stores.map(({ quarantined }) => quarantined)).toEqual([crm, 0]),
@@ -171,7 +171,7 @@ test('a store that is ahead again and again is followed thrice an hour for one p
   await expectQuarantined(1);
   const { rows } = await t.pool.query('select code, version, attempts from exceptions');
   expect(rows).toEqual([{ code: 'AHEAD_OF_LEDGER', version: 32, attempts: 2 }]);
-  // Given out to nobody until its time comes, and so is what it speaks for.
+  // It is given out to nobody until its time comes, and neither is what it speaks for.
   expect(await versions('mail')).toContain(32);
   expect(await versions('crm')).not.toContain(32);
 
@@ -233,7 +233,7 @@ test('a store that was told nothing of somebody may suppress what they had grant
   const held = (version: number) => ({ held: { version, suppressed: ['email', 'sms', 'push'] } });
   const filled = verified(await ofMail(), held(2));
   expect(await t.ledger.acknowledge('mail', report([filled]))).toMatchObject({ accepted: 1, rejected: [] });
-  // What they grant from then on must be lifted.
+  // What is granted from then on must be lifted.
   await grant(t, first!.subjectId, ['sms']);
   const lifted = verified(await ofMail(), held(3));
   expect((await t.ledger.acknowledge('mail', report([lifted]))).rejected).toEqual([
@@ -265,7 +265,7 @@ test('a store without versions that was told of a grant is believed where it sup
   );
   expect(await t.ledger.acknowledge('crm', report([asOne]))).toMatchObject({ accepted: 0, rejected: [] });
   expect((await t.pool.query('select from exceptions')).rowCount).toBe(0);
-  // Filled anew it was told all the same; put back from an older copy, or elsewhere, it was not.
+  // Filled anew, it has still been told; put back from an older copy, or elsewhere, it has not.
   const told = async () => {
     const { acknowledgedVersion, firstAcknowledgedVersion } = (await t.ledger.newest(
       'crm',
@@ -365,7 +365,7 @@ test('somebody absent is neither confirmed nor late: counted apart, complete, an
   expect(await outstandingOf(t.ledger, 'crm')).toHaveLength(1);
 });
 
-// The store was paused meanwhile, and was told of the newest alone: the consent is not given out past it.
+// The store was paused meanwhile, and was told only of the newest: the consent is not given out past it.
 test('whoever is absent for a decision is absent for the older ones, also for a consent and for what was parked', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -504,7 +504,7 @@ test.each([
   await t.register({ name: 'crm', ...change });
   const [now] = t.ledger.stores();
   expect(now?.generation).toBe(2);
-  // What it suppresses by itself of what it is told of from now on may be newer than what was granted before.
+  // What it suppresses by itself, of what it is told of from now on, may be newer than what was granted before.
   expect(now!.targetSince > before!.targetSince).toBe(true);
   await eventually(async () => {
     expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: 1, lane: 'backfill' }]);
@@ -601,8 +601,8 @@ test('lag, acknowledged rows below the mark: however many, are not read', async 
   expect(await explainLag(t.pool, t.ledger.stores()[0]!)).toBeLessThan(200);
 });
 
-// The planner read the whole backlog for each page, and sorted it: with 200,000 outstanding a catch-up spent most of its
-// time there.
+// The planner read the whole backlog for each page, and sorted it: with 200,000 outstanding, a catch-up spent most of its time
+// there.
 test('a page of what is outstanding costs the page, however long the backlog and the list of exceptions', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -617,13 +617,13 @@ test('a page of what is outstanding costs the page, however long the backlog and
         from decisions d, stores s where d.seq > 20000;`),
   );
   const store = t.ledger.stores()[0]!;
-  // Of each decision: its own row, and two look-ups of two or three buffers.
+  // For each decision: its own row, and two look-ups of two or three buffers.
   expect(await explainPage(t.pool, store, 100)).toBeLessThan(100 * 8);
   await withClient(t.db.superuserUrl, (client) => client.query('analyze'));
   expect(await explainPage(t.pool, store, 100)).toBeLessThan(100 * 8);
 });
 
-// A report of a thousand was compared with itself, row by row: of a catch-up two thirds.
+// A report of a thousand was compared with itself, row by row: two thirds of a catch-up.
 test('a report costs what is in it, and not the square of that', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -660,7 +660,7 @@ test('a report costs what is in it, and not the square of that', async () => {
   expect(rows).toEqual([{ settled: 2 * people, parked: 0 }]);
 });
 
-// A canary is decided anew every minute: each of its acknowledgements walked through half a million in a year.
+// A canary is decided anew every minute: after a year each of its acknowledgements walked through half a million.
 test('while a store is filled, an acknowledgement settles no more than the last thousand decisions of before', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -686,7 +686,7 @@ test('while a store is filled, an acknowledgement settles no more than the last 
   await acknowledge(due[0]!);
   expect((await settled(t)).map(([seq]) => seq)).toEqual(Array.from({ length: 1_001 }, (_, n) => 1_502 + n));
 
-  // What has no row is not as if it were outstanding.
+  // What has no row does not count as outstanding.
   await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render);
   const live = (await outstandingOf(t.ledger, 'crm')).find(({ lane }) => lane === 'live')!;
   await acknowledge(live, { outcome: 'refused', code: 'NO' });

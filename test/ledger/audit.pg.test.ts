@@ -21,7 +21,7 @@ test('a page of the audit log costs what is on it, wherever it begins, and the p
     await buffersOf(t.pool, AUDIT_PAGE, [ROWS - 1_000, 1_000, ...nothing]),
   ];
 
-  // A hundred rows a page of the table, and the way down the index.
+  // A hundred rows per page of the table, and the way down the index.
   expect(Math.max(start, end)).toBeLessThan(50);
   let read = 0;
   for await (const page of auditPages(t.pool, { after: 0, action: 'test.done' })) read += page.length;

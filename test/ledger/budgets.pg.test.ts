@@ -1,4 +1,4 @@
-// Budgets of a day: exact over processes and restarts, and what they refuse is said once.
+// Daily budgets: exact over processes and restarts, and what they refuse is said once.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { Caller } from '../../ledger/ledger.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
@@ -26,7 +26,7 @@ const by = (
   requestId: 'r',
   budgets: { lineage, perDay: { opt_out: undefined, grant: undefined, check: undefined, ...perDay } },
 });
-/** What was given: all of it or nothing. */
+/** What was given: all or nothing. */
 const spend = async (ledger: OpenLedger, count: number, caller: Caller): Promise<number> => {
   try {
     await ledger.spend(caller, 'check', count);

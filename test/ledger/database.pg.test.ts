@@ -4,7 +4,7 @@ import { openPool } from '../../ledger/database.ts';
 import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 
-/** By a process of its own, and waited for: what the server said to the lines is not read before the caller goes on. */
+/** In a process of its own, which is waited for: what the server said to the lines is not read before the caller goes on. */
 function endLines(superuserUrl: string): void {
   const script = `
     import pg from 'pg';
@@ -16,7 +16,8 @@ function endLines(superuserUrl: string): void {
   execFileSync(process.execPath, ['--input-type=module', '-e', script]);
 }
 
-// A style of dates that the database or its role has made every opt-out a 500; one of isolation, workers that were refused now and then.
+// A date style set by the database or its role made every opt-out a 500; an isolation level made the ledger refuse workers now and
+// then.
 test('what the database or a role has by default does not reach the ledger', async () => {
   await using db = await freshDatabase();
   const { name, superuserUrl, urls } = db;
@@ -34,7 +35,7 @@ test('what the database or a role has by default does not reach the ledger', asy
   expect(rows).toEqual([{ at: '2026-11-29T10:00:00.500000Z', isolation: 'read committed' }]);
 });
 
-// Ctrl-C after some load printed a warning a connection: the embedded server was told to end before it had heard that they were
+// Ctrl-C after some load printed a warning per connection: the embedded server was told to end before it had heard that they were
 // closed, and said so to each of them.
 test.each([false, true])('a line that the server ends is told of, unless its pool ends: %j', async (ends) => {
   await using db = await emptyDatabase();

@@ -1,4 +1,4 @@
-// Disputes of any size, and while others write.
+// Disputes of any size, also while others write.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createKey } from '../../ledger/api-keys.ts';
 import { disputedPages, openDispute } from '../../ledger/disputes.ts';
@@ -64,7 +64,7 @@ test('a window of twelve thousand opt-outs is marked and read in pages, each onc
 test('what is being recorded while it is opened, and has its time already, is waited for and marked', async () => {
   const since = await now();
   await withClient(t.db.superuserUrl, async (slow) => {
-    // Holds up every write of opt-outs after its time was taken, and so before it commits.
+    // Holds up every recording of opt-outs after its time was taken, and so before it commits.
     await slow.query('begin; lock table opt_outs in exclusive mode');
     const recording = record('slow@example.com');
     await eventually(async () => {

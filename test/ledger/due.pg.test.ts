@@ -11,7 +11,7 @@ test('what is due is one rule: the ledger’s SQL and the workers’ code answer
     store: anyStoreScopes,
     accepts: fc.subarray([...SUBJECT_KINDS], { minLength: 1 }),
   });
-  // Registered as they are from a configuration, so that the arguments of due() are those that the ledger keeps.
+  // Registered as from a configuration, so that the arguments of due() are those that the ledger keeps.
   const stores = fc
     .sample(anyStore, 150)
     .map(({ store, accepts }, n) => ({ name: `store-${n}`, ...store, accepts }));

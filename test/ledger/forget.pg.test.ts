@@ -21,7 +21,7 @@ test('what is old is deleted, some at a time, without looking at what is young',
   await forget(t.pool, 'idempotency_keys', CONDITION);
   expect(await left()).toBe(YOUNG);
 
-  // As autovacuum does: only then does the index know what lies where.
+  // As autovacuum does: only then does the planner know what lies where.
   await withClient(t.db.urls.owner, (client) => client.query('vacuum analyze idempotency_keys'));
   const { rows } = await t.pool.query<{ pages: number }>(
     "select relpages as pages from pg_class where relname = 'idempotency_keys'",

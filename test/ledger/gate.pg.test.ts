@@ -23,7 +23,7 @@ test('the gate is open only where a worker was heard and nothing is outstanding 
   });
 
   await t.ledger.record(intent('ada@example.com'), render);
-  // One just recorded is within the store's own ten seconds, and beyond a bound of none.
+  // A decision just recorded is within the store's own ten seconds, and beyond a bound of 0.
   expect([await why(t, 'crm'), await why(t, 'crm', 0)]).toEqual(['send', 'outstanding']);
   expect([await why(t, 'extra'), await why(t, 'extra', 0)]).toEqual(['send', 'outstanding']);
 
@@ -37,7 +37,7 @@ test('nobody is told from a lag that was read before: what is recorded is held f
   await t.register({ name: 'crm' });
   await heard(t, 'crm');
   for (let n = 0; n < 20; n += 1) {
-    // The lag that others read is kept for a quarter of a second.
+    // The lag that others read is cached for a quarter of a second.
     await t.ledger.lag();
     const early = [why(t, 'crm', 0), why(t, 'crm', 0)];
     await t.ledger.record(intent(`p${n}@example.com`), render);

@@ -1,4 +1,4 @@
-// Files that are given up while a piece of them is on its way, and which of several is carried.
+// Files that are given up while a piece of them is on its way, and which of several files is carried.
 import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
@@ -24,7 +24,7 @@ const begin = (): Promise<string> =>
     lineage: 'one',
   });
 
-/** Whoever waits for the row that `id` stands in, in the order in which they came. */
+/** Waits until this many wait for the row that `id` stands in, in the order in which they came. */
 async function untilWaiting(count: number): Promise<void> {
   await eventually(async () => {
     const { rows } = await t.pool.query<{ n: number }>(
@@ -88,10 +88,10 @@ describe('of several files', () => {
     (await ledger.imports.claim(ledger === other ? 'theirs' : 'ours'))?.id;
   const LATE = "update imports set lease_until = clock_timestamp() - interval '1 second' where id = $1";
 
-  // Seen: each of two processes carried one, with the same people in another order. Their batches waited for each other, in a way
-  // that no database sees, and live opt-outs of these people with them.
+  // Seen: each of two processes carried a file, with the same people in another order. Their batches waited for each other, in a
+  // way that no database sees, and live opt-outs of these people waited with them.
   test('one is carried at a time, the oldest first, however many processes ask at once', async () => {
-    // Several times, since what they could make of it depends on who looks while another one takes.
+    // Several times, since the result could depend on who looks while another one takes it.
     for (let n = 0; n < 50; n += 1) {
       const asked = [t.ledger, other, t.ledger, other, t.ledger, other, t.ledger, other].map(claims);
       expect((await Promise.all(asked)).filter((id) => id !== undefined)).toEqual([first]);

@@ -1,4 +1,4 @@
-// The ring and its database, and a storage key that is rotated: what was sealed stays readable, and nobody loses the ring.
+// The ring and its database, and the rotation of a storage key: what was sealed stays readable, and nobody loses the ring.
 import { afterAll, afterEach, beforeAll, expect, jest, test } from '@jest/globals';
 import { readAudit } from '../../ledger/audit.ts';
 import { openPool } from '../../ledger/database.ts';
@@ -77,7 +77,7 @@ test('an added storage key seals from its time on, and what was sealed before op
   expect(keysOf(rotated.text).slice(0, 3)).toEqual(keysOf(own));
 
   const early = ring.seal('ada@example.com', CONTEXT);
-  // Until then a process that has not got it reads what those seal that have it.
+  // Until then a process without the new key reads what processes with it seal.
   expect([sealedWith(early), old.unseal(early, CONTEXT)]).toEqual([2, 'ada@example.com']);
 
   jest.spyOn(Date, 'now').mockReturnValue(Date.parse(useFrom));

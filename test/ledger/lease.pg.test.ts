@@ -36,7 +36,7 @@ const lease = async ({ pool }: TestLedger) =>
     )
   ).rows[0]!;
 
-/** As if the holder had been silent for so long. */
+/** As if the holder had been silent for this long. */
 const letPass = ({ pool }: TestLedger, seconds: number) =>
   pool.query("update stores set lease_until = lease_until - $1 * interval '1 second'", [seconds]);
 
@@ -92,7 +92,7 @@ test('whoever reports what a queue was read of renews no lease but its own, and 
   await signOfLife(t, 'worker');
   await letPass(t, 3);
   await signOfLife(t, 'consumer', [verified(decision!)]);
-  // Said within the last second already: then a report that brings acknowledgements says it no more.
+  // Within a second of the last sign of life, a report that brings acknowledgements gives none.
   await eventually(async () => {
     await signOfLife(t, 'worker', [verified(decision!)]);
     expect(await lease(t)).toMatchObject({ holder: 'worker' });
@@ -106,7 +106,7 @@ test.each(['paused', 'retired'] as const)('a %s store has nobody at work', async
   await signOfLife(t, 'one');
   expect(await given(t, 'one')).toBe(0);
   expect((await lease(t)).holder).toBeNull();
-  // Said, for whoever learns of decisions elsewhere.
+  // The answer says so, for a worker that learns of decisions elsewhere.
   const ask = { after: undefined, limit: 1, waitMs: 0, worker: 'one', signal: AbortSignal.timeout(5_000) };
   expect(await t.ledger.outstanding('crm', ask)).toMatchObject({ paused: true, decisions: [] });
 });

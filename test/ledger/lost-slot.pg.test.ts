@@ -11,7 +11,7 @@ import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { putClusterInto } from '../harness/postgres-of-the-run.ts';
 
-// Debezium waited for it half an hour at a time, and the stream was down until somebody dropped it.
+// Debezium waited half an hour at a time for such a slot, and the stream was down until somebody dropped it.
 test('a slot that the server gave up is dropped, one that it keeps is not', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'abide-slot-'));
   await chmod(folder, 0o711);

@@ -45,7 +45,7 @@ async function withSubject(work: (client: pg.Client, db: TestDatabase) => Promis
   });
 }
 
-// `abide doctor` says so, and a start did nothing. Of one that was altered neither said anything.
+// `abide doctor` said so, but a start did nothing. Neither said anything of a publication that was altered.
 test.each([
   'drop publication abide',
   'alter publication abide drop table decisions',
@@ -95,7 +95,7 @@ test('a migration that was killed does not lock the next one out', async () => {
   await migrate(db.urls.owner, ROLES);
 });
 
-// Knex called it a corrupt directory of ours with files missing, which sent people to their checkout.
+// Knex called it a corrupt directory of ours with missing files, which sent people to look at their checkout.
 test('a database that a newer version has used is refused in words, and left as it is', async () => {
   await using db = await freshDatabase();
   await withClient(db.urls.owner, async (client) => {
@@ -114,7 +114,7 @@ test('a database that a newer version has used is refused in words, and left as 
   });
 });
 
-// It was taken, and what has other characters (a client's name, a reason) ended in 500 and in an error of PostgreSQL's.
+// It was accepted, and other characters (in a client's name, a reason) ended in a 500 and an error of PostgreSQL's.
 test('a database that is not in UTF-8 is refused in words, and left as it is', async () => {
   await using db = await emptyDatabase();
   const name = `${db.name}_latin`;
@@ -136,7 +136,8 @@ test('a database that is not in UTF-8 is refused in words, and left as it is', a
   }
 });
 
-// A recovery to a point in time pauses there unless told otherwise: the database "could not be reached", and doctor said it answers.
+// A point-in-time recovery pauses at its end unless told otherwise: the database "could not be reached", while doctor said it
+// answers.
 test('a database that takes no writes is said to be one, and not to be away', async () => {
   await using db = await freshDatabase();
   await withClient(db.superuserUrl, (client) =>

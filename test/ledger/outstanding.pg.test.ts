@@ -22,7 +22,7 @@ const damage = ({ db }: TestLedger, ...statements: string[]): Promise<void> =>
     for (const statement of statements) await client.query(statement);
   });
 
-// Seen in thought: the whole page failed, and with it everything that the store was to get from the ledger.
+// Found by thinking: the whole page failed, and with it everything that the store was to get from the ledger.
 test('an address that cannot be opened withholds its own decision, and no other', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -49,7 +49,7 @@ test('an address that cannot be opened withholds its own decision, and no other'
   ]);
 });
 
-// Seen in thought: the newer one was refused and parked, and the consent before it was taken from the ledger and lifted what the
+// Found by thinking: the newer one was refused and parked, and the consent before it was taken from the ledger and lifted what the
 // newer one suppresses.
 test('a consent is not given out past a newer decision that was refused, and stays outstanding until that one is held', async () => {
   await using t = await freshLedger();
@@ -75,7 +75,7 @@ test('a consent is not given out past a newer decision that was refused, and sta
   await eventually(async () => expect(await lag()).toMatchObject({ quarantined: 0, outstanding: 0 }));
 });
 
-// A store of phone numbers read through ten million email addresses for each page, in one statement.
+// For each page, a store of phone numbers read through ten million email addresses in one statement.
 test('a back-fill comes to the one who is due, page by page, past very many who are not', async () => {
   await using t = await freshLedger();
   await damage(
@@ -98,11 +98,11 @@ test('a back-fill comes to the one who is due, page by page, past very many who 
       worker: undefined,
       signal: new AbortController().signal,
     }))!;
-  // From where the store's cursor stood in the beginning, wherever it is now.
+  // From where the store's cursor stood at first, wherever it is now.
   const start = 'backfill:00000000-0000-0000-0000-000000000000';
   const tenThousandth = `backfill:00000000-0000-7000-8000-${(10_000).toString(16).padStart(12, '0')}`;
   await eventually(async () => expect((await page(start, 0)).next).toBe(tenThousandth));
-  // However long it would wait for something to be due: there is more to look through.
+  // However long it would wait for something to be due, there is more to look through.
   expect(await page(start, 60_000)).toMatchObject({ decisions: [], next: tenThousandth });
   expect(await page(tenThousandth, 0)).toMatchObject({
     decisions: [{ seq: 10_501, kind: 'phone', lane: 'backfill' }],

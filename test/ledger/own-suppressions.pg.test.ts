@@ -1,4 +1,4 @@
-// What a store suppresses by itself, as its worker tells the ledger: recorded once, and only what nobody decided since.
+// What a store suppresses by itself, as its worker tells the ledger: it is recorded once, and only what nobody has decided since.
 import { expect, test } from '@jest/globals';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { refillStore, renewLease } from '../../ledger/stores.ts';
@@ -19,7 +19,7 @@ import type { TestLedger } from '../harness/ledger.ts';
 const OWN = ['email', 'sms', 'push', 'email/offers'];
 const worker = 'worker-1';
 
-/** Store mail, whose worker has the lease and what is recorded of it; and store crm beside it. */
+/** Store mail, whose worker has the lease and whose own suppressions are recorded; and store crm beside it. */
 async function given({ ownScopes = OWN, keyForm = 'plain' } = {}): Promise<TestLedger> {
   const t = await freshLedger();
   await t.register({ name: 'mail', ownScopes, keyForm }, { name: 'crm' });
@@ -37,7 +37,7 @@ const settle = async (t: TestLedger): Promise<void> => {
 const suppressedOf = async (ledger: OpenLedger, who: string): Promise<string[]> =>
   Object.keys((await ledger.lookupSubject(subject(who))).state.suppressed).sort();
 
-/** A whole pass over the store, which shows more than was decided as `own` says. */
+/** A whole pass over the store, which shows what `own` says beyond what was decided. */
 async function pass(t: TestLedger, own: (page: Page) => readonly OwnSuppression[]): Promise<Page> {
   await t.ledger.reconcile('mail', { client: 'ops', keyId: 'ops', address: 'here', requestId: 'r-1' });
   const page = (await t.ledger.reconciliationPage('mail', worker))!;
@@ -155,7 +155,7 @@ test('whom only the store knows is recorded, and whom the ledger knows is left t
   expect(await t.ledger.listing('mail')).toMatchObject({ listed: 10, recorded: 2, unread: 1 });
 });
 
-// The read-back asked for ada@example.com and the list left her out, since she was known: the unsubscribe in the store stayed
+// The read-back asked for ada@example.com, and the list left her out, since she was known: the unsubscribe in the store stayed
 // there alone for ever.
 test('somebody known whom the store holds in another spelling is recorded as well, but for what was decided', async () => {
   await using t = await given();
@@ -171,7 +171,7 @@ test('somebody known whom the store holds in another spelling is recorded as wel
   const page = (await t.ledger.listingPage('mail', worker))!;
   expect(await t.ledger.listed('mail', page, listed({ suppressed }))).toBe(true);
   expect(await suppressedOf(t.ledger, 'ada@example.com')).toEqual(['email', 'sms']);
-  // What the person granted a row that nobody told of it does not take back.
+  // A row that nobody was told of does not take back what the person granted.
   expect(await suppressedOf(t.ledger, 'bob@example.com')).toEqual(['sms']);
   expect(await t.ledger.listing('mail')).toMatchObject({ recorded: 1, unread: 0 });
 });
@@ -187,7 +187,7 @@ test('it goes on where it was after a restart; where that is stands nowhere in t
   expect(rows[0]!.text).not.toContain(Buffer.from('kay@').toString('hex'));
 
   await another.listed('mail', next, listed({ through: undefined, isLast: true, listed: 0 }));
-  // Over: it rests, unless it is asked for, and then somebody waits.
+  // The list is over: it rests, unless it is asked for, and then somebody waits.
   expect(await t.ledger.listingPage('mail', worker)).toBeUndefined();
   await t.ledger.reconcile('mail', { client: 'ops', keyId: 'ops', address: 'here', requestId: 'r-1' });
   expect(await t.ledger.listingPage('mail', worker)).toMatchObject({

@@ -21,7 +21,7 @@ const all: ParkedFilter = { limit: 100, cursor: undefined, kind: undefined, code
 const record = (t: TestLedger, who: string, scopes: readonly string[] = ['email', 'sms', 'push']) =>
   t.ledger.record(intent(`${who}@example.com`, { scopes: scopes as never }), render);
 
-/** As a worker would report of everything that is deliverable now, by subject. */
+/** As a worker would report on everything that is deliverable now, by subject. */
 async function refuse(t: TestLedger, code = 'NO', attempts = 1): Promise<void> {
   const decisions = await outstandingOf(t.ledger, 'crm');
   const outcome = code === 'ABSENT' ? ('absent' as const) : ('refused' as const);
@@ -74,7 +74,7 @@ test('what is parked is listed page by page, the oldest decision first, by kind 
   });
 });
 
-/** So many absent people beside the one that is parked, with the sequence numbers after its own. */
+/** Adds this many absent people beside the parked one, with the sequence numbers after its own. */
 const manyAbsent = (t: TestLedger, many: number) =>
   t.pool.query(
     `insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since, next_try_at)
@@ -142,7 +142,7 @@ test('one of them is shown with all that is known, what the store proved last of
   expect(await t.ledger.findParked('nowhere', 2)).toBeUndefined();
 });
 
-// Somebody who had opted out of email long ago, which the store need not hold, made the refusal of today as old as that.
+// An old opt-out from email, which the store need not hold, made today's refusal as old as itself.
 test('it speaks for what is unsettled: not for what is not due to its store, nor for what that one confirmed', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm', scopes: ['sms'] });
@@ -158,7 +158,7 @@ test('it speaks for what is unsettled: not for what is not due to its store, nor
   const [ada] = await outstandingOf(t.ledger, 'crm');
   await t.ledger.acknowledge('crm', report([verified(ada!, { held: { version: 2, suppressed: ['sms'] } })]));
 
-  // What is confirmed below the mark stays so when its row is gone.
+  // What is confirmed below the mark stays confirmed when its row is gone.
   await verifiedThrough(2);
   await withClient(t.db.superuserUrl, (client) => client.query('delete from acknowledgements'));
   await record(t, 'ada', ['sms/news']);
@@ -238,7 +238,7 @@ test('tried again on demand: one, all with a code, everything; each is due at on
   expect(await t.ledger.retryParked('crm', { all: true }, caller)).toBe(3);
   expect((await due()).sort()).toEqual([1, 2, 3]);
 
-  // Nothing there is nothing done, and nothing to audit.
+  // If nothing is there, nothing is done and nothing is audited.
   expect(await t.ledger.retryParked('crm', { seq: 9 }, caller)).toBe(0);
   expect(await t.ledger.retryParked('crm', { code: 'OTHER' }, caller)).toBe(0);
   expect(await t.ledger.retryParked('nowhere', { all: true }, caller)).toBeUndefined();
@@ -294,7 +294,7 @@ test('asked for while a try is under way, the next one is at once when that one 
   await fails(await given());
   expect(await dueInMs()).toBeGreaterThan(60_000);
 
-  // Nobody gave that one out: it came by the stream, and was under way for the first time.
+  // Nobody gave this one out: it came by the stream, and was under way for the first time.
   await t.ledger.retryParked('crm', { seq: 1 }, caller);
   await fails({ ...underWay, asked: 0 });
   expect(await dueInMs()).toBeLessThanOrEqual(0);
@@ -361,7 +361,7 @@ test('what is parked and not due any more is forgotten: it would be late for eve
   await t.ledger.acknowledge('crm', report([verified(bob!, { attempts: 2 })]));
   expect((await t.ledger.gate('crm', 0))?.reason).toBeUndefined();
 
-  // Widened again it is due again, and carried, once no write transaction of the server is older than the fence.
+  // When the store is widened again, it is due again and carried, once no write transaction of the server is older than the fence.
   await t.register({ name: 'crm', scopes: ['email', 'sms'] });
   await eventually(async () =>
     expect((await outstandingOf(t.ledger, 'crm')).map(({ seq }) => seq)).toContain(1),

@@ -1,4 +1,4 @@
-// What a store was found to hold no more, as its worker tells the ledger.
+// What a store was found to hold no longer, as its worker tells the ledger.
 import { expect, test } from '@jest/globals';
 import { renewLease } from '../../ledger/stores.ts';
 import type { Difference } from '../../suppression/acknowledgement.ts';
@@ -46,7 +46,7 @@ async function find(t: TestLedger, ...differences: Difference[]): Promise<void> 
 const lagIs = (t: TestLedger, expected: object): Promise<void> =>
   eventually(async () => expect((await t.ledger.lag()).stores[0]).toMatchObject(expected));
 
-// An import lifted what the older of two opt-outs had suppressed, and only the newer one was shown as incomplete.
+// An import lifted what the older of two opt-outs had suppressed, and only the newer opt-out was shown as incomplete.
 test.each(['resurrected', 'missing'] as const)(
   'what is %s is incomplete for every opt-out of that person, until it is held again',
   async (kind) => {

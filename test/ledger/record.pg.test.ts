@@ -75,7 +75,7 @@ test('one item that the database refuses does not fail its neighbours', async ()
   await using t = await freshLedger();
   const results = await Promise.allSettled([
     t.ledger.record(intent('ada@example.com'), render),
-    // Text with a NUL is no PostgreSQL text: the HTTP layer refuses it long before, so this can only be our own bug.
+    // PostgreSQL's text cannot hold a NUL: the HTTP layer refuses it long before, so this can only be our own bug.
     t.ledger.record(intent('bob@example.com', { apiVersion: 'v1\0' }), render),
     t.ledger.record(intent('cyd@example.com'), render),
   ]);
@@ -94,7 +94,7 @@ test('a transaction that stands before a lock holds up nobody else, however few 
     await other.query('begin');
     await other.query('select from subjects for update');
     const ada = record('ada@example.com');
-    // Hers is under way: what is recorded in one turn shares a transaction.
+    // Hers is under way by now: what is recorded in one turn shares a transaction.
     await setImmediate();
     await setImmediate();
     await record('bob@example.com');

@@ -4,8 +4,8 @@ import { openPool } from '../../ledger/database.ts';
 import { ledgerRestored } from '../../ledger/restored.ts';
 import { grantedSince } from '../../suppression/acknowledgement.ts';
 
-// Ada agreed, the store without versions lifted it, and she opted out again: that opt-out was lost with the ledger, and the filling
-// lifted it in the store as well, before what the store holds could be recorded.
+// Ada consented, the store without versions lifted her suppression, and she opted out again. That opt-out was lost with the ledger,
+// and the back-fill lifted it in the store as well, before what the store holds could be recorded.
 test('what a store without versions suppresses is lifted by no consent of before the restore', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
@@ -22,7 +22,7 @@ test('what a store without versions suppresses is lifted by no consent of before
     await t.ledger.record(intent(`told-${isTold}@example.com`), render);
     const who = await settle(['email', 'sms', 'push']);
     await grant(t, who, ['email']);
-    // Be it that the backup does not know any more that the store was told of it.
+    // In one case the backup no longer knows that the store was told of it.
     if (isTold) await settle(['sms', 'push']);
     people.push(who);
   }

@@ -2,8 +2,8 @@ import { expect, test } from '@jest/globals';
 import { withClient } from '../harness/database.ts';
 import { freshLedger } from '../harness/ledger.ts';
 
-// Seen in thought: a ledger back from a backup that was older than its newest key gave the next one the same id, and workers
-// that had the lost one could open nothing any more.
+// Found by thinking: a ledger restored from a backup older than its newest key gave the next key the same id, and workers that had
+// the lost key could open nothing any more.
 test('no key after the first one has an id that a key had which a backup does not know', async () => {
   await using t = await freshLedger();
   const ids = async (): Promise<number[]> =>
@@ -17,6 +17,6 @@ test('no key after the first one has an id that a key had which a backup does no
   const before = Math.floor(Date.now() / 1000);
   await t.another();
   const [, second] = await ids();
-  // By the clock: whichever was made before a backup was restored was made earlier.
+  // Ids follow the clock: any key made before a backup was restored was made earlier.
   expect(second).toBeGreaterThanOrEqual(before);
 });

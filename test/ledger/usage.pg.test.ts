@@ -1,4 +1,4 @@
-// Who uses which version of the API is counted beside the requests, and no count gets lost while the process lives.
+// Who uses which version of the API is counted beside the requests, and no count is lost while the process lives.
 import { expect, test } from '@jest/globals';
 import { listUsage, createUsageCounter } from '../../ledger/usage.ts';
 import type { Pool } from '../../ledger/database.ts';

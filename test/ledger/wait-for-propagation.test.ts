@@ -22,7 +22,7 @@ const store = (name: string, state: StorePropagation['state']): StorePropagation
   };
 };
 
-/** A ledger of one opt-out: what its stores are, and how often it was looked at. */
+/** A ledger with one opt-out: the states of its stores, and how often it was looked at. */
 function oneOptOut(states: Record<string, StorePropagation['state']>) {
   const ledger = { states, looks: 0, beforeAnswer: (): void => undefined };
   const watch = createPropagationWatch((ids) => {
@@ -107,7 +107,7 @@ test.each(['quarantined', 'paused', 'pending'] as const)(
     watch.settled('crm', [SEQ]);
     expect((await watch.wait('a', 350, signal())).state).toBe('pending');
     await other;
-    // At once, once more for what was heard of, then ever more seldom.
+    // One look at once, one more for what was heard meanwhile, then ever fewer.
     expect(ledger.looks).toBeLessThan(20);
   },
 );

@@ -35,7 +35,7 @@ const marks = async ({ pool }: TestLedger): Promise<number[]> =>
     ({ mark }) => mark,
   );
 
-/** Rounds that draw nothing bring the marks there; writers elsewhere on the server may hold them back for a moment. */
+/** Rounds that draw nothing bring the marks there; writers elsewhere on the server may hold marks back for a moment. */
 const untilMarks = (t: TestLedger, wanted: number[], round: () => Promise<number>): Promise<void> =>
   eventually(async () => {
     expect(await round()).toBe(0);
@@ -47,7 +47,7 @@ async function settleAll(t: TestLedger, store: string): Promise<void> {
   await t.ledger.acknowledge(store, report(due.map((decision) => verified(decision))));
 }
 
-// Each process of the API drew one twice a second, day and night: a commit record and a flush for nothing.
+// Each process of the API drew an id twice a second, day and night: a commit record and a flush for nothing.
 test('a ledger in which nothing happens draws no transaction ids', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' }, { name: 'mail' });
@@ -58,11 +58,11 @@ test('a ledger in which nothing happens draws no transaction ids', async () => {
   expect(await round()).toBe(1);
   expect([await round(), await round()]).toEqual([0, 0]);
 
-  // What is settled later needs no other fence than the one that is final.
+  // What is settled later needs no fence but the one that is final.
   await settleAll(t, 'crm');
   await settleAll(t, 'mail');
   await untilMarks(t, [1, 1], round);
-  // A process that starts finds every store where it should be.
+  // A starting process finds every store where it should be.
   expect(await rounds(t)()).toBe(0);
 
   await t.ledger.record(intent('bob@example.com'), render);
@@ -74,20 +74,20 @@ test('a ledger in which nothing happens draws no transaction ids', async () => {
   expect([await another(), await another()]).toEqual([1, 0]);
 });
 
-// Seen in thought: after a failover the mark went to where the server of before had been, and what was then decided below
-// it counted as held by everybody.
+// Found by thinking: after a failover the mark went to where the previous server had been, and what was then decided below it
+// counted as held by everybody.
 test('a database that went back takes nobody past what it decides from then on', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
   const round = rounds(t);
   for (const who of ['ada', 'bob', 'cyd']) await t.ledger.record(intent(`${who}@example.com`), render);
   expect(await round()).toBe(1);
-  // So long as nothing is settled the fence at 3 is final and no mark is there.
+  // While nothing is settled, the fence at 3 is final and no mark has reached it.
   await untilMarks(t, [0], round);
 
   await withClient(t.db.superuserUrl, async (client) => {
     await client.query('set session_replication_role = replica');
-    // In this order: with the sequence where it was, what is gone would look like what was rolled back.
+    // In this order: with the sequence where it was, what is gone would look like a rollback.
     await client.query("select setval('decisions_seq_seq', 1, false)");
     await client.query('truncate decisions, opt_outs, opt_out_subjects, subjects cascade');
   });
@@ -130,7 +130,7 @@ test('a fence that waits for an open transaction is not drawn again', async () =
   await untilMarks(t, [1], round);
 });
 
-// Dumped while a store was filled, and restored on a server whose transaction ids are lower: until they had come as far, the
+// Dumped while a store was filled, and restored on a server whose transaction ids are lower: until they had come that far, the
 // store was told of nobody, with nothing outstanding.
 test('a back-fill that began on another server goes on where the ledger was moved to', async () => {
   await using t = await freshLedger();
