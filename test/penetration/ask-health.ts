@@ -1,5 +1,5 @@
-// A thread that asks for health again and again, on one connection, and tells how it was answered: beside a flood, whoever makes
-// it is too busy to measure.
+// A thread that asks for health again and again, on one connection, and tells how it was answered: the thread that makes a flood is
+// too busy to measure.
 import { Agent, get } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -8,7 +8,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 export type Health = { readonly ms: readonly number[]; readonly statuses: readonly number[] };
 
 const PAUSE_MS = 50;
-// A new connection is accepted in its turn, behind those of the flood (libuv: one each time it looks).
+// A new connection would be accepted in its turn, behind those of the flood (libuv accepts one each time it looks).
 const agent = new Agent({ keepAlive: true, maxSockets: 1 });
 
 const ask = (url: string): Promise<number> =>

@@ -1,4 +1,4 @@
-// Disputes: the one place that writes plain addresses down, and the one that says that opt-outs are doubtful. Nobody may use it to
+// Disputes: the one place that writes down plain addresses, and the one that says that opt-outs are doubtful. Nobody may use it to
 // take an opt-out back, to hide one, or to read addresses. What it does is in test/cli/disputes.pg.test.ts.
 import { lstat, mkdir, readFile, readdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -39,7 +39,7 @@ const now = async (): Promise<string> =>
 type Seen = readonly [call: string, status: number, text: string];
 const PEOPLE = ['victim@disputes.example', 'bystander@disputes.example', 'nobody@disputes.example'];
 
-/** Everything that clients are told of the people and their opt-outs, but the time of the answer. */
+/** Everything that clients are told of the people and their opt-outs, except the time of the answer. */
 async function everythingTold(): Promise<readonly Seen[]> {
   const told: Seen[] = [];
   const add = (call: string, { status, headers, text }: Answer): void =>
@@ -80,7 +80,7 @@ beforeAll(async () => {
   await record(stranger, { identifiers: [{ email: 'bystander@disputes.example' }] });
   await record(colleague, { identifiers: [{ email: 'colleague@disputes.example' }] });
   await record(culprit, { identifiers: [{ email: 'victim@disputes.example' }, { person_id: '＝1+1' }] });
-  // A repeat of what somebody else recorded: theirs stays theirs.
+  // A repeat of what somebody else recorded: that record stays theirs.
   await record(culprit, { identifiers: [{ email: 'bystander@disputes.example' }] });
   const imported = await send('POST', '/v2/imports?scopes=email', {
     key: culprit.token,
@@ -166,7 +166,7 @@ describe('an export', () => {
       .split('\r\n')
       .slice(1, -1)
       .map((line) => line.split(',')[2]);
-    // No spreadsheet runs one that begins with a sign of double width either.
+    // No spreadsheet runs a cell that begins with a sign of double width either.
     expect(cells.sort()).toEqual([
       "'＝1+1",
       "'＠SUM(1)",
@@ -198,7 +198,7 @@ describe('an export', () => {
     await mkdir(folder);
     const elsewhere = join(folder, 'elsewhere');
     await writeFile(elsewhere, 'mine', { mode: 0o666 });
-    // Made beforehand by somebody else: the file, and the one that it is written under until it is whole.
+    // Made beforehand by somebody else: the file, and the name under which it is written until it is whole.
     await symlink(elsewhere, join(folder, 'ask.csv.part'));
     await symlink(join(folder, 'not-there-yet'), join(folder, 'dangling.csv'));
     await symlink(elsewhere, join(folder, 'there.csv'));

@@ -1,4 +1,4 @@
-// Enumeration: finding out what exists by the difference between two refusals: their words, their headers, what they cost.
+// Enumeration: finding out what exists from the difference between two refusals: their words, their headers, what they cost.
 import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { makeToken } from '../../ledger/api-keys.ts';
@@ -9,11 +9,11 @@ import type { ServedToClients } from '../api/serving.ts';
 import type { Answer, Send } from '../harness/http.ts';
 
 let api: ServedToClients;
-/** Another client's, and one that nobody ever made. */
+/** One of another client's, and one that nobody ever made. */
 let foreign: string;
 const NOBODYS = '01990000-0000-7000-8000-000000000000';
 let curious: string;
-/** The API once more, on a pool that tells what it is asked. */
+/** The API once more, on a pool that tells which statements it runs. */
 let watched: Send;
 const statements: { readonly text: string; readonly values: string }[] = [];
 
@@ -49,14 +49,14 @@ function listening(pool: Pool): Pool {
   return pool;
 }
 
-/** What the database was asked about this id. The ledger's own jobs ask beside it, and a key is looked up every second. */
+/** What the database was asked about this id. The ledger's own jobs ask as well, and a key is looked up every second. */
 async function asked(id: string, work: () => Promise<unknown>): Promise<readonly string[]> {
   statements.length = 0;
   await work();
   return statements.filter(({ values }) => values.includes(id)).map(({ text }) => text);
 }
 
-/** Everything that an attacker sees of an answer, but what differs in every answer: its id, the time, his own calls left. */
+/** Everything that an attacker sees of an answer, except what differs each time: its id, the time, the calls left. */
 const seen = ({ status, headers, text }: Answer): object => {
   const id = headers['x-request-id']!;
   const { date: _, ratelimit: __, ...rest } = headers;
@@ -86,14 +86,14 @@ describe("another client's opt-out is refused as one that does not exist", () =>
     const ofForeign = await asked(foreign, get(foreign));
     expect(ofForeign).toEqual(await asked(NOBODYS, get(NOBODYS)));
     expect(ofForeign).toHaveLength(1);
-    // Or this would show nothing: who may see it has more statements.
+    // Otherwise this would show nothing: somebody who may see it causes more statements.
     expect(
       (await asked(foreign, () => watched('GET', path.replace('{id}', foreign), { key: api.key }))).length,
     ).toBeGreaterThan(1);
   });
 
-  // Pairs asked one after the other, in turns: what slows a machine down slows both. Of equals each is the slower one in half
-  // of the pairs; the bounds are six standard deviations away. Seen while they were not equals: 74 to 83 %.
+  // Pairs asked one after the other, in turns: what slows a machine down slows both. If they are equal, each is the slower one in
+  // half of the pairs; the bounds are six standard deviations away. Seen while they were not equal: 74 to 83 %.
   test('by the time that it takes', async () => {
     const PAIRS = 400;
     const time = async (id: string): Promise<number> => {
@@ -118,7 +118,7 @@ const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const idOf = (token: string): string => /^abide_live_([^_]+)_/.exec(token)![1]!;
 
 describe('a credential that is no good', () => {
-  /** Another secret under a known id. The checksum keeps out typing errors, and no attacker: it is CRC-32. */
+  /** Another secret under a known id. The checksum keeps out typing errors but no attacker: it is CRC-32. */
   const changed = (token: string): string => {
     const id = idOf(token);
     const [, secret] = /_([^_]{43})[^_]{6}$/.exec(makeToken())!;

@@ -1,6 +1,6 @@
 // Too much at once, of everything that a server could be made to hold: connections, pipelined requests, large bodies, bodies that
-// never end, answers that are waited for and answers that nobody takes; and a database that stands still meanwhile. Whoever is
-// refused is told so and when to come again, memory stays bounded, health is answered, and afterwards all is as it was.
+// never end, answers that are waited for and answers that nobody takes; and a database that stands still meanwhile. A refused
+// client is told so, and when to come again; memory stays bounded, health is answered, and afterwards all is as it was.
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
@@ -24,7 +24,7 @@ const MEBIBYTE = 1024 * 1024;
 const MEMORY_MAX = 640 * MEBIBYTE;
 /** Ten seconds, and what a busy machine needs; the lock is held until the last one is refused. */
 const LOCKED_MS_MAX = 30_000;
-/** A flood lasts for seconds: so many at least, one after the other, or it was not answered all the time. */
+/** A flood lasts for seconds: with fewer answers than this, one after the other, health was not answered all the time. */
 const HEALTH_ANSWERS_MIN = 5;
 
 let abide: AbideProcess;
@@ -42,7 +42,7 @@ afterAll(async () => {
 const head = (line: string, key: string, more = ''): string =>
   `${line} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\n${more}\r\n`;
 
-/** As large as may be: spaces are read, counted and kept like anything else. */
+/** As large as allowed: spaces are read, counted and kept like anything else. */
 function post(path: string, key: string, body: object, bytes: number, more = ''): Buffer {
   const text = JSON.stringify(body).padEnd(bytes, ' ');
   return Buffer.from(
@@ -54,7 +54,7 @@ function post(path: string, key: string, body: object, bytes: number, more = '')
 type Poured = {
   readonly socket: Socket;
   readonly received: () => string;
-  /** Once the server has ended the connection. */
+  /** Resolves once the server has ended the connection. */
   readonly ended: Promise<unknown>;
 };
 
@@ -82,7 +82,7 @@ const heard = ({ received }: Poured): Heard[] =>
       retryAfter: /^retry-after: [1-9]\d*\r$/im.test(answer),
     }));
 
-/** Until it is told to stop; 0 among the statuses is no answer. */
+/** Asks until it is told to stop; 0 among the statuses is no answer. */
 function askHealth(path: string): () => Promise<Health> {
   const thread = new Worker(new URL('./ask-health.ts', import.meta.url), { workerData: abide.url + path });
   const told = once(thread, 'message') as Promise<[Health]>;
@@ -117,14 +117,14 @@ async function expectItServes(email: string): Promise<void> {
   });
 }
 
-/** What is over takes no room. */
+/** What is over must take no room. */
 const expectNothingHeld = (): Promise<void> =>
   eventually(async () => {
     const { ops, ...others } = await metric('abide_http_requests_held');
     expect([new Set(Object.values(others)), ops]).toEqual([new Set([0]), 1]);
   });
 
-/** One after the other, each at once but so that the server hears of the first before the last is sent. */
+/** One after the other, each at once, but so that the server hears of the first before the last is sent. */
 async function pourAll(
   count: number,
   chunks: (n: number) => readonly (string | Buffer)[],
@@ -144,7 +144,7 @@ test('a flood of everything is answered or refused, in bounded memory, and healt
   );
   const worker = /abide_live_\w+/.exec(created.stdout)![0];
   await expectItServes('before-the-flood@example.com');
-  // The store takes nothing meanwhile, so that whoever waits for it waits.
+  // The store takes nothing meanwhile, so that requests that wait for it do wait.
   const crm = await abide.connect('crm');
   await crm.query('begin; lock table suppressions in access exclusive mode');
   const { json: pending } = await record('waited-for@example.com');
@@ -188,7 +188,7 @@ test('a flood of everything is answered or refused, in bounded memory, and healt
   );
   await Promise.all([...ending, ...madeUp].map(({ ended }) => ended));
 
-  // Each request of those has its answer: refused, not cut.
+  // Each of those requests has its answer: refused, not cut.
   const answers = ending.flatMap(heard);
   expect(answers).toHaveLength(300 * 8 + 40 * 3 + 30 * 2);
   const isHonest = ({ status, code, retryAfter }: Heard): boolean =>
@@ -246,7 +246,7 @@ test('while a table is locked opt-outs are refused in time, and afterwards each 
     return { answer, ms: performance.now() - began };
   };
   const refused = await Promise.all(Array.from({ length: 100 }, (_, n) => timed(n)));
-  // A key that waited for the lock itself is said to be in use: the same as for a row.
+  // A key that itself waited for the lock is said to be in use, as for a row.
   for (const { answer } of refused) {
     expect([409, 503]).toContain(answer.status);
     expect(answer.headers['retry-after']).toMatch(/^[1-9]/);

@@ -1,5 +1,6 @@
-// Worker keys used on another store, and for what workers have no business with. Whoever stole one can fail to carry out that
-// one store's opt-outs, and be seen doing so; it cannot speak for another store, nor make the ledger believe what it did not see.
+// Worker keys used on another store, and for what workers have no business with. A thief of one can fail to carry out that one
+// store's opt-outs, and be seen doing so; the thief cannot speak for another store, nor make the ledger believe what it did not
+// see.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { operationsOf, VERSIONS } from '../../api/versions.ts';
 import { ADMINISTRATOR_SCOPES } from '../../ledger/api-keys.ts';
@@ -25,7 +26,7 @@ afterAll(async () => {
 
 let people = 0;
 let optOut: string;
-/** What each of the two must hold of somebody new. */
+/** What each of the two stores must hold of somebody new. */
 let due: { crm: Outstanding; mail: Outstanding };
 beforeEach(async () => {
   const subject = { email: `person${(people += 1)}@example.com` };
@@ -93,7 +94,7 @@ describe('at another store', () => {
     'another spelling of its own name opens no other: %s',
     async (name) => {
       const answer = await api.send('GET', `/v1/stores/${name}/outstanding`, { key: crm });
-      // The router takes percent signs apart once: what is the same name then is the same store.
+      // The router decodes percent signs once: a name that is the same after that is the same store.
       if (answer.status === 200) expect(decodeURIComponent(name)).toBe('crm');
       else expect(answer.status).toBe(404);
     },

@@ -1,5 +1,5 @@
-// Forged tokens: what is known to have gone wrong with JSON Web Tokens elsewhere (RFC 8725), tried against a real issuer's
-// keys. What is accepted is the configuration's to say; nothing that a token says of itself is followed.
+// Forged tokens: what is known to have gone wrong with JSON Web Tokens elsewhere (RFC 8725), tried against a real issuer's keys.
+// What is accepted is up to the configuration; nothing that a token says of itself is followed.
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -16,7 +16,7 @@ import { countRows } from './unchanged.ts';
 let issuer: Issuer;
 let api: ServedLedger;
 let send: Send;
-/** The attacker's, under the issuer's own key id, and a place where he publishes it. */
+/** The attacker's key, under the issuer's own key id, and a place where the attacker publishes it. */
 let own: Key;
 let evil: { readonly url: string; asked: number; close(): void };
 
@@ -46,7 +46,7 @@ afterAll(async () => {
 const status = async (token: string): Promise<number> =>
   (await send('GET', '/v1/propagation-lag', { key: token })).status;
 
-/** The parts of a token as they stand there, whatever an honest library would refuse to write. */
+/** The parts of a token exactly as given, even if an honest library would refuse to write them. */
 const raw = (header: unknown, claims: unknown, signature = ''): string =>
   `${base64url.encode(JSON.stringify(header))}.${base64url.encode(JSON.stringify(claims))}.${signature}`;
 const claims = (): object => {
@@ -175,7 +175,7 @@ describe('is nobody', () => {
 });
 
 test('a good token is not good for longer because it was good a moment ago', async () => {
-  // Beyond the clocks' tolerance of 30 seconds in a moment, and taken until then.
+  // In a moment it is beyond the clocks' tolerance of 30 seconds; until then it is taken.
   const short = await issuer.forge().setExpirationTime('-28s').sign(issuer.key.privateKey);
   expect(await status(short)).toBe(200);
   const until = performance.now() + 3_500;
@@ -210,7 +210,7 @@ describe('a token gives what its scopes say and nothing else', () => {
     const outstanding = async (key: string, store: string) =>
       (await send('GET', `/v1/stores/${store}/outstanding`, { key })).status;
     expect([await outstanding(worker, 'crm'), await outstanding(worker, 'other')]).toEqual([200, 404]);
-    // Seen: no text of PostgreSQL has a NUL, and asked for a store of such a name it failed: 500.
+    // Seen: PostgreSQL's text has no NUL, and a query for a store of such a name failed: 500.
     const other = await issuer
       .forge({}, { scope: 'acknowledgements:write', store: 'crm\0' })
       .sign(issuer.key.privateKey);

@@ -1,6 +1,7 @@
-// Ten thousand requests made of the OpenAPI documents, of every version: good ones, and good ones with one fault. Never a 5xx;
-// never a 2xx for one that is wrong by its document; never a refusal of the form of one that is right by it; and every answer is
-// one that stands there. The same ten thousand in every run, so that a red one is repeated; ABIDE_FUZZ_SEED=N makes others.
+// Ten thousand requests made from the OpenAPI documents of every version: good ones, and good ones with one fault. There must never
+// be a 5xx, never a 2xx for a request that is wrong by its document, and never a refusal for the form of one that is right by it;
+// and every answer must be one that stands there. Every run has the same ten thousand, so that a red one repeats; ABIDE_FUZZ_SEED=N
+// makes others.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import fc from 'fast-check';
@@ -29,7 +30,7 @@ type Case = {
   readonly sent: Sent;
   readonly credential: Credential;
   readonly fault: string | undefined;
-  /** What somebody else's validator must find of the body; undefined: nothing is asked. */
+  /** What somebody else's validator must say of the body; undefined: it is not asked. */
   readonly isValid: boolean | undefined;
 };
 
@@ -48,7 +49,7 @@ afterAll(async () => {
 
 const documents = servedVersions(VERSIONS).map((name) => toOpenApi(name, VERSIONS));
 
-/** By operation: whether a body is as its schema says, in the words of a validator that is not ours. */
+/** By operation: whether a body is as its schema says, judged by a validator that is not ours. */
 const validators = new Map(
   documents.flatMap((document) => {
     const ajv = new Ajv2020({ strict: false });
@@ -66,7 +67,7 @@ const validators = new Map(
   }),
 );
 
-/** Dates that are none let Date run over into the next month. */
+/** Invalid dates make Date run over into the next month. */
 function isRfc3339(text: string): boolean {
   const [, day] = /^\d{4}-\d\d-(\d\d)T\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/i.exec(text) ?? [];
   const local = new Date(`${text.slice(0, 19)}Z`);
@@ -110,9 +111,9 @@ function complaint(
   { status, json, headers }: Answer,
 ): string | undefined {
   const isProblem = headers['content-type']?.startsWith('application/problem+json') === true;
-  // The lag answers 503 with itself where it was asked to.
+  // The lag answers 503 with itself if it was asked to.
   if (status >= 500 && (isProblem || call.query['fail_on'] === undefined)) return 'a failure of ours';
-  // A bad item of checks is answered for: with "do not send".
+  // A bad item of checks is answered with "do not send".
   const isOfBadItem =
     status === 200 &&
     call.operation.operationId === 'check' &&
@@ -135,7 +136,7 @@ function complaint(
 test(`${REQUESTS} generated requests`, async () => {
   process.stdout.write(`fuzz: ABIDE_FUZZ_SEED=${SEED}\n`);
   const cases = fc.sample(fc.oneof(...documents.map(casesOf)), { numRuns: REQUESTS, seed: SEED });
-  /** One of each kind. */
+  /** One failure of each kind. */
   const failures = new Map<string, string>();
   const statuses = new Map<string, number>();
   let next = 0;
@@ -170,7 +171,7 @@ test(`${REQUESTS} generated requests`, async () => {
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
   expect([...failures.values()].join('\n\n')).toBe('');
-  // What was meant was sent: of the good half many ask for an id that nobody has, and a fifth of all is answered with a 2xx.
+  // What was meant was sent: in the good half many ask for an id that nobody has, and a fifth of all is answered with a 2xx.
   const share = (kind: RegExp): number =>
     [...statuses].reduce((sum, [name, count]) => sum + (kind.test(name) ? count : 0), 0) / REQUESTS;
   expect(share(/^good 2/)).toBeGreaterThan(0.2);

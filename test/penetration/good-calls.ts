@@ -1,5 +1,5 @@
-// Calls made of an OpenAPI document alone, every one of them good: as its schemas say, and as it says in words where no schema
-// can, which is what the three tables are.
+// Calls made from an OpenAPI document alone, every one of them good: as its schemas say and, where no schema can say it, as the
+// document says in words, which is what the three tables are for.
 import fc from 'fast-check';
 import type { DocumentOperation, JsonSchema, OpenApi } from '../../api/public/openapi.ts';
 
@@ -27,13 +27,13 @@ const visible = fc
   .filter((text) => /\S/u.test(text));
 const scope = fc.constantFrom('email', 'sms', 'push', 'email/newsletter', 'analytics');
 const storeName = fc.constantFrom('crm', 'crm', 'crm', 'mail', 'nowhere', '🙂', '%', 'a b', '\u202e');
-/** Numbers that there are, among those that there are not. */
+/** Numbers that exist, among some that do not. */
 const numbered = fc.oneof(
   fc.integer({ min: 1, max: 200 }),
   fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
 );
 
-/** What is said of a value of that name. */
+/** What the document says in words of a value of that name. */
 const SAID_OF: Readonly<Record<string, fc.Arbitrary<Json>>> = {
   email: fc
     .tuple(word, fc.constantFrom('example.com', 'Example.COM', 'bücher.example'))
@@ -57,7 +57,7 @@ const SAID_OF: Readonly<Record<string, fc.Arbitrary<Json>>> = {
   Prefer: fc.constantFrom('wait=0', 'respond-async', 'wait=soon', 'wait=0; x="y", handling=strict'),
 };
 
-/** What is said of a body as a whole: brought about where it is not so yet. */
+/** What the document says in words of a body as a whole; each function makes it so. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the body of whichever operation it is
 const SAID_OF_WHOLE: Readonly<Record<string, (body: any) => void>> = {
   createOptOut: ({ scope: flags }) => {
@@ -76,7 +76,7 @@ const SAID_OF_WHOLE: Readonly<Record<string, (body: any) => void>> = {
   },
 };
 
-/** Answered for as long as somebody listens, and one whose body is a file (import-bombs.pg.test.ts). */
+/** A call that is answered for as long as somebody listens, and one whose body is a file (import-bombs.pg.test.ts). */
 const LEFT_OUT: readonly string[] = ['followPropagationLag', 'createImport'];
 
 const INSTANT = fc
@@ -196,7 +196,7 @@ function callOf(
             }),
     })
     .map((call) => {
-      // A key in both, and different, is refused.
+      // Two different keys in header and body are refused.
       const { 'Idempotency-Key': _, ...headers } = call.headers as Record<string, string>;
       return (call.body as { idempotency_key?: Json } | undefined)?.idempotency_key === undefined
         ? call

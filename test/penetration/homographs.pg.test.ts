@@ -1,5 +1,5 @@
-// Addresses that look alike, and one address in many disguises. Spellings of one mailbox are one person, so that nobody is
-// reached under another spelling; what only looks like it is somebody else, so that nobody is silenced in another's name.
+// Addresses that look alike, and one address in many disguises. Spellings of one mailbox are one person, so that nobody is reached
+// under another spelling; a mere look-alike is somebody else, so that nobody is silenced in another's name.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';

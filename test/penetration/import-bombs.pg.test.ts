@@ -1,6 +1,6 @@
-// Files that are to exhaust, to crash or to slip through: rows without end, what is no text, columns by the million, uploads
-// that never come to their end. Each is refused or becomes errors of rows, quickly and in few words; what was refused is not
-// kept, and the next request is answered.
+// Files meant to exhaust, to crash or to slip through: rows without end, what is no text, columns by the million, uploads that
+// never end. Each is refused or becomes errors of rows, quickly and in few words; what was refused is not kept, and the next
+// request is answered.
 import { connect } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';

@@ -1,4 +1,4 @@
-// Injection: values that whoever reads them next would run: a database, a header's reader, a spreadsheet, a terminal.
+// Injection: values that their next reader would run: a database, a reader of headers, a spreadsheet, a terminal.
 import { connect } from 'node:net';
 import { Readable, Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -71,7 +71,7 @@ describe('SQL in a value', () => {
       expect([200, 404, 422]).toContain((await api.send('GET', path, { key: api.key })).status);
   });
 
-  // Seen: no text of PostgreSQL has a NUL, and asked for a store of such a name it failed: 500.
+  // Seen: PostgreSQL's text has no NUL, and a query for a store of such a name failed: 500.
   test.each([
     ['GET', 'gate', undefined],
     ['GET', 'quarantine', undefined],
@@ -210,7 +210,7 @@ describe('a cell that a spreadsheet would run', () => {
   }
   const quoted = (cell: string): string => `"${cell.replaceAll('"', '""')}"`;
 
-  // A phone number begins with +: what stands in a file of contacts is not ours to change.
+  // A phone number begins with +: the content of a file of contacts is not ours to change.
   test('stays as its file has it, in its own cell, and Abide writes none of its own', async () => {
     for (const cell of EVIL) {
       const csv = `email,remark\nada@example.com,${quoted(cell)}\n`;

@@ -1,5 +1,5 @@
-// Limits: doing more than a key may, by several keys, calls, versions, files and processes; and learning from a refusal what
-// the key could not ask for. How limits work is in test/api/guard/limits.test.ts and test/api/budgets.pg.test.ts.
+// Limits: doing more than a key may, with several keys, calls, versions, files and processes; and learning from a refusal what the
+// key could not ask for. How limits work is in test/api/guard/limits.test.ts and test/api/budgets.pg.test.ts.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
@@ -41,7 +41,7 @@ const spent = async (keyId: string, direction: string): Promise<number> => {
   );
   return rows[0]!.spent;
 };
-/** How many of them anything was decided for. */
+/** For how many of them anything was decided. */
 async function suppressed(names: readonly string[]): Promise<number> {
   const { json } = await api.send('POST', '/v1/checks', {
     key: api.key,
@@ -49,7 +49,7 @@ async function suppressed(names: readonly string[]): Promise<number> {
   });
   return json.items.filter(({ can_send: canSend }: { can_send: boolean }) => !canSend).length;
 }
-/** What an attacker sees of an answer, but what differs in every answer. */
+/** What an attacker sees of an answer, except what differs each time. */
 const seen = ({ status, headers, text }: Answer): object => {
   const id = headers['x-request-id']!;
   const { date: _, ratelimit: __, 'retry-after': ___, ...rest } = headers;
@@ -75,7 +75,7 @@ describe('a budget', () => {
     ]);
     await api.untilSettled(imported.json.id as string);
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([201, 429]));
-    // What was left may have been too little for two, and then for the file.
+    // What was left may have been too little for a pair, and then for the file.
     for (const name of singles) await v1(token, name);
     expect(await spent(id, 'opt_out')).toBe(20);
     expect(await suppressed([...singles, ...pairs, ...rows])).toBe(20);
@@ -205,7 +205,7 @@ describe('a key whose budget is spent', () => {
     expect(await importOf('opted-out')).toEqual(failed);
     expect(await suppressed(['nobody', 'nobody-a', 'nobody-b'])).toBe(0);
 
-    // Its own are answered for ever, so that a retry without a key ends.
+    // Its own repeats are answered for ever, so that a retry without a key ends.
     const before = (await repeats())!;
     const again = await v1(token, 'own');
     expect([again.status, again.json.outcome, again.json.id]).toEqual([
@@ -298,7 +298,7 @@ describe('an address without a valid credential', () => {
       last = await Promise.all(Array.from({ length: MANY }, (_, m) => ask(n * MANY + m, makeToken())));
     expect(last.some(({ status }) => status === 429)).toBe(true);
 
-    // Some are let through as time goes on: what is refused is compared.
+    // Some are let through as time goes on: only refusals are compared.
     const refusedOf = async (key: string): Promise<Answer> => {
       for (let n = 0; ; n += MANY) {
         const answers = await Promise.all(Array.from({ length: MANY }, (_, m) => ask(n + m, key)));

@@ -1,5 +1,5 @@
-// Mass deletion: taking opt-outs back, one or all, by whatever verb, header or statement. Nothing of it reaches anybody who
-// opted out: not with every scope that there is, and not with the password of the API's own database role.
+// Mass deletion: taking opt-outs back, one or all, by whatever verb, header or statement. None of it reaches anybody who opted out:
+// not with every scope that exists, and not with the password of the API's own database role.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { ADMINISTRATOR_SCOPES, KEY_SCOPES } from '../../ledger/api-keys.ts';
 import { operationsOf, VERSIONS } from '../../api/versions.ts';
@@ -33,7 +33,7 @@ afterAll(async () => {
   await api[Symbol.asyncDispose]();
 });
 
-/** Of everybody who opted out: how many a sender would be told to leave alone. */
+/** How many of those who opted out a sender would be told to leave alone. */
 async function leftAlone(): Promise<number> {
   const items = Array.from({ length: PEOPLE }, (_, n) => ({
     subject: { email: `person${n}@example.com` },
@@ -111,7 +111,8 @@ test('an opt-out of nothing, or one that says false, takes nothing away', async 
   expect(await leftAlone()).toBe(PEOPLE);
 });
 
-// Permissions, one by one: test/ledger/migrate.pg.test.ts. Here whatever is permitted is done as well, and does not help.
+// Permissions are tested one by one in test/ledger/migrate.pg.test.ts. Here whatever is permitted is done as well, and does not
+// help.
 describe("with the password of the API's role", () => {
   test.each([
     'delete from subjects',

@@ -1,5 +1,5 @@
-// Mass grants: the one way back, used to take back many opt-outs, or one that nobody consented to. One identifier a call, with
-// evidence and a date of its own; a budget a day; and every one stands in the audit log under its key.
+// Mass grants: the one way back, used to take back many opt-outs, or one that nobody consented to. A call has one identifier, with
+// evidence and a date of its own; there is a daily budget; and every grant is in the audit log under its key.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';

@@ -1,5 +1,5 @@
 // Mass suppression: silencing people who did not ask, many at once, or in a way that nobody can trace. One call is about one
-// identifier, none stands for many, and each leaves a row that says which key did it.
+// identifier, none of which stands for many, and each call leaves a row that says which key made it.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';

@@ -1,5 +1,5 @@
-// Bodies that are to exhaust, to crash or to slip through: too large, too deep, too wide, broken, or made of what takes long
-// to read. Each is refused, quickly and in few words; nothing is recorded, and the next request is answered.
+// Bodies meant to exhaust, to crash or to slip through: too large, too deep, too wide, broken, or made of what takes long to read.
+// Each is refused, quickly and in few words; nothing is recorded, and the next request is answered.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { ADMINISTRATOR_SCOPES } from '../../ledger/api-keys.ts';
@@ -13,9 +13,9 @@ import { countRows } from './unchanged.ts';
 const MEBIBYTE = 1024 * 1024;
 /** Below the largest limit of any call. */
 const LARGE = 1.9 * MEBIBYTE;
-/** Ten times what the worst of these takes; without a guard some take that again, or for ever. */
+/** Ten times what the worst of these takes; without a guard some take that much again, or go on for ever. */
 const CPU_MS_MAX = 3_000;
-/** Three times what the longest of them takes; without turns it is all of the call, five times this. */
+/** Three times what the longest of them takes; without turns, a turn is the whole call, five times this. */
 const TURN_CPU_MS_MAX = 300;
 const ANSWER_BYTES_MAX = 128 * 1024;
 
@@ -45,7 +45,7 @@ const post = (operation: Operation, body: string | Buffer): Promise<Answer> =>
     body,
   });
 
-/** What it cost this process, which serves as well as asks. */
+/** What it cost this process, which both serves and asks. */
 async function cpuMs(work: () => Promise<unknown>): Promise<number> {
   const began = process.cpuUsage();
   await work();
@@ -53,7 +53,7 @@ async function cpuMs(work: () => Promise<unknown>): Promise<number> {
   return (user + system) / 1_000;
 }
 
-/** The most that it cost without anybody else having a turn. */
+/** The most CPU time that passed without anybody else having a turn. */
 async function longestTurnCpuMs(work: () => Promise<unknown>): Promise<number> {
   let [longest, isOver] = [0, false];
   const working = work().finally(() => (isOver = true));
@@ -93,7 +93,7 @@ describe.each(POSTS.map((operation) => [operation.path, operation] as const))(
       const [body, status] = BROKEN[what]!;
       let answer!: Answer;
       expect(await cpuMs(async () => (answer = await post(operation, body)))).toBeLessThan(CPU_MS_MAX);
-      // A call that takes less is over its limit first.
+      // A call with a smaller limit is over that first.
       expect([status, 413]).toContain(answer.status);
       expect(answer.text.length).toBeLessThan(ANSWER_BYTES_MAX);
     });
@@ -122,7 +122,8 @@ test('of a thousand faults each is named, and of more it is said how many there 
 
 describe('text that takes long to read', () => {
   const check = (subject: object): string => JSON.stringify({ items: [{ channel: 'email', subject }] });
-  // Seen: composing a hundred thousand accents on one letter (NFC) held the process for ten seconds, half a million for minutes, with all that it serves.
+  // Seen: composing a hundred thousand accents on one letter (NFC) held up the process, with all that it serves, for ten seconds;
+  // half a million held it up for minutes.
   const TEXTS: Record<string, string> = {
     'accents on one letter': check({ email: `a${'\u0301\u0323'.repeat(120_000)}@example.com` }),
     'accents in the domain': check({ email: `ada@a${'\u0301\u0323'.repeat(120_000)}.com` }),
@@ -149,7 +150,7 @@ describe('text that takes long to read', () => {
     expect(cpu).toBeLessThan(CPU_MS_MAX);
   });
 
-  // Seen: of zeroes to spare a phone number loses one each time it is read. Twenty thousand of them held the process for seconds.
+  // Seen: a phone number loses one superfluous zero each time it is read. Twenty thousand of them held up the process for seconds.
   const phones = Array.from({ length: 20 }, () => ({ phone: '+49000000000000000' }));
   test.each([
     ['/v1/checks', { channel: 'sms', subjects: phones }],

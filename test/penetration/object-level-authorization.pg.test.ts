@@ -1,4 +1,4 @@
-// Object-level authorization: what belongs to another client is not there, whichever way it is asked for.
+// Object-level authorization: what belongs to another client does not exist, whichever way it is asked for.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
@@ -20,7 +20,7 @@ beforeAll(async () => {
   await api.t.register({ name: 'crm' });
   shop = { key: (await api.makeKey({ client: 'shop' })).token, ids: [] };
   app = { key: (await api.makeKey({ client: 'app' })).token, ids: [] };
-  // In turns, so that either's ids lie between the other's.
+  // In turns, so that each client's ids lie between the other's.
   for (let n = 0; n < 6; n += 1)
     for (const [name, { key, ids }] of Object.entries({ shop, app }))
       ids.unshift(

@@ -1,5 +1,5 @@
-// Prototype pollution: members named as what every object has. In a body, in a query and in a token they are names like any
-// other that is not known: refused, never merged into anything, never found where nobody put them.
+// Prototype pollution: members named like what every object has. In a body, in a query and in a token they are like any other
+// unknown name: refused, never merged into anything, never found where nobody put them.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
@@ -22,7 +22,7 @@ const VALUES = ['{"email":true,"sms":true,"scopes":["opt_outs:read_all"]}', '{}'
 const member = (name: string, value: string): string => `${JSON.stringify(name)}:${value}`;
 const people = '"subject":{"email":"ada@example.com"}';
 
-/** A body that is good but for one member, at every place where there is an object. */
+/** A body that is good except for one member, at every place where there is an object. */
 const PLACES: Record<string, { path: string; key: 'client' | 'worker'; body: (evil: string) => string }> = {
   'an opt-out': { path: '/v1/opt-outs', key: 'client', body: (evil) => `{${people},${evil}}` },
   'a subject': {

@@ -1,4 +1,4 @@
-// Races: the same thing at once, many times, at one process and at several, so that it would be done twice or halfway.
+// Races: the same thing at once, many times, at one process and at several, so that it might be done twice or halfway.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
@@ -27,7 +27,7 @@ let people = 0;
 /** Somebody whom no other test knows. */
 const somebody = () => ({ email: `person${(people += 1)}@example.com` });
 
-/** A busy machine answers that it is too much at once, and that nothing was recorded: it is asked again, as clients do. */
+/** A busy machine may answer that this is too much at once and nothing was recorded: then it is asked again, as clients do. */
 async function answered(ask: () => Promise<Answer>): Promise<Answer> {
   for (;;) {
     const answer = await ask();
@@ -35,7 +35,7 @@ async function answered(ask: () => Promise<Answer>): Promise<Answer> {
   }
 }
 
-/** All at once, in turns at the processes; what came of it, and what was added. */
+/** All at once, in turns at the processes; gives what came of it, and what was added. */
 async function race(
   ask: (send: Send, n: number) => Promise<Answer>,
   at = processes,
@@ -215,7 +215,7 @@ describe('a hundred grants at once', () => {
     expect(reachable.indexOf(true)).toBe(answers.findIndex(isGood));
   });
 
-  // Whichever comes first: the opt-out is later than the consent, and on a tie it stands.
+  // Whichever comes first, the opt-out stands: it is later than the consent, and wins a tie.
   test('and a hundred later opt-outs leave the person opted out', async () => {
     const subject = somebody();
     await post({ subject, effective_at: ago(2 * HOUR) })(api.send);

@@ -1,4 +1,4 @@
-// Replay: what was recorded on the way, sent again: by its client, by another, after its key is no good any more, out of order.
+// Replay: what was recorded on the way is sent again: by its client, by another, after its key is no longer valid, out of order.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
@@ -125,7 +125,7 @@ describe('an acknowledgement sent again', () => {
     const state = async (id: string) =>
       (await api.send('GET', `/v1/opt-outs/${id}/propagation`, { key: api.key })).json.state;
     expect([await state(json.id), await state(wider.json.id)]).toEqual(['complete', 'pending']);
-    // Nor does it under the newer one's number.
+    // Nor does it with the newer one's number.
     const current = await newest();
     const answer = await acknowledge(current.seq, older.version, ['email']);
     expect(answer).toMatchObject({ accepted: 0, rejected: [{ seq: current.seq, code: 'version_mismatch' }] });

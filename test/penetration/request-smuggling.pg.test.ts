@@ -1,6 +1,6 @@
-// Request smuggling: bytes that a proxy before us and we ourselves could take apart differently, so that a request of one
-// client would be read as the beginning of another's. Such a request has one answer, 400, and is the last of its connection;
-// what follows it is read by nobody.
+// Request smuggling: bytes that a proxy before us could take apart otherwise than we do, so that a request of one client would be
+// read as the beginning of another's. Such a request has one answer, 400, and is the last of its connection; nobody reads what
+// follows it.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
@@ -21,7 +21,7 @@ beforeEach(async () => {
 
 const body = JSON.stringify({ subject: { email: 'ada@example.com' } });
 
-/** The head of a POST with these lines beside those that it needs. */
+/** The head of a POST with these lines besides those that it needs. */
 const head = (...lines: string[]): string =>
   [
     'POST /v1/opt-outs HTTP/1.1',

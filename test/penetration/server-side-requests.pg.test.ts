@@ -1,5 +1,5 @@
-// Server-side request forgery: making Abide call an address of the attacker's, or one that only Abide can reach. It calls what
-// its configuration names and nothing else; what leads to a private network is refused unless the configuration means it.
+// Server-side request forgery: making Abide call an address of the attacker's, or one that only Abide can reach. It calls what its
+// configuration names and nothing else; what leads to a private network is refused unless the configuration means it.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -14,7 +14,7 @@ import { Address } from '../../suppression/subject.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
 
-/** Where nobody has any business; what comes there is counted. */
+/** A place where nobody has any business; what comes there is counted. */
 const inside = createServer((_, response) => response.end('{}'));
 let reached = 0;
 inside.on('connection', () => (reached += 1));
@@ -54,7 +54,7 @@ describe('no request makes the API call anybody', () => {
       for (const { method, path, examples } of Object.keys(VERSIONS).flatMap(operationsOf)) {
         const [example] = Object.values(examples);
         if (method !== 'post' || example?.body === undefined) continue;
-        // Every text of a good request, one after the other.
+        // Replaces every text of a good request, one after the other.
         const body = JSON.stringify(example.body);
         for (const text of new Set(body.match(/(?<=:)"[^"]*"/g)))
           await api.send('POST', path.replace(':name', 'crm'), {
@@ -239,7 +239,7 @@ describe('a store of the configuration', () => {
   });
 });
 
-// That a store's redirects are not followed: test/connectors/http.test.ts. That a token's are not: forged-tokens.pg.test.ts.
+// That a store's redirects are not followed is in test/connectors/http.test.ts; for a token's, see forged-tokens.pg.test.ts.
 test('an issuer that answers with another place for its keys is not followed there', async () => {
   const issuer = createServer((_, response) =>
     response.writeHead(302, { Location: `http://127.0.0.1:${port}/jwks` }).end(),

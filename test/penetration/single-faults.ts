@@ -1,9 +1,9 @@
-// One thing wrong with a good call, by its document: every way to spoil it that a schema would notice.
+// One thing wrong with a good call, according to its document: every way to spoil it that a schema would notice.
 import type { JsonSchema, OpenApi } from '../../api/public/openapi.ts';
 import { resolved } from './good-calls.ts';
 import type { Call, Json, Members } from './good-calls.ts';
 
-/** As it goes over the wire. */
+/** A request as it goes over the wire. */
 export type Sent = {
   readonly method: Call['method'];
   readonly target: string;
@@ -11,7 +11,7 @@ export type Sent = {
   readonly body: string | undefined;
 };
 
-/** `bySchema`: in the body, and JSON all the same. */
+/** `bySchema`: the fault is in the body, which is still JSON. */
 export type Fault = { readonly what: string; readonly sent: () => Sent; readonly bySchema?: true };
 
 export const write = ({ method, path, params, query, headers, body }: Call): Sent => ({
@@ -21,7 +21,7 @@ export const write = ({ method, path, params, query, headers, body }: Call): Sen
   body: body === undefined ? undefined : JSON.stringify(body),
 });
 
-/** A value of every type, for where that type is not taken. */
+/** A value of every type, to be used where that type is not taken. */
 const OF_TYPE: readonly (readonly [type: string, value: Json])[] = [
   ['null', null],
   ['boolean', true],
@@ -122,7 +122,7 @@ function* spoilt(
   }
 }
 
-/** Of a parameter, which is always text. */
+/** Wrong values of a parameter, which is always text. */
 function wrongParameters(schema: JsonSchema): string[] {
   if (schema['type'] !== 'integer' && schema['type'] !== 'number') return wrongTexts(schema);
   const { maximum } = schema;
@@ -179,7 +179,7 @@ export function* singleFaults(document: OpenApi, call: Call): Generator<Fault> {
         },
       };
     for (const text of wrongParameters(resolved(schema, document)))
-      // What a header cannot carry at all is not sent; an empty step of a path is another path.
+      // What a header cannot carry at all is not sent; an empty step of a path would be another path.
       if (where === 'header' ? /^[\x20-\x7e]+$/.test(text) : where === 'query' || text !== '')
         yield { what: `${name}=${JSON.stringify(text.slice(0, 40))}`, sent: () => write(changed(text)) };
   }
