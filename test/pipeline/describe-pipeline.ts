@@ -1,4 +1,4 @@
-// What every deployment must keep, whatever carries the decisions: HTTP in, store out.
+// What every deployment must keep, whatever carries its decisions: HTTP in, store out.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { eventually } from '../harness/eventually.ts';
 import { STORES } from './system.ts';
@@ -22,7 +22,7 @@ export function describePipeline<D extends Deployment>(
     let system: D;
     beforeAll(async () => {
       system = await open();
-      // Workers are there once the lag has heard of them.
+      // Workers are there once the lag has heard from them.
       await eventually(async () => expect((await system.lag()).status).toBe('ok'));
     });
     afterAll(async () => {

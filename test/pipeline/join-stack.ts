@@ -1,5 +1,5 @@
-// The three stores of the pipeline, served by the stack of the run: its API and its worker are started again with another
-// abide.yaml, and what they had before is given back to them.
+// The three stores of the pipeline, served by the stack of the run: its API and its worker are restarted with another abide.yaml,
+// and get back afterwards what they had before.
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parse, stringify } from 'yaml';
@@ -21,7 +21,7 @@ export async function joinStack(): Promise<Deployment & { readonly stack: Runnin
   const { stores: storesBefore, ...rest } = parse(before) as { stores: Record<string, unknown> };
   const stanzas = parse(STORES.map((name) => stores[name].stanza).join('\n')) as Record<string, unknown>;
   const added = STORES.filter((name) => !(name in storesBefore));
-  /** Whoever runs by the file ends, and the stack starts it again. */
+  /** Every program that reads the file ends, and the stack starts it again. */
   const rewrite = async (text: string): Promise<void> => {
     await writeFile(config, text);
     await stack.restart(['api', ...Object.keys(storesBefore).map((name) => `worker-${name}`)]);

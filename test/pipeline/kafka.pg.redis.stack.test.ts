@@ -5,7 +5,7 @@ import { joinStack } from './join-stack.ts';
 import { STORES } from './system.ts';
 
 describePipeline('Kafka, from a worker a store', joinStack, (system) => {
-  // Without it the whole suite could pass by polling the ledger.
+  // Without this the whole suite could pass by polling the ledger.
   test('it is by Kafka that they come', async () => {
     await eventually(async () => {
       const { id } = await system().optOut(

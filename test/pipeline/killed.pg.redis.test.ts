@@ -16,7 +16,7 @@ afterAll(async () => {
 });
 
 const CLIENTS = 8;
-/** A kill comes after this many more answers, another number each time, so that it finds the process at any moment. */
+/** A kill comes after this many more answers, a different number each time, so that it finds the process at any moment. */
 const ANSWERS_BETWEEN_KILLS = [7, 40, 90, 1, 150];
 
 const killAbide = async (): Promise<void> => {
@@ -24,12 +24,12 @@ const killAbide = async (): Promise<void> => {
   await system.abide.start();
 };
 
-/** Nobody starts it again but Abide itself. */
+/** Only Abide itself starts it again. */
 async function killDatabase(): Promise<void> {
   const file = join(system.abide.dataFolder, 'postgres/postmaster.pid');
   const postmaster = async (): Promise<number> => {
     const lines = (await readFile(file, 'utf8')).split('\n');
-    // Abide writes into the file as well before the new server does, which says so when it is ready.
+    // Abide writes into the file as well, before the new server does, which says so when it is ready.
     expect(lines[7]?.trim()).toBe('ready');
     return Number(lines[0]);
   };
@@ -38,7 +38,7 @@ async function killDatabase(): Promise<void> {
   await eventually(async () => expect(await postmaster()).not.toBe(killed));
 }
 
-/** Read by SQL of its own, past Abide. */
+/** Read by SQL of this test's own, past Abide. */
 async function ledgerCounts(): Promise<Record<'decisions' | 'subjects' | 'opt_outs' | 'audited', number>> {
   const db = await system.abide.connect();
   try {
@@ -123,10 +123,10 @@ test.each([
         expect([store, email, (await system.stores[store].held(email))?.length]).toEqual([store, email, 3]);
       }
     }
-    // Every answer of one request named one and the same opt-out.
+    // Every answer to one request must have named one and the same opt-out.
     expect([...answered].filter(([, ids]) => ids.size !== 1)).toEqual([]);
     const { decisions, ...counts } = await ledgerCounts();
-    // An opt-out whose answer was lost for good, at the very end, may have been recorded beside those answered.
+    // An opt-out whose answer was lost for good, at the very end, may have been recorded besides those answered.
     expect(decisions - before.decisions).toBeGreaterThanOrEqual(answered.size);
     expect(decisions - before.decisions).toBeLessThanOrEqual(answered.size + CLIENTS);
     expect(counts).toEqual({ subjects: decisions, opt_outs: decisions, audited: decisions });

@@ -1,5 +1,5 @@
-// A store that lies, hangs or forgets, as a real server that misbehaves: it is never believed, the lag says so, the honest
-// store beside it notices nothing, and once it behaves it holds everybody.
+// A store that lies, hangs or forgets, as a real server that misbehaves: it is never believed, the lag says so, the honest store
+// beside it notices nothing, and once it behaves it holds everybody.
 import { createServer } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -12,10 +12,10 @@ import { eventually } from '../harness/eventually.ts';
 
 type Row = { version: number; scopes: Record<string, boolean> };
 type Posted = { kind: string; key: string; version: number; suppressed: Record<string, string> };
-/** Answers by itself (true), or leaves it to the honest store. */
+/** Answers itself (true), or leaves it to the honest store. */
 type Misbehaviour = (request: IncomingMessage, response: ServerResponse, items: Posted[]) => boolean;
 
-/** The contract of docs/http-connector.md in memory, with a fault where the test puts one. */
+/** The contract of docs/http-connector.md in memory, with a fault wherever the test puts one. */
 class Store {
   rows = new Map<string, Row>();
   misbehave: Misbehaviour | undefined;
@@ -61,7 +61,7 @@ class Store {
       }),
     };
   }
-  /** Whoever hangs lets go. */
+  /** Lets go of every request that hangs. */
   release(): void {
     for (const response of this.#open) response.destroy();
   }
@@ -109,7 +109,7 @@ const isWell = (): Promise<void> =>
   });
 
 type OptOut = { readonly id: string; readonly email: string };
-/** `first` is told who it will be. */
+/** `first` is told the address beforehand. */
 async function optOut(first: (email: string) => void = () => undefined): Promise<OptOut> {
   const email = `liar${(made += 1)}@example.com`;
   first(email);
@@ -119,7 +119,7 @@ const stateAt = async (id: string, name: string): Promise<string | undefined> =>
   (await client.optOuts.propagation(id)).stores.find((one) => one.store === name)?.state;
 const holds = (email: string): boolean => store.rows.get(`email:${email}`)?.scopes.email === true;
 
-/** The bad store is late and says why, the honest one has it, and nothing is claimed; then it behaves, and holds it. */
+/** The bad store is late and says why, the honest one holds it, and nothing is claimed; then the bad one behaves, and holds it. */
 async function isCaught({ id, email }: OptOut, code: string): Promise<void> {
   await eventually(async () => {
     expect(await lagOf('mail')).toMatchObject({ status: 'late', last_error: { code } });
@@ -179,13 +179,13 @@ test('it hangs and then refuses: a retry that was asked for meanwhile is not los
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('quarantined'));
   await retryAll();
   await eventually(() => expect(letGo).toBeDefined());
-  // Mended now, as whoever asks knows; the try that is under way does not.
+  // It is mended now, as the one who asks knows; the try under way does not know.
   await retryAll();
   store.misbehave = undefined;
   letGo!();
   const began = performance.now();
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
-  // By itself it would wait for eight seconds or longer.
+  // Left alone, it would wait for eight seconds or longer.
   expect(performance.now() - began).toBeLessThan(6_000);
   expect([tries, holds(email)]).toEqual([2, true]);
 });
@@ -207,8 +207,8 @@ test('it answers a byte at a time, for ever: ended at the deadline as well', asy
 });
 
 /**
- * Does it once a canary was written and read back. The next is written within a second, and what is lost between the look
- * before that and its being written the canary covers up (docs/operations.md): the next comparison finds it.
+ * Does this once a canary was written and read back. The next one is written within a second, and covers up what is lost between
+ * the look before that and its writing (docs/operations.md): the next comparison finds that.
  */
 async function behindACanary(lose: () => void): Promise<void> {
   await new Promise<void>((resolve) => {
@@ -266,7 +266,7 @@ test('it asks to be left alone: neither a failure nor an attempt, and late all t
   };
   const { id, email } = await optOut();
   await eventually(async () => expect(await lagOf('mail')).toMatchObject({ status: 'late', quarantined: 0 }));
-  // As often as it allows, not as fast as it can: two canaries and the opt-out may go in calls of their own.
+  // As often as the store allows, not as fast as it can: two canaries and the opt-out may go in calls of their own.
   expect(asked).toBeLessThanOrEqual(4 + ((performance.now() - began) / 1000) * 2);
   store.misbehave = undefined;
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));

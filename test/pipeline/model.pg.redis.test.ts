@@ -38,10 +38,10 @@ const who = fc.nat({ max: PEOPLE - 1 });
 const scopes = fc.subarray([...CHANNELS], { minLength: 1 });
 const asked = fc.record({
   who,
-  /** A second address of the same person, by v2; null: v1, which knows one. */
+  /** A second address of the same person, in v2; null: v1, which takes only one. */
   also: fc.option(who),
   scopes,
-  /** Sent this many times more at once, under one key. */
+  /** How many more times it is sent at once, under one key. */
   repeats: fc.nat({ max: 2 }),
 });
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -113,7 +113,7 @@ test('random opt-outs, consents, repeats, crashes and outages: in the end every 
           case 'grant': {
             const email = nameOf(one.who);
             truth.lifted(email);
-            // Later than every opt-out that was answered.
+            // It must be later than every opt-out that was answered.
             const answeredAt = Date.now();
             await eventually(() => expect(Date.now()).toBeGreaterThan(answeredAt));
             await grants.create({

@@ -1,5 +1,5 @@
-// No plaintext address and no secret anywhere outside of the stores and of the files that are for it: everything that a running
-// Abide wrote is read as bytes.
+// No plaintext address and no secret anywhere except in the stores and the files made for them: everything that a running Abide
+// wrote is read as bytes.
 import { readFile, readdir, stat, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
@@ -47,7 +47,7 @@ async function dumpLedger({ connect }: AbideProcess): Promise<string> {
   }
 }
 
-/** The data folder file by file, byte for byte; the cluster's own beside, as the disk has them: its log of writes too. */
+/** The data folder file by file, byte for byte, including the cluster's own files as they are on disk, and its log of writes. */
 async function filesOf(folder: string): Promise<Map<string, string>> {
   const all = await readdir(folder, { recursive: true, withFileTypes: true });
   const files = new Map<string, string>();
@@ -136,7 +136,7 @@ test('an address stands in no log, metric, error or table, wherever a client put
     files: [...(await filesOf(system.abide.dataFolder)).values()].join('\n'),
     ledger: await dumpLedger(system.abide),
   };
-  // What is looked through is what was meant.
+  // Make sure that what is searched is what was meant.
   expect(written.output).toMatch(/z••@e••\.com recorded, crm verified/);
   expect(written.files).toMatch(/starting PostgreSQL|listening on/);
   expect(written.ledger).toMatch(/decisions\n\(/);
@@ -146,7 +146,7 @@ test('an address stands in no log, metric, error or table, wherever a client put
   }
 });
 
-/** What it looks like wherever it might be written: as it is, as bytes, and as the encodings have it. */
+/** What it looks like wherever it might be written: as it is, as bytes, and in the encodings. */
 const spellings = (secret: string | Buffer): string[] =>
   typeof secret === 'string'
     ? [
@@ -177,7 +177,7 @@ test('a secret stands in no log, metric, error, table or file but the one that i
   const closed = await freePort();
   const { port } = new URL(somewhere.urls.owner);
   const env = {
-    // Let in with another password only; and nobody there.
+    // One that lets in only with another password, and one where nobody listens.
     CRM_URL: `postgres://abide:${passwords.CRM}@127.0.0.1:${port}/postgres`,
     OTHER_URL: `postgres://abide:${passwords.OTHER}@127.0.0.1:${closed}/crm?application_name=x`,
     SESSIONS_URL: `redis://abide:${passwords.SESSIONS}@127.0.0.1:6379`,
@@ -298,7 +298,7 @@ stores:
   const postgres = JSON.parse(written.get('postgres.json')!) as { passwords: Record<string, string> };
   const secretOf = (token: string): string => token.split('_').at(-1)!;
   const secrets: [name: string, secret: string | Buffer, mayStandIn: readonly string[]][] = [
-    // Whoever starts it the first time is shown it.
+    // It is shown to the person who starts Abide for the first time.
     ['administrator', secretOf(abide.key), ['output', 'admin.key']],
     ...[client, worker, rotated, revoked].map(
       ({ token }, n) => [`key ${n}`, secretOf(token), []] as [string, string, string[]],
@@ -315,7 +315,7 @@ stores:
       ([role, one]) => [`password of ${role}`, one, ['postgres.json']] as [string, string, string[]],
     ),
   ];
-  // What is looked through is what was meant, and what is looked for is found where it is.
+  // Make sure that what is searched is what was meant, and that what is searched for is found where it belongs.
   expect(written.get('doctor')).toMatch(/crm/);
   expect(written.get('postgres.log')).toMatch(/starting PostgreSQL|listening on/);
   expect([...written.keys()].some((name) => name.startsWith('postgres/pg_wal/'))).toBe(true);

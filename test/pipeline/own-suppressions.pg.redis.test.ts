@@ -1,4 +1,4 @@
-// Somebody unsubscribes in a store by itself, past Abide: where the configuration says so, every other store abides as well.
+// Somebody unsubscribes in a store itself, past Abide: if the configuration says so, every other store abides as well.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { runAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -13,7 +13,7 @@ describe.each([
 ])('with workers %s', (_, workersApart) => {
   let system: System;
   beforeAll(async () => {
-    // sessions can list what it holds, mail cannot; of crm nothing is recorded.
+    // sessions can list what it holds, mail cannot; crm's own suppressions are not recorded.
     system = await startSystem({ workersApart, recordOwn: ['sessions', 'mail'] });
     await eventually(async () => expect((await system.lag()).status).toBe('ok'));
   });
@@ -40,7 +40,7 @@ describe.each([
     await system.optOut(ada, { scope: { sms: true } }, { prefer: 'wait=10' });
     await settled();
     await system.stores.mail.suppressByItself(ada, 'email');
-    // A pass that was begun by itself may have found it before this one.
+    // A pass that began by itself may have found it before this one.
     expect((await reconcile('mail')).code).toBe(0);
     await areIn(ada, ['email', 'sms']);
     const { scope, opt_outs: optOuts } = await lookUp(ada);

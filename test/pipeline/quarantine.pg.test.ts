@@ -1,5 +1,5 @@
-// What a store refuses, from the HTTP call to the store itself: parked with its clock running, in nobody's way, tried again,
-// healed by a newer decision; and what a sender is told meanwhile.
+// What a store refuses, from the HTTP call to the store itself: it is parked with its clock running, in nobody's way, tried again,
+// and healed by a newer decision; and what a sender is told meanwhile.
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import type { StoreLag } from '../../ledger/ledger.ts';
@@ -81,7 +81,7 @@ describe.each([
       const { rows } = await client.query<Row>(text, values.length === 0 ? undefined : values);
       return rows;
     });
-  /** On the ledger's own database, to wind its times. */
+  /** Runs on the ledger's own database, to move its times. */
   const inLedger = async (text: string): Promise<void> => {
     const client = await abide.connect();
     try {
@@ -145,7 +145,7 @@ describe.each([
     const { oldest_outstanding_seconds: oldest, verified_through: mark } = await lag();
     expect(await gate('?max_age_seconds=3600')).toMatchObject({ answer: 'hold', reason: 'late' });
 
-    // Somebody else is through while it waits.
+    // Somebody else gets through while it waits.
     const other = await optOut('ada@example.com', {}, 10);
     expect(other.propagation).toMatchObject({ state: 'complete', verified: 1 });
     expect(await held('ada@example.com')).toEqual({ no_mail: true, no_sms: true });
@@ -167,7 +167,7 @@ describe.each([
   test('mended and tried again on demand it is through, and stands in the audit log', async () => {
     const [one] = await parked();
     await mend('grace@example.com');
-    // By itself it would wait for longer than this test does.
+    // Left alone, it would wait for longer than this test takes.
     await inLedger(`update exceptions set next_try_at = clock_timestamp() + interval '1 hour'`);
     expect((await ask('POST', '/v1/stores/crm/quarantine/retry', { seq: one!.seq })).json).toEqual({
       retried: 1,

@@ -1,4 +1,4 @@
-// Stores that forget, go back in time or are written to past Abide: found, counted, and made to hold again.
+// Stores that forget, go back in time or are written to past Abide: this is found, counted, and mended.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { runAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -98,7 +98,7 @@ test('what a store forgot, lifted, or took back from a backup is found, counted,
 test('while a store does not take back what it lost, the lag is late and the opt-out incomplete again', async () => {
   const { id } = await system.optOut('drift@example.com', {}, { prefer: 'wait=10' });
   await settled();
-  // Reading works, writing does not: only so does drift that is found stay for a while.
+  // Reading works, writing does not: only then does a drift that was found stay for a while.
   const db = await system.abide.connect();
   await system.stores.crm.refuseWrites(true);
   try {

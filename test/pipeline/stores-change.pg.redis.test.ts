@@ -55,7 +55,7 @@ test('a store added to a running history is back-filled completely, and shows so
   system.stores.sessions.setFault('none');
   await until('sessions', { status: 'ok', backfill: null, outstanding: 0 });
   expect(await system.stores.sessions.count()).toBe(HISTORY + 2);
-  // Whether they left this list before or after they came back to the others, nobody can tell.
+  // Nobody can tell whether they left this list before or after they came back to the others.
   expect(await system.stores.sessions.held('back@example.com')).toEqual(['email']);
   expect(await system.stores.crm.held('back@example.com')).toEqual([]);
   for (const n of [0, HISTORY - 1]) expect(await system.stores.sessions.held(email(n))).toHaveLength(3);
@@ -70,7 +70,7 @@ test('a store pointed elsewhere is filled again there; one that left the file st
   );
   expect(rows[0]?.n).toBe(HISTORY + 1);
 
-  // `sessions` is in nobody's file now: still due, unknown because nobody carries, and never complete.
+  // `sessions` is in no file now: still due, unknown because nobody carries to it, and never complete.
   const { id, propagation } = await system.optOut('late@example.com', {}, { prefer: 'wait=1' });
   expect(propagation).toMatchObject({ state: 'pending', required: 2, confirmed: 1 });
   await until('sessions', { outstanding: 1, status: 'unknown' });

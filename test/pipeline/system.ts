@@ -1,5 +1,5 @@
-// A whole Abide with three real stores, each behind a line of its own that can be bad, and eyes that look into the stores
-// past Abide: PostgreSQL, Redis and a program that speaks the HTTP contract.
+// A whole Abide with three real stores, each behind a line of its own that can be bad, and eyes that look into the stores past
+// Abide: PostgreSQL, Redis and a program that speaks the HTTP contract.
 import { randomBytes } from 'node:crypto';
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -34,22 +34,22 @@ export type Contents = ReadonlyMap<
 export type StoreEye = {
   /** The stanza of abide.yaml, through the line that can be bad. */
   readonly stanza: string;
-  /** What the store itself holds suppressed of an email address; undefined: nobody there. */
+  /** What the store itself holds suppressed for an email address; undefined: nobody is there. */
   held(email: string): Promise<readonly string[] | undefined>;
   /** How many subjects it holds. */
   count(): Promise<number>;
-  /** All that it holds of email addresses, by address. */
+  /** Everything that it holds for email addresses, by address. */
   contents(): Promise<Contents>;
-  /** Keeps a copy of all that it holds now, and gives what puts that back in its place. */
+  /** Keeps a copy of everything that it holds now; the function that it gives puts that back in place. */
   backUp(): Promise<() => Promise<void>>;
   setFault(fault: Fault): void;
-  /** As an import, a restored backup or a careless hand would, past Abide. */
+  /** Changes it past Abide, as an import, a restored backup or a careless hand would. */
   tamper(email: string, how: 'forget' | 'resurrect' | 'older' | 'ahead'): Promise<void>;
-  /** All that it holds, at once. */
+  /** Removes everything that it holds, at once. */
   wipe(how: 'truncate' | 'delete'): Promise<void>;
-  /** The store can be read and takes nothing. */
+  /** Lets the store be read but take nothing. */
   refuseWrites(refuses: boolean): Promise<void>;
-  /** As the store's own page would, past Abide. */
+  /** Suppresses as the store's own page would, past Abide. */
   suppressByItself(email: string, scope: string): Promise<void>;
 };
 
@@ -70,15 +70,15 @@ export type Deployment = AsyncDisposable & {
   readonly client: Abide;
   ask(method: 'GET' | 'POST', path: string, body?: object, headers?: object): Promise<Answer>;
   optOut(email: string, fields?: object, headers?: object): Promise<OptOutAnswer>;
-  /** Measured after it was asked for; Abide may answer what it measured a quarter of a second before. */
+  /** Measured after it was asked for; Abide itself may answer with a measurement that is a quarter of a second old. */
   lag(): Promise<LagReport>;
   lagOf(store: StoreName): Promise<StoreLag>;
 };
 
-/** One that the test started itself, and may kill and start again. */
+/** A deployment that the test started itself, and may kill and start again. */
 export type System = Deployment & {
   readonly abide: AbideProcess;
-  /** Where the workers are processes of their own: one a store. */
+  /** Where the workers are processes of their own: one per store. */
   readonly workers: ReadonlyMap<StoreName, WorkerProcess>;
   /** abide.yaml with these stores. */
   config(...stanzas: string[]): string;
@@ -268,7 +268,7 @@ async function mailStore(stack: AsyncDisposableStack): Promise<StoreEye> {
     tamper: () => Promise.reject(new Error('the example store lets nobody past it')),
     wipe: () => Promise.reject(new Error('not here')),
     refuseWrites: () => Promise.reject(new Error('not here')),
-    // It has no page of its own: told again in the version that it holds, it suppresses what it is told and nothing else.
+    // It has no page of its own: told again in the version that it holds, it suppresses just what it is told.
     suppressByItself: async (email, scope) => {
       const version = (await rows())[`email:${email}`]?.version ?? 0;
       const suppressed = { [scope]: new Date().toISOString() };
@@ -286,13 +286,13 @@ async function mailStore(stack: AsyncDisposableStack): Promise<StoreEye> {
   };
 }
 
-/** The three of them; they end with `stack`. */
+/** The three stores; they end with `stack`. */
 export async function openStores(stack: AsyncDisposableStack): Promise<Record<StoreName, StoreEye>> {
   const [crm, sessions, mail] = await Promise.all([crmStore(stack), sessionsStore(stack), mailStore(stack)]);
   return { crm, sessions, mail };
 }
 
-/** What is asked of an Abide, whoever started it; the line ends with `stack`. */
+/** How to ask an Abide, whoever started it; the line ends with `stack`. */
 export function speakWith(
   { url, key }: { readonly url: string; readonly key: string },
   stack: AsyncDisposableStack,
@@ -333,7 +333,7 @@ export function speakWith(
   };
 }
 
-/** `workersApart`: each worker is a process that reaches the API over HTTP alone. `first`: the stores it begins with. */
+/** `workersApart`: each worker is a process that reaches the API over HTTP alone. `first`: the stores that it begins with. */
 export async function startSystem({
   workersApart = false,
   first = STORES,
@@ -347,11 +347,11 @@ export async function startSystem({
   first?: readonly StoreName[];
   /** Undefined: no canaries, so that the stores hold what the test put there and nothing else. */
   canarySeconds?: number;
-  /** What these suppress by themselves is recorded. */
+  /** Stores whose own suppressions are recorded. */
   recordOwn?: readonly StoreName[];
   /** Stores of the test's own under these names. */
   instead?: Partial<Record<StoreName, StoreEye>>;
-  /** Of Abide's process. */
+  /** Environment of Abide's process. */
   env?: Readonly<Record<string, string>>;
   /** Undefined: a new one. */
   dataFolder?: string | undefined;
@@ -388,7 +388,7 @@ export async function startSystem({
   return { ...spoken, abide, stores, workers, config, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** A worker that reaches the Abide at `url`, whose folder and configuration are given, over HTTP. */
+/** A worker that reaches, over HTTP, the Abide at `url` with the given folder and configuration. */
 export async function startWorkerProcess(
   { url, dataFolder, config }: { readonly url: string; readonly dataFolder: string; readonly config: string },
   name: StoreName,

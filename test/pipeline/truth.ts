@@ -8,21 +8,21 @@ const ROUNDING_MS = 2;
 export type Truth = {
   /** An opt-out that was answered 2xx, just now. */
   answered(email: string, scopes?: readonly string[], recordedAt?: number): void;
-  /** Somebody consents again, from now on: whether a store still suppresses them is nothing to be told. */
+  /** Somebody consents again, from now on: whether a store still suppresses them is no longer checked. */
   lifted(email: string): void;
   /**
-   * Somebody changed this store past Abide, just now. Of what was recorded before nothing can be said any more: until it
-   * has looked, Abide cannot know. (An answer may come late: what it tells may have been in the store and gone by then.)
+   * Somebody changed this store past Abide, just now. Nothing can be said any more of what was recorded before: until it has
+   * looked, Abide cannot know. (An answer may come late: what it tells may have been in the store and gone by then.)
    */
   tampered(store: StoreName): void;
-  /** Stops looking; gives every lie that was told, and how many samples were taken and how many could have shown one. */
+  /** Stops looking; gives every lie that was told, how many samples were taken, and how many could have shown a lie. */
   stop(): Promise<{ readonly lies: readonly string[]; readonly samples: number; readonly telling: number }>;
 };
 
 /**
- * Samples the lag again and again. Whatever was answered 2xx before a sample was asked for, and is not in a store after
- * the sample was answered, must be outstanding in it, and at least as old as it is. A sample that is refused or not
- * answered claims nothing.
+ * Samples the lag again and again. Anything that was answered 2xx before a sample was asked for, and is not in a store after the
+ * sample was answered, must be outstanding in it, and at least as old as it is. A sample that is refused or not answered claims
+ * nothing.
  */
 export function watchTruth(system: Deployment): Truth {
   type Entry = { readonly email: string; readonly scopes: readonly string[]; readonly answeredAt: number };
@@ -33,13 +33,13 @@ export function watchTruth(system: Deployment): Truth {
   let telling = 0;
   let stopping = false;
 
-  /** The oldest of these that the store does not hold, looking now; what it holds is watched no longer. */
+  /** The oldest of these that the store does not hold now; what it holds is no longer watched. */
   async function oldestMissing(name: StoreName, entries: readonly Entry[]): Promise<Entry | undefined> {
     const [first] = entries;
     if (first === undefined) return undefined;
     const isMissing = ({ scopes }: Entry, held: readonly string[] | undefined): boolean =>
       !scopes.every((scope) => held?.includes(scope) === true);
-    // Mostly the first one tells already; where it came, they are looked for all at once.
+    // Mostly the first one tells already; if that one has come, all are looked up at once.
     let missing: Entry | undefined;
     if (isMissing(first, await system.stores[name].held(first.email))) {
       missing = first;
@@ -65,7 +65,7 @@ export function watchTruth(system: Deployment): Truth {
       if (ageMs <= 0) continue;
       telling += 1;
       const claimedMs = (claimed.oldest_outstanding_seconds ?? Infinity) * 1_000;
-      // What a store that is filled up anew still lacks is told by that, not counted one by one.
+      // The back-fill shows what a store that is being filled anew still lacks; it is not counted one by one.
       if (claimed.backfill === null && (claimedMs < ageMs || claimed.outstanding === 0)) {
         lies.push(
           `${name}: claims ${claimedMs} ms, ${claimed.outstanding} outstanding; ${entry.email} is ${ageMs} ms old`,

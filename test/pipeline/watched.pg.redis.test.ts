@@ -1,5 +1,5 @@
-// Stores are watched while nobody opts out: a canary comes by at an interval, and a store that is not what it was is filled
-// up anew within seconds.
+// Stores are watched while nobody opts out: a canary comes at an interval, and a store that is not what it was is filled anew
+// within seconds.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { eventually } from '../harness/eventually.ts';
 import { STORES, startSystem } from './system.ts';
@@ -7,7 +7,7 @@ import type { StoreName, System } from './system.ts';
 
 let system: System;
 const HISTORY = 50;
-/** Within this a loss is seen, unless a canary covered it up. */
+/** A loss is seen within this, unless a canary covered it up. */
 const LOOKS_MS = 15_000;
 const LOSSES_MAX = 5;
 const email = (n: number): string => `w${n}@example.com`;
@@ -23,7 +23,7 @@ afterAll(async () => {
 const canaryAge = async (store: StoreName): Promise<number> =>
   (await system.lagOf(store)).canary_age_seconds ?? Infinity;
 
-/** Nothing is outstanding but, for a moment, a canary. */
+/** Nothing is outstanding except, for a moment, a canary. */
 const isFilled = (store: StoreName): Promise<void> =>
   eventually(async () => {
     expect(await system.lagOf(store)).toMatchObject({ status: 'ok', backfill: null, outstanding: 0 });
@@ -63,7 +63,7 @@ test('while nobody opts out a canary comes to every store, again and again, apar
   expect((JSON.parse(text) as { opt_outs: object[] }).opt_outs).toHaveLength(HISTORY);
 });
 
-// Its state has no opt-out behind it: that was a 500, and it broke up the batch of everybody who opted out beside it.
+// Its state has no opt-out behind it: that was a 500, and it broke up the batch of everybody who opted out with it.
 test("whoever opts out a canary's address is answered like anybody", async () => {
   const body = { subject: { email: 'abide-canary@canary.invalid' }, scope: { email: true } };
   const answers = await Promise.all([
@@ -76,7 +76,7 @@ test("whoever opts out a canary's address is answered like anybody", async () =>
 test('a store whose canaries stopped is not ok, though nothing is outstanding', async () => {
   const db = await system.abide.connect();
   try {
-    // Nobody issues one while the lock is ours; what was issued was due long ago.
+    // Nobody issues one while we hold the lock; what was issued was due long ago.
     await db.query(`select pg_advisory_lock(hashtext('abide.canaries'))`);
     await db.query('update canaries set every_seconds = 0.001');
     await eventually(async () =>
@@ -100,13 +100,13 @@ test('a table that was truncated is another one: it is filled up again within se
 test.each(['crm', 'sessions'] as const)(
   '%s loses everything and looks the same: the canary is missed, and it is filled up again',
   async (store) => {
-    // A pass of reconciliation would find it as well, and has just been here.
+    // A pass of reconciliation would find it as well, but has just been here.
     await eventually(async () => {
       expect((await system.lagOf(store)).reconciled_through).not.toBeNull();
       expect(await canaryAge(store)).toBeLessThan(3);
     });
     const before = await refillsOf(store);
-    // A canary that comes between the look and the loss covers it up; that one is for reconciliation to find.
+    // A canary that comes between the look and the loss covers it up; then reconciliation has to find it.
     for (let losses = 1; (await refillsOf(store)).length === before.length; losses += 1) {
       await system.stores[store].wipe('delete');
       await eventually(async () => {
