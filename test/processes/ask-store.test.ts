@@ -34,7 +34,7 @@ const key = { kind: 'email', key: 'ada@example.com' } as const;
 const readBack = (open: () => Promise<Store>) =>
   askStore(theirs(open), (opened, call) => call((signal) => opened.readBack([key], signal)), 20);
 
-// \`abide config check\` hung, or ended with 13 and not a word of the other stores.
+// `abide config check` hung, or ended with 13 and not a word about the other stores.
 test.each([
   ['open', never],
   ['answer', () => Promise.resolve(store({ readBack: never }))],

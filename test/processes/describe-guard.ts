@@ -11,14 +11,14 @@ import { Address, normalise } from '../../suppression/subject.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
 
 export type GuardPlace = AsyncDisposable & {
-  /** As the store's own role, who owns what is there. */
+  /** As the store's own role, which owns what is there. */
   readonly url: string;
   query(sql: string): Promise<Record<string, unknown>[]>;
-  /** Into `contacts`, by the database's own way for many: lines of email, phone, may_mail, no_texts (t or f). */
+  /** Loads into `contacts`, in the database's own way for many rows: lines of email, phone, may_mail, no_texts (t or f). */
   load(lines: readonly string[]): Promise<void>;
   /** Everything that is defined in the database. */
   listing(): Promise<unknown>;
-  /** Somebody with all rights on `contacts`, and none on anything else; and somebody who may do nothing but look. */
+  /** A role with all rights on `contacts` and none on anything else; and a role that may do nothing but look. */
   importer(): Promise<(sql: string) => Promise<unknown>>;
   reader(): Promise<string>;
 };
@@ -194,8 +194,8 @@ export function describeGuard(
       ]);
     });
 
-    // In a database whose locale is C PostgreSQL's lower() leaves letters beyond ASCII as they are: JOSÉ was not held, and was
-    // not counted as unreadable.
+    // In a database whose locale is C, PostgreSQL's lower() leaves letters beyond ASCII as they are: JOSÉ was not held, and was not
+    // counted as unreadable.
     test('an address in capitals is known whatever its letters', async () => {
       await using t = await given();
       await t.tell('josé@example.com');
@@ -247,7 +247,7 @@ export function describeGuard(
       expect(await t.install()).toBe(1);
       const made = await t.place.listing();
       expect(await t.install()).toBe(0);
-      // What it held down itself is nobody's attempt.
+      // What the guard itself held down is nobody's attempt.
       expect(await t.logged()).toEqual([]);
       expect(await t.place.listing()).toEqual(made);
       expect(await t.contacts()).toEqual([
@@ -292,7 +292,7 @@ export function describeGuard(
       expect(await t.contacts()).toEqual([[1, true, true]]);
     });
 
-    // status asked for a trigger of the name only. It had gone with the table that was renamed, and nothing guarded the new one.
+    // status only looked for a trigger of that name. It had gone with the renamed table, and nothing guarded the new one.
     test('a table that was put in the place of a guarded one is not called guarded, and is by the next installation', async () => {
       await using t = await given();
       await t.tell('ada@example.com');
@@ -373,7 +373,7 @@ export function describeGuard(
       ]);
     });
 
-    // The API has each two for one person; those with the prefix were looked up as they are, and not counted.
+    // For the API each pair is one person; those with the prefix were looked up as they are, and not counted.
     test('a number with its national prefix is counted as not recognised, and as it is in E.164 it is held', async () => {
       const pairs = [
         ['+12025550123', '+1 1 202 555 0123'],
@@ -421,7 +421,7 @@ export function describeGuard(
     });
 
     // Trimming by a pattern, and composing marks, take time that grows with the square of the length: one row of junk in a wide
-    // column, from a form of sign-up, held an import up for minutes.
+    // column, from a sign-up form, held up an import for minutes.
     test('what is longer than any address is not looked at, and is counted as not recognised', async () => {
       await using t = await given({ contacts: CONTACTS.replace('email varchar(200)', 'email text') });
       await t.tell('ada@example.com');
@@ -488,8 +488,8 @@ export function describeGuard(
       expect(await t.place.listing()).toEqual(before);
     });
 
-    // A trigger comes before what is generated: PostgreSQL shows it null, and keeps nothing that is set there. The guard was called
-    // installed, and held nobody.
+    // A trigger runs before a column is generated: PostgreSQL shows the column as null, and keeps nothing that is set there. The
+    // guard was called installed, and held nobody.
     test('a column that the database makes is refused', async () => {
       const made = (what: string, of: string): string => `${what} generated always as (${of}) stored`;
       await using t = await given({

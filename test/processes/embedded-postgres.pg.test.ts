@@ -73,7 +73,7 @@ async function kill(abide: ChildProcess): Promise<void> {
   await gone;
 }
 
-/** The session by which the server is somebody's. */
+/** Ends the session that makes the server somebody's. */
 const endSession = ({ superuserUrl }: { superuserUrl: string }): Promise<unknown> =>
   withClient(superuserUrl, (client) =>
     client.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'"),
@@ -162,7 +162,7 @@ test.each(['stopped', 'killed'] as const)(
   async (how) => {
     await putClusterInto(folder);
     const { abide, pid } = await startInAnotherProcess();
-    // The parent as before, which now hears nothing.
+    // The parent is as before, but hears nothing now.
     abide.kill('SIGSTOP');
     try {
       if (how === 'killed') process.kill(pid, 'SIGKILL');
@@ -182,7 +182,7 @@ test.each(['stopped', 'killed'] as const)(
 test('an initdb that goes on after its Abide was killed does not keep the next one from starting', async () => {
   const killed = spawn(process.execPath, ['-e', '']);
   await once(killed, 'exit');
-  // As initdb: it does not notice at once that what it wrote is gone.
+  // Like initdb: it does not notice at once that what it wrote is gone.
   const script = `
     const { existsSync, mkdirSync, writeFileSync } = require('node:fs');
     process.chdir(${JSON.stringify(folder)});

@@ -57,7 +57,7 @@ describeGuard('mysql', mysql, async () => {
 const SUPPRESSIONS =
   'create table suppressions (kind varchar(10), `key` varchar(200) collate utf8mb4_bin, email boolean, primary key (kind, `key`)) character set utf8mb4';
 
-/** A guarded table, by a user who may do all with this database and nothing else. */
+/** A guarded table, by a user who may do everything with this database and nothing else. */
 async function given() {
   const stack = new AsyncDisposableStack();
   const database = stack.use(await mariaDbDatabase());
@@ -100,8 +100,8 @@ async function given() {
   };
 }
 
-// Each installation dropped both triggers and made them again: between the two, and for good where the second failed, whoever
-// was imported was resurrected.
+// Each installation dropped both triggers and made them again: between the two, and for good if the second failed, anybody imported
+// was resurrected.
 test('triggers that are as they should be are left alone, unless one of theirs came after them', async () => {
   await using t = await given();
   expect(await t.install()).toBe(0);
@@ -111,14 +111,14 @@ test('triggers that are as they should be are left alone, unless one of theirs c
   );
   expect(await t.status()).toEqual(['outdated']);
   await t.database.query("insert into contacts values ('ada@example.com', 0, 0)");
-  // The insert's alone is made again, behind theirs; what passed meanwhile is held down.
+  // Only the insert's trigger is made again, behind theirs; what passed meanwhile is held down.
   expect(await t.install()).toBe(2);
   expect(await t.status()).toEqual(['installed']);
   await t.database.query("insert into contacts values ('ada@example.com', 0, 0)");
   expect(await t.database.query('select may_mail from contacts')).toEqual([{ may_mail: 0 }, { may_mail: 0 }]);
   expect(await t.install()).toBe(0);
 
-  // They run as whoever made them, who may have to go.
+  // They run as the user who made them, who may have to go.
   expect(await t.install(t.database.url)).toBe(4);
 });
 
@@ -149,8 +149,8 @@ test('where a trigger cannot be made it says what is not guarded until the next 
   expect(await t.status()).toEqual(['installed']);
 });
 
-// Who may see no trigger but those of a few tables took the log away from all others: from then on every write that was to
-// enable somebody suppressed failed (1146).
+// A user who could see only the triggers of a few tables removed the log from under all others: from then on every write that was
+// to enable a suppressed person failed (1146).
 test('the log stays where triggers may write to it that whoever removes a guard cannot see', async () => {
   await using t = await given();
   await t.database.query('create table customers (email varchar(200), may_mail boolean)');
@@ -178,7 +178,7 @@ test('the log stays where triggers may write to it that whoever removes a guard 
   expect(await t.database.query("show tables like 'abide_guard_log'")).toEqual([]);
 });
 
-// Staging and production on one server, each with a store crm, and somebody who may see both.
+// Staging and production on one server, each with a store crm, and a user who may see both.
 test("another installation's guard of a store of the same name is left alone", async () => {
   await using t = await given();
   await using other = await given();

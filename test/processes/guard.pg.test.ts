@@ -146,8 +146,8 @@ test('a table is guarded in each of its partitions, or it is not', async () => {
   expect(await t.state()).toBe('installed');
 });
 
-// The function runs as whoever installed it, and everybody could execute it: on a temporary table of theirs it told them, row
-// by row, whom the store holds suppressed.
+// The function runs as the role that installed it, and everybody could execute it: on a temporary table of their own it told them,
+// row by row, whom the store holds suppressed.
 test('nobody learns from its function who is suppressed, and whoever imports is guarded without a right on it', async () => {
   await using t = await given();
   await t.query('grant usage on schema public to abide_api; grant insert, select on contacts to abide_api');
@@ -165,15 +165,15 @@ test('nobody learns from its function who is suppressed, and whoever imports is 
     { may_mail: false },
   ]);
 
-  // As it was installed before.
+  // As it used to be installed.
   await t.query(`grant execute on function ${String(made!['name'])}() to public`);
   expect(await t.state()).toBe('outdated');
   await t.guard((guard) => guard.installing());
   expect(await t.state()).toBe('installed');
 });
 
-// The function ran as the superuser who had installed it. Whoever owned the table gave a column a type of their own, whose check
-// was a function of theirs, and the next suppressed row ran it as the superuser.
+// The function ran as the superuser who had installed it. The table's owner gave a column a type of their own, whose check was a
+// function of theirs, and the next suppressed row ran that as the superuser.
 test('whoever owns a guarded table runs nothing as whoever installed the guard', async () => {
   await using t = await given();
   const asOther = (sql: string) => withClient(t.database.urls.api, (client) => client.query(sql));
@@ -223,7 +223,7 @@ test('letters beyond ASCII are lowered by what the database has for it, and wher
     (email) => `('${email}', true)`,
   );
   const found: unknown[] = [];
-  // Its collations as PostgreSQL 18, 17 and an older one without ICU have them, in a database whose locale is C.
+  // Its collations as in PostgreSQL 18, 17 and an older one without ICU, in a database whose locale is C.
   for (const missing of ['none', 'und-x-icu', 'pg_unicode_fast', 'pg_c_utf8']) {
     await withClient(t.database.superuserUrl, (client) =>
       client.query(

@@ -1,4 +1,4 @@
-// Files of opt-outs and Abide as it runs for its users: killed in the middle, on a disk that others read, into a real store.
+// Files of opt-outs, with Abide as it runs for its users: killed in the middle, on a disk that others read, into a real store.
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -97,7 +97,7 @@ test('while it waits no address of a file lies anywhere in the clear: in no tabl
   const { state, id } = await post(abide, `email\n${lines.join('')}`);
   expect(state).toBe('awaiting_approval');
   const db = await abide.connect();
-  // Compressed text is not read by a search either: without the seal each would begin as zstd does.
+  // A search does not read compressed text either: without the seal each piece would begin as zstd does.
   const { rows } = await db.query<{ pieces: number; readable: number }>(
     `select count(*)::int as pieces, count(*) filter (where position('\\x28b52ffd'::bytea in sealed) > 0)::int as readable
      from import_chunks where import_id = $1`,

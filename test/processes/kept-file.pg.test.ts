@@ -1,5 +1,5 @@
-// Seen on a file system whose machine lost its power seconds after the first start: an opt-out that had been answered was in
-// the database, and the key ring, which alone reads it, was a file of 0 bytes.
+// Seen on a file system whose machine lost power seconds after the first start: an opt-out that had been answered was in the
+// database, and the key ring, which alone can read it, was a file of 0 bytes.
 import { chown, mkdtemp, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Server } from 'node:net';
@@ -22,7 +22,7 @@ afterEach(async () => {
 
 const inodeOf = async (path: string): Promise<string> => String((await stat(path)).ino);
 
-/** `abide serve` on the folder until it is ready, and what is to be done then; it is stopped afterwards. */
+/** Runs `abide serve` on the folder until it is ready, then `work`; it is stopped afterwards. */
 async function whileServing(env: Readonly<Record<string, string>>, work: () => Promise<void>): Promise<void> {
   const { child, ended, output } = spawnAbide(['serve', '--data', folder], { ...env, PORT: '0' });
   try {

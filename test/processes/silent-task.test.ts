@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals';
 import { createSilentTask } from '../../processes/silent-task.ts';
 
-/** Seconds at which a task is restarted of which, at each of `ends`, 5 s apart, this was seen. */
+/** The seconds at which a task is restarted if `ends` are what is seen of it, 5 s apart. */
 const restartsOf = (ends: readonly (string | undefined)[], runs = true): number[] => {
   const isSilent = createSilentTask();
   return ends.flatMap((end, n) =>
@@ -10,7 +10,7 @@ const restartsOf = (ends: readonly (string | undefined)[], runs = true): number[
 };
 const times = <T>(count: number, end: T): T[] => Array.from({ length: count }, () => end);
 
-// Debezium waited for ever at a line to the database that was dead, and Connect said that its task ran.
+// Debezium waited for ever on a dead line to the database, and Connect said that its task ran.
 test('a task that says that it runs and brings nothing is restarted, less and less often', () => {
   expect(restartsOf(times(100, '7'))).toEqual([30, 90, 210, 450]);
 });

@@ -1,5 +1,5 @@
-// The stack gave all of its environment to every program: JVMs and workers had the key ring, the administrator's key and the
-// URLs of the ledger's database.
+// The stack gave its whole environment to every program: JVMs and workers had the key ring, the administrator's key and the URLs of
+// the ledger's database.
 import { expect, test } from '@jest/globals';
 import {
   environmentOfJava,

@@ -6,7 +6,7 @@ import { readYaml } from '../../config/positioned-yaml.ts';
 import { fillProperties } from '../../debezium/files.ts';
 import { writeConfiguration } from '../../processes/stack/layout.ts';
 
-// Seen: an abide.yaml that every other command took stopped the stack, for a brace of a name within a flow map.
+// Seen: an abide.yaml that every other command took stopped the stack, because of the brace of a name within a flow map.
 test("the stack's configuration is the user's own, its names of the environment as they stand there", async () => {
   const folder = await mkdtemp(join(tmpdir(), 'abide-layout-'));
   try {
@@ -32,7 +32,7 @@ test("the stack's configuration is the user's own, its names of the environment 
   }
 });
 
-// The broker made its data in a folder of another name, and the stack ended for want of a file that it had never named.
+// The broker made its data in a folder of another name, and the stack ended because a file that it had never named was missing.
 test('a folder stands in the properties of broker and Connect as Java reads them: in Latin-1, with escapes', () => {
   const text = fillProperties('connect.properties', {
     brokers: '127.0.0.1:1',

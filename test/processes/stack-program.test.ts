@@ -41,7 +41,7 @@ test('a program that cannot be written down runs, and it is said', async () => {
   }
 });
 
-// Only a start looked at it: the log of a program that ran for months, or failed all the time, filled the disk.
+// Only a start looked at the log's size: a program that ran for months, or failed all the time, filled the disk with its log.
 test('the log of a program that runs is put aside when it is large', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'abide-program-'));
   const log = join(folder, 'logs', 'talks.log');

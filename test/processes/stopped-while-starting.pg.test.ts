@@ -1,4 +1,4 @@
-// A start told to end between its readiness and its first await left the database that it had started running, without a
+// If a start was told to end between its readiness and its first await, it left the database that it had started running without a
 // parent: seen when a supervisor stopped `npm start` the moment /readyz answered.
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -34,7 +34,7 @@ test.each(Object.keys(moments))('told to end when %s, it ends its database too',
   }
 });
 
-// A terminal tells everybody in the process group. initdb was in it and ended half-way: "stopped", and then an error and a 1.
+// A terminal signals the whole process group. initdb was in it and ended half-way: "stopped", and then an error and exit code 1.
 test('Ctrl-C while the cluster is being made is a clean stop, and the next start is as if there had been none', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'abide-stopped-'));
   const start = () => spawnAbide(['serve', '--data', folder], { PORT: '0' }, { detached: true });

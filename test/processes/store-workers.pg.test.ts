@@ -45,7 +45,7 @@ class Api {
     });
   }
 
-  /** What its worker of a store was told since it was started last; undefined: it runs none. */
+  /** What its worker of a store was told since its last start; undefined: there is none. */
   toldTo(store: string): string[] | undefined {
     const told = this.told.get(store) ?? [];
     const since = told.slice(told.lastIndexOf('start') + 1);
@@ -91,7 +91,7 @@ test('of several processes one carries each store; when it stops the other follo
   expect(rows).toEqual([{ lease_holder: null }, { lease_holder: null }]);
 });
 
-// While a new version of the file is rolled out, the process that has the old one would fill the store that it was.
+// While a new version of the file is rolled out, the process with the old one would fill the store as it was.
 test('a process whose configuration of a store is not the latest gives it up to one that has that', async () => {
   await using t = await ledgerOf('crm', 'mail');
   const old = new Api(t.pool, 'one', ['crm', 'mail']);
@@ -113,14 +113,14 @@ test('a process that dies is followed when its leases end', async () => {
   const first = new Api(t.pool, 'one', ['crm']);
   await eventually(() => expect(first.toldTo('crm')).toEqual([]));
   const second = new Api(t.pool, 'two', ['crm']);
-  // Dead to the database, and to itself alive.
+  // Dead to the database, but alive to itself.
   const dead = jest
     .spyOn(t.pool, 'query')
     .mockImplementation(((query: { values: unknown[] }) =>
       query.values.includes('one') ? Promise.reject(new Error('dead')) : ask(query as never)) as never);
   await ask('update stores set lease_until = clock_timestamp()');
   await eventually(() => expect(second.toldTo('crm')).toEqual([]));
-  // A worker that is told nothing goes on: what two of them apply is harmless, what none applies is not.
+  // A worker that is told nothing goes on: if two apply the same thing that is harmless, if none does it is not.
   expect(first.toldTo('crm')).toEqual([]);
   dead.mockRestore();
   await eventually(() => expect(first.toldTo('crm')).toBeUndefined());
@@ -138,7 +138,7 @@ test('a store that is paused has no worker until it is resumed, and the others k
   await api.listener.decisions([]);
   expect(api.toldTo('mail')).toEqual(['live', 'offer']);
   await changeStore(t.pool, 'crm', 'resumed', {}, undefined);
-  // It hears how the stream stands, though nothing has changed.
+  // It hears how the stream stands, even if nothing has changed.
   await eventually(() => expect(api.toldTo('crm')).toEqual(['live']));
   api.listener.down('test');
   expect(api.toldTo('crm')).toEqual(['live', 'down']);
@@ -158,7 +158,8 @@ test('a worker elsewhere that holds the lease is left alone', async () => {
   await api.workers.stop();
 });
 
-// Each pause kept the way to end every earlier one: memory grew, and after some hours stopping overflowed the stack.
+// Each pause kept the function that ends it, on top of every earlier one: memory grew, and after some hours stopping overflowed the
+// stack.
 test('after hours of work a process stops as it does after a second', async () => {
   jest.useFakeTimers();
   try {

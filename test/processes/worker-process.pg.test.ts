@@ -1,5 +1,5 @@
-// `abide worker` as its users run it: a process of its own that reaches the API over HTTP alone, told to stop in the middle
-// of its work.
+// `abide worker` as its users run it: a process of its own that reaches the API over HTTP alone, told to stop in the middle of its
+// work.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
@@ -51,7 +51,7 @@ const optOut = async (email: string): Promise<string> => {
   return (json as { id: string }).id;
 };
 
-/** How many of the ids are not verified yet; each is asked for by itself, as a client would. */
+/** How many of the ids are not verified yet; each is asked for separately, as a client would. */
 async function unverified(ids: readonly string[]): Promise<number> {
   const answers = await Promise.all(
     ids.map((id) => send('GET', `/v1/opt-outs/${id}/propagation`, { key: abide.key })),
@@ -90,7 +90,7 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
     isOver = true;
     await Promise.all(clients);
 
-    // What it has claimed is so, whatever it was doing when it was told.
+    // What it has claimed is true, whatever it was doing when it was told to stop.
     const ids = [...recorded.keys()];
     const client = await abide.connect();
     const { rows: claimed } = await client.query<{ id: string }>(
@@ -130,7 +130,7 @@ test('a worker that comes before the API waits for it, and ends when it is told 
   expect(await worker.ended).toBe(0);
 });
 
-// Seen: a worker whose file named another store carried everything to that one, and all of it counted as verified in ours.
+// Seen: a worker whose file named another store carried everything there, and all of it counted as verified in ours.
 test.each([
   ['another table', "{ connector: postgres, url: '%s', table: other, scopes: [email, sms, push] }"],
   [
