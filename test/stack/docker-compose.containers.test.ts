@@ -3,7 +3,7 @@ import { DockerComposeEnvironment, Wait } from 'testcontainers';
 import type { StartedDockerComposeEnvironment } from 'testcontainers';
 import { request } from 'undici';
 
-/** Images are pulled and built the first time. */
+/** The first time, images are pulled and built. */
 const UP_MS_MAX = 1_200_000;
 
 let environment: StartedDockerComposeEnvironment | undefined;

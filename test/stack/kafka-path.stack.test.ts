@@ -1,5 +1,5 @@
-// Abide over the real Kafka, Connect with Debezium, registry and PostgreSQL, as `npm run stack` runs them. One file, since
-// every fault here is a fault to all of them.
+// Abide over the real Kafka, Connect with Debezium, registry and PostgreSQL, as `npm run stack` runs them. This is one file, since
+// every fault here is a fault for all of them.
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
@@ -33,7 +33,7 @@ import type { RunningStack } from '../harness/stack-of-the-run.ts';
 import { makeKafkaLedger } from './kafka-source.ts';
 import type { KafkaLedger } from './kafka-source.ts';
 
-/** A JVM that starts beside everything else takes its time. */
+/** A JVM takes its time when it starts beside everything else. */
 const STREAMING_MS_MAX = 120_000;
 
 let stack: RunningStack;
@@ -71,7 +71,7 @@ const carriedBy = (id: string): Promise<string> =>
     return row.carried_by;
   });
 
-/** Until an opt-out arrives by the stream again. */
+/** Waits until an opt-out arrives by the stream again. */
 const untilStreaming = (): Promise<void> =>
   eventually(async () => {
     const id = await stack.optOut(somebody());
@@ -92,7 +92,7 @@ type Oldest = { seq: string; recorded_at: Date } | undefined;
 const OLDEST = `select d.seq, d.recorded_at from decisions d
   where not exists (select from acknowledgements a where a.seq = d.seq) order by d.seq limit 1`;
 
-/** Compares the lag endpoint with the tables all along; gives what it said wrongly. An answer that does not come says nothing. */
+/** Compares the lag endpoint with the tables all along; gives what it said wrongly. A missing answer says nothing. */
 function watchLag(signal: AbortSignal): Promise<readonly string[]> {
   const lies: string[] = [];
   const look = async (): Promise<void> => {
@@ -102,7 +102,7 @@ function watchLag(signal: AbortSignal): Promise<readonly string[]> {
     if (before === undefined || before.seq !== after?.seq || said.stores === undefined) return;
     const age = (Date.parse(said.as_of) - before.recorded_at.getTime()) / 1000;
     const [store] = said.stores;
-    // What is older than the answer itself must be in it; the parts of an answer are read within moments of each other.
+    // Anything older than the answer itself must be in it; the parts of an answer are read within moments of each other.
     if (age > 0.5 && (store!.oldest_outstanding_seconds ?? 0) < age - 0.5)
       lies.push(`said ${store!.oldest_outstanding_seconds} s, was ${age} s`);
     if (age > 11 && store!.status === 'ok') lies.push(`said ok at ${age} s`);
@@ -116,7 +116,7 @@ function watchLag(signal: AbortSignal): Promise<readonly string[]> {
   })();
 }
 
-/** Opt-outs all along while `fault` happens and until the stream carries again; then nothing that was answered is missing. */
+/** Opts out all along while `fault` happens and until the stream carries again; then nothing that was answered is missing. */
 async function throughIt(fault: () => Promise<void>): Promise<void> {
   const ending = new AbortController();
   const answered: string[] = [];
@@ -197,7 +197,7 @@ describe('the stream', () => {
     }
 
     expect(seen.filter(({ raw }) => /@example|example\.com|person\./i.test(raw))).toEqual([]);
-    // Beside decisions stands what other tests put there that cannot be read.
+    // Besides decisions there is what other tests put there that cannot be read.
     const decisions = seen.filter(({ raw }) => raw.startsWith('\0'));
     expect(decisions.filter(({ key }) => !/^[0-9a-f-]{36}$/.test(key))).toEqual([]);
   });
@@ -205,7 +205,7 @@ describe('the stream', () => {
   const silent = (): void => undefined;
   const address = () => ({ brokers: [`127.0.0.1:${stack.ports.broker}`] });
 
-  // The library set itself a timer of a millisecond on every connection, for ever.
+  // On every connection the library set itself a timer of a millisecond, for ever.
   test('a client of whom nothing is asked sleeps', async () => {
     const timer = jest.spyOn(globalThis, 'setTimeout');
     const admin = createKafka({ address: address(), clientId: 'abide-asleep', log: quietLog }).admin();
@@ -326,7 +326,7 @@ describe('the stream', () => {
     expect(Math.min(...apart)).toBeGreaterThan(ANSWERS_AFTER_MS - 2);
   });
 
-  // The client gave up for good, and so did each of its successors, as long as the topic kept one such batch.
+  // The client gave up for good, and so did each of its successors, for as long as the topic kept one such batch.
   test('however a batch is compressed, by its producer or by the broker, it is read', async () => {
     const topics = ['gzip', 'snappy', 'lz4', 'zstd'].map((type) => ({
       topic: `${type}-${randomUUID()}`,
@@ -366,8 +366,8 @@ describe('the stream', () => {
     expect(read.toSorted()).toEqual(names.flatMap((name) => values.map((_, n) => `${name} ${n}`)).toSorted());
   });
 
-  // After the last record stands what ends its transaction: the source said for ever that it was catching up. And of what it
-  // could not read it said nothing: where the registry had lost its schemas, each opt-out was 5 s late and an alarm.
+  // After the last record stands the end of its transaction: the source said for ever that it was catching up. And it did not
+  // report what it could not read: if the registry had lost its schemas, each opt-out was 5 s late and an alarm.
   test('a source that has read what was written in a transaction is at the end, and tells of what it could not read', async () => {
     const topic = `transaction-${randomUUID()}`;
     await stack.admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: 1 }] });
@@ -395,7 +395,7 @@ describe('the stream', () => {
     }
   });
 
-  // It was half a minute before it was looked for, and said to be lost after 5 s.
+  // It was looked for after half a minute, and called lost after 5 s.
   const HALF_OF_BEFORE_MS = 15_000;
   test('what is written to a partition that was added is read soon', async () => {
     const topic = `grows-${randomUUID()}`;
@@ -477,7 +477,7 @@ stores:
     expect(await prepare()).toMatchObject({ code: 0 });
     expect(await keys()).toEqual(made);
 
-    // As docker-compose.yml starts it and looks at its health.
+    // As docker-compose.yml starts it, and checks its health.
     const api = spawnAbide(['serve', '--no-workers'], {
       ABIDE_CONFIG: join(folder, 'abide.yaml'),
       ABIDE_DATA: folder,
@@ -537,7 +537,7 @@ describe('what else is lost on the way is driven again from the ledger', () => {
     });
   });
 
-  // So after an upgrade that changes the connector, too: nothing but a connector that was missing was ever registered.
+  // It is the same after an upgrade that changes the connector: only a missing connector was ever registered.
   test('the connector has other settings than ours: the API gives it ours when it starts', async () => {
     const url = `http://127.0.0.1:${stack.ports.connect}`;
     const { body } = await request(`${url}/connectors/abide/config`, {
@@ -576,14 +576,14 @@ describe('what else is lost on the way is driven again from the ledger', () => {
       return { before, from, carriers: await Promise.all(ids.map(carriedBy)) };
     }
     let lost = await loseSome();
-    // Where the stream is seen to be down, as it may be beside much else, the ledger is polled, and nothing is lost by it.
+    // If the stream is seen to be down, as it may be beside much else, the ledger is polled, and the stream loses nothing.
     for (let tries = 1; tries < 5 && lost.carriers.includes('catch_up'); tries += 1) {
       await untilStreaming();
       lost = await loseSome();
     }
     const { before, from, carriers } = lost;
     expect(new Set(carriers)).toEqual(new Set(['redrive']));
-    // Whatever else was recorded meanwhile was lost as well.
+    // Anything else recorded meanwhile was lost as well.
     const [row] = await stack.query<{ lost: number }>(
       "select count(*)::int as lost from acknowledgements where seq > $1 and carried_by = 'redrive'",
       [from],
@@ -615,7 +615,7 @@ describe('what else is lost on the way is driven again from the ledger', () => {
     ['end', false],
   ])('the offsets of the group are reset to the %s', async (_, earliest) => {
     await throughIt(async () => {
-      // Only the offsets of a group without members can be set: a worker that hangs is put out of it.
+      // Only the offsets of a group without members can be set: a hanging worker is put out of it.
       const worker = await stack.pidOf('worker-crm');
       process.kill(worker, 'SIGSTOP');
       await eventually(() =>
@@ -646,7 +646,7 @@ describe('what else is lost on the way is driven again from the ledger', () => {
     });
   });
 
-  // Connect makes them at its start alone. The task went on hanging, and said that it ran.
+  // Connect makes them only at its start. The task went on hanging, and said that it ran.
   test("Connect's own topics are deleted, and the task starts again without them", async () => {
     await throughIt(async () => {
       const topics = [...readTopicsOfConnect()];
@@ -657,7 +657,7 @@ describe('what else is lost on the way is driven again from the ledger', () => {
       await eventually(async () =>
         expect(await stack.admin.listTopics()).toEqual(expect.arrayContaining(topics)),
       );
-      // The connector stands in its topic again: else the next join of Connect's group would be followed by one after another.
+      // The connector is in its topic again: otherwise the next join of Connect's group would be followed by one after another.
       await eventually(async () => {
         const [configs] = await stack.admin.fetchTopicOffsets('abide-connect-configs');
         expect(Number(configs!.high)).toBeGreaterThan(0);
@@ -725,7 +725,7 @@ test("a program of somebody's own that reads the topic is a store like any other
       await eventually(() => expect(text).toContain('consuming'));
     };
     await start();
-    // Older than the store is: by the ledger. New: by the topic, whichever is faster in a busy moment.
+    // An older one comes by the ledger. A new one comes by the topic; in a busy moment either may be faster.
     expect(await theirs(before)).toMatch(/^verified by (backfill|stream)$/);
     await eventually(async () => {
       const id = (await stack.optOut(somebody()))!;

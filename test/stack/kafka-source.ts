@@ -62,7 +62,7 @@ export async function makeKafkaLedger(stack: RunningStack): Promise<KafkaLedger>
         address: { brokers: [`127.0.0.1:${line.port}`] },
         clientId: 'abide-conformance',
         log: quietLog,
-        // The broker names its own address, which would lead past the line.
+        // The broker gives its own address, which would lead past the line.
         socketFactory: ({ onConnect }) => connect({ host: '127.0.0.1', port: line.port }, onConnect),
       });
       const source = place.use(
@@ -86,7 +86,7 @@ export async function makeKafkaLedger(stack: RunningStack): Promise<KafkaLedger>
   };
 }
 
-/** What other tests decided is behind the group: it begins where the topic ends once all of it is there. */
+/** What other tests decided is behind the group: it begins where the topic ends once all of that is there. */
 async function startAtTheEnd(
   { admin, kafka }: RunningStack,
   topic: string,

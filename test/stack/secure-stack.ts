@@ -1,6 +1,6 @@
-// The stack of the run as operations would secure it: a listener with TLS by a CA of the test and SCRAM, an authorizer with
-// the rights that docs/kafka.md lists and no others, and a registry behind basic authentication. API and Connect go by it;
-// the stack's own worker and the tests stay on the plain listener, whose nameless user may do everything.
+// The stack of the run as operations would secure it: a listener with TLS by a CA of the test and SCRAM, an authorizer with the
+// rights that docs/kafka.md lists and no others, and a registry behind basic authentication. API and Connect use these; the stack's
+// own worker and the tests stay on the plain listener, whose anonymous user may do everything.
 import { execFile } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { createServer, request as ask } from 'node:http';
@@ -27,16 +27,16 @@ export const passwordOf = (principal: string): string => `secret-of-${principal}
 
 export type SecureStack = AsyncDisposable & {
   readonly brokers: string;
-  /** The certificates that tell who the broker is, and those of somebody else. */
+  /** The certificates that prove who the broker is, and those of somebody else. */
   readonly ca: string;
   readonly otherCa: string;
   readonly registry: (password: string) => string;
-  /** What the API goes by, for `abide doctor`. */
+  /** The API's configuration, for `abide doctor`. */
   readonly apiConfig: string;
-  /** A worker's configuration, with what is said of it here; gives its path. */
+  /** Writes a worker's configuration with these settings; gives its path. */
   workerConfig(name: string, kafka?: object): Promise<string>;
   readonly workerKey: string;
-  /** The rights of the worker, as they are documented. */
+  /** The worker's rights, as documented. */
   readonly workerRights: readonly AclEntry[];
 };
 
@@ -63,7 +63,7 @@ export function documentedRights(): AclEntry[] {
   });
 }
 
-/** Who was not heard of by then was told otherwise meanwhile. */
+/** If it was not heard of within this time, somebody else has changed the settings meanwhile. */
 const OVERWRITTEN_MS = 10_000;
 
 const OPERATIONS: Readonly<Record<string, AclOperationTypes>> = {
@@ -91,7 +91,7 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
   );
   place.defer(async () => {
     for (const [path, text] of before) await writeFile(path, text);
-    // Connect, told to end, would wait for brokers that it no longer finds.
+    // When told to end, Connect would wait for brokers that it no longer finds.
     await stack.restart(['connect'], 'SIGKILL');
     await stack.restart(['broker', 'api']);
     await eventually(() => stack.retire([STORE]));
@@ -147,12 +147,12 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
   );
   await writeFile(config, await readFile(apiConfig, 'utf8'));
   await stack.restart(['connect', 'api']);
-  // Once it reaches Connect it looks at the connector, and registers its own in place of another one; no second time.
+  // Once the API reaches Connect it looks at the connector, and replaces another one by its own; it does so only once.
   await eventually(async () => {
     const [source] = (await stack.lag()).sources;
     if ((source?.task ?? 'unknown') === 'unknown') throw new Error('the API has not seen the connector');
   });
-  // As ABIDE_REGISTRY and its two companions would say it.
+  // What ABIDE_REGISTRY and its two companions would set.
   const asked = registry.granted();
   place.defer(() => eventually(() => configure({})));
   await eventually(async () => {
@@ -161,12 +161,12 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
       'value.converter.apicurio.auth.username': 'abide',
       'value.converter.apicurio.auth.password': passwordOf('registry'),
     });
-    // The API may still be about it.
+    // The API may still be changing it.
     await eventually(() => {
       if (registry.granted() === asked) throw new Error('Connect did not enter the registry');
     }, OVERWRITTEN_MS);
   });
-  // What the stack's own worker finds when it is started again.
+  // What the stack's own worker finds when it is restarted.
   await writeFile(config, before.get(config)!);
 
   const key = await runAbide(['keys', 'create', '--client', `${STORE}-worker`, '--store', STORE], {
@@ -204,7 +204,7 @@ const saslOf = (principal: string): object => ({
   password: passwordOf(principal),
 });
 
-/** ca.pem and other.pem; keystore.pem with the broker's certificate by the first. */
+/** Makes ca.pem and other.pem, and keystore.pem with the broker's certificate by the first. */
 async function makeCertificates(folder: string): Promise<void> {
   const openssl = (...args: string[]) => run('openssl', args, { cwd: folder });
   const fresh = [

@@ -1,4 +1,5 @@
-// TLS, SCRAM and the documented rights against a real broker: who has them is served by the stream, who lacks one is told which.
+// TLS, SCRAM and the documented rights against a real broker: a client that has them is served by the stream, one that lacks a
+// right is told which.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { readFile, readdir, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
@@ -33,7 +34,7 @@ afterAll(async () => {
 type Running = AsyncDisposable & {
   readonly output: () => string;
   readonly ended: Promise<number | null>;
-  /** What it reports of its stream. */
+  /** What the worker reports of its stream. */
   status(): Promise<string | undefined>;
 };
 
@@ -61,7 +62,7 @@ function startWorker(config: string, password = passwordOf(`abide-${STORE}`)): R
   };
 }
 
-/** How it came to the store, once the store holds it. */
+/** How the decision came to the store, once the store holds it. */
 const carriedBy = (id: string): Promise<string> =>
   eventually(async () => {
     const [row] = await stack.query<{ carried_by: string }>(
@@ -78,7 +79,7 @@ const untilStreaming = (): Promise<void> =>
     expect(await carriedBy((await stack.optOut(somebody()))!)).toBe('stream');
   }, WITHIN_MS);
 
-/** Without the right while `work` is done. */
+/** Withdraws the right while `work` is done. */
 async function without(right: (acl: AclEntry) => boolean, work: () => Promise<void>): Promise<void> {
   const withdrawn = secure.workerRights.filter(right);
   expect(withdrawn.length).toBeGreaterThan(0);
@@ -194,7 +195,7 @@ test('of a right that is withdrawn while it reads the worker says so, the ledger
 
 describe('abide doctor', () => {
   type Finding = { what: string; state: string; says: string };
-  /** What is not fine on the way of a decision, when the API went by this configuration. */
+  /** What is not fine on the way of a decision, if the API used this configuration. */
   async function examine(change: (text: string) => string = (text) => text): Promise<Record<string, string>> {
     const path = secure.apiConfig.replace('api.yaml', 'doctor.yaml');
     await writeFile(path, change(await readFile(secure.apiConfig, 'utf8')));
@@ -212,7 +213,7 @@ describe('abide doctor', () => {
     );
   }
 
-  // By those of this suite it enters the registry.
+  // With the settings of this suite it enters the registry.
   const OTHER_SETTINGS = { connector: 'its task runs, with other settings than those of this version' };
 
   test('finds nothing wrong where all of it is right, but that the connector has other settings', async () => {

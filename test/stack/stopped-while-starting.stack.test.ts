@@ -1,4 +1,4 @@
-// What was under way beside the database failed with nobody to hear it: "a defect", and an end before the rest was stopped.
+// What was under way beside the database failed with nobody to handle it: "a defect", and an end before the rest was stopped.
 import { existsSync } from 'node:fs';
 import { execSync } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { eventually } from '../harness/eventually.ts';
 
 async function givenFolder() {
   const folder = await mkdtemp(join(tmpdir(), 'abide-stack-'));
-  // As root the database server runs as another user, who must get in.
+  // As root the database server runs as another user, which must get in.
   await chmod(folder, 0o711);
   return {
     folder,
@@ -43,13 +43,13 @@ test('Ctrl-C in the first seconds of a stack stops what was started', async () =
   expect(existsSync(join(folder, 'postgres/postmaster.pid'))).toBe(false);
 });
 
-// Both saw that no other was there, and then looked for Java or resolved for a minute.
+// Both saw that there was no other, and then looked for Java or resolved for a minute.
 test('of two stacks that start on one folder at the same time one is refused, and the other left alone', async () => {
   await using here = await givenFolder();
   const { folder } = here;
   const jdk = join(folder, 'jdk/bin');
   await mkdir(jdk, { recursive: true });
-  // As long as a first run takes both to come this far.
+  // As long as a first run takes both of them to come this far.
   const java = `#!/bin/sh\n[ "$1" = -version ] && sleep 2\nexec "${execSync('command -v java').toString().trim()}" "$@"\n`;
   for (const name of ['java', 'jar']) await writeFile(join(jdk, name), java, { mode: 0o755 });
   const start = () =>
