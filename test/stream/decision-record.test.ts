@@ -13,7 +13,7 @@ const string = (connectName: string) => ({
   'connect.name': `io.debezium.data.${connectName}`,
 });
 
-/** As Debezium registered it in the first release; records of it are in topics, and stay readable. */
+/** As Debezium registered it in the first release; topics have records of it, which stay readable. */
 const FIRST_WRITER = {
   type: 'record',
   name: 'Value',
@@ -206,7 +206,8 @@ describe('the schema by which records are read', () => {
   });
 });
 
-// One answer that hung or was cut, and for as long as the process lived that schema could not be had, and the stream was down.
+// After one answer that hung or was cut off, that schema could not be had for as long as the process lived, and the stream was
+// down.
 test.each([
   ['hangs', () => undefined],
   ['is cut in its middle', (response: ServerResponse) => response.write('{', () => response.destroy())],
@@ -226,7 +227,7 @@ test.each([
     await expect(fetchSchema(5)).rejects.toThrow('the registry does not answer');
     expect(await fetchSchema(5)).toMatchObject({ name: 'abide.public.decisions.Value' });
   } finally {
-    // Ends only once nobody is connected.
+    // It ends only once nobody is connected.
     await new Promise((resolve) => registry.close(resolve));
   }
 });

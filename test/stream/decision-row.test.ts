@@ -21,7 +21,7 @@ const DECISION = {
   traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
 };
 
-/** As PostgreSQL spells it, and pgoutput brings it: everything is text but the bytes. */
+/** As PostgreSQL spells it and pgoutput brings it: everything is text except the bytes. */
 const ROW = {
   seq: '42',
   id: '0199cccc-0000-7000-8000-000000000003',

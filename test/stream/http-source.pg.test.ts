@@ -44,7 +44,7 @@ test('of an API that does not answer it says soon that it is down: what did not 
     silentMsMax: 50,
     feed: ({ signal }) => {
       asked += 1;
-      // The first look and the one after it are answered, and from then on the line is half-open.
+      // The first look and the one after it are answered; from then on the line is half-open.
       if (asked <= 2) return Promise.resolve(nothing);
       return new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('aborted'))));
     },

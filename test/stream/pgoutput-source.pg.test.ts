@@ -47,7 +47,7 @@ const left = (superuserUrl: string): Promise<object[]> =>
 
 describeChangeSource('pgoutput', { open: () => open(), heldMax: 5_000, waits: false });
 
-/** Somebody who hears whether the stream is live, and nothing else. */
+/** A listener that hears whether the stream is live, and nothing else. */
 function audience() {
   const said: string[] = [];
   return {
@@ -79,7 +79,7 @@ test('the slot waits for open write transactions: until then the stream is not l
   });
 });
 
-// Every decision was one that cannot be read, left to the ledger.
+// Every decision was one that cannot be read, and was left to the ledger.
 test('a database that writes its dates in another style is read as it means them', async () => {
   await using place = await open();
   const name = new URL(place.databaseUrl).pathname.slice(1);
@@ -145,7 +145,7 @@ const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
 const FIELDS = Buffer.from('SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0');
 const FATAL = Buffer.concat([Buffer.from([0x45, 0, 0, 0, FIELDS.length + 4]), FIELDS]);
 
-/** Lets the first replication connection end in the very packet that says it is made. */
+/** Lets the first replication connection end in the very packet that confirms it. */
 async function endAtOnce(to: { host: string; port: number }) {
   let isDone = false;
   const server = createServer((client) => {
@@ -190,7 +190,7 @@ test('a server that ends in the moment in which the connection is made ends noth
 
 test('where wal_level is too low the ledger is polled, and one warning says what to do', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'abide-replica-'));
-  // As root the server runs as another user, who must get in.
+  // As root the server runs as another user, which must get in.
   await chmod(folder, 0o711);
   const postgres = await startEmbeddedPostgres({
     dataFolder: folder,
