@@ -93,7 +93,7 @@ describe('what a step has to clear', () => {
 
   test('is nothing that another scope still suppresses', () => {
     const topics = { scopes: ['email/news', 'email/offers'], topics: true };
-    // Granted the channel, and refused one of its topics.
+    // Granted for the channel, but refused for one of its topics.
     expect(mustClear(decided(['email/news'], { email: 3 }), topics, 2)).toEqual(['email/offers']);
   });
 
@@ -105,7 +105,7 @@ describe('what a step has to clear', () => {
         expect(cleared.filter((scope) => kept.includes(scope))).toEqual([]);
         const names = Object.keys(state.granted).flatMap((scope) => heldAs(scope, store));
         expect(cleared.every((scope) => names.includes(scope))).toBe(true);
-        // Whoever knows more has less to clear.
+        // A store that knows more has less to clear.
         expect(mustClear(state, store, before + 1).every((scope) => cleared.includes(scope))).toBe(true);
       }),
     );

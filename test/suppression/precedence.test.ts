@@ -131,7 +131,7 @@ const anyStep = fc.record({
   day: fc.integer({ min: 1, max: 28 }),
 });
 
-/** A scope as a plain model has it: every date stated since it was last lifted; none: not suppressed. */
+/** Scopes as a plain model has them: every date stated since the scope was last lifted; none: not suppressed. */
 type Model = Map<string, number[]>;
 
 test('whatever is asked in whatever order, the state is what a plain model says', () => {

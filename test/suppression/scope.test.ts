@@ -58,7 +58,7 @@ describe('a decided scope meets a store’s', () => {
     ['email', 'sms', true, false],
     ['email/news', 'email/news', false, true],
     ['email/news', 'email/offers', true, false],
-    // A store that can hold topics apart takes one of a channel that it has; one that cannot must not block the channel.
+    // A store that can hold topics apart takes one whose channel it has; a store that cannot must not block the channel.
     ['email/news', 'email', true, true],
     ['email/news', 'email', false, false],
     // A channel covers its topics, whatever the store can hold.

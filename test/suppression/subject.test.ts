@@ -33,8 +33,8 @@ describe('the normal form of an email address', () => {
     expect(normal('email', given)).toBe(expected);
   });
 
-  // Seen: j with a caron has no capital of its own, so the composed form appears only after the lower case. The same
-  // address, spelt in capitals and in small letters, was two subjects.
+  // Seen: j with a caron has no capital of its own, so the composed form appears only after the lower case. The same address, spelt
+  // in capitals and in small letters, was two subjects.
   test('is composed after the lower case as well as before', () => {
     for (const [capital, small] of [
       ['J\u030c', '\u01f0'],
@@ -84,8 +84,8 @@ describe('the normal form of an email address', () => {
     expect(normal('email', marked(32))).toBeUndefined();
   });
 
-  // Seen: a domain with a letter beyond ASCII was read as a host in a URL is: up to the slash, and without percent signs.
-  // ada@bücher.example/x was recorded as ada@bücher.example, and told to nobody.
+  // Seen: a domain with a letter beyond ASCII was read like a host in a URL: up to the slash, and with percent signs decoded.
+  // ada@bücher.example/x was recorded as ada@bücher.example, without a word to anybody.
   test.each(['/x', '?x', '#x', '\\x', ':80', '%2ecom', '\tx', '\u0000', '／x', '？x', '@x', ' x', ','])(
     'a domain is read whole or not at all: %j behind it is refused',
     (behind) => {
@@ -246,7 +246,7 @@ describe('a mask', () => {
       fc.property(word, word, (local, domain) => {
         const [who, where] = masked('email', `${local}@${domain}.com`).split('@');
         expect(who).not.toContain(local);
-        // Seen: a domain that is called "om" is in its own ending.
+        // Seen: a domain called "om" is contained in its own ending.
         expect(where!.replace(/\.com$/, '')).not.toContain(domain);
       }),
     );
