@@ -1,6 +1,6 @@
 import type { Knex } from 'knex';
 
-// A file is kept in the ledger while its import runs, in sealed chunks: whichever API process is alive carries it on, also on
+// A file is kept in the ledger while its import runs, in sealed chunks: any API process that is alive carries it on, even on
 // another machine. In a folder it would be lost with the machine, and only one process could read it.
 const SQL = `
 create table imports (
