@@ -1,14 +1,14 @@
-// One row a subject, in MySQL 8 or MariaDB 10.6 and later. The comparison runs inside the server, in the statement that
-// writes, so neither a second worker nor an old decision read again can lift a newer opt-out; a scope that nobody told us
-// of is not touched.
+// One row per subject, in MySQL 8 or MariaDB 10.6 and later. The comparison runs inside the server, in the statement that writes,
+// so neither a second worker nor an old decision read again can lift a newer opt-out; a scope that nobody told us of is not
+// touched.
 //
-// Both servers know neither arrays nor `returning`, so a batch goes in as one JSON text that JSON_TABLE makes rows of, and
-// what became of it is read after it: `affectedRows` counts 0, 1 or 2 a row and proves nothing.
+// Neither server knows arrays or `returning`, so a batch goes in as one JSON text that JSON_TABLE makes rows of, and what became of
+// it is read afterwards: `affectedRows` counts 0, 1 or 2 per row and proves nothing.
 //
-// Two ways to hold them, as in PostgreSQL: a table of our own shape, or the user's own tables through two statements of
-// theirs, with the versions beside them in abide_versions, in the same transaction.
+// There are two ways to hold them, as in PostgreSQL: a table of our own shape, or the user's own tables through two statements of
+// the user's, with the versions beside them in abide_versions, in the same transaction.
 //
-// Their errors quote values, so none is ever passed on: only its number is.
+// The servers' errors quote values, so none is ever passed on: only its number is.
 import { readFileSync } from 'node:fs';
 import { connect, isIP } from 'node:net';
 import type { Socket } from 'node:net';
@@ -57,9 +57,9 @@ const SCAN_PAGE = 10_000;
 const IDLE_MAX = 2;
 /** Half of what a max_allowed_packet may be set to in earnest: no batch fails for its size. */
 const TEXT_BYTES_MAX = 512 * 1024;
-// An index entry may have 3,072 bytes, and a character of utf8mb4 counts four of them, whatever it needs.
+// An index entry may have 3,072 bytes, and a character of utf8mb4 counts as four of them, whatever it needs.
 const KEY_CHARACTERS_MAX = 760;
-/** Beside the name of the store. */
+/** Less, since the name of the store is beside it. */
 const VERSIONED_KEY_CHARACTERS_MAX = 740;
 
 // --- options
@@ -79,7 +79,7 @@ function readTls(url: string): SslOptions | undefined {
   };
 }
 
-/** What is wrong with the URL; a parameter with a typing error must not end in a connection without TLS. */
+/** What is wrong with the URL; a mistyped parameter must not end in a connection without TLS. */
 function* faultsOf(url: string): Generator<string> {
   const { hostname, pathname, searchParams } = new URL(url);
   if (!/^\/[^/]+$/.test(pathname)) yield 'must name the database as its path';
@@ -98,7 +98,7 @@ function* faultsOf(url: string): Generator<string> {
   } catch {
     yield 'has a % that begins no escape: write %25';
   }
-  // Of a number the client library asks for no name, and Node then compares with that of localhost.
+  // For a number as host the client library passes no name, and Node then compares with localhost.
   if (searchParams.get('ssl-mode') === 'VERIFY_IDENTITY' && isIP(hostname.replace(/^\[|\]$/g, '')) !== 0) {
     yield 'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number';
   }
@@ -118,7 +118,7 @@ const DIALECT: Dialect = {
   },
 };
 
-/** Rewrites named parameters to positional ones. None is used twice here: it is given twice. */
+/** Rewrites named parameters to positional ones. A placeholder cannot be used twice here: its value is given twice. */
 export const positional = (sql: string): Statement => readStatement(sql, DIALECT);
 
 const options = z
@@ -187,8 +187,8 @@ export function connectionTo(url: string) {
 
 // --- the table of our own shape
 
-// Binary collation: two keys that differ in case or accent are two people. It ignores spaces at the end, and keys with
-// those are refused. Times are UTC whatever the server's time zone is, and without the year 2038.
+// Binary collation: two keys that differ in case or accent are two people. It ignores spaces at the end, and keys with those are
+// refused. Times are UTC whatever the server's time zone is, and do not end in the year 2038.
 const makeTable = (table: string): string => `
   create table if not exists ${table} (
     kind varchar(10) character set ascii collate ascii_bin not null,
@@ -207,10 +207,10 @@ const KEY_COLUMNS = `
   kind varchar(10) character set ascii collate ascii_bin path '$.kind',
   name varchar(${KEY_CHARACTERS_MAX}) character set utf8mb4 collate utf8mb4_bin path '$.key'`;
 
-// `on duplicate key update` assigns from left to right and each reads what those before it wrote: the version, by which
-// all others decide, is the last. An equal version suppresses what is missing and clears nothing, since no grant of a
-// decision is newer than the decision itself. A grant's version stands beside each item, a column a scope that is lifted
-// anywhere in the batch; the patch that lifts such a scope is a parameter.
+// `on duplicate key update` assigns from left to right, and each assignment reads what those before it wrote: the version, by which
+// all others decide, comes last. An equal version suppresses what is missing and clears nothing, since no grant of a decision is
+// newer than the decision itself. A grant's version stands beside each item, in one column per scope that is lifted anywhere in the
+// batch; the patch that lifts such a scope is a parameter.
 const applyTo = (table: string, lifted: number): string => {
   const held = `coalesce(${table}.version, 0)`;
   const missing = CHANNELS.map((channel) => `(item.${channel} = 1 and ${table}.${channel} is not true)`);
@@ -251,7 +251,7 @@ const readFrom = (table: string): string => `
   left join ${table} as held on held.kind = wanted.kind and held.\`key\` = wanted.name
   order by wanted.at`;
 
-// A comparison of (kind, key) pairs would read the whole table, so a page is of one kind.
+// Comparing (kind, key) pairs would read the whole table, so a page is of one kind.
 const listFrom = (table: string, isFirst: boolean): string => `
   select kind, \`key\`, ${HELD} from ${table}
   where kind = ? ${isFirst ? '' : 'and `key` > ?'} order by \`key\` limit ${SCAN_PAGE}`;
@@ -271,7 +271,7 @@ const MAKE_VERSIONS = `
     version bigint not null,
     primary key (store, kind, \`key\`)
   ) engine = InnoDB row_format = dynamic`;
-// Locks the rows in the order of the items, also those that it leaves as they are; a version of 0 changes none.
+// Locks the rows in the order of the items, including those that it leaves as they are; a version of 0 changes none.
 const RAISE_VERSIONS = `
   insert into ${VERSIONS} (store, kind, \`key\`, version)
   select ?, item.kind, item.name, item.at_version
@@ -285,8 +285,8 @@ const FORGET_UNUSED = `delete from ${VERSIONS} where store = ? and kind = ? and 
 
 // --- another store in the same place
 
-// One row that is nobody's, beside the others: emptying the table takes it away, which nothing else tells. What it is of is
-// beside it: the server (another one after a failover) and when the table was made (again, by the restoring of a dump).
+// One row that is nobody's stands beside the others: emptying the table takes it away, and nothing else tells of that. The server
+// (another one after a failover) and the time at which the table was made (again, when a dump is restored) go with it.
 type Marker = { readonly set: string; readonly get: string; readonly values: readonly string[] };
 const markerIn = (table: string): Marker => ({
   set: `
@@ -297,7 +297,7 @@ const markerIn = (table: string): Marker => ({
     where kind = 'abide' and \`key\` = 'marker'`,
   values: [],
 });
-/** Each store has its own: its versions may go without those of the others. */
+/** Each store has its own marker: its versions may go without those of the others. */
 const markerOfVersions = (store: string): Marker => ({
   set: `
     insert into ${VERSIONS} (store, kind, \`key\`, version) values (?, 'abide', 'marker', 1 + floor(rand() * 9e15))
@@ -312,7 +312,7 @@ const MADE = `
 
 // --- connections
 
-// What either server only knows stands in a comment that only it reads. A statement must neither depend on what the
+// What only one of the two servers knows stands in a comment that only that one reads. A statement must neither depend on what the
 // server was set to (modes, time zone) nor wait for its defaults (a day, for a table's own lock).
 const settings = (timeoutMs: number): string => {
   const seconds = Math.ceil(timeoutMs / 1_000);
@@ -321,15 +321,15 @@ const settings = (timeoutMs: number): string => {
     innodb_lock_wait_timeout = ${seconds}, lock_wait_timeout = ${seconds},
     sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', autocommit = 1`;
 };
-/** To write, without gap locks: two writers of new people do not stand in each other's way. To read, one snapshot. */
+/** Writing goes without gap locks: two writers of new people do not stand in each other's way. Reading has one snapshot. */
 type Isolation = 'read committed' | 'repeatable read';
 
 type ServerError = Error & { readonly errno: number; readonly sqlState: string };
 const isOfServer = (error: unknown): error is ServerError =>
   error instanceof Error && 'sqlState' in error && 'errno' in error && typeof error.errno === 'number';
 
-// Of one item's values: classes 22 and 23, what a trigger (45) or a view (44) of theirs refuses, and what MySQL has in no
-// class of these: a value that is cut or does not fit, a check. An ambiguous column is in 23, and the statement's fault.
+// About one item's values: classes 22 and 23, what a trigger (45) or a view (44) of the user's refuses, and what MySQL has in none
+// of these classes: a value that is cut or does not fit, a check. An ambiguous column is in 23, but is the statement's fault.
 const OF_VALUES: readonly number[] = [1265, 1366, 1369, 3819];
 const AMBIGUOUS = 1052;
 const refusalCodeOf = (error: unknown): string | undefined => {
@@ -363,8 +363,8 @@ function failure(error: unknown, signal: AbortSignal): unknown {
 }
 
 /**
- * A few connections of one purpose. A call that fails or is aborted takes its connection with it, by its socket: what the
- * client library calls destroying waits for the other side. A statement in flight then ends by the server's time limit.
+ * A few connections for one purpose. A call that fails or is aborted takes its connection with it, by its socket: what the client
+ * library calls destroying waits for the other side. A statement in flight then ends by the server's time limit.
  */
 function openLine(
   config: ConnectionOptions & { host: string; port: number },
@@ -418,7 +418,7 @@ function openLine(
         return result;
       } catch (error) {
         used?.socket.destroy();
-        // It may be ours. Whoever asks what the store is comes too seldom, and not at all while it fails.
+        // The missing table may be ours. The look at what the store is comes too seldom, and not at all while it fails.
         if (isOfServer(error) && error.errno === NO_TABLE) table.forget();
         throw failure(error, signal);
       }
@@ -436,7 +436,7 @@ function openLine(
 
 type HeldRow = {
   readonly version?: number | string | null;
-  /** MariaDB's JSON is a text, and so is MySQL's by `jsonStrings`. */
+  /** MariaDB's JSON is text, and so is MySQL's with `jsonStrings`. */
   readonly scopes?: string | Buffer | null;
 } & Readonly<Record<Channel, number | Buffer | null>>;
 type ReadRow = HeldRow & { readonly read_only: number | string; readonly is_there: number };
@@ -473,7 +473,7 @@ const toDatetime = (instant: string): string => instant.replace('T', ' ').replac
 const toJson = (keys: readonly SubjectKey[]): string =>
   JSON.stringify(keys.map(({ kind, key }) => ({ kind, key })));
 
-/** An item as JSON_TABLE reads it. What is not told is not a member, which is null there. */
+/** An item as JSON_TABLE reads it. What is not told is left out, and is null there. */
 function toRow(item: Item, lifted: readonly string[]): object {
   const { kind, key, version, suppressed, granted } = item;
   const liftOf = (scope: string) => (scope in suppressed ? undefined : granted[scope]?.version);
@@ -511,14 +511,14 @@ const refusalOf = ({ key }: SubjectKey, charactersMax: number): ApplyOutcome | u
   return isTooLong ? { kind: 'refused', code: 'KEY_TOO_LONG' } : undefined;
 };
 
-/** In one order, so that two batches take their row locks in it, and in parts that fit into a packet. */
+/** In one order, in which all batches take their row locks, and in parts that fit into a packet. */
 function* partsOf(items: readonly Item[]): Generator<readonly Item[]> {
   const sorted = [...items].sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1));
   let part: Item[] = [];
   let bytes = 0;
   for (const item of sorted) {
     const scopes = Object.keys(item.suppressed).length + Object.keys(item.granted).length;
-    // What stands around the key and its scopes, generously; a character may be escaped to six bytes.
+    // What stands around the key and its scopes, estimated generously; a character may be escaped to six bytes.
     const size = 200 + 6 * item.key.length + 250 * scopes;
     if (part.length > 0 && bytes + size > TEXT_BYTES_MAX) {
       yield part;
@@ -531,8 +531,8 @@ function* partsOf(items: readonly Item[]): Generator<readonly Item[]> {
 }
 
 /**
- * A replica may be set to take writes, and nothing that every role may ask for tells it from a primary. What is meant to be
- * only read says so, and so does a primary that is being taken out of service; MariaDB 12 says it in words.
+ * A replica may be set to take writes, and nothing that every role may ask for tells it from a primary. A server that is meant only
+ * to be read says so, as does a primary that is being taken out of service; MariaDB 12 says it in words.
  */
 function refuseReadOnly(readOnly: number | string | undefined): void {
   if (readOnly === undefined || [0, '0', 'OFF'].includes(readOnly)) return;
@@ -607,7 +607,7 @@ type Lines = {
   readonly writing: Line;
   readonly reading: Line;
   readonly table: Table;
-  /** How long the server keeps a transaction, and its locks, of which it hears no more: by default, eight hours. */
+  /** How long the server keeps a transaction, and its locks, once it hears no more of it: by default, eight hours. */
   readonly idleSeconds: number;
 };
 
@@ -629,7 +629,7 @@ function openTable(name: string, statement: string, marker: Marker) {
   let isMarked = false;
   let seen = false;
 
-  /** Whether the table is there, as it must be. It is looked for first: who may not create one is welcome to a made one. */
+  /** Whether the table is there, as it must be. It is looked for first: a role that may not create tables can use a made one. */
   async function isThere(connection: Connection): Promise<boolean> {
     if (seen) return true;
     const [found] = await rowsOf<{ made_with: string }>(connection, LOOK, [database ?? null, ownName]);
@@ -642,14 +642,14 @@ function openTable(name: string, statement: string, marker: Marker) {
     return (seen = found !== undefined);
   }
 
-  /** The next call looks for it anew: where it was dropped, the next write makes and marks it again. */
+  /** The next call looks for it anew: if it was dropped, the next write makes and marks it again. */
   function forget(): void {
     seen = isMarked = false;
   }
 
   return {
     name,
-    /** Reading makes nothing: where no table is, nobody is held. */
+    /** Reading makes nothing: without a table, nobody is held. */
     isThere,
     forget,
     async make(connection: Connection): Promise<void> {
@@ -676,8 +676,8 @@ function openTable(name: string, statement: string, marker: Marker) {
 }
 
 /**
- * In a transaction that is rolled back. What makes a table cannot be taken back here: where there is none, every right is
- * tried by a statement that can only fail, for the column that stands twice, and for the table that is not there.
+ * In a transaction that is rolled back. Making a table cannot be taken back here: if there is none, every right is tried by a
+ * statement that can only fail, because of a column that stands twice or a table that is not there.
  */
 const rehearse = (
   lines: Lines,
@@ -767,11 +767,11 @@ function ownTable(lines: Lines): Omit<Store, typeof Symbol.asyncDispose> {
   };
 }
 
-/** By the protocol's numbers: whole numbers and bits; texts, of which JSON is one. */
+/** By the protocol's numbers: whole numbers and bits; texts, which include JSON. */
 const BOOLEAN_TYPES: readonly (number | undefined)[] = [1, 2, 3, 8, 9, 16];
 const JSON_TYPES: readonly (number | undefined)[] = [15, 245, 249, 250, 251, 252, 253, 254];
 
-/** The user's own tables: the versions set-based, their statements an item at a time. */
+/** The user's own tables: the versions go set-based, the user's statements one item at a time. */
 function ownStatements(
   statements: { readonly apply: string; readonly read_back: string },
   { name: store, scopes }: Pick<ConnectorContext, 'name' | 'scopes'>,
@@ -881,7 +881,7 @@ export default defineConnector({
   options,
   accepts: SUBJECT_KINDS,
   topics: true,
-  // Whether an answered write survives a crash is innodb_flush_log_at_trx_commit's affair, which no session can set.
+  // Whether an answered write survives a crash depends on innodb_flush_log_at_trx_commit, which no session can set.
   durable: 'unknown',
   versions: 'stored',
   remembersUnknown: true,

@@ -1,8 +1,8 @@
-// One row a subject. The comparison runs inside PostgreSQL, in the statement that writes, so neither a second worker nor
-// an old decision read again can lift a newer opt-out; a scope that nobody told us of is not touched.
+// One row per subject. The comparison runs inside PostgreSQL, in the statement that writes, so neither a second worker nor an old
+// decision read again can lift a newer opt-out; a scope that nobody told us of is not touched.
 //
-// Two ways to hold them: a table of our own shape, written set-based by one statement (below), or the user's own tables
-// through two statements of theirs, with the versions beside them in abide_versions, in the same transaction.
+// There are two ways to hold them: a table of our own shape, written set-based by one statement (below), or the user's own tables
+// through two statements of the user's, with the versions beside them in abide_versions, in the same transaction.
 //
 // PostgreSQL's errors carry rows in `detail`, so none is ever passed on: only its SQLSTATE is.
 import { Socket } from 'node:net';
@@ -45,7 +45,7 @@ const BOOLEAN_TYPE = 16;
 const JSON_TYPE = 114;
 const JSONB_TYPE = 3802;
 const NO_TABLE = '42P01';
-// A btree entry may have 2,704 bytes, the kind and headers included. Said per item here, one long push token cannot
+// A btree entry may have 2,704 bytes, including the kind and headers. Since this is checked per item, one long push token cannot
 // fail its neighbours; { sha256: hex } takes any.
 const KEY_BYTES_MAX = 2_600;
 /** "ABID" "SUPP": serialises the making of tables, which `if not exists` alone does not. */
@@ -110,9 +110,9 @@ const makeTable = (table: string): string => `
     primary key (kind, key)
   )`;
 
-// $9 is kind:key → scope → the grant's version, for the few items that have grants: `excluded` has no room for it.
-// Sorted, so that two batches take their row locks in one order. An equal version writes only where a suppression is
-// missing: a replay costs no WAL, and what a resurrection cleared is set again.
+// $9 is kind:key → scope → the grant's version, for the few items that have grants: `excluded` has no room for it. Sorted, so that
+// two batches take their row locks in one order. An equal version writes only if a suppression is missing: a replay costs no WAL,
+// and what a resurrection cleared is set again.
 const applyTo = (table: string): string => {
   const set = (channel: string): string => `
     case when excluded.${channel} then true
@@ -141,7 +141,7 @@ const applyTo = (table: string): string => {
   returning kind, key`;
 };
 
-// `limit 1`, and KEPT_PLANS: one index probe a key, whatever the planner believes about a table that is just being filled.
+// `limit 1` and KEPT_PLANS: one index probe per key, whatever the planner believes about a table that is just being filled.
 const readFrom = (table: string): string => `
   select pg_is_in_recovery() as is_replica, held.*
   from unnest($1::text[], $2::text[]) with ordinality as wanted (kind, key, at)
@@ -154,9 +154,9 @@ const listFrom = (table: string): string => `
   select kind, key, version, email, sms, push, scopes from ${table}
   where (kind, key) > ($1, $2) and kind = any($3) order by kind, key limit ${SCAN_PAGE}`;
 
-// Of our own statements the plan is made once a connection: a plan for the very keys at hand looks cheaper to PostgreSQL, which
-// then makes one for each reading, and that takes four times what reading does. A kept plan outlives the size that the table had.
-// A server before PostgreSQL 12 does not know the first of them, and goes without.
+// Our own statements are planned once per connection. To PostgreSQL a plan for the very keys at hand looks cheaper, so it would
+// make one for each reading, which takes four times what reading does. A kept plan outlives the size that the table had. A server
+// before PostgreSQL 12 does not know the first of these settings, and goes without.
 const KEPT_PLANS = { plan_cache_mode: 'force_generic_plan', enable_seqscan: 'off' };
 
 // --- versions beside the user's own tables
@@ -170,7 +170,7 @@ const MAKE_VERSIONS = `
     version bigint not null,
     primary key (store, kind, key)
   )`;
-// Locks the rows in one order and says what is held; 0 where nothing is.
+// Locks the rows in one order and says what is held; 0 if nothing is.
 const LOCK_VERSIONS = `
   insert into ${VERSIONS} as held (store, kind, key, version)
   select $1, kind, key, 0 from unnest($2::text[], $3::text[]) as item (kind, key)
@@ -191,8 +191,8 @@ const READ_VERSIONS = `
 
 // --- another store in the same place
 
-// The cluster, its timeline (a failover begins a new one) and the table's file, which dropping, truncating and restoring
-// change; so does vacuum full, after which the table is filled up once too often.
+// The cluster, its timeline (a failover begins a new one) and the table's file, which changes when the table is dropped, truncated
+// or restored; vacuum full changes it too, after which the table is filled once too often.
 const INCARNATION = `
   select case when found.oid is not null then concat_ws('/', (select system_identifier from pg_control_system()),
     (select timeline_id from pg_control_checkpoint()), found.oid, pg_relation_filenode(found.oid)) end as incarnation
@@ -275,7 +275,7 @@ async function named<T>(what: string, sql: string | undefined, work: () => Promi
   }
 }
 
-/** In a transaction that is rolled back, or ends with its connection. */
+/** Runs in a transaction that is rolled back, or ends with its connection. */
 const rehearse = (line: Line, signal: AbortSignal, work: (client: PoolClient) => Promise<void>) =>
   line.run(signal, async (client) => {
     refuseReplica(
@@ -286,7 +286,7 @@ const rehearse = (line: Line, signal: AbortSignal, work: (client: PoolClient) =>
     await client.query('rollback');
   });
 
-/** A few connections of one purpose. A call that fails or is aborted takes its connection with it. */
+/** A few connections for one purpose. A call that fails or is aborted takes its connection with it. */
 function openLine(config: PoolConfig, table: Table, log: Log) {
   const sockets = new Set<Socket>();
   // The pool tells of a connection only once it is made; one that hangs before that must end as well.
@@ -325,7 +325,7 @@ function openLine(config: PoolConfig, table: Table, log: Log) {
         return result;
       } catch (error) {
         client.release(true);
-        // It may be ours, also where the whole database is another one now.
+        // The missing table may be ours, even if the whole database is another one now.
         if (error instanceof pg.DatabaseError && error.code === NO_TABLE) table.forget();
         throw failure(error, signal);
       }
@@ -373,7 +373,7 @@ type Line = ReturnType<typeof openLine>;
 type Lines = { readonly writing: Line; readonly reading: Line; readonly table: Table };
 type Table = ReturnType<typeof openTable>;
 
-/** A table that the first write makes. It is looked for first: a role that may not create tables is welcome to a made one. */
+/** A table that the first write makes. It is looked for first: a role that may not create tables can use a made one. */
 function openTable(name: string, statement: string) {
   const make = `select pg_advisory_xact_lock(${MAKING_TABLES}); ${statement}`;
   let seen = false;
@@ -385,14 +385,14 @@ function openTable(name: string, statement: string) {
     return (seen = rows[0]?.there === true);
   };
   return {
-    /** Reading makes nothing: where no table is, nobody is held. */
+    /** Reading makes nothing: without a table, nobody is held. */
     isThere,
     async make(client: PoolClient): Promise<void> {
       if (await isThere(client)) return;
       await client.query(`begin; ${make}; commit`);
       seen = true;
     },
-    /** The next call looks for it anew: where it was dropped, the next write makes it again. */
+    /** The next call looks for it anew: if it was dropped, the next write makes it again. */
     forget(): void {
       seen = false;
     },
@@ -468,7 +468,7 @@ function ownTable(name: string, { writing, reading, table }: Lines): Omit<Store,
   };
 }
 
-/** The user's own tables: the versions set-based, their statements an item at a time. */
+/** The user's own tables: the versions go set-based, the user's statements one item at a time. */
 function ownStatements(
   statements: { readonly apply: string; readonly read_back: string },
   { name: store, scopes }: Pick<ConnectorContext, 'name' | 'scopes'>,
@@ -590,10 +590,10 @@ export default defineConnector({
       // Kept open: a new connection would cost the next single decision its milliseconds.
       idleTimeoutMillis: 0,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-      // A line that says nothing even then is gone, also one whose first statement, onConnect's, nobody else ends.
+      // A line that is silent even then is gone; so is one that hangs in its first statement, onConnect's, which nothing else ends.
       query_timeout: statement_timeout_ms + CONNECT_TIMEOUT_MS,
       keepAlive: true,
-      // Not as start-up options, which poolers refuse. A stronger synchronous_commit than `on` is left alone.
+      // Not sent as start-up options, which poolers refuse. A stronger synchronous_commit than `on` is left alone.
       // eslint-disable-next-line @typescript-eslint/no-misused-promises -- pg-pool awaits it, its types do not say so
       onConnect: (client) =>
         client.query(
