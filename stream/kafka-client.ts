@@ -10,8 +10,8 @@ type RequestQueue = {
 
 /**
  * kafkajs 2.2.4 looks every millisecond, on every connection and for ever, whether a request waits to be sent
- * (tulios/kafkajs#1704): an idle worker woke 800 times a second. One waits where a broker throttles us or is sent too much at
- * once, and only then there is something to look for.
+ * (tulios/kafkajs#1704): an idle worker woke 800 times a second. A request waits only if a broker throttles us or is sent too much
+ * at once, and only then there is something to look for.
  */
 function lookOnlyForWhatWaits(): void {
   const { prototype } = createRequire(import.meta.url)('kafkajs/src/network/requestQueue') as {
@@ -46,8 +46,8 @@ export type KafkaAddress = {
 };
 
 /**
- * The times recover from a killed broker in 7.5 s; with the library's own, nothing was read for the 41 s that were waited.
- * What the library says goes to the log a level lower: it calls every lost connection an error, and goes on by itself.
+ * These times recover from a killed broker in 7.5 s; with the library's own, nothing was read in the 41 s before we gave up. The
+ * library's messages go to the log a level lower: it calls every lost connection an error, and goes on by itself.
  */
 export function createKafka({
   address: { brokers, tls, sasl },
@@ -61,7 +61,7 @@ export function createKafka({
   log: KafkaLog;
   /** How often a broker that does not answer, or is not who it should be, is asked again. */
   retries?: number;
-  /** For a way of one's own to the brokers. */
+  /** For a custom way to the brokers. */
   socketFactory?: ISocketFactory;
 }): Kafka {
   return new Kafka({

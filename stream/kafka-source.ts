@@ -1,9 +1,9 @@
-// The topic as a change source: a consumer group a store. What is read is handed to the worker without waiting for its answer,
-// up to IN_HAND_MAX; an offset is committed once everything up to it was answered for. So a crash reads again what was under
-// way, and one decision that a store chokes on holds up the commit of its partition and nothing else.
+// The topic as a change source, with one consumer group per store. What is read is handed to the worker without waiting for its
+// answer, up to IN_HAND_MAX; an offset is committed once everything up to it was answered for. So a crash reads again what was
+// under way, and one decision that a store chokes on holds up the commit of its partition and nothing else.
 //
-// Nothing here needs to be complete: while the broker is away, the registry does not answer, or a record cannot be read, the
-// ledger drives what is due.
+// Nothing here needs to be complete: while the broker is away, the registry does not answer, or a record cannot be read, the ledger
+// drives what is due.
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -19,14 +19,14 @@ import { feelPulseAlways } from './feel-pulse.ts';
 import type { KafkaLog } from './kafka-client.ts';
 import { createParking } from './park-record.ts';
 
-/** Below what a worker holds at most (10,000), with room for a page of the ledger. */
+/** Less than a worker holds at most (10,000), with room for a page of the ledger. */
 const IN_HAND_MAX = 6_000;
-/** Handed over together; between two of these the group hears from us. */
+/** Records handed over together; between two such pieces the group hears from us. */
 const TOGETHER = 500;
 /**
- * While records come, fetches are the further apart the longer the worker takes to answer for one, within these bounds and by its
- * square: the busier everything is, the more records share what a fetch costs, and what follows from it; and where the answer is
- * quick, nothing waits. At APART_MS_EVEN both are equal. The first after a pause waits for nothing.
+ * While records come, the distance between fetches grows with the square of the time that the worker takes to answer for one,
+ * within these bounds: the busier everything is, the more records share what a fetch and its consequences cost; and while the
+ * answer is quick, nothing waits. At APART_MS_EVEN both are equal. The first fetch after a pause waits for nothing.
  */
 const APART_MS_MIN = 5;
 const APART_MS_EVEN = 20;
@@ -35,12 +35,12 @@ const COMMIT_MS = 500;
 const LOOK_MS = 250;
 /** An idle fetch returns after 250 ms; a broker that is silent for this long is gone. */
 const SILENT_MS_MAX = 3_000;
-/** A start that takes longer is said to be down: the ledger is polled meanwhile. */
+/** A start that takes longer is reported as down: the ledger is polled meanwhile. */
 const STARTING_MS_MAX = 3_000;
 const STOP_MS_MAX = 2_000;
-/** Debezium's heartbeat, written every second, goes the whole way of a decision; without it nothing does. */
+/** Debezium's heartbeat, written every second, goes the whole way of a decision; if it does not come, nothing does. */
 const PULSELESS_MS_MAX = 4_000;
-/** Partitions may be added: what is written to them before we know of them is not to seem lost, as after 5 s. */
+/** Partitions may be added: what is written to them before we know of them must not seem lost, which it does after 5 s. */
 const METADATA_MS_MAX = 2_000;
 const REGISTRY_MS_MAX = 5_000;
 /** A record that cannot be read is seldom alone: for this long after it the stream is not trusted. */
@@ -51,7 +51,7 @@ const RETRY_MS_MAX = 5_000;
 export const groupOf = (store: string): string => `abide-${store}`;
 
 /**
- * A registry behind its Confluent-compatible interface; `url` may carry a user and a password. Rejects where it has not answered
+ * A registry behind its Confluent-compatible interface; `url` may carry a user and a password. Rejects if it has not answered
  * within `msMax`.
  */
 export function createSchemaFetch(url: string, { msMax = REGISTRY_MS_MAX } = {}): FetchSchema {
@@ -60,7 +60,7 @@ export function createSchemaFetch(url: string, { msMax = REGISTRY_MS_MAX } = {})
   host.username = host.password = '';
   const Agent = host.protocol === 'https:' ? HttpsAgent : HttpAgent;
   return async (id) => {
-    // A client for each question: one that is kept goes on waiting for an answer that hung or was cut, whoever asks again.
+    // A client per question: one that is kept goes on waiting for an answer that hung or was cut off, whoever asks again.
     const agent = new Agent();
     const registry = new SchemaRegistry({
       host: host.href.replace(/\/$/, ''),
@@ -87,14 +87,14 @@ export function createSchemaFetch(url: string, { msMax = REGISTRY_MS_MAX } = {})
 
 /** Whether a batch is still ours to read, and the sign of life to the group. */
 type Reading = { readonly goesOn: () => boolean; readonly heartbeat: () => Promise<void> };
-/** What was handed over of one partition, oldest first. */
+/** What was handed over from one partition, oldest first. */
 type Piece = { readonly next: bigint; readonly handedAt: number; done: boolean };
 type Partition = {
   readonly pieces: Piece[];
-  /** Records behind the end of the partition, when it was last read. */
+  /** How many records we were behind the end of the partition when it was last read. */
   behind: bigint;
   next: bigint;
-  /** When the record that was read last was written. */
+  /** When the last record read was written. */
   writtenAt: number;
 };
 
@@ -133,7 +133,7 @@ export function createKafkaSource({
   let registryAway = false;
   let unreadableAt = -Infinity;
   let fetchedAt = -Infinity;
-  /** How long the worker took to answer for what it answered for last. */
+  /** How long the worker took for what it answered last. */
   let answeredMs = 0;
   let pulseAt = -Infinity;
   let startedAt = -Infinity;
@@ -160,7 +160,7 @@ export function createKafkaSource({
     };
     for (let from = 0; from < batch.messages.length; from += TOGETHER) {
       const messages = batch.messages.slice(from, from + TOGETHER);
-      // Taken in the same step in which it is found: partitions are read side by side, and each would find the same room.
+      // Room is taken in the step that finds it: partitions are read side by side, and each would find the same room.
       let hasRoom = false;
       const takeRoom = (): boolean => {
         hasRoom = inHand + messages.length <= IN_HAND_MAX;
@@ -222,7 +222,7 @@ export function createKafkaSource({
       });
   }
 
-  /** Undefined where the consumer stops meanwhile. */
+  /** Undefined if the consumer stops meanwhile. */
   async function decode(
     listener: ChangeListener,
     partition: number,
@@ -240,12 +240,12 @@ export function createKafkaSource({
         } catch (error) {
           if (error instanceof UnreadableRecord) {
             parking.park(partition, message, error);
-            // The decision is in the ledger, which is read now, not once it seems to be lost: that takes 5 s, and is an alarm.
+            // The ledger has the decision, and is read now, not once it seems to be lost: that takes 5 s, and is an alarm.
             unreadableAt = performance.now();
             look(listener);
             break;
           }
-          // The registry is away: the record waits, its decision does not, since the ledger is polled while we are down.
+          // The registry is away: the record waits, but its decision does not, since the ledger is polled while we are down.
           if (!registryAway) {
             const status = error instanceof Error && 'status' in error ? error.status : undefined;
             log.warn(
@@ -321,7 +321,7 @@ export function createKafkaSource({
 
   // ---- life -----------------------------------------------------------------------------------------------------------
 
-  /** Says so where the stream began to deliver, or ceased to. */
+  /** Says so when the stream begins to deliver, or ceases to. */
   function look(listener: ChangeListener): void {
     const now = performance.now();
     const hasPulse = now - pulseAt < PULSELESS_MS_MAX;
@@ -360,7 +360,7 @@ export function createKafkaSource({
     ending.promise.catch(() => undefined);
     const stop = (): void => ending.reject(stopping.signal.reason);
     consumer.on('consumer.group_join', () => {
-      // Reading begins at what was committed; what is under way elsewhere is answered for on its own.
+      // Reading begins at what was committed; what is under way elsewhere is answered for separately.
       partitions = new Map();
       committed.clear();
       isMember = true;
@@ -376,7 +376,7 @@ export function createKafkaSource({
       look(listener);
     });
     consumer.on('consumer.end_batch_process', ({ payload: { partition, offsetLag } }) => {
-      // After the last record of a batch there may be offsets without one: what ends a producer's transaction, say.
+      // After the last record of a batch there may be offsets without a record: the end of a producer's transaction, say.
       const known = partitions.get(partition);
       if (known !== undefined) known.behind = BigInt(offsetLag);
     });
@@ -384,7 +384,7 @@ export function createKafkaSource({
       isMember = false;
       look(listener);
       if (restart || stopping.signal.aborted) return;
-      // The library loses the reason of this one alone.
+      // This is the only error whose reason the library loses.
       const hint =
         error.name === 'KafkaJSGroupCoordinatorNotFound'
           ? `: the brokers went away, or it may not read the group ${groupOf(store)}`
@@ -400,7 +400,7 @@ export function createKafkaSource({
     let committing: Promise<void> | undefined;
     const timer = setInterval(() => {
       committing ??= commit(consumer)
-        // The group moves its partitions around: whoever has them next reads again from the last commit.
+        // The group moves its partitions around: the member that has them next reads again from the last commit.
         .catch((error: unknown) => log.debug({ error }, 'offsets were not committed, goes on trying'))
         .finally(() => (committing = undefined));
     }, COMMIT_MS);
@@ -466,7 +466,7 @@ export function createKafkaSource({
     },
     report: (): SourceReport => {
       const now = performance.now();
-      // Behind the end the position is as old as the record that was read last; at the end as the last look at it.
+      // Behind the end, the position is as old as the last record read; at the end, as old as the last look at it.
       const ages = [...partitions.values()]
         .filter(({ behind }) => behind > 0n)
         .map(({ writtenAt }) => Math.max(0, Date.now() - writtenAt));
