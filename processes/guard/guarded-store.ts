@@ -1,4 +1,4 @@
-// What is the same for a guard in every kind of database: which columns it watches, and what they are called.
+// What guards in all kinds of databases share: which columns they watch, and what they are called.
 import { hash } from 'node:crypto';
 import type { GuardedTable } from '../../config/configuration.ts';
 import { AbideError } from '../../suppression/errors.ts';
@@ -8,13 +8,13 @@ import type { SubjectKind } from '../../suppression/subject-kind.ts';
 
 export const LOG_TABLE = 'abide_guard_log';
 
-/** What is no part of an address at its ends: the white space and line ends of ECMAScript, as `trim` in the normal form. */
+/** Characters that are no part of an address at its ends: ECMAScript's white space and line ends, as `trim` in the normal form. */
 export const SPACES =
   '\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff';
 
 /**
- * Longer is nobody's, and not looked at: composing marks and trimming by a pattern take time that grows with the square of the
- * length, and one row of junk in a wide column held an import up for minutes.
+ * Anything longer is nobody's, and not looked at: composing marks and trimming by a pattern take time that grows with the square of
+ * the length, and one row of junk in a wide column held an import up for minutes.
  */
 export const LONGEST: Readonly<Record<SubjectKind, number>> = {
   email: 1_000,
@@ -23,12 +23,12 @@ export const LONGEST: Readonly<Record<SubjectKind, number>> = {
   person_id: 1_000,
 };
 
-/** What no part of an address has, and is not seen in it. */
+/** Characters that no address has, and that cannot be seen in one. */
 const UNSEEN = '\u00ad\u200b-\u200f\u2060-\u2064';
-/** An address in its normal form, as an expression that both databases understand; the store holds nobody who looks otherwise. */
+/** An address in its normal form, as an expression that both databases understand; the store holds nobody with any other. */
 export const ADDRESS = `^[^@"(),:;<>\\[\\]\\\\${SPACES}${UNSEEN}]+@([a-z0-9_-]+[.])+[a-z0-9-]+$`;
 
-/** What of a store the guard needs to know. */
+/** What the guard needs to know of a store. */
 export type GuardedStore = {
   readonly name: string;
   readonly formerly: string | undefined;
@@ -40,7 +40,7 @@ export type GuardedStore = {
   readonly tables: readonly GuardedTable[];
 };
 
-/** One column: for a channel, and what it must be where the channel is suppressed. */
+/** One column: its channel, and its value if the channel is suppressed. */
 export type GuardedColumn = { readonly channel: Channel; readonly column: string; readonly held: boolean };
 
 export const columnsOf = ({ may_send, suppressed }: GuardedTable): GuardedColumn[] =>
@@ -65,9 +65,9 @@ export type GuardState = {
   readonly kind: string;
   readonly channel: Channel;
   readonly column: string;
-  /** `outdated`: there, and not what this configuration would make. */
+  /** `outdated`: it is there, but is not what this configuration would make. */
   readonly state: 'installed' | 'outdated' | 'absent';
-  /** Contacts who may be sent to by the column though the store holds them suppressed. */
+  /** Contacts to whom the column allows sending although the store holds them suppressed. */
   readonly resurrected: number;
   /** Rows whose key SQL cannot bring into the store's form: the guard does not know who they are. */
   readonly unreadable: number;
@@ -89,24 +89,24 @@ export const statesOf = (
     unreadable: counted['unreadable']!,
   }));
 
-/** The statements that remove it, and why the log is not among what they drop though nobody asked to keep it. */
+/** The statements that remove it, and why they do not drop the log although nobody asked to keep it. */
 export type Removal = { readonly statements: readonly string[]; readonly logStays: string | undefined };
 
 export const OTHERS_WRITE = 'the guard of another store writes to it';
 
-/** The guard of one store's tables, in whatever database. */
+/** The guard of one store's tables, in any kind of database. */
 export type Guard = AsyncDisposable & {
   /** The statements that install it, or bring it up to the configuration; the last ones hold down what is enabled already. */
   installing(): Promise<readonly string[]>;
   removing(options: { readonly keepLog: boolean }): Promise<Removal>;
-  /** Runs them and gives the number of rows that they changed. */
+  /** Runs the statements and gives the number of rows that they changed. */
   run(statements: readonly string[]): Promise<number>;
   status(): Promise<readonly GuardState[]>;
-  /** Attempts logged; undefined where there is no log. */
+  /** Attempts logged; undefined if there is no log. */
   logged(): Promise<number | undefined>;
 };
 
-/** With the names of the tables that the configuration says. */
+/** A guard with the names of the tables that the configuration has. */
 export type ConfiguredGuard = Guard & { readonly tables: readonly string[] };
 
 /** Neither database makes such a trigger for one; what is written through it fires those of its table. */
@@ -115,19 +115,19 @@ export const IS_VIEW = (table: string): string =>
 export const refuse = (detail: string): AbideError => new AbideError('GUARD_FAILED', detail);
 
 /**
- * A number with its national prefix after the country's code (+44 020 …, +1 1 202 …, +7 8 912 …), or without what the library
- * adds to it, has another normal form than its digits, and which countries drop or add what SQL cannot know: these do, as far as
- * their codes and lengths tell, and such a number is not read. As expressions that both databases understand.
+ * A number with its national prefix after the country code (+44 020 …, +1 1 202 …, +7 8 912 …), or without what the library adds to
+ * it, has another normal form than its digits, and SQL cannot know which countries drop or add what. These do, as far as their
+ * codes and lengths tell, and such a number is not read. They are expressions that both databases understand.
  */
 export const NATIONAL_PREFIX = `^[+](${[
   // A zero.
   '(1|7|20|27|3[0-46]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|(2[1-689]|3[578]|42|5[09]|6[789]|8[0578]|9[679])[0-9])0',
-  // North America and the Marshall Islands dial 1 before, Russia, Kazakhstan, Lithuania, Belarus and Turkmenistan 8.
+  // North America and the Marshall Islands dial 1 first; Russia, Kazakhstan, Lithuania, Belarus and Turkmenistan 8.
   '11|6921[0-9]{7}|78[0-9]{10}|3708[0-9]{8}|3758|9938[0-9]{8}',
-  // A mobile number of Argentina with its 15, one of Brazil that is called collect, one of China by way of another carrier.
+  // A mobile number of Argentina with its 15, one of Brazil that is called collect, one of China through another carrier.
   '54[1-8][0-9]{11}|5590|861[0-9]{11}',
   // Numbers within Madagascar's, San Marino's and Norfolk Island's towns.
   '261[24-9][0-9]{6}$|378[89][0-9]{5}$|672[0-258][0-9]{4}$',
 ].join('|')})`;
-/** What begins with a zero and keeps it; of Gabon's the new numbers drop it. */
+/** Numbers that begin with a zero and keep it; of Gabon's, the new ones drop it. */
 export const OWN_ZERO = '^[+]((225|229|242|378)0|2410[0-9]{0,7}$)';

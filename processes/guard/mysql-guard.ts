@@ -1,6 +1,6 @@
-// The guard in MySQL and MariaDB: two triggers a table, which run as whoever installed them. There is no transaction around
-// statements that change a schema: what is as it should be is left alone, what is made again is dropped just before, and what
-// slipped in between is held down by the statements at the end.
+// The guard in MySQL and MariaDB: two triggers per table, which run as the role that installed them. Statements that change a
+// schema have no transaction around them. So what is as it should be is left alone, what is made again is dropped just before, and
+// what slipped in between is held down by the statements at the end.
 import mysql from 'mysql2/promise';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { GuardedTable } from '../../config/configuration.ts';
@@ -31,23 +31,23 @@ const SETTINGS = `set session sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTI
 const ISOLATION = 'set session transaction isolation level read committed';
 
 const id = (name: string): string => quoted(name.replaceAll('.', '\0')).replaceAll('\0', '.');
-/** Names of ours and of the catalogue, without what a literal would need escapes for. */
+/** Quotes names of ours and of the catalogue, which contain nothing that a literal would need escapes for. */
 const text = (value: string): string => `'${value.replaceAll("'", "''")}'`;
 
 const pattern = (regexp: string): string =>
   `convert(x'${Buffer.from(regexp).toString('hex')}' using utf8mb4)`;
 const SPACES_AT_ENDS = pattern(`^[${SPACES}]+|[${SPACES}]+$`);
-/** Letters that it lowers one by one: I with a dot and sigma do not become what they should. */
+/** Letters that the server lowers one by one: I with a dot and sigma do not become what they should. */
 const LOWERED_AMISS = pattern('[\u0130\u03a3]');
-/** What it left in capitals, and marks that make one letter with the one before them. */
+/** Letters that the server left in capitals, and marks that make one letter with the one before them. */
 const NOT_NORMAL = pattern('[[:upper:]\u0300-\u036f]');
 
-/** The normal form of an address as far as SQL can make it; null where it cannot. Without backslashes, whatever sql_mode is. */
+/** The normal form of an address as far as SQL can make it; null if it cannot. Without backslashes, whatever sql_mode is. */
 function normalForm(kind: SubjectKind, value: string): string {
   const trimmed = `regexp_replace(convert(${value} using utf8mb4), ${SPACES_AT_ENDS}, '')`;
   switch (kind) {
     case 'email': {
-      // A domain that ends with the root's dot is the same one; one beyond ASCII has an A-label, which SQL cannot make.
+      // A domain that ends with the root's dot is the same domain; one beyond ASCII has an A-label, which SQL cannot make.
       const address = `trim(trailing '.' from ${trimmed})`;
       const domain = `substring_index(${address}, '@', -1)`;
       return `case when length(${domain}) = char_length(${domain}) then lower(${address}) end`;
@@ -73,7 +73,7 @@ const keyOf = (store: GuardedStore, table: GuardedTable, row: string): string =>
   return `convert(${store.isHashed ? `sha2(${plain}, 256)` : plain} using utf8mb4) collate utf8mb4_bin`;
 };
 
-/** Whether SQL knows who it is; looked at for the count alone, since nobody is found by a form that is not normal. */
+/** Whether SQL knows who it is. Only the count asks this, since nobody is found by a form that is not normal. */
 const isRead = (table: GuardedTable, row: string): string => {
   const plain = `convert(${plainOf(table, row)} using utf8mb4) collate utf8mb4_bin`;
   if (table.kind !== 'email') return `${plain} is not null`;
@@ -81,7 +81,7 @@ const isRead = (table: GuardedTable, row: string): string => {
   return `coalesce(${plain} regexp ${pattern(ADDRESS)} and not ${plain} regexp ${NOT_NORMAL} and not ${given} regexp ${LOWERED_AMISS}, false)`;
 };
 
-/** Whether the store holds somebody suppressed. */
+/** Whether the store holds the person suppressed. */
 const isHeld = (
   suppressions: string,
   { kind }: GuardedTable,
@@ -101,10 +101,10 @@ const UNSEEN =
 type Trigger = {
   readonly schema: string;
   readonly name: string;
-  /** Where it is now: a trigger goes with its table when that is renamed. */
+  /** Where the trigger is now: it goes with its table when that is renamed. */
   readonly on: string;
   readonly body: string;
-  /** Whoever installs made it; it runs as whoever made it, who may be gone. */
+  /** Whether the installing role made it. A trigger runs as the role that made it, which may be gone. */
   readonly isMine: number;
   readonly position: number;
 };
@@ -127,7 +127,7 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
     return { schema, name, full: `${id(schema)}.${id(name)}` };
   };
 
-  /** The columns of a table and their types; undefined where it is not there. */
+  /** The columns of a table and their types; undefined if it is not there. */
   async function find({ schema, name }: Place): Promise<ReadonlyMap<string, Column> | undefined> {
     const rows = await rowsOf<Column & { name: string }>(
       `select column_name as name, data_type as type, extra, table_type = 'VIEW' as isView
@@ -144,7 +144,7 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
     throw refuse(`The store's own table ${store.suppressions} is not there yet: its first opt-out makes it.`);
   }
 
-  /** A table of theirs with its columns checked. */
+  /** A table of the user's with its columns checked. */
   async function findGuarded(table: GuardedTable): Promise<Place> {
     const place = placeOf(table.table);
     const columns = await find(place);
@@ -204,7 +204,7 @@ end`;
     return rows.length > 0;
   }
 
-  /** Where the last of everybody else's triggers fires; 0 where there is none. */
+  /** The place of the last trigger that is not a guard's; 0 if there is none. */
   const lastOther = async ({ schema, name }: Place, event: string): Promise<number> => {
     const [row] = await rowsOf<{ last: number | null }>(
       `select max(action_order) as last from information_schema.triggers
@@ -245,7 +245,7 @@ end`;
           ...column,
           where: `${isOther('contact', column)} and ${isHeld(at.full, table, column, keyOf(store, table, 'contact'))}`,
         }));
-        // Set here, and not by the trigger: it would count as somebody's attempt.
+        // Set here and not by the trigger, which would count it as somebody's attempt.
         const held = enabled.map(
           ({ column, held: value, where }) =>
             `contact.${id(column)} = case when ${where} then ${value ? 1 : 0} else contact.${id(column)} end`,
@@ -342,7 +342,7 @@ end`;
 function explain(error: unknown, statement: string): unknown {
   if (!(error instanceof Error) || !('errno' in error) || !('sqlState' in error)) return error;
   const why = reasonOf(Number(error.errno));
-  // What was to be in its place is dropped by now, and there is no way back.
+  // What was to be replaced is dropped by now, and there is no way back.
   const [, event, table] =
     /^create trigger .* before (insert|update) on (.+) for each row$/m.exec(statement) ?? [];
   return refuse(

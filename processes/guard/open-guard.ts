@@ -9,8 +9,8 @@ const OPEN: Readonly<Record<string, (store: GuardedStore) => Promise<Guard>>> = 
 };
 
 /**
- * The guard of a store of the configuration, through the store's own URL or that of somebody who may do more. Throws
- * AbideError('invalid-value') where the store has or can have none, and says why.
+ * The guard of a store of the configuration, through the store's own URL or that of a role that may do more. Throws
+ * AbideError('invalid-value') if the store has or can have none, and says why.
  */
 export async function openGuard(
   env: Readonly<Record<string, string | undefined>>,

@@ -1,6 +1,6 @@
-// The guard in PostgreSQL: a function and a trigger a table. The function runs as whoever installed it, so an import needs
-// no right on the suppressions; it decides by what the row is about to become and never fails the import. Installed by a
-// superuser it runs as the owner of the suppressions instead: whoever owns the tables decides what is run with them.
+// The guard in PostgreSQL: a function and a trigger per table. The function runs as the role that installed it, so an import needs
+// no right on the suppressions; it decides by what the row is about to become and never fails the import. If a superuser installed
+// it, it runs as the owner of the suppressions instead: the owner of the tables decides what is run with them.
 import pg from 'pg';
 import type { GuardedTable } from '../../config/configuration.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
@@ -29,25 +29,25 @@ const LOCK_TIMEOUT_MS = 10_000;
 const id = pg.escapeIdentifier;
 const text = pg.escapeLiteral;
 
-/** Triggers fire by name, and what a later one sets would stand: ours is the last of all but the oddest names. */
+/** Triggers fire by name, and what a later one sets would stand: ours comes after all but the oddest names. */
 const triggerOf = (name: string): string => `zz_${name}`;
 
 /**
- * What lowers letters beyond ASCII whatever the database's own locale does with them: C leaves them as they are, a Turkish one
- * makes another letter of I. The first that is there; the database's own last, where it lowers as we do.
+ * Collations that lower letters beyond ASCII whatever the database's own locale does with them: C leaves them as they are, a
+ * Turkish one makes another letter of I. The first that exists is taken; the database's own is last, if it lowers as we do.
  */
 const COLLATIONS = ['und-x-icu', 'pg_unicode_fast', 'pg_c_utf8', 'default'];
-/** Of these each letter becomes one letter, whatever stands around it: I with a dot and sigma do not become what they should. */
+/** With these each letter becomes one letter, whatever stands around it: I with a dot and sigma do not become what they should. */
 const BY_LETTER = ['pg_c_utf8', 'default'];
 
 const SPACES_LITERAL = `U&'${[...SPACES].map((space) => `\\${space.charCodeAt(0).toString(16).padStart(4, '0')}`).join('')}'`;
 
-/** The normal form of an address as far as SQL can make it; null where it cannot. */
+/** The normal form of an address as far as SQL can make it; null if it cannot. */
 function normalForm(kind: SubjectKind, value: string, collation: string | undefined): string {
   const trimmed = `btrim(${value}::text collate "C", ${SPACES_LITERAL})`;
   switch (kind) {
     case 'email': {
-      // A domain that ends with the root's dot is the same one.
+      // A domain that ends with the root's dot is the same domain.
       const address = `rtrim(${trimmed}, '.')`;
       const ascii = `case when octet_length(${address}) = length(${address}) then lower(${address})`;
       if (collation === undefined) return `${ascii} end`;
@@ -83,13 +83,13 @@ const keyOf = (
   return store.isHashed ? `encode(sha256(convert_to(${plain}, 'UTF8')), 'hex')` : plain;
 };
 
-/** Whether SQL knows who it is; looked at for the count alone, since nobody is found by a form that is not normal. */
+/** Whether SQL knows who it is. Only the count asks this, since nobody is found by a form that is not normal. */
 const isRead = (table: GuardedTable, collation: string | undefined, row: string): string => {
   const plain = plainOf(table, collation, row);
   return table.kind === 'email' ? `coalesce(${plain} ~ ${text(ADDRESS)}, false)` : `${plain} is not null`;
 };
 
-/** Whether the store holds somebody suppressed. */
+/** Whether the store holds the person suppressed. */
 const isHeld = (
   suppressions: string,
   { kind }: GuardedTable,
@@ -101,7 +101,7 @@ const isHeld = (
 type Column = {
   readonly type: string;
   readonly isGenerated: boolean;
-  /** Who made the type, where that is no superuser: what it does when it is cast or checked is theirs. */
+  /** The owner of the type, if that is no superuser: what the type does when it is cast or checked is the owner's. */
   readonly typeOf: string | null;
 };
 type Found = {
@@ -123,7 +123,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
   client.on('error', () => undefined);
   await client.connect();
 
-  /** Where a table is, and of what type its columns are. */
+  /** Where a table is, and the types of its columns. */
   async function find(table: string): Promise<Found> {
     const { rows } = await client.query<Column & Omit<Found, 'columns'> & { name: string }>(
       `select pg_class.oid::text as oid, nspname as schema, relkind in ('v', 'm') as "isView", attname as name, format_type(atttypid, null) as type,
@@ -147,7 +147,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     readonly isOther: boolean;
   };
 
-  /** Where they are, and as whom the functions run that look there. */
+  /** Where the suppressions are, and as which role the functions that look there run. */
   async function findSuppressions(): Promise<Suppressions> {
     const found = await find(store.suppressions).catch(() => undefined);
     if (found === undefined) {
@@ -165,7 +165,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     return { schema, table: `${id(schema)}.${id(store.suppressions.split('.').at(-1)!)}`, ...rows[0]! };
   }
 
-  /** A table of theirs with its columns checked, also whether a function that runs as `as` may look at them. */
+  /** A table of the user's with its columns checked, including whether a function that runs as `as` may look at them. */
   async function findGuarded(table: GuardedTable, as?: string): Promise<{ oid: string; full: string }> {
     const { oid, schema, isView, columns } = await find(table.table);
     if (isView) throw refuse(IS_VIEW(table.table));
@@ -184,7 +184,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
         throw refuse(
           `Column ${column} of table ${table.table} is of a type that ${is.typeOf} made: what that does the guard would do as ${as}.`,
         );
-      // Before a row is written it is null, and what a trigger sets there is not kept.
+      // Before the row is written, the column is null, and what a trigger sets there is not kept.
       if (is.isGenerated)
         throw refuse(
           `Column ${column} of table ${table.table} is generated, after every trigger: name what it is made from.`,
@@ -220,8 +220,8 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
   end if;`;
     });
     const key = `new.${id(table.key)}`;
-    // A table's owner may change a column's type to one whose casts and checks are functions of theirs. Nothing is planned
-    // before it is reached; what is below 16384 came with PostgreSQL, and is told without a query, which takes longer than the rest.
+    // A table's owner may change a column's type to one whose casts and checks are the owner's functions. Nothing is planned before
+    // it is reached. A type below 16384 came with PostgreSQL, which is seen without a query; a query takes longer than the rest.
     const areBoolean = columnsOf(table).map(
       ({ column }) => `pg_typeof(new.${id(column)}) = 'boolean'::regtype`,
     );
@@ -261,7 +261,7 @@ end `;
         [prefixes.map(triggerOf)],
       )
     ).rows;
-  /** All that is there of this store; a function outlives the table whose trigger it was. */
+  /** Everything that is there of this store; a function outlives the table whose trigger it was. */
   async function dropping(): Promise<string[]> {
     const { rows } = await client.query<{ function: string }>(
       'select oid::regprocedure::text as function from pg_proc where proname::text ^@ any ($1::text[])',
@@ -291,7 +291,7 @@ end `;
         const made = `${id(at.schema)}.${id(name)}`;
         making.push(
           `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at, collation)}$abide$`,
-          // Whoever may execute it may hang it on a table of their own, and learn from it who is suppressed. To fire, a
+          // A role that may execute the function may hang it on a table of its own, and learn from it who is suppressed. To fire, a
           // trigger needs nobody's right.
           `revoke all on function ${made}() from public`,
           ...(at.isOther ? [`alter function ${made}() owner to ${id(at.as)}`] : []),
@@ -301,7 +301,7 @@ end `;
           ...column,
           where: `contact.${id(column.column)} is distinct from ${column.held} and ${isHeld(at.table, table, column, keyOf(store, collation, table, 'contact'))}`,
         }));
-        // Set here, and not by the trigger: it would count as somebody's attempt.
+        // Set here and not by the trigger, which would count it as somebody's attempt.
         const held = enabled.map(
           ({ column, held: value, where }) =>
             `${id(column)} = case when ${where} then ${value} else contact.${id(column)} end`,
