@@ -1,5 +1,5 @@
-// What each program of the stack is told by its environment. The API has all of it. A worker's one secret is its API key,
-// beside what its own store needs. Broker, registry and Connect are programs of others and have nothing of ours.
+// What each program of the stack gets in its environment. The API gets all of it. A worker's one secret is its API key, apart from
+// what its own store needs. Broker, registry and Connect are programs of others and get nothing of ours.
 import { readYaml } from '../../config/positioned-yaml.ts';
 
 type Env = NodeJS.ProcessEnv;
@@ -7,7 +7,7 @@ type Env = NodeJS.ProcessEnv;
 const OURS = /^ABIDE_/;
 const OF_THE_LEDGER = ['ABIDE_KEYS', 'ABIDE_ADMIN_KEY'];
 const URLS_OF_THE_LEDGER = ['database', 'owner_database', 'replication_database'];
-/** A Java program takes these from a machine; what else there is it need not know. */
+/** What a Java program takes from a machine's environment; it need not know the rest. */
 const OF_JAVA = /^(PATH|HOME|TMPDIR|TZ|LD_LIBRARY_PATH|JAVA_\w+|JDK_\w+|_JAVA_OPTIONS)$/;
 
 const only = (env: Env, isKept: (name: string) => boolean): Env =>
@@ -21,12 +21,12 @@ export const environmentOfJava = (env: Env): Env => ({
   ...LOCALE_OF_JAVA,
 });
 
-/** Its settings may name variables of the user's own, as the password of a mirror. */
+/** Maven's settings may name variables of the user's own, such as the password of a mirror. */
 export const environmentOfMaven = (env: Env): Env => only(env, (name) => !OURS.test(name));
 
 /**
- * Without what the configuration (its text; undefined: the default one) names for the ledger's database and for other stores
- * alone. A worker reads neither, and a variable that is named elsewhere as well stays.
+ * Leaves out what the configuration (its text; undefined: the default one) names only for the ledger's database or for other
+ * stores. A worker reads neither; a variable that is named elsewhere as well stays.
  */
 export function environmentOfWorker(env: Env, store: string, configuration: string | undefined): Env {
   const whole = readYaml(configuration ?? '', ITSELF).value as Record<string, unknown> | null;
@@ -37,7 +37,7 @@ export function environmentOfWorker(env: Env, store: string, configuration: stri
   return only(env, (name) => !withheld.has(name));
 }
 
-/** For every `${NAME}` of a file `${NAME}`. */
+/** Gives `${NAME}` for every `${NAME}` of a file. */
 const ITSELF = new Proxy<Record<string, string>>({}, { get: (_, name) => `\${${String(name)}}` });
 
 const namesIn = (value: unknown): Set<string> =>

@@ -44,7 +44,7 @@ export async function findJava(env: Env): Promise<Java> {
   return { java, jar, major: version };
 }
 
-/** Needed at the first run only. Throws STACK_FAILED where it is missing. */
+/** Needed only at the first run. Throws STACK_FAILED if it is missing. */
 export async function findMaven(env: Env): Promise<string> {
   const maven = await onPath('mvn', env);
   if (maven !== undefined) return maven;
@@ -68,7 +68,7 @@ const isProgram = (path: string): Promise<boolean> =>
     () => false,
   );
 
-/** "17.0.15" is 17, "1.8.0" is 8. Undefined where it does not run (macOS has a stub that only says so). */
+/** "17.0.15" is 17, "1.8.0" is 8. Undefined if it does not run (macOS has a stub that only says so). */
 async function versionOf(java: string): Promise<number | undefined> {
   try {
     const { stderr } = await run(java, ['-version']);

@@ -2,7 +2,7 @@
 //
 //   stack/ports.json   the ports, chosen at the first start and kept
 //   stack/abide.yaml   the configuration that API and workers run with (0600), made anew at each start
-//   stack/keys/        a key a worker (0600)
+//   stack/keys/        a key per worker (0600)
 //   stack/kafka/, stack/registry/   data of broker and registry; `abide stack reset` removes them, the ledger stays
 //   stack/logs/, stack/running/     a log and, while it runs, the process id of each program
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -20,20 +20,20 @@ export type Ports = {
   readonly registry: number;
 };
 
-/** As abide.yaml has them by default, so that other tools find the stack where they expect it. */
+/** The defaults of abide.yaml, so that other tools find the stack where they expect it. */
 const PREFERRED: Ports = { broker: 9092, controller: 9093, connect: 8083, registry: 8081 };
 
 export const stackFolderOf = (dataFolder: string): string => join(resolve(dataFolder), 'stack');
 
 /**
- * Held by whoever has the preferred ports, or is about to take them: of two stacks that start at the same time both would
- * find 9092 free, and one would talk to the other's broker.
+ * Held by the stack that has the preferred ports, or is about to take them: two stacks that start at the same time would both find
+ * 9092 free, and one would talk to the other's broker.
  */
 const CLAIM = 9091;
 
 export type ChosenPorts = { readonly ports: Ports; readonly release: () => void };
 
-/** The ports of the last start where they are still free, else the preferred ones, else any. */
+/** The ports of the last start if they are still free, else the preferred ones, else any. */
 export async function choosePorts(folder: string): Promise<ChosenPorts> {
   const kept = readPorts(folder);
   const claim = await listenAt(CLAIM);
@@ -63,12 +63,12 @@ export function readPorts(folder: string): Ports | undefined {
   }
 }
 
-/** Undefined where it is taken; 0: at any. */
+/** Undefined if the port is taken; 0: any port. */
 const listenAt = (port: number): Promise<Server | undefined> =>
   new Promise((resolve) => {
     const server = createServer();
     server.once('error', () => resolve(undefined));
-    // On all addresses: a port that another one has on one of them is taken as well.
+    // On all addresses: a port that another program has on one of them is taken as well.
     server.listen({ port, exclusive: true }, () => resolve(server.unref()));
   });
 

@@ -1,4 +1,4 @@
-// What must be there before API and workers start where their parts are run by somebody else (docker-compose.yml): the schema,
+// What must be there before API and workers start if their parts are run by somebody else (docker-compose.yml): the schema,
 // secrets, topics, and a connector whose task runs. Safe to repeat.
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -44,7 +44,7 @@ export async function prepareStack({
     throw new AbideError('CONFIG_INVALID', 'abide.yaml must name a database, and source: kafka.');
   }
   mkdirSync(dataFolder, { recursive: true });
-  // Whoever runs this asks for the secrets to be made, wherever the API will listen.
+  // Running this asks for the secrets to be made, wherever the API will listen.
   const { pool } = await openDatabase({
     urls,
     dataFolder,

@@ -1,6 +1,6 @@
-// One program of the stack: in a process group of its own, so that Ctrl-C in the terminal is ours to pass on; its output in
-// a log file; written down while it runs, so that the next start finds what a killed one left behind; started again when it
-// ends by itself.
+// One program of the stack. It runs in a process group of its own, so that Ctrl-C in the terminal is ours to pass on. Its output
+// goes to a log file. It is written down while it runs, so that the next start finds what a killed one left behind. It is started
+// again when it ends by itself.
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import {
@@ -22,7 +22,7 @@ import { promisify } from 'node:util';
 import { isEnded, readProcStat } from '../proc-stat.ts';
 
 const run = promisify(execFile);
-/** Of a program's log, and of what is kept beside it of the time before. */
+/** Limit of a program's log, and of the earlier log that is kept beside it. */
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
 const LOG_LOOK_MS = 1_000;
 const RESTART_MS_MAX = 5_000;
@@ -42,7 +42,7 @@ type Written = {
 
 export type Program = {
   readonly name: string;
-  /** Of the process that runs now; undefined between an end and the next start. */
+  /** Id of the process that runs now; undefined between an end and the next start. */
   readonly pid: number | undefined;
   /** SIGTERM, and SIGKILL to the group after `withinMs`. */
   stop(withinMs: number): Promise<void>;
@@ -53,7 +53,7 @@ export type ProgramSettings = {
   readonly command: string;
   readonly args: readonly string[];
   readonly env: NodeJS.ProcessEnv;
-  /** The folder that it is started in; ours unless it is named. */
+  /** The folder that it is started in; ours if none is named. */
   readonly cwd?: string | undefined;
   /** `logs/` and `running/` are made in it. */
   readonly folder: string;
@@ -147,12 +147,12 @@ export function startProgram({
 export const logFileOf = (folder: string, name: string): string => join(folder, 'logs', `${name}.log`);
 const writtenOf = (folder: string, name: string): string => join(folder, 'running', `${name}.json`);
 
-/** The program goes on writing to the file that it has open, at its end: so that is emptied. */
+/** The program goes on writing at the end of the file that it has open, so that file is copied and emptied. */
 function putAside(logFile: string): void {
   try {
     copyFileSync(logFile, `${logFile}.1`);
   } catch {
-    // Where the disk is full its end is better than nothing of it.
+    // If the disk is full, the end of the log is better than nothing of it.
   }
   truncateSync(logFile);
 }
@@ -168,7 +168,7 @@ const textOf = (folder: string, one: Omit<Written, 'home'>): string =>
 
 const fileSize = (path: string): number => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-/** The end of a program's log, for whoever wants to know why it did not start. */
+/** The end of a program's log, to see why it did not start. */
 export function endOfLog(folder: string, name: string): string {
   try {
     return readFileSync(logFileOf(folder, name), 'utf8').slice(-2_000).trim();
@@ -182,7 +182,7 @@ async function endGroup(group: number, ended: Promise<void>, withinMs: number): 
   const impatient = setTimeout(() => signalGroup(group, 'SIGKILL'), withinMs);
   await ended;
   clearTimeout(impatient);
-  // What it started itself, if it left anything.
+  // What the program started itself, if it left anything.
   signalGroup(group, 'SIGKILL');
 }
 
@@ -194,7 +194,7 @@ function signalGroup(group: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Writes this process down as well: a second stack on the same folder is refused by it. */
+/** Writes this process down as well, so that a second stack on the same folder is refused. */
 export async function writeDown(folder: string, name: string): Promise<void> {
   mkdirSync(join(folder, 'running'), { recursive: true });
   const began = (await beganAt(process.pid)) ?? '';
@@ -233,7 +233,7 @@ export async function endLeftovers(folder: string, withinMs: number): Promise<re
   return left.map(({ name }) => name);
 }
 
-/** The end of a process that is not our child can only be looked for. */
+/** The end of a process that is not our child can only be found by looking. */
 export async function untilGone(pid: number): Promise<void> {
   while ((await beganAt(pid)) !== undefined) await delay(20);
 }

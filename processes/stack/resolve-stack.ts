@@ -72,7 +72,7 @@ export async function resolveStack({
     await announceConverter(unfinished, java);
     await rename(unfinished, installed);
   } catch (error) {
-    // Another run was faster, and made the same.
+    // Another run was faster, and made the same folder.
     if (await exists(installed)) return installed;
     if (error instanceof AbideError || signal.aborted) throw error;
     throw new AbideError('STACK_FAILED', `The stack could not be installed into ${installed}.`, {

@@ -1,5 +1,5 @@
-// The whole of Abide over Kafka on one machine, without containers: PostgreSQL, broker, registry, Connect with Debezium, API,
-// and a worker a store, each a process of its own that is started again when it ends.
+// The whole of Abide over Kafka on one machine, without containers: PostgreSQL, broker, registry, Connect with Debezium, API, and a
+// worker per store, each a process of its own that is started again when it ends.
 //
 //   PostgreSQL ─▶ migrated, keys ─┐
 //   broker ─▶ topics ─▶ workers ──┼─▶ Connect ─▶ connector registered, task runs ─▶ API, whose port opens last
@@ -67,11 +67,11 @@ export type Stack = {
 type Parts = {
   readonly programs: Map<string, Program>;
   postgres: EmbeddedPostgres | undefined;
-  /** Gives the claim on the ports back. */
+  /** Releases the claim on the ports. */
   release: () => void;
 };
 
-/** Returns when everything runs and the API answers. What was started is stopped again where a step fails. */
+/** Returns when everything runs and the API answers. If a step fails, what was started is stopped again. */
 export async function runStack({
   configPath,
   dataFolder,
@@ -97,8 +97,8 @@ export async function runStack({
   // Where nothing may be written, a recursive one says that there is no such folder.
   if (!existsSync(folder)) mkdirSync(folder);
   await refuseSecond(folder);
-  // First of all, and looked at once more: what follows may take a minute, in which another one starts as well. The later would
-  // end the programs of the earlier as leftovers, and that one start them again.
+  // First of all, and looked at once more below: what follows may take a minute, in which another stack may start as well. The
+  // later one would end the programs of the earlier one as leftovers, and that one would start them again.
   await writeDown(folder, 'stack');
   const { java, installed } = await findInstalled({ env, print, signal }).catch((error: unknown) => {
     takeBack(folder, 'stack');
@@ -186,7 +186,7 @@ type Start = (
   command: string,
   args: readonly string[],
   environment: NodeJS.ProcessEnv,
-  /** Where a program would take a character of the folder's path for one of its own, as a comma in a list. */
+  /** For a program that would take a character of the folder's path for one of its own, such as a comma in a list. */
   cwd?: string,
 ) => void;
 
@@ -218,7 +218,7 @@ async function startAll({
   const { ports, release } = await choosePorts(folder);
   parts.release = release;
   const jvm = { java, installed, folder, ports, env: environmentOfJava(env), start, signal };
-  // Both are awaited once the database is there; a start that ends before that throws its own reason, and these fail of it.
+  // Both are awaited once the database is there. A start that ends before that throws its own reason, which makes these fail.
   const broker = startBroker(jvm);
   broker.catch(() => undefined);
   startRegistry(jvm);
@@ -281,7 +281,7 @@ async function startAll({
     PORT: String(port),
   });
   await until('api', folder, signal, () => listens(host, port));
-  // Beyond loopback health is asked for elsewhere, and 404 here.
+  // Beyond loopback, health is asked for elsewhere and answers 404 here.
   await until('api', folder, signal, async () => [200, 404].includes(await statusOf(`${url}/readyz`)));
   return { url, ports, configFile };
 }
@@ -329,7 +329,7 @@ function makeClusterId(): string {
   return bytes.toString('base64url');
 }
 
-/** The cluster of this folder, by which its broker and its Connect are told from another stack's. */
+/** The cluster of this folder, which tells its broker and its Connect from another stack's. */
 const clusterIdOf = (folder: string): string | undefined =>
   /^cluster\.id=(.+)$/m.exec(readFileSync(join(folder, 'kafka/meta.properties'), 'utf8'))?.[1];
 
@@ -370,7 +370,7 @@ function startConnect(jvm: Jvm, urls: DatabaseUrls): void {
   );
 }
 
-/** Its schemas lie in a file of its own: in memory they would be gone with it, and no new consumer could read old records. */
+/** Its schemas lie in a file: in memory they would be gone with it, and no new consumer could read old records. */
 function startRegistry({ java, installed, folder, ports, env, start }: Jvm): void {
   const registry = join(installed, 'registry');
   const args = [
@@ -423,7 +423,7 @@ type Database = {
   readonly own: { readonly path: string } | undefined;
   readonly urls: DatabaseUrls;
   readonly storeUrl: string | undefined;
-  /** A worker's key, by its store. */
+  /** Each worker's key, by its store. */
   readonly keys: ReadonlyMap<string, string>;
 };
 
@@ -468,7 +468,7 @@ async function startDatabase({
   return { configuration, own: path === undefined ? undefined : { path }, urls, storeUrl, keys };
 }
 
-/** Those who read before those who serve them; PostgreSQL last. */
+/** Stops those who read before those who serve them; PostgreSQL last. */
 async function stopAll(parts: Parts): Promise<void> {
   const { programs } = parts;
   const named = (isFirst: boolean): Program[] =>
@@ -481,7 +481,7 @@ async function stopAll(parts: Parts): Promise<void> {
   parts.release();
 }
 
-/** Repeats a look until it holds. Throws STACK_FAILED with the end of the program's log where it takes too long. */
+/** Repeats a look until it holds. Throws STACK_FAILED with the end of the program's log if it takes too long. */
 async function until(
   name: string,
   folder: string,
@@ -529,7 +529,7 @@ const untilTopics = async (
   refuseOthers('Kafka', port, clusterId, folder);
 };
 
-/** Whether the workers are members of their groups: then nothing that is recorded from here on is missed by them. */
+/** Waits until the workers are members of their groups: then they miss nothing that is recorded from here on. */
 async function untilJoined(
   kafka: Kafka,
   stores: readonly string[],

@@ -1,4 +1,4 @@
-// A stack seen from beside it.
+// A stack as seen from beside it.
 import { createConnectApi } from '../../debezium/connect-api.ts';
 import type { TaskState } from '../../debezium/connect-api.ts';
 import { findEmbeddedPostgres, startEmbeddedPostgres } from '../embedded-postgres.ts';
@@ -42,7 +42,7 @@ export async function stackStatus(dataFolder: string): Promise<StackStatus> {
   };
 }
 
-/** Gives the names of what ended. */
+/** Returns the names of what ended. */
 export async function stopStack(dataFolder: string): Promise<readonly string[]> {
   const folder = stackFolderOf(dataFolder);
   const running = await findRunning(folder);
@@ -53,7 +53,7 @@ export async function stopStack(dataFolder: string): Promise<readonly string[]> 
   }
   const left = await endLeftovers(folder, LEFTOVERS_MS_MAX);
   if (stack === undefined && left.length > 0 && (await findEmbeddedPostgres(dataFolder)) !== undefined) {
-    // Its server goes on as well where a stack was killed: taken over, it can be stopped properly.
+    // If a stack was killed, its server goes on as well: taken over, it can be stopped properly.
     await (await startEmbeddedPostgres({ dataFolder, log: quietLog })).stop();
   }
   return stack === undefined ? left : running.map(({ name }) => name);
