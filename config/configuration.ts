@@ -38,12 +38,12 @@ export type GuardedTable = z.output<typeof GuardedTable>;
 
 export type StoreConfiguration = {
   readonly name: string;
-  /** As it stands in the file: a name of ours, or a path. */
+  /** As in the file: a name of ours, or a path. */
   readonly connectorName: string;
   readonly connector: Connector;
   /** The connector's own part of the stanza, as its schema made it. */
   readonly options: unknown;
-  /** Scope → what its value in the file became; undefined where scopes are a list. */
+  /** Scope → what its value in the file became; undefined if scopes are a list. */
   readonly scopes: ReadonlyMap<string, unknown>;
   readonly accepts: readonly SubjectKind[];
   readonly required: boolean;
@@ -51,7 +51,7 @@ export type StoreConfiguration = {
   readonly key: KeyForm;
   readonly formerly: string | undefined;
   readonly guard: readonly GuardedTable[];
-  /** What it suppresses by itself is recorded. */
+  /** Whether what the store suppresses by itself is recorded. */
   readonly recordOwn: boolean;
   /** SHA-256 over the connector's name, its target and the values of its scopes: another one is another store. */
   readonly fingerprint: Buffer;
@@ -91,14 +91,14 @@ export type Configuration = {
   };
   /** A file of opt-outs with more rows waits for another key's approval. */
   readonly approveAboveRows: number;
-  /** Spans by OpenTelemetry's API; what becomes of them is the SDK's, which whoever starts Abide brings. */
+  /** Spans by OpenTelemetry's API; what becomes of them is up to the SDK, which the operator brings. */
   readonly tracing: boolean;
-  /** What can be refused beside channels. */
+  /** What can be refused besides channels. */
   readonly declared: DeclaredScopes;
   /** Undefined: none. */
   readonly canary:
     { readonly everySeconds: number; readonly addresses: Readonly<Record<SubjectKind, string>> } | undefined;
-  /** Whose access tokens are taken beside API keys. */
+  /** Issuers whose access tokens are taken besides API keys. */
   readonly oauth: readonly TokenIssuer[];
   readonly limits: LimitSettings;
   /** Whom to tell of a weakness of this installation; undefined: nobody is named. */
@@ -107,12 +107,12 @@ export type Configuration = {
 };
 
 /**
- * Gives a connector by its name (`postgres`), or by the path of a data team's own file, relative to the folder of
- * abide.yaml. Throws where there is none, or the file cannot be loaded.
+ * Gives a connector by its name (`postgres`), or by the path of a data team's own file, relative to the folder of abide.yaml.
+ * Throws if there is none, or the file cannot be loaded.
  */
 export type LoadConnector = (name: string, folder: string) => Promise<Connector>;
 
-/** As many people as nobody opts out by mistake and unnoticed. */
+/** So many people that nobody opts them out by mistake and unnoticed. */
 export const APPROVE_ABOVE_ROWS = 100_000;
 
 const STORE_NAME = /^[a-z][a-z0-9_-]{0,62}$/;
@@ -149,7 +149,7 @@ const canaryAddress = (kind: SubjectKind, usual: string) =>
     .prefault(usual)
     .describe(`The canary's ${kind}: nobody's`);
 
-/** A file's path in the configuration, its text in ours. */
+/** In the configuration it is a file's path, in ours the file's text. */
 const PemFile = z.string().transform((path, context) => {
   try {
     return readFileSync(path, 'utf8');
@@ -174,11 +174,11 @@ const Canary = z.strictObject({
   person_id: canaryAddress('person_id', 'abide-canary'),
 });
 
-/** Asymmetric ones only: with a shared secret whoever can check a token could make one. */
+/** Only asymmetric ones: with a shared secret, anybody who can check a token could make one. */
 const TOKEN_ALGORITHMS = ['ES256', 'ES384', 'EdDSA', 'PS256', 'RS256'] as const;
 
 export type TokenIssuer = {
-  /** In the names of its clients, `name:client_id`, so that no token passes for an API key's client. */
+  /** Part of the names of its clients, `name:client_id`, so that no token passes for an API key's client. */
   readonly name: string;
   readonly issuer: string;
   readonly audience: string;
@@ -205,7 +205,7 @@ const Issuer = z.strictObject({
     .describe("The token's scope → scopes of Abide; absent: they have the same names"),
 });
 
-/** In a file of lines: no space and no line end may be in it. */
+/** For a file of lines: it must contain no space and no line end. */
 const webUri = (pattern: RegExp, error: string) => z.string().max(1_000).regex(pattern, error);
 
 const NO_LIMIT = 'must be a whole number from 1, or false for no limit';
@@ -213,8 +213,8 @@ const Limit = z.union([z.literal(false), z.int().min(1, NO_LIMIT).max(1_000_000_
   error: NO_LIMIT,
 });
 
-// No honest client meets a rate that is here by default: one process answers some thousands of such calls a second in all, a
-// call of checks takes a thousand people, and an opt-out that is not recorded harms somebody, so there is none for writes.
+// No honest client meets these default rates: one process answers some thousands of such calls a second in all, and a call of
+// checks takes a thousand people. An opt-out that is not recorded harms somebody, so writes have no default limit.
 const Limits = z.strictObject({
   writes_per_second: Limit.default(false).describe(
     'Calls of one key that record or change something; `false`, here and below: no limit',
@@ -228,7 +228,7 @@ const Limits = z.strictObject({
   grants_per_day: Limit.default(1_000).describe('Grants of one key a day'),
 });
 
-/** Each undefined where there is no limit. A key may have its own. */
+/** Each is undefined if there is no limit. A key may have its own. */
 export type LimitSettings = {
   readonly writesPerSecond: number | undefined;
   readonly checksPerSecond: number | undefined;
@@ -250,7 +250,7 @@ function toLimits(limits: z.output<typeof Limits>): LimitSettings {
   };
 }
 
-/** Where abide.yaml says nothing of them. */
+/** What holds if abide.yaml says nothing of them. */
 export const DEFAULT_LIMITS: LimitSettings = toLimits(Limits.parse({}));
 
 /** What abide.yaml may say, apart from what is in a stanza. */
@@ -382,12 +382,12 @@ const STANZA = {
     .optional()
     .describe('Tables of your contacts that `abide guard` watches: see guard.md'),
 };
-/** What every stanza may say beside its connector's own options. */
+/** What every stanza may say besides its connector's own options. */
 export const Stanza = z.object(STANZA);
 
 /**
- * Reads the file at `path`, else at ABIDE_CONFIG, else ./abide.yaml where there is one, else the embedded default: one
- * PostgreSQL store `crm`, whose URL `embeddedStoreUrl` gives. Throws CONFIG_INVALID naming every fault.
+ * Reads the file at `path`, else at ABIDE_CONFIG, else ./abide.yaml if it exists, else the embedded default: one PostgreSQL store
+ * `crm`, whose URL `embeddedStoreUrl` gives. Throws CONFIG_INVALID naming every fault.
  */
 export async function loadConfiguration({
   path: asked,
@@ -400,7 +400,7 @@ export async function loadConfiguration({
   env: Env;
   loadConnector: LoadConnector;
   embeddedStoreUrl: () => Promise<string>;
-  /** A worker's store: beside it only how decisions travel and what is declared is read; secrets of others need not be here. */
+  /** A worker's store: only it, how decisions travel and what is declared are read; secrets of others need not be here. */
   only?: string | undefined;
 }): Promise<Configuration> {
   const path = asked ?? (env['ABIDE_CONFIG'] || (existsSync('abide.yaml') ? 'abide.yaml' : undefined));
@@ -408,7 +408,7 @@ export async function loadConfiguration({
     path === undefined ? embeddedDefault(await embeddedStoreUrl()) : readYaml(readText(path), env);
   const yaml = only === undefined ? whole : onlyStore(whole, only);
   const faults = [...yaml.faults];
-  // Of a file that is not YAML nothing more can be said.
+  // Nothing more can be said of a file that is not YAML.
   if (faults.length > 0 && yaml.value === undefined) throw invalid(path, faults);
 
   const file = File.safeParse(yaml.value ?? {}, WORDS);
@@ -463,7 +463,7 @@ const toCanary = ({ every_seconds: everySeconds, ...addresses }: z.output<typeof
   addresses,
 });
 
-/** What a worker reads of the file beside its store. */
+/** What a worker reads of the file besides its store. */
 const WORKERS: readonly string[] = ['source', 'kafka', 'tracing', 'topics', 'purposes'];
 
 function onlyStore(yaml: PositionedYaml, name: string): PositionedYaml {
@@ -513,7 +513,7 @@ function readPort(port: string | undefined, faults: ConfigFault[]): number | und
   return undefined;
 }
 
-/** The stanzas of a file with other faults, as far as they can be looked at: all faults are said at once. */
+/** The stanzas of a file with other faults, as far as they can be looked at, so that all faults are said at once. */
 function readableStanzas(file: unknown): z.infer<typeof File>['stores'] {
   const { stores } = (file ?? {}) as { stores?: Readonly<Record<string, unknown>> | null };
   return Object.fromEntries(
@@ -534,8 +534,8 @@ function readableDeclarations(file: unknown): DeclaredScopes {
 }
 
 /**
- * Why a store cannot hold this scope here. A topic that is declared nowhere may be a list of the store's own, which every
- * opt-out from its channel reaches. Beside declared ones it is a slip, and what people refuse would never get there.
+ * Why a store cannot hold this scope here. A topic that is declared nowhere may be a list of the store's own, which every opt-out
+ * from its channel reaches. If other topics are declared it is a slip, and what people refuse would never get there.
  */
 function undeclared(scope: string, declared: DeclaredScopes): string | undefined {
   if (isChannel(scope) || isDeclared(scope, declared)) return undefined;
@@ -552,7 +552,7 @@ function undeclared(scope: string, declared: DeclaredScopes): string | undefined
   );
 }
 
-/** A variable that is not set is one fault, not a second one where its value would be. */
+/** A variable that is not set is one fault, not also a second one where its value would be. */
 const withoutEchoes = (faults: readonly ConfigFault[], first: readonly ConfigFault[]): ConfigFault[] => {
   const named = new Set(first.map(({ path }) => pointerTo(path)));
   return faults.filter((fault) => first.includes(fault) || !named.has(pointerTo(fault.path)));
@@ -632,7 +632,7 @@ async function readStore({
   });
   if (!options.success || faults.length > 0) return faults;
   const keyForm = describeKeyForm(key);
-  // Where a scope has a value of its own, a list that people are put on, say, another value is another place.
+  // If a scope has a value of its own, such as a list that people are put on, another value is another place.
   const values = isList ? [] : [[...scopes].sort(([a], [b]) => (a < b ? -1 : 1))];
   const fingerprint = sha256([stanza.connector, ...connector.target(options.data), ...values]);
   return {
@@ -675,7 +675,7 @@ const findConnector = (name: string, folder: string, load: LoadConnector): Promi
 const strict = (schema: z.ZodType): z.ZodType =>
   schema instanceof z.ZodObject && schema.def.catchall === undefined ? schema.strict() : schema;
 
-/** Where zod's own words would not help. */
+/** For faults that zod's own words would not explain. */
 const WORDS = {
   error: (issue: z.core.$ZodRawIssue): string | undefined =>
     issue.code === 'invalid_type' && issue.input === undefined ? 'is missing' : undefined,

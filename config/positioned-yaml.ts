@@ -1,4 +1,4 @@
-// YAML with `${NAME}` from the environment, of which every value knows its line and column.
+// YAML with `${NAME}` from the environment, in which every value knows its line and column.
 import { LineCounter, isMap, isPair, isScalar, isSeq, parseDocument, visit } from 'yaml';
 import type { Document, Node } from 'yaml';
 
@@ -13,7 +13,7 @@ export type Position = { readonly line: number; readonly column: number };
 export type PositionedYaml = {
   readonly value: unknown;
   readonly faults: readonly ConfigFault[];
-  /** Where the value at this path stands; of a missing one, where the nearest one around it does. */
+  /** Where the value at this path stands; if it is missing, where the nearest one around it stands. */
   positionOf(path: readonly PropertyKey[]): Position | undefined;
   /** Where the name of a member of the map at this path stands. */
   positionOfName(path: readonly PropertyKey[], name: string): Position | undefined;
@@ -66,7 +66,7 @@ export function readYaml(text: string, env: Readonly<Record<string, string | und
       Alias: (_, node) => {
         if (node.resolve(document) !== undefined) return;
         isReadable = false;
-        // As a fault of syntax it has no path: whoever reads one store alone is told of it as well.
+        // Like a syntax fault it has no path: a reader of one store alone is told of it as well.
         faults.push({
           path: [],
           at: start(node),
@@ -97,7 +97,7 @@ const pathOf = (nodes: readonly unknown[]): PropertyKey[] =>
     return isSeq(node) ? [node.items.indexOf(nodes[depth + 1])] : [];
   });
 
-/** A member without a value has a name that stands somewhere. */
+/** Even a member without a value has a name that stands somewhere. */
 function nameOf(
   document: Document,
   path: readonly PropertyKey[],
