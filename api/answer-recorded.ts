@@ -1,4 +1,4 @@
-// The answer to what was recorded: the text that is kept with it, and where the client waits, its propagation of now.
+// The answer to what was recorded: the text that is kept with it and, if the client waits, its current propagation.
 import type { Context } from 'koa';
 import { z } from 'zod';
 import type { Propagation, RecordAnswer } from '../ledger/ledger.ts';
@@ -39,8 +39,8 @@ export async function answerRecorded(
     readonly toMember: (propagation: Propagation) => object;
   },
 ): Promise<void> {
-  // From here on it is recorded: whatever happens to the waiting, and where there is no room to wait, the answer is the
-  // recorded one.
+  // From here on it is recorded: whatever happens to the waiting, and even if there is no room to wait, the answer is the recorded
+  // one.
   const live =
     wait === undefined || (wait > 0 && !placeOf(ctx).tryMoveTo('waits'))
       ? undefined

@@ -32,7 +32,7 @@ import type { Versions } from './version.ts';
 import { VERSIONS } from './versions.ts';
 
 export type Handler = ((request: IncomingMessage, response: ServerResponse) => void) & {
-  /** Answers every long poll and `Prefer: wait` with what is known now: the server stops. */
+  /** Answers every long poll and `Prefer: wait` with what is known now, because the server stops. */
   readonly endWaits: () => void;
   /** Whether so much is under way that nobody may take long to send a body. */
   readonly isCrowded: () => boolean;
@@ -40,7 +40,7 @@ export type Handler = ((request: IncomingMessage, response: ServerResponse) => v
 
 export type App = {
   readonly handler: Handler;
-  /** Health and metrics for a listener of their own; undefined where `handler` answers them. */
+  /** Health and metrics for a listener of their own; undefined if `handler` answers them. */
   readonly opsHandler: Handler | undefined;
   readonly metrics: Metrics;
 };
@@ -65,7 +65,7 @@ export function createApp({
   ledger: Ledger;
   log: ApiLog;
   defaultRegion?: string | undefined;
-  /** Topics and purposes; absent: there are channels alone. */
+  /** Topics and purposes; absent: there are only channels. */
   declared?: DeclaredScopes | undefined;
   approveAboveRows?: number | undefined;
   opsOnSameListener: boolean;
@@ -77,7 +77,7 @@ export function createApp({
   /** For tests. */
   versions?: Versions;
   limits?: LimitSettings;
-  /** For tests: what rates go by. */
+  /** For tests: the clock that rates go by. */
   now?: () => number;
   /** For tests: how much is held at once. */
   rooms?: Readonly<Record<Room, number>>;
@@ -107,7 +107,7 @@ export function createApp({
       },
     };
     for (const add of resources) add(routes, deps);
-    // That nobody calls it is said, and not left open.
+    // A version that nobody calls shows as 0 and is not left out.
     if (resources.length > 0) metrics.called(version, 0);
   }
   addReference(api, versions);
@@ -177,7 +177,7 @@ function createDoorOf(pathsOfWorkers: readonly string[]): DoorOf {
   return (path) => (OPS.includes(path) ? 'ops' : ofWorkers.test(path) ? 'worker_door' : 'door');
 }
 
-/** Takes a place until its answer is sent, or its client is gone, and what is given back was called: nothing works on it any more. */
+/** Takes a place until its answer is sent or its client is gone, and the returned function was called: then nothing works on it. */
 function takePlace(ctx: Context, rooms: Rooms, doorOf: DoorOf): () => void {
   if (ctx.path === '/livez') return () => undefined;
   const place = rooms.enter(doorOf(ctx.path));
@@ -220,7 +220,7 @@ function outermost({
       if (ctx.status === 404 && ctx.body == null) throw new AbideError('not-found');
     } catch (thrown) {
       const error = asAbideError(thrown);
-      // Not only what nobody expected: a key that the ring lacks shows in a request as well.
+      // Not only errors that nobody expected: a key that the ring lacks shows in a request as well.
       if (ERRORS[error.code].status === 500)
         log.error({ error: error.cause ?? error, requestId }, 'a request failed');
       answerProblem(ctx, error, requestId);
@@ -238,16 +238,16 @@ function outermost({
   };
 }
 
-/** Of two of these Node takes the first; what stands before us may take the last. */
+/** If one of these comes twice, Node takes the first; a proxy before us may take the last. */
 const ONCE: ReadonlyMap<string, number> = new Map([
   ['host', 1],
   ['authorization', 2],
   ['content-type', 4],
 ]);
-/** Most headers are no such one by their length alone. */
+/** Most headers cannot be one of these, by their length alone. */
 const ONCE_LENGTHS: ReadonlySet<number> = new Set([...ONCE.keys()].map((name) => name.length));
 
-/** Why a request could be read otherwise by a proxy before us: whom it is for, or from. What Node's parser refuses never gets here. */
+/** Why a proxy before us could read a request otherwise: whom it is for, or from. Node's parser has refused the rest already. */
 function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): string | undefined {
   if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'Only HTTP/1.1 and HTTP/1.0 are spoken.';
   if (headers.host === undefined && httpVersion === '1.1') return 'HTTP/1.1 needs a Host header.';
@@ -262,10 +262,10 @@ function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): str
   return undefined;
 }
 
-/** What can stand within the angle brackets of a link as it is. */
+/** Paths that can stand as they are within the angle brackets of a link. */
 const PLAIN_PATH = /^[\w/.~%-]+$/;
 
-/** Whatever a deprecated version answers says so, and where the same is found in the next one; problems as well. */
+/** Every answer of a deprecated version, a problem as well, says so and where the same is found in the next version. */
 function sayEnd(router: Router, versions: Versions) {
   const say = (ctx: Context): void => {
     const name = versionOf(ctx.path, versions);
@@ -278,7 +278,7 @@ function sayEnd(router: Router, versions: Versions) {
       next === undefined ? undefined : isThere ? path : pageOf(next),
     );
     ctx.set(headers);
-    // Beside those that the answer has of its own: a list's next page.
+    // Added to the answer's own links, such as a list's next page.
     ctx.append('Link', [...links]);
   };
   return async (ctx: Context, next: Next): Promise<void> => {
@@ -290,7 +290,7 @@ function sayEnd(router: Router, versions: Versions) {
   };
 }
 
-/** Where everything of a version was, after it is retired. */
+/** Answers for every path of a version that is retired. */
 const gone = (versions: Versions) => (ctx: Context, next: Next) => {
   const name = versionOf(ctx.path, versions);
   if (name !== undefined && isRetired(versions[name]!)) throw new AbideError('version-retired');
@@ -314,7 +314,7 @@ function drain(request: IncomingMessage): void {
 
 const KNOWN_METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']);
 
-/** A path that is there, asked in a way that is not. Opt-outs say why: they cannot be taken back. */
+/** A path that exists, with a method that does not. Opt-outs say why: they cannot be taken back. */
 function methodNotAllowed(router: Router) {
   return (ctx: Context): void => {
     const allowed = new Set(

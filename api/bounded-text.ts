@@ -3,7 +3,7 @@ import { z } from 'zod';
 /** Lines and tabs are text; no other control character is. */
 const TEXT = /^(?:[^\p{Cc}\p{Cs}]|[\t\n\r])*$/u;
 
-/** Characters as people and JSON Schema count them, not UTF-16 units; no text that is too long is taken apart. */
+/** Counts characters as people and JSON Schema do, not UTF-16 units; a text that is too long is not taken apart. */
 export const isAtMost = (text: string, characters: number): boolean =>
   text.length <= characters || (text.length <= 2 * characters && Array.from(text).length <= characters);
 
@@ -20,5 +20,5 @@ export const boundedText = (charactersMax: number, description: string) =>
     .string()
     .refine((text) => isAtMost(text, charactersMax), `must have at most ${charactersMax} characters`)
     .regex(TEXT, 'must not have control characters')
-    // Classes of Unicode characters are read differently by what reads schemas: said in words.
+    // Readers of schemas differ on classes of Unicode characters, so the description says it in words.
     .meta({ description, maxLength: charactersMax, pattern: undefined });

@@ -7,10 +7,10 @@ export const CHECKS_MAX = 1_000;
 /** A thousand items with several identifiers each. */
 export const CHECKS_BYTES_MAX = 1024 * 1024;
 export const REF_CHARACTERS_MAX = 255;
-/** An item takes microseconds, and a millisecond where it has twenty phone numbers full of zeroes. */
+/** An item takes microseconds, but a millisecond if it has twenty phone numbers full of zeroes. */
 const SLICE = 20;
 
-/** One after the other; other requests have their turn in between. */
+/** Reads items one after the other; other requests get their turn in between. */
 export async function readItems(
   items: readonly unknown[],
   readItem: (item: unknown) => CheckItem | undefined,
@@ -26,12 +26,12 @@ export async function readItems(
 export const isRef = (value: unknown): value is string | undefined =>
   value === undefined || (typeof value === 'string' && isAtMost(value, REF_CHARACTERS_MAX));
 
-/** The caller's name for an item, also where nothing else of it can be read. */
+/** The caller's name for an item, even if nothing else of it can be read. */
 export const refOf = (value: unknown): { ref?: string } => {
   const ref = typeof value === 'object' && value !== null ? (value as { ref?: unknown }).ref : undefined;
   return typeof ref === 'string' && isRef(ref) ? { ref } : {};
 };
 
-/** What a call of checks spends: each identifier tells of somebody, however they are put into items. */
+/** What a call of checks spends: each identifier tells of somebody, however identifiers are put into items. */
 export const identifiersIn = (items: readonly CheckItem[]): number =>
   items.reduce((sum, { subjects }) => sum + subjects.length, 0);

@@ -1,9 +1,9 @@
 /**
- * What every answer carries, those included that Node refuses before there is a request: of the moment, for nobody but who
- * asked, and nothing that a browser may run, frame, guess the type of or tell another site about.
+ * What every answer carries, including those with which Node refuses before there is a request. It is of the moment, for nobody but
+ * the caller, and nothing that a browser may run, frame, guess the type of or tell another site about.
  *
- * These are Helmet's, as far as they mean something where there is no script and no cookie. By hand, because refusals are
- * written to the socket without Koa, and because koa-helmet's cost 5.1 µs a request where these cost 1.8 (CPU time, measured).
+ * These are Helmet's headers, as far as they mean something without scripts and cookies. They are set by hand because refusals are
+ * written to the socket without Koa, and because koa-helmet's cost 5.1 µs per request where these cost 1.8 (CPU time, measured).
  * Strict-Transport-Security is not among them: it must not be sent without TLS (RFC 6797, 7.2), which ends before us.
  */
 export const EVERY_ANSWER: readonly (readonly [name: string, value: string])[] = Object.entries({

@@ -16,7 +16,7 @@ export const LINK: Readonly<Record<string, HeaderField>> = {
   },
 };
 
-/** Names the page after this one, with the query as it is. */
+/** Names the page after this one, with the rest of the query as it is. */
 export function linkNext(ctx: Context, nextCursor: string | undefined): void {
   if (nextCursor === undefined) return;
   const next = new URLSearchParams(ctx.querystring);

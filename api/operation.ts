@@ -1,4 +1,4 @@
-// A route and what the document says of it, in one step: whatever is served is described, and nothing else is.
+// A route and its description in the document, in one step: whatever is served is described, and nothing else is.
 import type Router from '@koa/router';
 import type { RouterMiddleware } from '@koa/router';
 import type { Context } from 'koa';
@@ -27,12 +27,12 @@ export type HeaderField = { readonly description: string; readonly schema: z.Zod
 export type DocumentedAnswer = {
   readonly description: string;
   readonly schema: z.ZodType;
-  /** JSON where it is absent. */
+  /** JSON if absent. */
   readonly type?: 'text/event-stream';
   readonly headers?: Readonly<Record<string, HeaderField>>;
 };
 
-/** One call and its answer, replayed against the server by a test. What is `{…}` in the path is in `path`. */
+/** One call and its answer, which a test replays against the server. `path` has the values for `{…}` in the path. */
 export type Example = {
   readonly summary: string;
   readonly path?: Readonly<Record<string, string>>;
@@ -46,7 +46,7 @@ export type Example = {
 
 export type Operation = {
   readonly method: 'get' | 'post';
-  /** As the router has it: `/v1/opt-outs/:id`. */
+  /** As in the router: `/v1/opt-outs/:id`. */
   readonly path: `/${string}`;
   readonly id: string;
   readonly tag: keyof typeof TAGS;
@@ -59,16 +59,16 @@ export type Operation = {
   readonly query?: z.ZodObject;
   readonly headers?: Readonly<Record<string, HeaderField>>;
   readonly body?: z.ZodType;
-  /** A body that is no JSON: it is read as it comes. */
+  /** A body that is not JSON: it is read as it comes. */
   readonly file?: { readonly types: readonly string[]; readonly description: string };
   readonly answers: Readonly<Record<number, DocumentedAnswer>>;
-  /** Beside those that every call may be answered with. */
+  /** Besides those that every call may be answered with. */
   readonly problems?: readonly ErrorCode[];
   readonly examples: Readonly<Record<string, Example>>;
 };
 
 export type Routes = {
-  /** Lets in whom the operation's scopes let in, then handles. */
+  /** Lets in callers by the operation's scopes, then handles. */
   add(operation: Operation, handler: RouterMiddleware): void;
 };
 

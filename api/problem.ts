@@ -1,5 +1,5 @@
-// Every error that leaves is an RFC 9457 problem, the framework's own included. What it says comes from one table; the
-// offending value is never in it.
+// Every error that leaves is an RFC 9457 problem, including the framework's own. What it says comes from one table; the offending
+// value is never in it.
 import type { Context } from 'koa';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import type { ErrorCode, Fault } from '../suppression/errors.ts';
@@ -42,12 +42,12 @@ export function answerProblem(ctx: Context, error: AbideError, requestId: string
   ctx.body = JSON.stringify(problem);
 }
 
-/** Statuses that promise a better answer later say when. */
+/** Answers with these statuses promise a better one later, and say when. */
 export const RETRIED_LATER: readonly number[] = [409, 429, 503];
 
 /**
- * What an error means to the client: ours as it is; where the framework blames the request, that; anything else is our
- * fault and says nothing.
+ * What an error means to the client: our own as it is; the framework's if it blames the request; anything else is our fault and
+ * says nothing.
  */
 export function asAbideError(error: unknown): AbideError {
   if (error instanceof AbideError) return error;

@@ -15,7 +15,7 @@ export const PROPAGATION_COUNTS = {
   verified: z.int().min(0).describe('How many of these were read back and seen to hold it.'),
 };
 
-/** How a store, or one decision in it, stands. */
+/** The state of a store, or of one decision in it. */
 export const STORE_STATES = {
   state: z
     .enum(['pending', 'verified', 'applied', 'superseded', 'absent', 'quarantined', 'paused', 'retired'])

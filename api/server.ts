@@ -12,42 +12,42 @@ import { PROBLEM_TYPE, toProblem } from './problem.ts';
 
 const HEADER_BYTES_MAX = 16 * 1024;
 const HEADERS_MS_MAX = 10_000;
-/** Reading a whole request; longer than any body but a file takes, shorter than a slow-request attack pays. */
+/** For reading a whole request: longer than any body but a file takes, shorter than a slow-request attack pays for. */
 const REQUEST_MS_MAX = 30_000;
-/** A file is waited for as long as it keeps coming: each of so many bytes gives another second. */
+/** A file is waited for as long as it keeps coming: every time this many bytes give it another second. */
 const BYTES_A_SECOND_MIN = 64 * 1024;
-/** How often the times above are looked at; Node's own 30 s would double them. */
+/** How often the times above are checked; with Node's own 30 s they would double. */
 const TIMES_CHECKED_MS = 1_000;
-/** The same where so much is under way that others are refused. */
+/** Instead of REQUEST_MS_MAX while so much is under way that others are refused. */
 const CROWDED_MS_MAX = 3_000;
-/** An answer that its client does not take for so long is dropped with its connection. */
+/** If a client does not take its answer for this long, it is dropped with its connection. */
 const UNREAD_MS_MAX = 30_000;
-/** Of all such answers; beyond it those go that were not taken for longest. */
+/** For all such answers together; beyond it, those that were not taken for longest go. */
 const UNREAD_BYTES_MAX = 64 * 1024 * 1024;
 const KEEP_ALIVE_MS = 65_000;
-/** Each costs 6 KiB while it idles, and 20 with the headers of a request that never comes to its end. */
+/** Each costs 6 KiB while it idles, and 20 with the headers of a request that never ends. */
 const CONNECTIONS_MAX = 10_000;
 /**
- * Connections that the system keeps until they are accepted, at most as many as it allows (net.core.somaxconn). Of Node's own 511
- * a burst leaves the rest to TCP's retries, after one second, three, seven.
+ * Connections that the system keeps until they are accepted, at most as many as it allows (net.core.somaxconn). With Node's own
+ * 511, a burst leaves the rest to TCP's retries, after one second, three, seven.
  */
 const BACKLOG = 4_096;
-/** Requests of one connection that are at work; what comes behind them waits in its socket. */
+/** Requests of one connection that are worked on; what comes behind them waits in its socket. */
 const PIPELINED_MAX = 32;
 /**
- * Requests behind another one of their connection, of all connections. Node reads 64 KiB at a time and hands over every request
- * in it: thousands, each with an answer that waits for its turn. Beyond this their connection is cut.
+ * Requests that wait behind another one of their connection, over all connections. Node reads 64 KiB at a time and hands over every
+ * request in it: thousands, each with an answer that waits for its turn. Beyond this their connection is cut.
  */
 const PIPELINED_TOGETHER_MAX = 4_096;
 const CLOSE_MS_MAX = 10_000;
 const IDLE_CHECKED_MS = 20;
-/** What a refused client is given to read why. */
+/** Time for a refused client to read why. */
 const LINGER_MS = 1_000;
 
 export type Listening = {
   readonly url: string;
   readonly port: number;
-  /** Stops accepting, ends long polls and what idles, lets the rest end (at most 10 s). */
+  /** Stops accepting, ends long polls and idle connections, and lets the rest end (at most 10 s). */
   close(): Promise<void>;
 };
 
@@ -62,21 +62,21 @@ type Limits = {
 };
 
 type Connection = {
-  /** Requests whose body or answer is on its way, in their order. */
+  /** Requests whose body or answer is on its way, in order. */
   readonly exchanges: Exchange[];
-  /** Requests whose answers are not sent to their end. */
+  /** How many requests have answers that are not sent to their end. */
   unanswered: number;
-  /** It is not read: see PIPELINED_MAX. */
+  /** Whether it is not read for now: see PIPELINED_MAX. */
   isHeld: boolean;
 };
 
 type Exchange = {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
-  /** Since when its body is on its way, and what the connection had read by then. */
+  /** Since when its body has been on its way, and what the connection had read by then. */
   since: number;
   read: number;
-  /** Since when the answer is there and not taken. */
+  /** Since when the answer has been there without being taken. */
   unreadSince: number | undefined;
 };
 
@@ -95,11 +95,12 @@ export async function listen(
   }: Limits = {},
 ): Promise<Listening> {
   let closing = false;
-  // By connection, and not one set of all requests: with that, four fifths more of what requests allocate survived the small
-  // garbage collections (measured). A Set that changes with each is copied every so often, and a dropped copy holds what it held.
+  // By connection, and not one set of all requests: with a set, four fifths more of what requests allocate survived the small
+  // garbage collections (measured). A Set that changes with each request is copied every so often, and a dropped copy holds what it
+  // held.
   const connections = new Map<Duplex, Connection>();
   let pipelined = 0;
-  /** Somebody found no connection left. */
+  /** Whether somebody found no connection left. */
   let isFull = false;
 
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
@@ -118,14 +119,14 @@ export async function listen(
     const connection: Connection = { exchanges: [], unanswered: 0, isHeld: false };
     connections.set(socket, connection);
     socket.once('close', () => connections.delete(socket));
-    // Whoever reads a body that has come already would have Node read on.
+    // Reading a body that has come already would have Node read on.
     socket.on('resume', () => {
       if (connection.isHeld) socket.pause();
     });
     return connection;
   };
 
-  /** Until its answer is sent or the connection is gone. A connection with too many is not read until few are left. */
+  /** Counts a request until its answer is sent or its connection is gone. With too many, a connection rests until few are left. */
   function count(exchange: Exchange, connection: Connection): void {
     const { request, response } = exchange;
     connection.exchanges.push(exchange);
@@ -154,11 +155,11 @@ export async function listen(
   const server = createServer({
     maxHeaderSize: HEADER_BYTES_MAX,
     headersTimeout: headersMs,
-    // Node's own would end a file that takes longer, however fast it comes: see `look` below.
+    // Node's own limit would end a file that takes longer, however fast it comes: see `look` below.
     requestTimeout: 0,
     connectionsCheckingInterval: checkedMs,
     keepAliveTimeout: KEEP_ALIVE_MS,
-    // Node would answer a missing Host and an unknown Expect by itself and without a problem: app.ts does.
+    // Node would answer a missing Host and an unknown Expect itself, without a problem; app.ts answers them.
     requireHostHeader: false,
     noDelay: true,
   });
@@ -171,8 +172,8 @@ export async function listen(
     if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
     const before = connections.get(socket)?.exchanges.at(-1);
     if (before !== undefined && before.request.complete && !before.response.writableFinished) {
-      // What could not be read came behind a request that is still running. The next answer on this connection is that
-      // one's, and it may be a recorded opt-out: a refusal here would be taken for its answer.
+      // What could not be read came behind a request that is still running. The next answer on this connection is for that one, and
+      // it may be a recorded opt-out: a refusal here would be taken for its answer.
       before.response.shouldKeepAlive = false;
       before.response.once('finish', () => socket.end());
       return;
@@ -183,7 +184,7 @@ export async function listen(
   });
   server.maxConnections = CONNECTIONS_MAX;
   server.on('drop', () => (isFull = true));
-  // Bytes bound them. Node's own bound on their number leaves the rest out and says nothing.
+  // Bytes bound the headers. Node's own bound on their number leaves the rest out without a word.
   server.maxHeadersCount = 0;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -199,7 +200,7 @@ export async function listen(
         const { socket } = request;
         if (socket.destroyed || (request.complete && response.writableFinished)) forget(exchange, connection);
         else if (!request.complete) {
-          // What waits here is no delay of the client's.
+          // Bytes that wait here are no delay of the client's.
           if (request.readableLength > 0 || connection.isHeld) {
             exchange.since = now;
             exchange.read = socket.bytesRead;
@@ -221,13 +222,13 @@ export async function listen(
       }
     let bytes = unread.reduce((sum, { response }) => sum + response.writableLength, 0);
     for (const { response, unreadSince } of unread) {
-      // Those that were there at the last look as well.
+      // Only those that were there at the last look as well.
       const isLate = now - unreadSince! > unreadMs;
       if (!isLate && (bytes <= unreadBytes || unreadSince === now)) continue;
       bytes -= response.writableLength;
       response.destroy();
     }
-    // Whoever idles gives way to whoever asks.
+    // Idle connections give way to callers.
     if (isFull) server.closeIdleConnections();
     isFull = false;
   }
@@ -258,7 +259,7 @@ const codeOf = ({ code }: NodeJS.ErrnoException): ErrorCode =>
       ? 'request-timeout'
       : 'invalid-request';
 
-/** Answers where there is no request to answer, and ends the connection once the client had time to read. */
+/** Answers when there is no request to answer, and ends the connection once the client has had time to read. */
 function refuse(socket: Duplex, code: ErrorCode): void {
   const requestId = randomUUID();
   const body = JSON.stringify(toProblem(new AbideError(code), requestId));

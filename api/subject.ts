@@ -17,7 +17,7 @@ const ABOUT = {
   maxProperties: 1,
 };
 
-/** Exactly one identifier, brought into its normal form; the value is in no message. */
+/** Exactly one identifier, brought into its normal form; no message contains the value. */
 export const createSubjectSchema = (defaultRegion: string | undefined, title = 'Subject') =>
   Given.meta({ title, ...ABOUT }).transform((given, context): Subject => {
     const kinds = SUBJECT_KINDS.filter((kind) => given[kind] !== undefined);
@@ -40,7 +40,7 @@ export const MaskedSubject = z
   })
   .meta({ title: 'MaskedSubject' });
 
-/** The same in one pass and without a schema, for a thousand items a call; undefined where it is not one. */
+/** The same in one pass without a schema, for a thousand items per call; undefined if it is no subject. */
 export function readSubject(value: unknown, defaultRegion: string | undefined): Subject | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   const [member, ...others] = Object.entries(value as Record<string, unknown>);
@@ -51,7 +51,7 @@ export function readSubject(value: unknown, defaultRegion: string | undefined): 
   return normal.ok ? { kind: kind as SubjectKind, value: normal.value } : undefined;
 }
 
-/** Several of one person in the same way, from 1 to `max`. */
+/** Reads several identifiers of one person in the same way, from 1 to `max`. */
 export function readSubjects(
   given: unknown,
   max: number,

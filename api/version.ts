@@ -1,4 +1,4 @@
-// What a version of the API is, and what every answer of it says of its end.
+// What a version of the API is, and what each of its answers says of its end.
 import type { Instant } from '../suppression/decision.ts';
 import { NOTHING_DECLARED } from '../suppression/scope.ts';
 import type { Deps } from './deps.ts';
@@ -7,15 +7,15 @@ import type { Operation, Routes } from './operation.ts';
 type AddResource = (routes: Routes, deps: Deps) => void;
 
 export type Version = {
-  /** None: it is retired, and whoever still asks it is told so. */
+  /** None: it is retired, and anybody who still asks it is told so. */
   readonly resources: readonly AddResource[];
 } & (
   | {
-      /** From when on nobody should begin with it; may lie ahead. */
+      /** From when on nobody should begin to use it; may lie ahead. */
       readonly deprecatedAt: Instant;
       /** From when on it may be gone; not before it is deprecated. */
       readonly sunsetAt?: Instant | undefined;
-      /** Where it says why, and how to move on: a URL, or a path of ours. */
+      /** What says why, and how to move on: a URL, or a path of ours. */
       readonly link: string;
     }
   | { readonly deprecatedAt?: undefined; readonly sunsetAt?: undefined; readonly link?: undefined }
@@ -62,7 +62,7 @@ export const successorOf = (name: string, versions: Versions): string | undefine
 /** Enough for resources that are described and serve nothing. */
 export const DESCRIBED = { declared: NOTHING_DECLARED } as Deps;
 
-/** What a version's resources say of themselves, where nothing is to be served: the handlers are made and never called. */
+/** What a version's resources say of themselves when nothing is to be served: the handlers are made and never called. */
 export function operationsIn({ resources }: Version): Operation[] {
   const operations: Operation[] = [];
   const routes: Routes = { add: (operation) => operations.push(operation) };
@@ -71,8 +71,8 @@ export function operationsIn({ resources }: Version): Operation[] {
 }
 
 /**
- * The headers of every answer of a version that is deprecated: RFC 9745, RFC 8594 and links to what says more (RFC 8288).
- * `successor` is where the same is found in the next version.
+ * The headers of every answer of a deprecated version: RFC 9745, RFC 8594 and links to what says more (RFC 8288). `successor` is
+ * where the same is found in the next version.
  */
 export function endOf(
   { deprecatedAt, sunsetAt, link }: Version,

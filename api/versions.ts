@@ -1,5 +1,5 @@
-// One line a version, the oldest first. A new version is a folder beside v1/ and a line here; one that is deprecated has
-// `deprecatedAt` and `link` in its line, with `sunsetAt` once its end is set; one that is retired has no resources any more.
+// One line per version, the oldest first. A new version is a folder beside v1/ and a line here. A deprecated one has `deprecatedAt`
+// and `link` in its line, and `sunsetAt` once its end is set. A retired one has no resources any more.
 import type { Operation } from './operation.ts';
 import { addAcknowledgements } from './v1/acknowledgements.ts';
 import { addChecks } from './v1/checks.ts';

@@ -1,4 +1,4 @@
-// OAuth 2 access tokens beside API keys: JWTs of RFC 9068, by issuers that the configuration names. What is accepted (issuer,
+// OAuth 2 access tokens besides API keys: JWTs of RFC 9068, from issuers that the configuration names. What is accepted (issuer,
 // audience, algorithms) is never read from the token.
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
 import type { JWTPayload } from 'jose';
@@ -9,10 +9,10 @@ import { AbideError } from '../../suppression/errors.ts';
 
 const CLOCK_SKEW_SECONDS = 30;
 const JWKS_MS_MAX = 5_000;
-/** An unknown key id asks the issuer for its keys at most so often, however many tokens name one. */
+/** Unknown key ids make us ask the issuer for its keys at most this often, however many tokens name one. */
 const JWKS_COOLDOWN_MS = 30_000;
 const JWKS_AGE_MS = 600_000;
-/** A token that was good a moment ago is not verified again; one that is over is. */
+/** A token that was good a moment ago is not verified again, but one that has expired is refused. */
 const KEPT_MS = 30_000;
 const KEPT_MAX = 5_000;
 
@@ -22,8 +22,8 @@ const FORM = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 export type TokenAuthenticator = (token: string) => Promise<ApiKey | undefined>;
 
 /**
- * Undefined for whatever is not a valid token of one of the issuers, for whichever reason. Throws issuer-unavailable where
- * that cannot be told, because an issuer does not give out its keys.
+ * Undefined for anything that is not a valid token of one of the issuers, for whatever reason. Throws issuer-unavailable if that
+ * cannot be told, because an issuer does not give out its keys.
  */
 export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): TokenAuthenticator {
   const known = issuers.map((issuer) => ({
@@ -66,7 +66,7 @@ export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): Token
   };
 }
 
-/** Nothing is wrong with the token: the issuer did not answer (fetch's own error), or not with keys. */
+/** Nothing is wrong with the token: the issuer did not answer (fetch's own error), or its answer has no keys. */
 const isOfTheIssuer = (error: unknown): boolean =>
   !(error instanceof errors.JOSEError) ||
   error instanceof errors.JWKSTimeout ||

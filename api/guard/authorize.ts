@@ -31,9 +31,9 @@ const BEARER = /^Bearer ([\x21-\x7e]{1,8192})$/i;
 export type Authorize = (...anyOf: readonly [KeyScope, ...KeyScope[]]) => Middleware;
 
 /**
- * Lets in who holds a key with the scope; opt_outs:read_all includes opt_outs:read. Unknown, expired and revoked keys are
- * one answer. Every call counts towards the rate of its key, or of its address where it has none. Throws AbideError:
- * unauthenticated, missing-scope, too-many-requests, overloaded.
+ * Lets in callers whose key has the scope; opt_outs:read_all includes opt_outs:read. Unknown, expired and revoked keys get one
+ * answer. Every call counts towards the rate of its key, or of its address if it has no key. Throws AbideError: unauthenticated,
+ * missing-scope, too-many-requests, overloaded.
  */
 export function createAuthorize(ledger: Pick<Ledger, 'authenticate'>, limits: Limits): Authorize {
   return (...anyOf) => {
@@ -74,7 +74,7 @@ export function requireSomeStore(ctx: Context): void {
     throw new AbideError('missing-scope', 'The key has acknowledgements:write but is bound to no store.');
 }
 
-/** A worker speaks for its one store; of others it does not learn whether they exist. */
+/** A worker speaks for its one store; it does not learn whether others exist. */
 export function requireStore(ctx: Context, store: string): void {
   if (authorizedOf(ctx).key.store !== store)
     throw new AbideError('not-found', 'The key is not bound to this store.');

@@ -12,7 +12,7 @@ export const IDEMPOTENCY_HEADER: Readonly<Record<string, HeaderField>> = {
   },
 };
 
-/** The header's key; a malformed one, or one that differs from the body's, is a fault beside the body's own. */
+/** The header's key; if it is malformed or differs from the body's, that is a fault beside the body's own. */
 export function keyInHeader(
   ctx: Context,
   body: unknown,

@@ -1,5 +1,5 @@
-// How often a key may call, how much of a day's budget it may spend, and how often an address may fail to show a key. The
-// rates are token buckets in the memory of this process: of several processes each allows as much. Budgets are the ledger's.
+// How often a key may call, how much of a daily budget it may spend, and how often an address may fail to show a key. The rates are
+// token buckets in the memory of this process: each of several processes allows as much. Budgets are the ledger's.
 import type { Context } from 'koa';
 import type { LimitSettings } from '../../config/configuration.ts';
 import type { KEY_SCOPES } from '../../ledger/api-keys.ts';
@@ -7,12 +7,12 @@ import type { ApiKey, Budgets } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { rememberLast } from '../../suppression/remember-last.ts';
 
-/** Whatever has a rate. */
+/** Everything that has a rate. */
 export const LIMITED = ['writes', 'checks', 'reads', 'failed_authentications'] as const;
 export type Limited = (typeof LIMITED)[number];
 export type CallClass = Exclude<Limited, 'failed_authentications'>;
 
-/** By the scope that a call asks for. A worker that is held back makes its store late, so workers are in no class. */
+/** By the scope that a call asks for. Holding back a worker makes its store late, so workers are in no class. */
 export const CLASS_OF: Readonly<Record<(typeof KEY_SCOPES)[number], CallClass | undefined>> = {
   'opt_outs:write': 'writes',
   'grants:write': 'writes',
@@ -27,27 +27,27 @@ export const CLASS_OF: Readonly<Record<(typeof KEY_SCOPES)[number], CallClass | 
   'acknowledgements:write': undefined,
 };
 
-/** What was not used of a rate for so long may be made up for at once. */
+/** What was not used of a rate within this time may be made up for at once. */
 const RATE_WINDOW_SECONDS = 10;
 const FAILURE_WINDOW_SECONDS = 60;
-/** So many are remembered at least, and twice as many at most: some MiB. */
+/** At least this many buckets are remembered, and at most twice as many: some MiB. */
 const BUCKETS_MIN = 50_000;
 const SAID_MS = 60_000;
-/** A rounding error is no call too many. */
+/** A rounding error does not make a call one too many. */
 const SLACK_MS = 0.001;
 
 type Taken = { readonly left: number; readonly retryAfterSeconds: number | undefined };
 
 /**
- * Token buckets by name, each refilled evenly within the window. How many there are is bounded: those that were used least
- * recently are forgotten, and are full again when they come back.
+ * Token buckets by name, each refilled evenly within the window. Their number is bounded: the least recently used ones are
+ * forgotten, and are full again when they come back.
  */
 export function createBuckets(windowSeconds: number, least = BUCKETS_MIN) {
   const windowMs = windowSeconds * 1000;
-  /** When each would be full again. */
+  /** When each bucket would be full again. */
   const fullAt = rememberLast<string, number>(least);
   return {
-    /** Takes one of `quota` a window; `retryAfterSeconds` is there where none was left. */
+    /** Takes one of `quota` per window; `retryAfterSeconds` is there if none was left. */
     take(name: string, quota: number, nowMs: number): Taken {
       const before = Math.max(fullAt.get(name) ?? 0, nowMs);
       const after = before + windowMs / quota;
@@ -75,11 +75,11 @@ export function networkOf(address: string): string {
 }
 
 export type Limits = {
-  /** Counts a call of a key and says in the draft RateLimit fields what is left. Throws too-many-requests. */
+  /** Counts a call of a key and states in the draft RateLimit fields what is left. Throws too-many-requests. */
   call(ctx: Context, key: ApiKey, of: CallClass): void;
-  /** Counts a call without a valid credential, and gives what it is answered with. */
+  /** Counts a call without a valid credential, and gives what to answer. */
   failed(address: string): AbideError;
-  /** How much a key may spend a day: its own limits, else those of the configuration. */
+  /** How much a key may spend per day: its own limits, else those of the configuration. */
   budgetsOf(key: ApiKey): Budgets;
 };
 
@@ -92,7 +92,7 @@ export function createLimits({
   settings: LimitSettings;
   onLimited: (of: Limited) => void;
   log: { warn: (fields: object, message: string) => void };
-  /** In milliseconds, and never back. */
+  /** In milliseconds; it never goes back. */
   now?: (() => number) | undefined;
 }): Limits {
   const calls = createBuckets(RATE_WINDOW_SECONDS);

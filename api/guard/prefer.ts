@@ -20,8 +20,8 @@ export const PREFERENCE_APPLIED: Readonly<Record<string, HeaderField>> = {
 };
 
 /**
- * How long the client would wait, in seconds (RFC 7240 `Prefer: wait=N`, at most 30); undefined where it does not ask. Zero
- * is a wish as well: the propagation of now.
+ * How long the client would wait, in seconds (RFC 7240 `Prefer: wait=N`, at most 30); undefined if it does not ask to. Zero is a
+ * wish as well: for the current propagation.
  */
 export function preferredWait(ctx: Context): number | undefined {
   ctx.vary('Prefer');
@@ -39,14 +39,14 @@ export function waited(ctx: Context, seconds: number | undefined): void {
   if (seconds !== undefined) ctx.set('Preference-Applied', `wait=${seconds}`);
 }
 
-/** Ends when the client has gone, or this server stops: nobody waits for nobody. */
+/** Aborts when the client has gone, or this server stops: nobody waits for nobody. */
 export function goneSignal(ctx: Context, closing: AbortSignal): AbortSignal {
   const gone = new AbortController();
   ctx.res.once('close', () => gone.abort());
   return AbortSignal.any([gone.signal, closing]);
 }
 
-/** Takes a place among the answers that are held, and gives what ends the wait. Throws AbideError('overloaded'). */
+/** Takes a place among the held answers, and returns the signal that ends the wait. Throws AbideError('overloaded'). */
 export function beginWait(
   ctx: Context,
   closing: AbortSignal,

@@ -51,15 +51,15 @@ export function parseJson(text: string): unknown {
   if (SURROGATE.test(text) && !isWellFormed(value)) {
     throw new AbideError('malformed-json', 'A text has an unpaired surrogate.');
   }
-  // Parsing keeps the last of two members of one name. Counting is cheaper than looking: the names are looked for only
-  // where the text has more members than the value.
+  // Parsing keeps the last of two members of one name. Counting is cheaper than looking: the names are looked for only if the text
+  // has more members than the value.
   const counted = countMembers(value, 0);
   if (membersInText(text) !== counted) throw repeatedMember(text);
   return value;
 }
 
 /**
- * By events: leaving an async iteration early would destroy the socket, and with it the answer that says why. What is not
+ * By events, because leaving an async iteration early would destroy the socket, and with it the answer that says why. What is not
  * read here is drained once the answer is under way (app.ts).
  */
 function readBytes(request: IncomingMessage, limit: number, place: Place): Promise<Buffer> {
@@ -86,7 +86,7 @@ function readBytes(request: IncomingMessage, limit: number, place: Place): Promi
 
 const SURROGATE = /\\u[dD][89a-fA-F]/;
 
-/** Deeper than what is read at all it need not look: that is refused next. */
+/** It need not look deeper than what is read at all: anything deeper is refused next. */
 function isWellFormed(value: unknown, depth = 0): boolean {
   if (typeof value === 'string') return value.isWellFormed();
   if (typeof value !== 'object' || value === null || depth > DEPTH_MAX) return true;
@@ -106,7 +106,7 @@ function countMembers(value: unknown, depth: number): number {
   return members;
 }
 
-/** Colons outside of strings, in text that is known to be JSON: one a member. */
+/** Counts colons outside of strings, in text that is known to be JSON: one per member. */
 function membersInText(text: string): number {
   let members = 0;
   for (let at = 0; at < text.length; at += 1) {
@@ -123,7 +123,7 @@ function membersInText(text: string): number {
 /** Only for text that has a repeated member: walks it once more with a stack of names. */
 function repeatedMember(text: string): AbideError {
   const open: (Set<string> | undefined)[] = [];
-  // By hand and not by one expression for a whole string: backtracking over a long one costs a stack of its own.
+  // By hand and not by one expression for a whole string, since backtracking over a long one costs a stack of its own.
   for (let at = 0; at < text.length; at += 1) {
     const character = text[at];
     if (character === '{') open.push(new Set());
@@ -147,7 +147,7 @@ function repeatedMember(text: string): AbideError {
 }
 
 /**
- * Whether a member's name may be repeated to its sender: somebody may have put an address there. Ours are words, so what
+ * Whether a member's name may be repeated to its sender, since somebody may have put an address there. Our names are words, so what
  * looks like a word is shown; anything with a long number or a sign is not.
  */
 const isPrintable = (name: string): boolean =>
@@ -155,7 +155,7 @@ const isPrintable = (name: string): boolean =>
 
 const printable = (name: string): string => (isPrintable(name) ? `"${name}"` : '(not shown)');
 
-/** Without the names that may be an address. */
+/** A JSON pointer without the names that may be an address. */
 export const pointerOf = (path: readonly PropertyKey[]): string =>
   path
     .map((part) =>
@@ -175,7 +175,7 @@ function toFaults(issues: readonly z.core.$ZodIssue[]): Fault[] {
   });
 }
 
-/** More than anybody mends by hand; a body of nothing but faults would be answered with five times its size. */
+/** More faults than anybody mends by hand; a body of nothing but faults would be answered with five times its size. */
 const FAULTS_MAX = 1_000;
 
 const readable = (faults: readonly Fault[]): readonly Fault[] =>
@@ -187,8 +187,8 @@ const readable = (faults: readonly Fault[]): readonly Fault[] =>
       ];
 
 /**
- * In our words where zod's would repeat the value, e.g. an invalid enum's. A schema says the rest in words of its own; where one
- * of v1's does not, zod's are what v1 answers for ever.
+ * In our words if zod's would repeat the value, e.g. an invalid enum's. A schema says the rest in words of its own; if one of v1's
+ * does not, v1 answers zod's words for ever.
  */
 function describe(issue: z.core.$ZodIssue): string {
   if (issue.input === null) return 'must not be null';
@@ -200,8 +200,8 @@ function describe(issue: z.core.$ZodIssue): string {
 }
 
 /**
- * Checks a value against a schema; every fault at once, by JSON pointer, with those found elsewhere in the request.
- * Throws AbideError('invalid-value').
+ * Checks a value against a schema. Gives every fault at once, by JSON pointer, with those found elsewhere in the request. Throws
+ * AbideError('invalid-value').
  */
 export function parse<T extends z.ZodType>(
   schema: T,

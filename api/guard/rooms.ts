@@ -1,26 +1,26 @@
-// How many requests are held at once that are not answered to their end, and how much of their bodies. What comes beyond is
+// How many requests that are not answered to their end are held at once, and how much of their bodies. What comes beyond is
 // refused, 503 `overloaded`, before anything of it is kept: memory is bounded by what is counted here, however many ask.
 //
-// Each kind of caller has a room of its own, so that a flood of one takes nothing from the others: who has shown no valid key
-// yet, clients, workers, whoever lets an answer be held, and health. /livez holds nothing and needs none.
+// Each kind of caller has a room of its own, so that a flood of one takes nothing from the others: callers who have shown no valid
+// key yet, clients, workers, callers who let an answer be held, and health. /livez holds nothing and needs no room.
 //
-// The arithmetic, measured: a request that waits costs 25 KiB with its connection, 45 KiB with headers as large as may be. All
-// rooms full are 7,250 requests: 180 MiB, at the very worst 320; bodies 64 MiB more, and some times that for a moment where they
-// are read as JSON.
+// The arithmetic, measured: a waiting request costs 25 KiB with its connection, 45 KiB with the largest headers allowed. All rooms
+// full are 7,250 requests: 180 MiB, at the very worst 320. Bodies are 64 MiB more, and a few times that for a moment while they are
+// read as JSON.
 import type { Context } from 'koa';
 import { AbideError } from '../../suppression/errors.ts';
 
-/** How many requests each holds. */
+/** How many requests each room holds. */
 export const ROOMS = {
-  /** Until their key is known. One that was seen within the last second is at once: then all who come at that moment wait. */
+  /** Until their key is known. A key seen within the last second is known at once; after that, all who come wait for it. */
   door: 2_000,
-  /** The same for what only workers ask. */
+  /** The same for calls that only workers make. */
   worker_door: 500,
-  /** A database that stands still for a second is sat out at as many opt-outs a second as one process records. */
+  /** Enough to sit out a database that stands still for a second, at as many opt-outs a second as one process records. */
   clients: 3_000,
-  /** A worker has up to eight requests under way, and mostly one. */
+  /** A worker has up to eight requests under way, but mostly one. */
   workers: 500,
-  /** Answers that a client lets be held: `Prefer: wait`, events. Each looks ten times a second how far it is. */
+  /** Answers that a client lets be held: `Prefer: wait`, events. Each looks ten times a second how far things are. */
   waits: 1_000,
   /** The long polls of workers, one each; each asks the ledger ten times a second. */
   worker_waits: 200,
@@ -29,13 +29,13 @@ export const ROOMS = {
 } as const;
 export type Room = keyof typeof ROOMS;
 
-/** Of a body this much belongs to its request, and is not counted: an opt-out never lacks room because of large bodies. */
+/** This much of a body belongs to its request and is not counted: an opt-out never lacks room because of large bodies. */
 const SMALL_BYTES = 4 * 1024;
-/** Of clients and of workers each: 32 of the largest calls of checks, 16 of the largest reports; of usual ones hundreds. */
+/** For clients and for workers each: 32 of the largest calls of checks, 16 of the largest reports, or hundreds of usual ones. */
 export const BODY_BYTES_HELD_MAX = 32 * 1024 * 1024;
 const RETRY_AFTER_SECONDS = 1;
 
-/** Made once: what refuses must cost next to nothing, and the trace of where it was refused costs most of it. */
+/** Made once: a refusal must cost next to nothing, and the trace of where it happened costs most of it. */
 const fullOf = (detail: string): AbideError =>
   new AbideError('overloaded', detail, { retryAfterSeconds: RETRY_AFTER_SECONDS });
 const FULL: Readonly<Record<Room | 'bodies', AbideError>> = {
@@ -49,13 +49,13 @@ const FULL: Readonly<Record<Room | 'bodies', AbideError>> = {
   bodies: fullOf('Too many large bodies are being read here.'),
 };
 
-/** Where a request is, until its answer is sent and nothing of it is at work any more. */
+/** Where a request is, until its answer is sent and nothing works on it any more. */
 export type Place = {
   /** Leaves the room that it is in for another one. Throws overloaded. */
   moveTo(room: Room): void;
-  /** As moveTo, for who can do without: false where that is full, and then it stays where it is. */
+  /** As moveTo, for callers that can do without: false if that room is full, and then it stays where it is. */
   tryMoveTo(room: Room): boolean;
-  /** Counts what came of a body, `bytes` in all, if it fits; else gives what to answer. */
+  /** Counts what came of a body, `bytes` in all, if it fits; otherwise gives what to answer. */
   holdBody(bytes: number): AbideError | undefined;
   leave(): void;
 };
@@ -63,9 +63,9 @@ export type Place = {
 export type Rooms = {
   /** Throws overloaded. */
   enter(room: Room): Place;
-  /** Whether what reads bodies is more than half full: then nobody may take long to send one. */
+  /** Whether the rooms that read bodies are more than half full: then nobody may take long to send one. */
   isCrowded(): boolean;
-  /** Requests by room, of now. */
+  /** Current requests by room. */
   held(): Readonly<Record<Room, number>>;
 };
 
@@ -109,7 +109,7 @@ export function createRooms({
       held[this.#room] -= 1;
       held[to] += 1;
       this.#room = to;
-      // Whoever waits has read its body, and needs it no more.
+      // A request that waits has read its body, and needs it no more.
       this.#dropBody();
       return true;
     }

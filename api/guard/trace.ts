@@ -1,5 +1,5 @@
-// A span a request, where tracing is on: names only, never a body, a query or an address. Off, a client's own trace context
-// travels on all the same.
+// With tracing on, each request is a span: names only, never a body, a query or an address. With tracing off, a client's own trace
+// context travels on all the same.
 import { ROOT_CONTEXT, SpanKind, SpanStatusCode, context, trace } from '@opentelemetry/api';
 import type { Tracer } from '@opentelemetry/api';
 import type { Context, Middleware } from 'koa';
@@ -33,6 +33,6 @@ export function createTrace(tracer: Tracer | undefined): Middleware {
   };
 }
 
-/** What a decision made by this request carries on. */
+/** The trace context that a decision made by this request carries on. */
 export const traceparentOf = (ctx: Context): string | undefined =>
   ctx.state.traceparent as string | undefined;

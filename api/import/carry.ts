@@ -1,6 +1,6 @@
-// Carries files into the ledger, one at a time, oldest first. Any process may carry any file: whoever holds its lease begins
-// after the last row that is recorded. It gives way: to opt-outs that wait to be recorded here, and to stores, which would
-// have what is decided now only after everything that a file decided before.
+// Carries files into the ledger, one at a time, oldest first. Any process may carry any file: the one that holds its lease begins
+// after the last recorded row. It gives way to opt-outs that wait to be recorded here, and to stores, which would otherwise get
+// what is decided now only after everything that a file decided before.
 import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import type { Import, ImportBatch, ImportRow, Ledger, RowError } from '../../ledger/ledger.ts';
@@ -11,28 +11,28 @@ import type { ApiLog } from '../deps.ts';
 import { readFile } from './read-file.ts';
 import { createReadRow } from './read-row.ts';
 
-/** Large enough that a commit costs little, small enough that a live opt-out of somebody in it waits a moment only. */
+/** Large enough that a commit costs little, small enough that a live opt-out of somebody in it waits only a moment. */
 const BATCH_ROWS = 2_000;
 /** One is written while the next one is read and folded. */
 const FLIGHTS = 2;
-/** Parsing this takes about a millisecond; then live requests have their turn. */
+/** Parsing this much takes about a millisecond; then live requests get their turn. */
 const PARSED_AT_ONCE = 32 * 1024;
 /** A store that keeps up works through this in well under a second. */
 const STORE_BACKLOG_MAX = 5_000;
-/** However busy it is, a file goes on in the end. */
+/** However busy it is, a file goes on after this. */
 const LIVE_MS_MAX = 250;
 const LOOK_MS = 50;
 const RENEW_MS = 1_000;
 const AGAIN_MS = 1_000;
 const TRIES = 3;
-/** However often the ledger is away, or locked, the file goes on when it is there again. */
+/** However often the ledger is away or locked, the file goes on when it is there again. */
 const PASSING: readonly ErrorCode[] = ['ledger-unavailable', 'overloaded'];
-/** Trying again changes nothing. */
+/** For these, trying again changes nothing. */
 const REFUSED: readonly ErrorCode[] = ['budget-exhausted', 'unauthenticated'];
 
 type ImportLedger = Pick<Ledger, 'imports' | 'lag'>;
 
-/** Runs until it is disposed; what it then carries is left to whoever comes next. */
+/** Runs until it is disposed; what it then carries is left to the next process. */
 export function startImports({
   ledger,
   defaultRegion,
@@ -61,7 +61,7 @@ export function startImports({
     }
   }
 
-  /** Of what is not recorded yet. */
+  /** Batches of what is not recorded yet. */
   async function* batchesOf(of: Import): AsyncGenerator<ImportBatch> {
     const readRow = createReadRow({ defaults: of.defaults, defaultRegion, declared });
     let after = of.rowsDone;
@@ -84,14 +84,14 @@ export function startImports({
     if (through > after) yield batch();
   }
 
-  /** Of a store that is away counting what it lacks takes the longer the more that is; a tenth of the time may go into it. */
+  /** While a store is away, counting takes longer the more it lacks; a tenth of the time may go into it. */
   let behind = false;
   let lookAt = 0;
   const isStoreBehind = async (): Promise<boolean> => {
     const began = performance.now();
     if (began < lookAt) return behind;
     const { stores } = await ledger.lag();
-    // One that is late or away already is so for another reason, and holds up nobody.
+    // A store that is late or away already is so for another reason, and holds up nobody.
     behind = stores.some(
       ({ status, outstanding }) => status === 'ok' && (outstanding ?? 0) > STORE_BACKLOG_MAX,
     );
@@ -99,7 +99,7 @@ export function startImports({
     return behind;
   };
 
-  /** False: it is somebody else's by now, or this process ends. */
+  /** False: another process has the import by now, or this process ends. */
   async function untilCalm({ id }: Import): Promise<boolean> {
     const began = performance.now();
     while (imports.isLiveWaiting() && performance.now() - began < LIVE_MS_MAX) await delay(1);
@@ -113,7 +113,7 @@ export function startImports({
     return !closing.signal.aborted;
   }
 
-  /** False where it was not carried to its end. */
+  /** False if it was not carried to its end. */
   async function carry(of: Import): Promise<boolean> {
     const underWay: Promise<boolean>[] = [];
     let before: Promise<unknown> = Promise.resolve();
@@ -121,7 +121,7 @@ export function startImports({
       if (!(await untilCalm(of))) break;
       if (underWay.length === FLIGHTS && !(await underWay.shift()!)) return false;
       const recorded = imports.record(of, holder, batch, before);
-      // It is looked at when its turn comes.
+      // A failure is looked at when its turn comes.
       recorded.catch(() => undefined);
       underWay.push(recorded);
       before = recorded;

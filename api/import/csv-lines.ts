@@ -1,6 +1,6 @@
 /**
- * Gives on which lines of its file a row begins and ends, by what csv-parse says of each row, in their order. csv-parse counts
- * the end of a line within quotes twice where that is CRLF, and what it gives is the row's last line.
+ * Gives the lines of its file on which a row begins and ends, from what csv-parse says of each row, in their order. csv-parse
+ * counts the end of a line within quotes twice if it is CRLF, and what it gives is the row's last line.
  */
 export function createLineCount(): (
   fields: readonly string[],

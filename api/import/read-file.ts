@@ -1,6 +1,6 @@
-// A file of opt-outs as rows of cells, piece by piece: whatever a file is, no more of it than one record is held in memory.
-// What cannot be a file of rows is refused as a whole; what is wrong with one row is an error of that row, and the others are
-// read on.
+// Reads a file of opt-outs as rows of cells, piece by piece: whatever the file is, no more of it than one record is held in memory.
+// What cannot be a file of rows is refused as a whole; what is wrong with one row is an error of that row, and the others are read
+// on.
 import { pipeline } from 'node:stream';
 import { CsvError, parse } from 'csv-parse';
 import type { ImportFormat, RowError } from '../../ledger/ledger.ts';
@@ -12,7 +12,7 @@ import { createLineCount } from './csv-lines.ts';
 export const COLUMNS = [...SUBJECT_KINDS, 'scopes', 'effective_at', 'reason'] as const;
 export type Column = (typeof COLUMNS)[number];
 
-/** Many times what a row of ours has: a quote that never ends would read the rest of the file as one field. */
+/** Many times what a row of ours has: with a quote that never ends, the rest of the file would be one field. */
 export const RECORD_BYTES_MAX = 64 * 1024;
 const UNKNOWN_NAMED_MAX = 20;
 const BYTE_ORDER_MARK = Buffer.from('\ufeff');
@@ -61,9 +61,9 @@ function decode(bytes: Buffer): string | undefined {
   }
 }
 
-// Bytes are read as Latin-1, each a character: what separates fields is ASCII, and what is no UTF-8 shows field by field. A
-// decoder that reads the file as text would put one and the same character for whatever it cannot read, and two people
-// whom it reads so would be one.
+// Bytes are read as Latin-1, one character each: what separates fields is ASCII, and what is not UTF-8 shows field by field. A
+// decoder that reads the file as text would put the same character for whatever it cannot read, and two people whom it reads so
+// would be one.
 const BEYOND_ASCII = /[\x80-\xff]/;
 const toText = (bytes: string): string | undefined =>
   BEYOND_ASCII.test(bytes) ? decode(Buffer.from(bytes, 'latin1')) : bytes;
@@ -81,7 +81,7 @@ async function* readCsv(
   pieces: AsyncIterable<Buffer>,
   needs: { readonly scopes: boolean },
 ): AsyncGenerator<FileRow> {
-  // The parser reads ahead, and after a failure its rows come no more: the loop below does not know how far it was.
+  // The parser reads ahead, and after a failure its rows come no more, so the loop below does not know how far it was.
   let lastLine = 0;
   const linesOf = createLineCount();
   const parser = parse({
@@ -89,7 +89,7 @@ async function* readCsv(
     on_record: (fields: string[], { lines }) => {
       const { first, last } = linesOf(fields, lines);
       lastLine = last;
-      // Its types know of no other rows than these, whatever this makes of them.
+      // The parser's types know no other rows than lists of fields, whatever this makes of them.
       return { fields, line: first } satisfies Parsed as unknown as string[];
     },
     record_delimiter: ['\r\n', '\n', '\r'],
@@ -97,7 +97,7 @@ async function* readCsv(
     skip_empty_lines: true,
     max_record_size: RECORD_BYTES_MAX,
   });
-  // What fails is thrown by the loop below.
+  // A failure is thrown by the loop below.
   pipeline(pieces, parser, () => undefined);
   let columns: readonly Column[] | undefined;
   let row = 0;
@@ -118,7 +118,7 @@ async function* readCsv(
   if (columns === undefined) throw malformed(1, 'there is no header that names the columns');
 }
 
-/** A typing error must neither widen nor narrow what is recorded: a column that is not known is no column to leave out. */
+/** A typing error must neither widen nor narrow what is recorded: an unknown column must not be left out. */
 function readHeader(record: readonly string[], needs: { readonly scopes: boolean }): Column[] {
   const names = record.map((name) => toText(name)?.trim() ?? '\0');
   // eslint-disable-next-line no-control-regex -- what is no text: an archive, or UTF-16
@@ -181,7 +181,7 @@ async function* readNdjson(pieces: AsyncIterable<Buffer>): AsyncGenerator<FileRo
 const tooLong = (line: number): AbideError =>
   malformed(line, `it is longer than ${RECORD_BYTES_MAX / 1024} KiB`);
 
-/** Undefined where nothing stands there. */
+/** Undefined if the line is empty. */
 function readLine(bytes: Buffer, row: number, line: number): FileRow | undefined {
   if (bytes.length > RECORD_BYTES_MAX) throw tooLong(line);
   const text = decode(bytes);

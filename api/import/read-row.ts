@@ -1,4 +1,4 @@
-// The cells of a row as an opt-out, by the same rules as a call's: what cannot be read is an error of its column, and nothing
+// Reads the cells of a row as an opt-out, by the same rules as a call's: what cannot be read is an error of its column, and nothing
 // of the row is recorded.
 import { REASONS } from '../../ledger/ledger.ts';
 import type { ImportDefaults, ImportRow, Reason, RowError } from '../../ledger/ledger.ts';
@@ -83,6 +83,6 @@ export function createReadRow({
   };
 }
 
-/** A column that a row has nothing in. */
+/** Whether a row has nothing in this column. */
 const isEmpty = (cell: unknown): boolean =>
   cell === undefined || cell === null || (typeof cell === 'string' && cell.trim() === '');

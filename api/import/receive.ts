@@ -1,5 +1,5 @@
-// Receives a file: counts its rows, keeps it sealed piece by piece, and learns its digest, all in one reading. Neither the
-// file nor more than a piece of it is ever held.
+// Receives a file: counts its rows, keeps it sealed piece by piece, and learns its digest, all in one reading. No more of the file
+// than a piece is ever held.
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { FILE_BYTES_MAX } from '../../ledger/ledger.ts';
@@ -36,7 +36,7 @@ export async function receiveFile(
   }
 
   async function* kept(): AsyncGenerator<Buffer> {
-    // Leaving it early must not end the connection, and with it the answer that says why.
+    // Leaving the loop early must not end the connection, and with it the answer that says why.
     for await (const some of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
       bytes += some.length;
       if (bytes > FILE_BYTES_MAX) throw fileTooLarge();
@@ -54,7 +54,7 @@ export async function receiveFile(
     for await (const { row } of readFile(of.format, kept(), { scopes: of.defaults.scopes === undefined }))
       rows = row;
     if (!body.complete) throw new AbideError('invalid-request', 'The connection ended before the body did.');
-    // What it would change tells who opted out, as a check does.
+    // What a dry run would change tells who opted out, as a check does.
     if (of.dryRun) await spend(of.caller, 'check', rows);
     return await imports.submit(id, { sha256: hash.digest(), bytes, rows, approveAbove });
   } catch (error) {

@@ -1,4 +1,4 @@
-// For whoever keeps the process running: alive, ready, measured. A late store is not an unready API.
+// For those who keep the process running: alive, ready, measured. A late store is not an unready API.
 import type Router from '@koa/router';
 import type { Ledger } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';

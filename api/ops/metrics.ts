@@ -25,26 +25,26 @@ export const METRIC = {
 const STATUSES = ['ok', 'paused', 'backfilling', 'late', 'unknown'] as const;
 
 export type Metrics = {
-  /** What a store acknowledged just now. */
+  /** What a store has just acknowledged. */
   settled(
     store: string,
     channels: readonly string[],
     settled: readonly { outcome: string; latencyMs: number; carriedBy: string }[],
   ): void;
   request(method: string, route: string, status: number, seconds: number): void;
-  /** Calls of a version of the API that a key was let in for. */
+  /** Calls to a version of the API by keys that were let in. */
   called(version: string, times?: number): void;
   /** A call was refused because its key, or its address, makes too many. */
   limited(of: Limited): void;
-  /** Something was refused because a key's budget of the day is spent. */
+  /** Something was refused because a key's daily budget is spent. */
   exhausted(direction: Direction): void;
-  /** A request was refused because so much is held already. */
+  /** A request was refused because so many are held already. */
   refused(of: Room | 'bodies'): void;
-  /** The text that /metrics answers; gauges are of now. */
+  /** The text that /metrics answers; gauges have their current values. */
   render(lag: () => Promise<LagReport>): Promise<string>;
 };
 
-/** `held`: requests that are not answered to their end, of now. */
+/** `held`: the requests that are not answered to their end now. */
 export function createMetrics(held: () => Readonly<Record<string, number>> = () => ({})): Metrics {
   const registers = [new Registry()];
   const [registry] = registers as [Registry];
@@ -99,7 +99,7 @@ export function createMetrics(held: () => Readonly<Record<string, number>> = () 
     labelNames: ['room'],
     registers,
   });
-  // From the start, or an alarm on their increase would miss the first one: a series that begins with 1 has not increased.
+  // Set from the start, or an alarm on an increase would miss the first one: a series that begins with 1 has not increased.
   for (const of of LIMITED) limited.inc({ of }, 0);
   for (const direction of DIRECTIONS) budgets.inc({ direction }, 0);
   for (const of of [...(Object.keys(ROOMS) as Room[]), 'bodies']) refused.inc({ of }, 0);
@@ -108,7 +108,7 @@ export function createMetrics(held: () => Readonly<Record<string, number>> = () 
   const outstanding = gauge(METRIC.outstanding, 'Decisions that a store must hold and has not acknowledged');
   const oldest = gauge(METRIC.oldest, 'Age of the oldest of them; NaN while it is not known');
   const status = gauge(METRIC.status, '1 for the status that the store has now', 'status');
-  // A counter of the ledger's own, that this process only passes on.
+  // A counter of the ledger's own, which this process only passes on.
   const redriven = new Counter({
     name: METRIC.redriven,
     help: 'Decisions that the stream lost and the ledger drove again',
@@ -116,7 +116,7 @@ export function createMetrics(held: () => Readonly<Record<string, number>> = () 
     registers,
   });
 
-  /** Which stores there are, also while the ledger cannot be asked: then all of them are unknown, not gone. */
+  /** The known stores, also while the ledger cannot be asked: then all of them are unknown, not gone. */
   let known: LagReport | undefined;
 
   return {
@@ -133,7 +133,7 @@ export function createMetrics(held: () => Readonly<Record<string, number>> = () 
     refused: (of) => refused.inc({ of }),
     request: (method, route, code, seconds) => requests.observe({ method, route, status: code }, seconds),
     render: async (lag) => {
-      // Scrapes may overlap: from here to the next await they do not.
+      // Scrapes may overlap, but not between here and the next await.
       const report = await lag().catch(() => undefined);
       if (report !== undefined) known = report;
       for (const [room, count] of Object.entries(held())) requestsHeld.set({ room }, count);

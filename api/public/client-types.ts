@@ -4,7 +4,7 @@ import type { OpenApi } from './openapi.ts';
 
 const HEAD = '// Written by `npm run openapi` from what the API says of itself; a test compares.\n';
 
-/** As it is committed, under client/. */
+/** The text as it is committed, under client/. */
 export async function clientTypes(document: OpenApi): Promise<string> {
   const nodes = await openapiTS(document as Parameters<typeof openapiTS>[0] & object, {
     immutable: true,

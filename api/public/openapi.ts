@@ -1,5 +1,5 @@
-// The operations of a version as an OpenAPI 3.1 document. Pure: what the schemas, the error table, the operations and the
-// table of versions say, in its form.
+// The operations of a version as an OpenAPI 3.1 document. Pure: it puts what the schemas, the error table, the operations and the
+// table of versions say into that form.
 import { z } from 'zod';
 import { ERRORS } from '../../suppression/errors.ts';
 import type { ErrorCode } from '../../suppression/errors.ts';
@@ -83,7 +83,7 @@ const Problem = z
   })
   .meta({ title: 'Problem', description: 'RFC 9457.' });
 
-/** What any call may be answered with; 404, 405, 408 and 431 that belong to no call stand in docs/errors.md. */
+/** What any call may be answered with; 404, 405, 408 and 431, which belong to no call, stand in docs/errors.md. */
 const ALWAYS: readonly ErrorCode[] = [
   'invalid-request',
   'unauthenticated',
@@ -101,7 +101,7 @@ const WITH_BODY: readonly ErrorCode[] = [
   'invalid-value',
 ];
 
-/** On every call whose key may have a rate. */
+/** Headers of every call whose key may have a rate. */
 const RATE_LIMIT = Object.fromEntries(
   ['RateLimit-Policy', 'RateLimit'].map((name) => [name, { $ref: `#/components/headers/${name}` }]),
 );
@@ -112,7 +112,7 @@ const pascal = (code: string): string =>
 
 export const documentPath = (path: string): string => path.replaceAll(/:(\w+)/g, '{$1}');
 
-/** What the headers of `endOf` are, and how the document says it in words. */
+/** The headers of `endOf`, as the document describes them. */
 const END_HEADERS: Readonly<Record<string, Described>> = {
   Deprecation: {
     description: 'Since when this version is deprecated (RFC 9745): `@` and seconds since 1970.',
@@ -156,14 +156,14 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
         if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
         if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
         const { def } = zodSchema._zod;
-        // Behind a transform zod does not say it, since what is absent is not transformed.
+        // Behind a transform zod does not state the default, since what is absent is not transformed.
         if (def.type === 'default') jsonSchema.default = (def as { defaultValue: unknown }).defaultValue;
       },
     });
     return hoist(plain) as JsonSchema;
   };
 
-  /** What has a title becomes a component of that name, where it stands a reference to it. */
+  /** A schema with a title becomes a component of that name, and a reference to it takes its place. */
   function hoist(node: unknown): unknown {
     if (Array.isArray(node)) return node.map(hoist);
     if (typeof node !== 'object' || node === null) return node;
@@ -173,7 +173,7 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
     const { title: _, ...component } = whole;
     const known = schemas[title];
     if (known !== undefined && JSON.stringify(known) !== JSON.stringify(component)) {
-      // The same schema, described where it stands: what differs is said beside the reference.
+      // The same schema with a description of its own, which stands beside the reference.
       const { description, ...rest } = component;
       const { description: __, ...knownRest } = known;
       if (JSON.stringify(rest) !== JSON.stringify(knownRest))
@@ -319,7 +319,7 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
               content: {
                 'application/json': {
                   schema: schemaOf(operation.body),
-                  // What is refused is shown, and would not be an example of what the schema takes.
+                  // A body that is refused would not be an example of what the schema takes.
                   examples: examplesOf(operation, (one) => (one.status < 400 ? one.body : undefined)),
                 },
               },
@@ -396,14 +396,14 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
       schemas: sorted(schemas),
     },
   };
-  // Without the members that are undefined.
+  // Leaves out the members that are undefined.
   return JSON.parse(JSON.stringify(document)) as OpenApi;
 }
 
 const sorted = <T>(record: Record<string, T>): Record<string, T> =>
   Object.fromEntries(Object.entries(record).sort(([one], [other]) => (one < other ? -1 : 1)));
 
-/** The examples of an operation that have something there; undefined where none has. */
+/** The examples of an operation that have something there; undefined if none has. */
 function examplesOf(operation: Operation, pick: (example: Example) => unknown): Examples | undefined {
   const picked = Object.entries(operation.examples).flatMap(([name, example]) => {
     const value = pick(example);
@@ -412,5 +412,5 @@ function examplesOf(operation: Operation, pick: (example: Example) => unknown): 
   return picked.length === 0 ? undefined : Object.fromEntries(picked);
 }
 
-/** As it is served and committed. */
+/** The text as it is served and committed. */
 export const toText = (document: OpenApi): string => `${JSON.stringify(document, undefined, 2)}\n`;

@@ -1,4 +1,4 @@
-// The document as a page: made here, of nothing but text, so that it needs no script and nothing of another host.
+// The document as a page, made here of nothing but text, so that it needs no script and nothing from another host.
 import { createHash } from 'node:crypto';
 import { documentOf, newestOf, operationsIn, pageOf, servedVersions } from '../version.ts';
 import type { Versions } from '../version.ts';
@@ -18,10 +18,10 @@ nav ul { list-style: none; padding: 0; }
 .method { display: inline-block; font-weight: 600; min-width: 3.5rem; }
 `;
 
-/** No script, no image, no frame, no form; the one style is the one above. */
+/** No script, no image, no frame, no form; the only style is the one above. */
 export const REFERENCE_POLICY = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(STYLE).digest('base64')}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`;
 
-/** What is text in the page; everything else was made of it. */
+/** Finished text of the page, which need not be escaped. */
 class Html {
   readonly text: string;
   constructor(text: string) {
@@ -48,11 +48,11 @@ const toHtml = (part: Part): string =>
         ? part.replaceAll(/[&<>"']/g, (sign) => ENTITIES[sign]!)
         : part.map(toHtml).join('');
 
-/** Whatever is put in is escaped, except what came out of here. */
+/** Escapes whatever is put in, except what came out of here. */
 const html = (texts: TemplateStringsArray, ...parts: readonly Part[]): Html =>
   new Html(texts.map((text, n) => text + toHtml(parts[n])).join(''));
 
-/** Of what descriptions are written in: paragraphs, lists, code. */
+/** What descriptions are written in: paragraphs, lists, code. */
 const prose = (text: string): Html[] =>
   text.split('\n\n').map((block) =>
     block.startsWith('- ')
@@ -91,7 +91,7 @@ function brief(schema: JsonSchema): Part {
   ];
 }
 
-/** Its members as rows; those of an object within stand below it, by their path. */
+/** A schema's members as rows; those of an object inside it stand below it, by their path. */
 function members(schema: JsonSchema, prefix = ''): Html[] {
   const properties = (schema['properties'] ?? {}) as Record<string, JsonSchema>;
   const required = (schema['required'] ?? []) as readonly string[];
@@ -133,7 +133,7 @@ const content = (media: Media): Html[] =>
         ${examples(of)}`,
   );
 
-/** What stands behind a reference into `components`. */
+/** What a reference into `components` stands for. */
 const found = <T extends object>(
   one: T | { readonly $ref: string },
   within: Readonly<Record<string, T>>,
@@ -198,7 +198,7 @@ const others = (name: string, versions: Versions): Part =>
         })}
       </p>`;
 
-/** What another version has and this one has not: whoever looks for the lag in the newest one would not find it. */
+/** What other versions have and this one has not: somebody looking for the lag in the newest one would not find it. */
 const elsewhere = (name: string, versions: Versions): Part[] => {
   const tagsOf = (one: string): Set<string> => new Set(operationsIn(versions[one]!).map(({ tag }) => tag));
   const own = tagsOf(name);

@@ -1,13 +1,13 @@
-// What the API is, for whoever asks: no login, since it holds nothing that the package does not.
+// What the API is, for anybody who asks: no login, since it contains nothing that the package does not.
 import type Router from '@koa/router';
 import { documentOf, newestOf, pageOf, servedVersions } from '../version.ts';
 import type { Versions } from '../version.ts';
 import { toOpenApi, toText } from './openapi.ts';
 import { REFERENCE_POLICY, renderReference } from './reference-page.ts';
 
-/** Of each version, and of the newest where none is named. */
+/** Adds the reference of each version, and that of the newest for when none is named. */
 export function addReference(router: Router, versions: Versions): void {
-  // Made when somebody asks: it takes longer than anything else of a start.
+  // Made when somebody asks, since it takes longer than anything else in a start.
   const made = new Map<string, { readonly text: string; readonly page: string }>();
   const reference = (name: string): { readonly text: string; readonly page: string } => {
     const known = made.get(name);

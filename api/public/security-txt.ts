@@ -1,16 +1,16 @@
-// Whom to tell of a weakness (RFC 9116), where the configuration says so: no login, as whoever finds one may have none.
+// Whom to tell of a weakness (RFC 9116), if the configuration says so. No login, since somebody who finds one may have none.
 import type Router from '@koa/router';
 
 export type SecurityContact = {
   /** `mailto:…`, `https://…` or `tel:…`. */
   readonly contact: string;
-  /** How what is reported is handled; undefined: nothing is said. */
+  /** How reports are handled; undefined: nothing is said. */
   readonly policy: string | undefined;
 };
 
 /**
- * How long what was read is good for. Short, since whoever runs this may change it with any start; counted from the day of
- * the answer, so that no running installation ever serves one that is over.
+ * How long the text is valid once it was read. Short, since any start may change it; counted from the day of the answer, so that no
+ * running installation ever serves one that has expired.
  */
 const GOOD_FOR_DAYS = 30;
 const DAY_MS = 86_400_000;

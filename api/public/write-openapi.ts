@@ -1,4 +1,4 @@
-// `npm run openapi`: writes the documents and the client's types that are committed, after a resource changed.
+// `npm run openapi`: writes the documents and the client's types that are committed, for when a resource has changed.
 import { writeFileSync } from 'node:fs';
 import { servedVersions } from '../version.ts';
 import { VERSIONS } from '../versions.ts';

@@ -206,7 +206,7 @@ const NewestAnswer = z
   })
   .meta({ title: 'NewestDecision' });
 
-/** Not strict: v1 answered before there was one, whatever it was asked with. */
+/** Not strict: v1 answered before it had a query, whatever it was asked with. */
 const NewestQuery = z.object({
   acknowledged: z
     .literal('true')

@@ -28,7 +28,7 @@ const Envelope = z.strictObject({
   items: z.array(z.unknown()).max(CHECKS_MAX, `must have at most ${CHECKS_MAX} items`),
 });
 
-/** What readItem takes, for the document and as the oracle of its test: reading a thousand by a schema is slow. */
+/** What readItem takes: for the document, and as the oracle of its test. Reading a thousand items by a schema is slow. */
 export const createItemSchema = (defaultRegion: string | undefined) => {
   const subject = createSubjectSchema(defaultRegion);
   return z

@@ -87,7 +87,7 @@ export function addGate(routes: Routes, { ledger }: Deps): void {
     const query = parse(Query, { ...ctx.query });
     const judged = await ledger.gate(ctx.params.name!, query.max_age_seconds);
     if (judged === undefined) throw new AbideError('not-found', 'The store is not registered.');
-    // An answer that somebody kept on the way would let through what is held by now.
+    // An answer that was cached on the way would let through what is held by now.
     ctx.body = render(judged);
   });
 }

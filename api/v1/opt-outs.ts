@@ -192,7 +192,7 @@ const warningsOf = (kinds: readonly SubjectKind[], asked: readonly Scope[]): z.i
 
 function renderRecorded(recorded: Recorded): string {
   const { optOut } = recorded;
-  // What another version recorded of several subjects is answered to a request of this one for one of them.
+  // A request of this version for one subject may get an opt-out that another version recorded for several.
   const { subject, state } = recorded.subjects[0]!;
   const answer: z.input<typeof RecordedOptOut> = {
     object: 'opt_out',
@@ -225,7 +225,7 @@ function renderRecorded(recorded: Recorded): string {
   return JSON.stringify(answer);
 }
 
-/** More than v1 has words for is never said as if it were all: it is a warning. */
+/** If v1 has no words for all of it, it never pretends to have said all: there is a warning. */
 const notWholeInV1 = ({ optOut, subjects }: FoundOptOut): z.input<typeof NotWhole>[] =>
   subjects.length === 1 && optOut.requestedScopes.every(isChannel)
     ? []

@@ -1,4 +1,4 @@
-// The lag as server-sent events. However many listen, the ledger is asked by one.
+// The lag as server-sent events. However many listen, only one asks the ledger.
 import { PassThrough } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
@@ -15,10 +15,10 @@ const Query = z.strictObject({});
 
 export const LISTENERS_MAX = 100;
 const LOOK_MS = 500;
-/** With the next look in sight, so that never two seconds pass in silence. */
+/** It leaves room for the next look, so that two seconds never pass in silence. */
 const SAY_AGAIN_MS = 750;
 const SILENT_MS_MAX = 2_000;
-/** A client that takes nothing for so long is gone, whatever its connection says. */
+/** A client that takes nothing for this long is gone, whatever its connection says. */
 const STUCK_MS_MAX = 30_000;
 const RETRY_MS = 2_000;
 
@@ -29,13 +29,13 @@ type Listener = {
 };
 
 type Seen = {
-  /** What makes another event due at once. */
+  /** A change of this makes another event due at once. */
   readonly state: string;
   readonly of: LagReport | AbideError;
 };
 
 export type LagFeed = {
-  /** Until the stream is closed, from whichever side. */
+  /** Serves a listener until its stream is closed, from whichever side. */
   add(listener: Listener): void;
 };
 
@@ -54,7 +54,7 @@ const toEvent = ({ of }: Seen, requestId: string): string =>
 const unknown = (error: AbideError): Seen => ({ state: error.code, of: error });
 const NO_ANSWER = unknown(new AbideError('ledger-unavailable', 'The ledger does not answer.'));
 
-/** Asks while anybody listens. `stuckMsMax` is for tests. */
+/** Asks the ledger while anybody listens. `stuckMsMax` is for tests. */
 export function createLagFeed({
   lag,
   log,
@@ -62,7 +62,7 @@ export function createLagFeed({
 }: Pick<Ledger, 'lag'> & Pick<Deps, 'log'> & { stuckMsMax?: number }): LagFeed {
   const listeners = new Map<Listener, { stuckSince: number | undefined; isAsking: boolean }>();
   let isRunning = false;
-  /** Undefined: somebody has heard nothing yet. */
+  /** Undefined: some listener has heard nothing yet. */
   let said: string | undefined;
 
   const look = async (): Promise<Seen> => {
@@ -101,7 +101,7 @@ export function createLagFeed({
         own.stuckSince = undefined;
         stream.write(textFor(listener));
       } else {
-        // Each event says all: who reads slowly misses some and is told nothing old.
+        // Each event says everything: a slow reader misses some and is told nothing old.
         own.stuckSince ??= performance.now();
         if (performance.now() - own.stuckSince > stuckMsMax) stream.destroy();
       }
@@ -161,14 +161,14 @@ export function addPropagationLagEvents(routes: Routes, { ledger, log, closing }
     const gone = beginWait(ctx, closing);
     const stream = new PassThrough();
     feed.add({ stream, requestId: caller.requestId, isStillValid });
-    // Ended, what was told still arrives; where nobody reads on, nothing is waited for.
+    // After an end, what was told still arrives; if nobody reads on, nothing is waited for.
     gone.addEventListener('abort', () => {
       if (ctx.res.destroyed || ctx.method === 'HEAD' || stream.writableNeedDrain) stream.destroy();
       else stream.end();
     });
     if (gone.aborted) stream.end();
     ctx.set('Content-Type', 'text/event-stream; charset=utf-8');
-    // A proxy that gathers (nginx) would tell of a late store when it is not any more.
+    // A proxy that gathers output (nginx) would tell of a late store when it no longer is.
     ctx.set('X-Accel-Buffering', 'no');
     ctx.body = stream;
   });

@@ -17,7 +17,7 @@ const seconds = z.number().min(0).nullable();
 const Status = z.enum(['ok', 'paused', 'backfilling', 'late', 'unknown']);
 const SourceStatus = z.enum(['ok', 'catching_up', 'polling', 'down', 'unknown']);
 
-/** Null, wherever it may stand, is not known: never zero. */
+/** Null, wherever it stands, means not known, never zero. */
 const StoreLag = z
   .object({
     store: z.string(),
@@ -156,7 +156,7 @@ export function addPropagationLag(routes: Routes, { ledger }: Deps): void {
   routes.add(lag, async (ctx) => {
     const query = parse(Query, { ...ctx.query });
     const report = await ledger.lag();
-    // Unknown is worse than late: whoever wants to hear of the one wants to hear of the other.
+    // Unknown is worse than late: anybody who wants to hear of the one wants to hear of the other.
     if (query.fail_on === 'late' && (report.status === 'late' || report.status === 'unknown'))
       ctx.status = 503;
     ctx.body = report;

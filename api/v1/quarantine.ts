@@ -1,4 +1,4 @@
-// What a store keeps failing, for operators: seen, and tried again at once. There is no call that takes anything out.
+// What a store keeps failing, for operators to see and to have tried again at once. No call takes anything out.
 import { z } from 'zod';
 import { PARKED_KINDS } from '../../ledger/ledger.ts';
 import type { Parked, ParkedInFull } from '../../ledger/ledger.ts';

@@ -1,5 +1,5 @@
-// Whether stores still hold what they acknowledged, and what they suppress by themselves: asked for and watched by operations,
-// carried out by the stores' workers.
+// Whether stores still hold what they acknowledged, and what they suppress by themselves. Operations ask for this and watch it; the
+// stores' workers carry it out.
 import { z } from 'zod';
 import type { Listing, Reconciliation } from '../../ledger/ledger.ts';
 import { DIFFERENCES } from '../../suppression/acknowledgement.ts';

@@ -29,7 +29,7 @@ const Envelope = z.strictObject({
   items: z.array(z.unknown()).max(CHECKS_MAX, `must have at most ${CHECKS_MAX} items`),
 });
 
-/** What readItem takes, for the document and as the oracle of its test: reading a thousand by a schema is slow. */
+/** What readItem takes: for the document, and as the oracle of its test. Reading a thousand items by a schema is slow. */
 export const createItemSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 'declared'>) =>
   z
     .strictObject({

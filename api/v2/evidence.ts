@@ -7,7 +7,7 @@ export const Method = z.enum(EVIDENCE_METHODS).describe('How the person said it.
 export const Statement = boundedText(2_000, 'What the person was shown or said. Kept sealed.');
 export const Source = boundedText(500, 'Where from: a page, a call, a campaign. Kept sealed.');
 
-/** Of what must not be left empty. */
+/** For fields that must not be left empty. */
 export const EMPTY = 'must not be empty';
 
 /** As it is answered to the client that gave it. */

@@ -1,4 +1,4 @@
-// The person's own later consent: the only way back, one subject a call, with evidence.
+// The person's own later consent: the only way back, one subject per call, with evidence.
 import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
 import type { FoundGrant, Grant, RecordedGrant } from '../../ledger/ledger.ts';

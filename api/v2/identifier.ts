@@ -11,7 +11,7 @@ export const IDENTIFIERS_MAX = 20;
 export const createIdentifierSchema = (defaultRegion: string | undefined) =>
   createSubjectSchema(defaultRegion, 'Identifier');
 
-/** Several of one person; one that stands twice, in whatever spelling, counts once. */
+/** Several identifiers of one person; one that comes twice, in whatever spelling, counts once. */
 export const createIdentifiersSchema = (defaultRegion: string | undefined) =>
   z
     .array(createIdentifierSchema(defaultRegion))

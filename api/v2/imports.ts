@@ -1,4 +1,4 @@
-// Files of opt-outs: received as a whole, recorded as a job. Opt-outs alone: no file can take one back.
+// Files of opt-outs: received as a whole, recorded as a job. Only opt-outs: no file can take one back.
 import { MIMEType } from 'node:util';
 import type { Context } from 'koa';
 import { z } from 'zod';
@@ -23,7 +23,7 @@ import { exampleProblem, Id, Instant } from '../operation.ts';
 import type { HeaderField, Operation, Routes } from '../operation.ts';
 import { createScopesSchema } from './scopes.ts';
 
-/** Each holds a piece of its file in memory. */
+/** Uploads at a time: each holds a piece of its file in memory. */
 const UPLOADS_MAX = 8;
 
 const createQuery = (declared: DeclaredScopes) =>
@@ -194,7 +194,7 @@ const LOCATION: Readonly<Record<string, HeaderField>> = {
 
 const TYPES: Readonly<Record<string, ImportFormat>> = { 'text/csv': 'csv', 'application/x-ndjson': 'ndjson' };
 
-/** As RFC 4180 has it, `text/csv` may also say whether there is a header: there always is. */
+/** By RFC 4180, `text/csv` may also say whether there is a header; here there always is. */
 function readType(header: string | undefined): MIMEType | undefined {
   try {
     return new MIMEType(header ?? '');
@@ -216,7 +216,7 @@ function formatOf(ctx: Context): ImportFormat {
   return format;
 }
 
-/** Whose imports a key may see: its own client's, or everybody's where it is there to approve them. */
+/** Whose imports a key may see: its own client's, or everybody's if it is there to approve them. */
 const visibleTo = (ctx: Context): string | undefined => {
   const { key } = authorizedOf(ctx);
   return key.scopes.includes('imports:approve') ? undefined : key.client;

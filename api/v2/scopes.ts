@@ -1,5 +1,5 @@
-// What can be refused: a channel, a channel's topic, or a purpose. Channels are always there; topics and purposes are those
-// that the configuration declares, so that a misspelt one is no silent opt-out of nothing.
+// What can be refused: a channel, a channel's topic, or a purpose. Channels always exist; topics and purposes are those that the
+// configuration declares, so that a misspelt one is not a silent opt-out of nothing.
 import { z } from 'zod';
 import { CHANNELS, isDeclared, isScope, PURPOSES } from '../../suppression/scope.ts';
 import type { DeclaredScopes, Scope } from '../../suppression/scope.ts';
