@@ -3,9 +3,9 @@ import { EXIT, fail } from './output.ts';
 import { createProgram } from './program.ts';
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // `abide audit | head`: whoever read has what they wanted, and a no stays one.
+  // `abide audit | head`: the reader has what they wanted, and a no stays one.
   if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT.done);
-  // On a full disk `abide gate >> log && ./send-newsletter` has to end there, and `abide audit > file` is not all of it.
+  // On a full disk `abide gate >> log && ./send-newsletter` has to end there, and `abide audit > file` is not complete.
   fail(new Error('What is to be printed cannot be written.', { cause: error }));
 });
 try {

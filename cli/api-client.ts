@@ -20,22 +20,22 @@ export const withApi = (command: Command): Command =>
     .option('--key <key>', "an API key (ABIDE_KEY; default the data folder's admin.key)")
     .option('--data <folder>', 'the data folder (ABIDE_DATA; default .abide)');
 
-/** Asks the API; what goes wrong is an error in words for people. */
+/** Asks the API; a failure is an error in words for people. */
 export type Ask = <T>(question: (abide: Abide) => Promise<T>) => Promise<T>;
 
-/** Somebody waits and can type it again: a hiccup is bridged, no more. */
+/** Somebody waits and can type the command again: a hiccup is bridged, no more. */
 type Patience = { readonly triesMax: number; readonly tryTimeoutMs: number; readonly timeoutMs: number };
 const PATIENCE: Patience = { triesMax: 3, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 
-/** Who waits for longer would think that nothing happens. */
+/** After a longer wait somebody would think that nothing happens. */
 const SLOW_MS = 5_000;
 
-/** Somebody waits for what goes on by itself: a restart is bridged as well. */
+/** Somebody waits for something that goes on by itself: a restart is bridged as well. */
 export const LONG_PATIENCE = { triesMax: 100, tryTimeoutMs: 40_000, timeoutMs: 60_000 };
 
 /**
- * `--url` or ABIDE_URL, else this machine at PORT, or where the configuration lets it listen. Throws InvalidArgumentError where
- * that is no URL.
+ * `--url` or ABIDE_URL, else this machine at PORT, or where the configuration lets it listen. Throws InvalidArgumentError if that
+ * is no URL.
  */
 export function apiUrlOf(options: Pick<ApiOptions, 'url' | 'config'>): string {
   const { ABIDE_URL, ABIDE_CONFIG, PORT } = environmentOf(options);
@@ -47,10 +47,10 @@ export function apiUrlOf(options: Pick<ApiOptions, 'url' | 'config'>): string {
   );
 }
 
-/** Who listens at every address of this machine answers at its own. */
+/** A server that listens on every address of this machine answers at the machine's own. */
 const OWN: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '[::]': '[::1]' };
 
-/** Looked for, and nothing else of the file read: whatever is wrong with it, who asks how far the stores are is answered. */
+/** Looks for this and reads nothing else of the file: whatever is wrong with it, asking how far the stores are works. */
 function listensAt(file: string): { host: string; port: string } {
   try {
     const [, , host, port] =
@@ -59,14 +59,14 @@ function listensAt(file: string): { host: string; port: string } {
       ) ?? [];
     if (host !== undefined && port !== undefined) return { host: OWN[host] ?? host, port };
   } catch {
-    // There need not be one.
+    // There need not be a file.
   }
   return { host: '127.0.0.1', port: '8080' };
 }
 
 /**
- * At apiUrlOf(), with `--key` or ABIDE_KEY, or the administrator's key of the data folder. `say` is what a command has to say
- * of a problem that means something there.
+ * Asks at apiUrlOf(), with `--key` or ABIDE_KEY, or the administrator's key of the data folder. `say`: what a command has to say of
+ * a problem that has a meaning of its own there.
  */
 export function createAsk(
   options: ApiOptions,
@@ -99,7 +99,7 @@ export function createAsk(
   };
 }
 
-/** What runs until it is interrupted asks again. */
+/** A command that runs until it is interrupted asks again. */
 export class NobodyAnswersError extends Error {}
 
 function inWords(problem: AbideProblem, url: string): Error {

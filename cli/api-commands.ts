@@ -40,7 +40,7 @@ function printLag(report: PropagationLag): void {
   }
 }
 
-/** It asks again in any case, so what is not known is said at once: a database that is away is what one watches for. */
+/** Watching asks again in any case, so what is unknown is said at once: a database that is away is what one watches for. */
 const WATCHING = {
   patience: { triesMax: 1, tryTimeoutMs: 10_000, timeoutMs: 10_000 },
   say: ({ status, retryable }: AbideProblem) =>
@@ -72,7 +72,7 @@ export function addLag(program: Command): void {
       if (options.watch !== true) return await look();
       for (;;) {
         await look().catch((error: unknown) => {
-          // Whoever watches wants to see it come back.
+          // Somebody who watches wants to see it come back.
           if (!(error instanceof NobodyAnswersError)) throw error;
           print(error.message);
         });
@@ -81,7 +81,7 @@ export function addLag(program: Command): void {
     });
 }
 
-/** What a reason asks of whoever reads it. */
+/** What a reason asks of its reader. */
 const REASONS: Readonly<Record<string, string>> = {
   invalid_item:
     ' (this is not an address, number, token or id that Abide can read, or the topic is not declared)',
@@ -108,7 +108,7 @@ export function addCheck(program: Command): void {
         const item = { identifiers: [{ [kind]: value }], scope };
         const answer = await createAsk(options)((abide) => abide.checks.ask([item]));
         const [first] = answer.items;
-        // A slip is seen by it: what was asked, as it was understood.
+        // This shows a slip: what was asked, as it was understood.
         const asked = `${scope} to this ${KIND_WORDS[kind]}`;
         if (options.json === true)
           printJson({ ...answer, items: answer.items.map((one) => ({ kind, scope, ...one })) });

@@ -1,4 +1,4 @@
-// disputes: a client's mistaken mass opt-out. Its addresses are unsealed here and nowhere else: who has the key ring has them
+// disputes: a client's mistaken mass opt-out. Its addresses are unsealed here and nowhere else: the holder of the key ring has them
 // anyway, and no API key ever gets one.
 import { Readable } from 'node:stream';
 import type { Writable } from 'node:stream';
@@ -140,8 +140,8 @@ export function addDisputes(program: Command): void {
 const noDispute = (id: string): string => `no dispute ${id}`;
 
 /**
- * Cells that a spreadsheet would run begin with one of these, also of double width; a client that means harm may have put
- * them there. Where a decimal is written with a comma a spreadsheet takes the semicolon for the end of a cell, quotes or not.
+ * A spreadsheet runs cells that begin with one of these, also of double width; a client that means harm may have put them there.
+ * Where decimals are written with a comma, a spreadsheet takes the semicolon for the end of a cell, quotes or not.
  */
 const RUN_BY_SPREADSHEETS = /(?<=^|;)[=+\-@\t\r\n＝＋－＠]/g;
 const PHONE = /^\+\d+$/;

@@ -23,8 +23,8 @@ async function onGuard(options: Options, work: (guard: ConfiguredGuard) => Promi
 }
 
 /**
- * Into the ledger's log, after the change: it is of the store's database, and may be made where no ledger is in reach. That it
- * is in no log is said.
+ * Writes to the ledger's log, after the change: the change is to the store's database, and may be made where no ledger is in reach.
+ * If it gets into no log, that is said.
  */
 async function log(
   options: Options,
@@ -42,7 +42,7 @@ async function log(
 const countOf = (statements: readonly string[], kind: 'create trigger' | 'drop trigger'): number =>
   statements.filter((statement) => statement.startsWith(kind)).length;
 
-/** As a client of the database takes them: a body has semicolons of its own. */
+/** In the form that a client of the database takes: a body has semicolons of its own. */
 const printStatements = (statements: readonly string[]): void => {
   const hasBodies = statements.some(
     (statement) => /^begin/m.test(statement) && statement.startsWith('create trigger'),

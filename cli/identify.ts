@@ -3,7 +3,7 @@ import type { Channel } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 
-/** How the command line says who is meant. */
+/** How the command line names a subject. */
 export const SUBJECT_HELP = 'an address with @, a number with +, or kind:value, such as person_id:4711';
 
 /** A kind as people read it. */
@@ -14,7 +14,7 @@ export const KIND_WORDS: Readonly<Record<SubjectKind, string>> = {
   person_id: 'person id',
 };
 
-/** What a kind reaches, where no channel is named; a person id reaches any. */
+/** What a kind reaches if no channel is named; a person id reaches any. */
 export const USUAL_CHANNEL: Readonly<Record<SubjectKind, Channel>> = {
   email: 'email',
   phone: 'sms',
@@ -23,8 +23,8 @@ export const USUAL_CHANNEL: Readonly<Record<SubjectKind, Channel>> = {
 };
 
 /**
- * Kind and value: `push_token:…` as it says, else an address by its @, a number by its +. Throws InvalidArgumentError for
- * anything else: of a number without its + taken for an id nothing is known, and a check would answer "may be sent".
+ * Kind and value: `push_token:…` as it says, else an address by its @, a number by its +. Throws InvalidArgumentError for anything
+ * else: a number without its + would be taken for an id of which nothing is known, and a check would answer "may be sent".
  */
 export function identify(text: string): readonly [SubjectKind, string] {
   const typed = text.trim();

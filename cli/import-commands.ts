@@ -1,4 +1,4 @@
-// import: a file of opt-outs is sent, watched, approved by somebody else, and its rows that were not taken are named.
+// import: sends and watches a file of opt-outs, has it approved by somebody else, and names the rows that were not taken.
 import { extname } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -26,7 +26,7 @@ const FORMATS: Readonly<Record<string, ImportFormat>> = {
 };
 const ERRORS_SHOWN = 5;
 const ERRORS_PAGE = 1_000;
-/** How waiting for an import ends where it was not done: its state says the same. */
+/** How waiting for an import that was not done ends: its state says the same. */
 const SETTLED: readonly string[] = ['awaiting-approval', 'import-failed', 'import-cancelled'];
 
 type Sending = ApiOptions & {
@@ -166,7 +166,7 @@ async function importFile(name: string, options: Sending): Promise<void> {
   // A name may end in .csv and the file be something else.
   const what = `${source.name} (read as ${format.toUpperCase()})`;
   const say = (problem: AbideProblem): Error | undefined => inWords(problem, what, options.scopes);
-  // Where nobody answers, or to no such key, that is known before the file is read.
+  // If nobody answers, or not to such a key, that is known before the file is read.
   await createAsk(options, { say })((abide) => abide.imports.list({ limit: 1 }).next());
   const ask = createAsk(options, { patience: LONG_PATIENCE, say });
 
@@ -221,7 +221,7 @@ async function send(
 
 const isGoingOn = ({ state }: Import): boolean => state === 'pending' || state === 'running';
 
-/** Until its end, or until it waits for somebody; undefined where whoever watched went away. */
+/** Until its end, or until it waits for somebody; undefined if the watching was interrupted. */
 async function watch(
   ask: Ask,
   first: Import,
@@ -345,7 +345,7 @@ function sayRowError({ column, code }: RowError): string {
     case 'wrong_number_of_fields':
       return 'it has more or fewer fields than the header';
     default:
-      // One that a newer API knows.
+      // A code that only a newer API knows.
       return `${column ?? 'it'}: ${String(code satisfies never)}`;
   }
 }
@@ -443,7 +443,7 @@ function sayNotThere(id: string, options: Parameters<typeof sayNo>[1]): void {
   sayNo(`no import ${id}, or it is another client's`, options);
 }
 
-/** What a problem means for whoever has a file. */
+/** What a problem means for somebody who has a file. */
 function inWords(
   { code, message, errors }: AbideProblem,
   name: string,

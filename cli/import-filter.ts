@@ -1,5 +1,5 @@
-// A file of contacts on its way into another system: rows of suppressed people are left out, or marked. What is written was
-// checked; whatever cannot be checked is not written, and the exit code says so.
+// Filters a file of contacts on its way into another system: rows of suppressed people are left out, or marked. What is written was
+// checked; what cannot be checked is not written, and the exit code says so.
 import { once } from 'node:events';
 import { addAbortSignal, pipeline } from 'node:stream';
 import type { Writable } from 'node:stream';
@@ -17,11 +17,11 @@ import { untilInterrupted } from './interruption.ts';
 import { EXIT } from './output.ts';
 
 const BATCH_ROWS = 1_000;
-/** Below the API's limit of a body. */
+/** Below the API's limit for a body. */
 const BATCH_BYTES = 900 * 1024;
-/** Longer than any address; what is longer is answered for here. */
+/** Longer than any address; anything longer is answered for here. */
 const ITEM_BYTES_MAX = 2_048;
-/** A quote that never closes would read the rest of the file as one field. */
+/** With a quote that never closes, the rest of the file would be one field. */
 const ROW_BYTES_MAX = 1024 * 1024;
 const NOTES_MAX = 10;
 
@@ -32,7 +32,7 @@ export type Filter = {
   readonly output: Writable;
   /** Kind of identifier → the column that has it. */
   readonly columns: Readonly<Record<string, string>>;
-  /** Of each item, in order: undefined where it may be sent, else the reason why not. */
+  /** For each item, in order: undefined if it may be sent, else the reason why not. */
   readonly check: (subjects: readonly (readonly object[])[]) => Promise<readonly (string | undefined)[]>;
   /** The column to add instead of leaving rows out. */
   readonly mark?: string | undefined;
@@ -41,9 +41,9 @@ export type Filter = {
   readonly signal: AbortSignal;
 };
 
-// Bytes are read as Latin-1, each a character: what separates fields is ASCII in every encoding that CSV comes in, and a
-// row leaves as the bytes that it came as. Only what is sent to the API must be text: a decoder that puts one and the same
-// character for whatever it cannot read would ask about somebody else, whom nobody has suppressed.
+// Bytes are read as Latin-1, one character each: what separates fields is ASCII in every encoding that CSV comes in, and a row
+// leaves as the bytes that it came as. Only what is sent to the API must be text: a decoder that puts the same character for
+// whatever it cannot read would ask about somebody else, whom nobody has suppressed.
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 function toText(bytes: string): string | undefined {
@@ -56,7 +56,7 @@ function toText(bytes: string): string | undefined {
 
 const BYTE_ORDER_MARK = Buffer.from('\ufeff');
 
-/** How the file begins and ends its lines, and all of it without the mark at its beginning. */
+/** Gives how the file begins and how it ends its lines, and all of it without the mark at its beginning. */
 async function openFile(input: AsyncIterable<Buffer>) {
   const chunks = input[Symbol.asyncIterator]();
   let start = Buffer.alloc(0);
@@ -113,14 +113,14 @@ function placesOf(
 const quoted = (field: string): string =>
   /[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field;
 
-/** A spreadsheet opens the file next: whatever answered, nothing but a word of ours gets into it. */
+/** A spreadsheet opens the file next: whatever the API answered, only a word of ours gets into it. */
 const asCell = (reason: string): string => (/^[a-z_]{1,32}$/.test(reason) ? reason : 'opted_out');
 
-/** Reads all, writes what may be written, and gives the counts also where it fails. */
+/** Reads everything, writes what may be written, and gives the counts even if it fails. */
 export async function filterImport(filter: Filter, counts: Counts): Promise<void> {
   const { columns, mark, note, output, signal } = filter;
   const file = await untilAborted(openFile(filter.input), signal);
-  // The parser reads ahead, and after a failure its rows come no more: the loop below does not know how far it was.
+  // The parser reads ahead, and after a failure its rows come no more, so the loop below does not know how far it was.
   let lastLine = 0;
   const linesOf = createLineCount();
   const parser = addAbortSignal(
@@ -132,17 +132,17 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
         const { record, raw } = row as { record: string[]; raw: string };
         const { first, last } = linesOf(record, lines);
         lastLine = last;
-        // Its types know of no other rows than lists of fields, whatever `raw` and this make of them.
+        // The parser's types know no other rows than lists of fields, whatever `raw` and this make of them.
         return { fields: record, raw, line: first } satisfies Parsed as unknown as string[];
       },
-      // Spreadsheets on a Mac end lines so: what is no row here and is one for whoever reads it next would not be checked.
+      // Spreadsheets on a Mac end lines so: what is no row here but is one for the next reader would not be checked.
       record_delimiter: ['\r\n', '\n', '\r'],
       relax_column_count: true,
       skip_empty_lines: true,
       max_record_size: ROW_BYTES_MAX,
     }),
   );
-  // What fails is thrown by the loop below.
+  // A failure is thrown by the loop below.
   pipeline(file.rest, parser, () => undefined);
 
   async function write(rows: readonly string[]): Promise<void> {
@@ -178,7 +178,7 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
   let places: readonly (readonly [string, number])[] = [];
   try {
     for await (const { fields, raw, line } of parser as AsyncIterable<Parsed>) {
-      // With two characters at the end of a line csv-parse leaves one of them at either side.
+      // If a line ends with two characters, csv-parse leaves one of them on either side.
       const row = raw.replace(/^[\r\n]+|[\r\n]+$/g, '');
       if (header === undefined) {
         header = fields;
@@ -266,7 +266,7 @@ Exit code 0: every row was checked. 3: some could not be, and were left out.
       const interruption = untilInterrupted();
       const ending = new AbortController();
       const signal = AbortSignal.any([interruption.signal, ending.signal]);
-      // Whoever was to read has gone: what is left was not written, and that is no success here.
+      // The reader has gone: the rest was not written, and that is no success here.
       process.stdout.removeAllListeners('error').on('error', (error) => {
         ending.abort(new Error('Nobody reads what is written.', { cause: error }));
       });

@@ -1,4 +1,4 @@
-// The file that `abide import` sends: opened anew for each try, and nothing at all where it changes meanwhile.
+// The file that `abide import` sends: opened anew for each try, and not sent at all if it changes meanwhile.
 import { createReadStream } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
@@ -14,9 +14,9 @@ export type ImportSource = {
   /** Undefined: a pipe. */
   readonly bytes: number | undefined;
   readonly file: FileSource;
-  /** What went so far, of this try. */
+  /** How much has gone so far, in this try. */
   readonly sent: () => number;
-  /** Once all of it went it may have arrived, whatever comes after. */
+  /** Once all of it has gone it may have arrived, whatever comes after. */
   readonly isAllSent: () => boolean;
 };
 
@@ -33,7 +33,7 @@ const unreadable =
     throw new Error(`${name} cannot be read: ${WHY[cause.code ?? ''] ?? 'its disk failed'}.`, { cause });
   };
 
-/** Throws what is wrong with it in words. `-` is standard input, which is there once. */
+/** Throws, in words, what is wrong with the file. `-` is standard input, which can be read once. */
 export async function openImportSource(name: string): Promise<ImportSource> {
   let sent = 0;
   let isAllSent = false;
@@ -71,7 +71,7 @@ export async function openImportSource(name: string): Promise<ImportSource> {
     yield* counted(
       handle.createReadStream({ autoClose: false, highWaterMark: PIECE_BYTES }) as AsyncIterable<Buffer>,
     );
-    // Before the end of it is sent: the server keeps nothing of a file without an end.
+    // Checked before the end of the file is sent: the server keeps nothing of a file without an end.
     if (sent !== first.size || !isSame(await handle.stat()))
       throw new Error(
         `${name} changed while it was sent, and nothing was recorded: is it still being written? Send it again once it is whole.`,

@@ -1,4 +1,4 @@
-// Which installation a command is about: that of `--config` and `--data`, else of ABIDE_CONFIG and ABIDE_DATA.
+// Which installation a command is about: that of `--config` and `--data`, else that of ABIDE_CONFIG and ABIDE_DATA.
 import type { Command } from 'commander';
 
 export type Installation = { readonly config?: string; readonly data?: string };
@@ -8,7 +8,7 @@ export const ofInstallation = (command: Command): Command =>
     .option('--config <file>', 'abide.yaml (ABIDE_CONFIG; default ./abide.yaml, if there is one)')
     .option('--data <folder>', 'the data folder (ABIDE_DATA; default .abide)');
 
-/** The environment in which the options are the variables' values. */
+/** The environment with the options as its variables' values. */
 export const environmentOf = ({
   config,
   data,

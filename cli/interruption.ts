@@ -1,10 +1,10 @@
-/** Ctrl-C, or a SIGTERM: what runs is ended in an orderly way. A second one ends the process at once. */
+/** Ctrl-C, or a SIGTERM, ends what runs in an orderly way. A second one ends the process at once. */
 export type Interruption = {
   readonly signal: AbortSignal;
   readonly isThere: () => boolean;
-  /** From here on it ends the process at once. */
+  /** From here on an interruption ends the process at once. */
   stop(): void;
-  /** Ends the process as whoever started it expects of a program that was interrupted; nothing where it was not. */
+  /** Ends the process as its caller expects of an interrupted program; does nothing if it was not interrupted. */
   pass(): void;
 };
 

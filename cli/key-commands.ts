@@ -35,7 +35,7 @@ const toExpiry = (text: string): string => {
 
 const CLIENT_CHARACTERS_MAX = 128;
 
-/** Log, lists and disputes name a client by it; one with a colon would speak as somebody that is none. */
+/** Log, lists and disputes name a client by it; a name with a colon would pass for somebody else. */
 const toClient = (text: string): string => {
   if (text.trim() === '' || text.length > CLIENT_CHARACTERS_MAX || /[\p{C}\p{Zl}\p{Zp}]/u.test(text))
     throw new InvalidArgumentError(
@@ -50,7 +50,7 @@ const toClient = (text: string): string => {
 
 const RATE_MAX = 1_000_000;
 
-/** A limit as it is typed: a number, or `none` where one is taken away. */
+/** A limit as it is typed: a number, or `none` to take it away. */
 type Typed = number | 'none';
 type Limits = {
   readonly rate?: Typed;
@@ -191,7 +191,7 @@ export function addKeys(program: Command): void {
     .action(async (id: string, options: Installation & { overlap: number; json?: boolean }) => {
       await onLedger(options, async (pool) => {
         const rotated = await rotateKey(pool, { id, overlapSeconds: options.overlap, caller: operator() });
-        // Else `KEY=$(abide keys rotate ID)` took the words for a key.
+        // Otherwise `KEY=$(abide keys rotate ID)` would take the words for a key.
         if (rotated === undefined) return sayNo(noKey(id), { json: true });
         const { key, token, oldExpiresAt } = rotated;
         if (options.json === true) printJson({ ...toJson(key), token, old_expires_at: oldExpiresAt });

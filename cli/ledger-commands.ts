@@ -1,4 +1,4 @@
-// Stores, ledger and audit work on the ledger itself: whoever administers it has the database, not an API key.
+// Stores, ledger and audit work on the ledger itself: its administrator has the database, not an API key.
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { InvalidArgumentError, Option } from 'commander';
@@ -147,7 +147,7 @@ const toPrintedStore = ({
   return { store: name, ...rest, backfilling: backfillFence !== undefined };
 };
 
-/** What was asked for was not done: the store is not there, is retired, or it is so already. */
+/** What was asked for was not done: the store does not exist, is retired, or is in that state already. */
 async function sayWhyNot(pool: Pool, name: string, otherwise: string): Promise<void> {
   const { retiredAt } = await expectStore(pool, name);
   sayNo(`${name} ${retiredAt === undefined ? otherwise : `is retired, since ${retiredAt}`}`);
@@ -169,7 +169,7 @@ export function addAudit(program: Command): void {
     .action(async (options: AuditOptions) => {
       const { after, limit, action, key, since, until } = options;
       const filter = { action, key, since, until };
-      // Not where the option is read: there Commander would print what was typed.
+      // Not where the option is read: Commander would print there what was typed.
       if (key?.startsWith('abide_') === true)
         throw new InvalidArgumentError('--key takes the id of a key, the 12 characters after abide_live_');
       if (since !== undefined && until !== undefined && since >= until)
@@ -184,7 +184,7 @@ export function addAudit(program: Command): void {
               .join('');
           }
         }
-        // Read only as fast as it is printed.
+        // The log is read only as fast as it is printed.
         await pipeline(Readable.from(lines()), process.stdout, { end: false });
         const asked = Object.entries(filter).flatMap(([name, value]) =>
           value === undefined ? [] : [`--${name} ${value}`],

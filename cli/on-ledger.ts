@@ -1,4 +1,4 @@
-// For commands that work on the ledger itself: whoever administers it has the database, not an API key.
+// For commands that work on the ledger itself: its administrator has the database, not an API key.
 import { hostname, userInfo } from 'node:os';
 import { InvalidArgumentError } from 'commander';
 import type { Pool } from '../ledger/database.ts';
@@ -8,7 +8,7 @@ import type { RegisteredStore } from '../ledger/stores.ts';
 import { environmentOf } from './installation.ts';
 import type { Installation } from './installation.ts';
 
-/** Who sits at the terminal, for the audit log. */
+/** The person at the terminal, for the audit log. */
 export const operator = (): Caller => ({
   client: `cli:${userName()}`,
   keyId: 'cli',

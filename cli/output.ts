@@ -12,13 +12,13 @@ export const printJson = (value: unknown): void => {
   print(JSON.stringify(value, null, 2));
 };
 
-/** A no in words, as the answer. Where a script reads standard output (`json`, a key, a file) it has none there, and the exit code says so. */
+/** Says no in words, as the answer. If a script reads standard output (`json`, a key, a file), they go to standard error. */
 export function sayNo(words: string, { json }: { readonly json?: boolean | undefined } = {}): void {
   (json === true ? process.stderr : process.stdout).write(`${words}\n`);
   process.exitCode = EXIT.no;
 }
 
-/** A record of ours as scripts get it: names as in the API's JSON, and null where there is nothing. */
+/** A record of ours as scripts get it: names as in the API's JSON, and null for nothing. */
 export const toJson = (record: object): Readonly<Record<string, unknown>> =>
   Object.fromEntries(
     Object.entries(record).map(([name, value]) => [
@@ -50,7 +50,7 @@ export const sayDuration = (seconds: number): string =>
         ? `${Math.round(seconds / 3_600)} h`
         : `${Math.round(seconds / 86_400)} d`;
 
-/** How far long work is, for whoever watches: one line of a terminal that each call overwrites; elsewhere nothing. */
+/** How far long work is, for a person who watches: one line of a terminal that each call overwrites; elsewhere nothing. */
 export const printProgress = (line: string): void => {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${line}`);
 };
@@ -59,7 +59,7 @@ export const endProgress = (): void => {
   printProgress('');
 };
 
-/** Ends the process as the command has it, whatever a connector of the user's own has left open; what is printed is seen first. */
+/** Ends the process with the command's exit code, whatever a user's own connector left open; what is printed is seen first. */
 export const leave = (): void => {
   setImmediate(() => process.exit());
 };
@@ -68,10 +68,10 @@ export const leave = (): void => {
 export function fail(error: unknown): never {
   if (error instanceof AbideError) {
     process.stderr.write(`abide: ${sayError(error)}\n`);
-    // Of a configuration's faults the message says more: line and column.
+    // For a configuration's faults the message says more: line and column.
     for (const { pointer, detail } of error.errors ?? [])
       if (!error.message.includes(detail)) process.stderr.write(`  ${pointer}: ${detail}\n`);
-    // Of a value the help is that the faults are named, which they are.
+    // The help for a bad value is that the faults are named, which they are.
     if (error.code !== 'invalid-value')
       process.stderr.write(`  ${ERRORS[error.code].help} (${error.code})\n`);
   } else {

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 /** Adds a command to `abide`. */
 type Add = (program: Command) => void;
 
-/** In the order of `abide --help`. Each loads what it needs: `abide check` asks in a script, and need not load a database. */
+/** In the order of `abide --help`. Each loads only what it needs: `abide check` runs in scripts, and need not load a database. */
 const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   serve: async () => (await import('./running-commands.ts')).addServe,
   worker: async () => (await import('./running-commands.ts')).addWorker,
@@ -27,14 +27,14 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   config: async () => (await import('./config-commands.ts')).addConfig,
 };
 
-/** The program with the one command that `args` begin with; with every command where they begin with none, as `--help`. */
+/** The program with the one command that `args` begin with, or with every command if they begin with none, as in `--help`. */
 export async function createProgram(args: readonly string[]): Promise<Command> {
   const program = new Command('abide')
     .description(
       "Records people's opt-outs, carries each to every store that could still reach the person, and proves that it arrived.",
     )
     .version('0.1.0')
-    // An option belongs to the command that it stands behind: `import` has options, and so have the commands below it.
+    // An option belongs to the command that it follows: `import` has options, and so have the commands below it.
     .enablePositionalOptions()
     .exitOverride()
     .addHelpText(
@@ -68,7 +68,7 @@ send, hold, nothing there, already so), 4 it waits for somebody else.`,
   return program;
 }
 
-/** The help that is named after a mistake is the command's own, where its options stand. */
+/** The help that is named after a mistake is the command's own, which lists its options. */
 function sayWhereHelpIs(command: Command, path = command.name()): void {
   command.showHelpAfterError(`(see ${path} --help)`);
   for (const below of command.commands) sayWhereHelpIs(below, `${path} ${below.name()}`);

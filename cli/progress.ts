@@ -1,22 +1,22 @@
-// How far long work is: a bar in the last line of a terminal, and a line now and then where nobody looks at one.
+// How far long work is: a bar in the last line of a terminal, or a line now and then if nobody looks at one.
 import { printProgress, sayDuration } from './output.ts';
 
 const REDRAWN_MS = 200;
 const LINE_MS = 5_000;
 const PACE_MS = 30_000;
 const BAR_MAX = 30;
-/** With less it says nothing. */
+/** A shorter bar says nothing. */
 const BAR_MIN = 10;
 
-/** How many a second, over the last half minute; undefined where that cannot be said yet. */
+/** How many a second, over the last half minute; undefined if that cannot be said yet. */
 export type Pace = (done: number, nowMs: number) => number | undefined;
 
 export function createPace(): Pace {
   let seen: { readonly done: number; readonly at: number }[] = [];
   return (done, at) => {
-    // Begun anew.
+    // It began anew.
     if (done < (seen.at(-1)?.done ?? 0)) seen = [];
-    // The one before that is where they begin.
+    // The last one before that is where the half minute begins.
     const first = seen.findLastIndex((one) => at - one.at >= PACE_MS);
     seen = [...seen.slice(Math.max(0, first)), { done, at }];
     const from = seen[0]!;
@@ -36,7 +36,7 @@ export type Amount = {
   readonly more?: string | undefined;
 };
 
-/** One line, as wide as it may be; undefined: without a bar. */
+/** One line, as wide as it may be; with an undefined width, without a bar. */
 export function drawAmount(
   { what, done, total, say, unit, aSecond, more }: Amount,
   width: number | undefined,

@@ -1,4 +1,4 @@
-// What is typed, as Commander asks for it: a value, or InvalidArgumentError.
+// Reads what is typed as Commander asks for it: gives a value, or throws InvalidArgumentError.
 import { InvalidArgumentError } from 'commander';
 import { toInstant } from '../suppression/instant.ts';
 
@@ -16,7 +16,7 @@ export const readCount =
   };
 
 const REASON_CHARACTERS_MAX = 500;
-/** For the audit log, which nobody can correct: an empty one would stand there for ever. */
+/** For the audit log, which nobody can correct: an empty reason would stand there for ever. */
 export const readReason = (text: string): string => {
   if (text.trim() !== '' && text.length <= REASON_CHARACTERS_MAX) return text;
   throw new InvalidArgumentError(`Say why, in at most ${REASON_CHARACTERS_MAX} characters.`);

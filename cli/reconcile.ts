@@ -102,10 +102,10 @@ again. If you interrupt the command, the pass goes on.`,
     });
 }
 
-/** Told what was done so far at each look. */
+/** Told at each look how much was done so far. */
 type Watch = (done: number) => Promise<void>;
 
-/** Says what a store is waited for where nothing moved for some seconds: once, and again where that is another reason. */
+/** Says what a store is waited for if nothing moved for some seconds: once, and again if the reason changes. */
 function createWatch(store: string, look: () => Promise<PropagationLag>): Watch {
   let [last, since, said] = [-1, performance.now(), ''];
   return async (done) => {
@@ -141,7 +141,7 @@ async function untilFinished(
   }
 }
 
-/** The store's own list, where what it suppresses by itself is recorded; whoever asked for the pass asked for that as well. */
+/** The store's own list, if what it suppresses by itself is recorded; asking for the pass asked for that as well. */
 async function untilListed(
   look: () => Promise<ReconciliationPasses>,
   watch: Watch,
@@ -176,7 +176,7 @@ async function adopt(ask: Ask, options: Options): Promise<void> {
       return channels.map((scope) => ({ identifiers: [{ [kind]: value }], scope }));
     });
     const answer = await ask((abide) => abide.checks.ask(items));
-    // Of somebody of whom the ledger knows a topic of the channel and not the channel, the answer is no as well.
+    // If the ledger knows a topic of the channel as refused and not the channel, the answer is no as well.
     const unknown = items.filter((_, n) => {
       const { allowed, reason } = answer.items[n]!;
       return allowed || reason === 'topic_required';

@@ -1,4 +1,4 @@
-// serve, worker and demo: what runs until it is told to stop.
+// serve, worker and demo: commands that run until they are told to stop.
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import closeWithGrace from 'close-with-grace';
@@ -20,7 +20,7 @@ export function logOf(otherwise = 'warn'): Log {
   return createLog(level);
 }
 
-/** Says so whatever the log's level is; what the error says goes through the log, which keeps addresses out. */
+/** Says so whatever the log's level; what the error says goes through the log, which keeps addresses out. */
 function sayDefect(error: unknown): void {
   process.stderr.write('abide: an error that nobody caught, which is a defect: stopping\n');
   logOf().error({ error }, 'nobody caught this');
@@ -29,16 +29,16 @@ function sayDefect(error: unknown): void {
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
 /**
- * Stops once, cleanly, on a signal or an error nobody caught. Called before the start is awaited: a signal in between
- * would leave the database that was just started behind. So would an end at the second signal, and there nearly always is
- * one: a terminal or a supervisor tells the whole process group, and npm passes on what it was told.
+ * Stops once, cleanly, on a signal or an error nobody caught. To be called before the start is awaited: a signal in between would
+ * leave the database behind that was just started. Ending at the second signal would do so too, and there nearly always is one: a
+ * terminal or a supervisor tells the whole process group, and npm passes on what it was told.
  */
 export function stopOnSignal(
   starting: Promise<{ stop(): Promise<void> }>,
   /** Ends a start that would take long by itself. */
   hurry: () => void = () => undefined,
 ): void {
-  // The terminal is closed, or it was `npm start | head`: that nobody reads any more is no reason to end.
+  // The terminal was closed, or it was `npm start | head`: that nobody reads any more is no reason to end.
   for (const stream of [process.stdout, process.stderr])
     stream.removeAllListeners('error').on('error', () => undefined);
   let why: string | undefined;
@@ -104,7 +104,7 @@ export const reachable = (url: string): string =>
   url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
 
 /**
- * Where it listens, the administrator's key the first time, and a line that works as pasted. Beyond loopback no secret is
+ * Says where it listens, the administrator's key the first time, and a line that works as pasted. Beyond loopback no secret is
  * printed: what a server prints is kept in logs.
  */
 function announce({ url: bound, onLoopback, adminKey }: Announced): void {

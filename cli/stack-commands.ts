@@ -7,7 +7,7 @@ import { logOf, reachable, stopOnSignal } from './running-commands.ts';
 
 type Options = { config?: string; data?: string; json?: boolean };
 const folderOf = ({ data }: Options): string => data ?? dataFolderOf(process.env);
-/** As a shell reads it. */
+/** The path as a shell reads it. */
 const quoted = (path: string): string =>
   /^[\w.:/-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`;
 
@@ -46,7 +46,7 @@ export function addStack(program: Command): void {
       const started = await starting.catch((error: unknown) => {
         if (!stopping.signal.aborted) throw error;
       });
-      // It was told to stop before it was ready, and says that it did.
+      // It was told to stop before it was ready, and has said that it did.
       if (started === undefined) return;
       const { url, ports, configFile } = started;
       print(

@@ -11,7 +11,7 @@ import { readCount } from './read-arguments.ts';
 
 type Used = {
   readonly name: string;
-  /** Undefined: it is not in the table any more, and was used all the same. */
+  /** Undefined: it is no longer in the table, but was used all the same. */
   readonly version: Version | undefined;
   readonly state: VersionState;
   readonly requests: number;

@@ -3,7 +3,7 @@ import { rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Writable } from 'node:stream';
 
-/** Throws where something of this name is there, or nothing can be put there: what is written is often had after an hour. */
+/** Throws if something of this name exists, or nothing can be put there: the writing often comes only after an hour. */
 export function expectNothingAt(name: string): void {
   if (existsSync(name)) throw new Error(`${name} is there already.`);
   try {
@@ -16,7 +16,7 @@ export function expectNothingAt(name: string): void {
 }
 
 /**
- * Under another name until it is whole, since half a list would be taken for all of it; never over a file that is there, which
+ * Writes under another name until it is whole, since half a list would be taken for all of it; never over an existing file, which
  * others might be able to read.
  */
 export async function writeWhole(name: string, send: (to: Writable) => Promise<void>): Promise<void> {
