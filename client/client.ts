@@ -146,7 +146,7 @@ const ANSWER_MS = 500;
 /** An answer that should have been held and was not (the API stops) is not asked for again at once. */
 const ROUND_MS_MIN = 250;
 
-/** A timer counts from when its turn of the loop began, and may fire early: no answer this shortly before the end is too late. */
+/** A timer counts from when its turn of the loop began, and may fire early: an answer missing this close to the end is late. */
 const EARLY_MS_MAX = 20;
 
 /** How often an import is looked at: one of a few rows is done at once, a long one runs for minutes. */

@@ -192,10 +192,7 @@ async function runSuites(
   return codes.find((code) => code !== 0) ?? 0;
 }
 
-/**
- * One stack for all suites that need it. If a machine could run it and it does not start, that is no lack of the machine: they
- * fail.
- */
+/** One stack for all suites that need it. On a machine that could run it, a stack that does not start makes them fail. */
 async function onStack(run: (found: string) => Promise<number>): Promise<number> {
   say('The stack is started for its suites …');
   let stack: Awaited<ReturnType<typeof startStackOfTheRun>> | undefined;
