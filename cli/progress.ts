@@ -5,7 +5,7 @@ const REDRAWN_MS = 200;
 const LINE_MS = 5_000;
 const PACE_MS = 30_000;
 const BAR_MAX = 30;
-/** A shorter bar says nothing. */
+/** With less room than this, a bar says nothing. */
 const BAR_MIN = 10;
 
 /** How many a second, over the last half minute; undefined if that cannot be said yet. */

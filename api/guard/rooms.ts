@@ -63,7 +63,7 @@ export type Place = {
 export type Rooms = {
   /** Throws overloaded. */
   enter(room: Room): Place;
-  /** Whether the rooms that read bodies are more than half full: then nobody may take long to send one. */
+  /** Whether a room that sends bodies, or the space for bodies, is more than half full: then nobody may take long to send. */
   isCrowded(): boolean;
   /** Current requests by room. */
   held(): Readonly<Record<Room, number>>;
