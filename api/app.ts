@@ -249,14 +249,14 @@ const ONCE_LENGTHS: ReadonlySet<number> = new Set([...ONCE.keys()].map((name) =>
 
 /** Why a proxy before us could read a request otherwise: whom it is for, or from. Node's parser has refused the rest already. */
 function ambiguityOf({ httpVersion, headers, rawHeaders }: IncomingMessage): string | undefined {
-  if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'Only HTTP/1.1 and HTTP/1.0 are spoken.';
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'Only HTTP/1.1 and HTTP/1.0 are supported.';
   if (headers.host === undefined && httpVersion === '1.1') return 'HTTP/1.1 needs a Host header.';
   let seen = 0;
   for (let n = 0; n < rawHeaders.length; n += 2) {
     const name = rawHeaders[n]!;
     if (!ONCE_LENGTHS.has(name.length)) continue;
     const bit = ONCE.get(name.toLowerCase()) ?? 0;
-    if ((seen & bit) !== 0) return `The header ${name.toLowerCase()} stands there twice.`;
+    if ((seen & bit) !== 0) return `The header ${name.toLowerCase()} appears twice.`;
     seen |= bit;
   }
   return undefined;

@@ -1165,7 +1165,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description `another-stanza`: The configuration says otherwise of this store. Give the worker the stanza that the API has: the same target, key form, scopes and kinds of subject. */
+        /** @description `another-stanza`: The configuration says otherwise of this store. Give the worker the same stanza as the API: the same target, key form, scopes and kinds of subject. */
         readonly AnotherStanza: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1197,7 +1197,7 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early. */
+        /** @description `invalid-request`: The request cannot be read. It is not valid HTTP/1.1, or it ended early. */
         readonly InvalidRequest: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1208,7 +1208,7 @@ export interface components {
             };
         };
         /**
-         * @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early.
+         * @description `invalid-request`: The request cannot be read. It is not valid HTTP/1.1, or it ended early.
          *
          *     `malformed-json`: The body is not valid JSON. Send one JSON object; each member once.
          */
@@ -1232,9 +1232,9 @@ export interface components {
             };
         };
         /**
-         * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
+         * @description `issuer-unavailable`: The token cannot be checked. Its issuer's keys cannot be fetched: repeat after `Retry-After`, or use an API key.
          *
-         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
+         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: either nothing was recorded, or the same key finds what was.
          *
          *     `overloaded`: Too much at once. Repeat after `Retry-After`; nothing was recorded.
          */
@@ -1294,7 +1294,7 @@ export interface components {
         /**
          * @description `too-many-requests`: Too many requests. Repeat after `Retry-After`.
          *
-         *     `budget-exhausted`: The budget of the day is spent. Repeat after `Retry-After`, or have whoever runs Abide raise the budget of the key.
+         *     `budget-exhausted`: The budget of the day is spent. Repeat after `Retry-After`, or ask the operators of Abide to raise the budget of the key.
          */
         readonly TooManyRequestsOrBudgetExhausted: {
             headers: {
@@ -1657,9 +1657,9 @@ export interface operations {
             /**
              * @description With `fail_on=late`: the status is late or unknown.
              *
-             *     `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
+             *     `issuer-unavailable`: The token cannot be checked. Its issuer's keys cannot be fetched: repeat after `Retry-After`, or use an API key.
              *
-             *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
+             *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: either nothing was recorded, or the same key finds what was.
              *
              *     `overloaded`: Too much at once. Repeat after `Retry-After`; nothing was recorded.
              */

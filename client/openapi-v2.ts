@@ -758,7 +758,7 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `import-not-waiting`: The import does not wait any more. Only what waits to begin can be approved or cancelled: its state is in `detail`. */
+        /** @description `import-not-waiting`: The import does not wait any more. Only an import that waits to begin can be approved or cancelled: see its state in `detail`. */
         readonly ImportNotWaiting: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -779,7 +779,7 @@ export interface components {
                 readonly "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early. */
+        /** @description `invalid-request`: The request cannot be read. It is not valid HTTP/1.1, or it ended early. */
         readonly InvalidRequest: {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -790,9 +790,9 @@ export interface components {
             };
         };
         /**
-         * @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early.
+         * @description `invalid-request`: The request cannot be read. It is not valid HTTP/1.1, or it ended early.
          *
-         *     `malformed-file`: The file cannot be read. See `detail` for where; nothing of it was recorded.
+         *     `malformed-file`: The file cannot be read. See `detail` for the line; nothing of the file was recorded.
          */
         readonly InvalidRequestOrMalformedFile: {
             headers: {
@@ -804,7 +804,7 @@ export interface components {
             };
         };
         /**
-         * @description `invalid-request`: The request cannot be read. It is not HTTP/1.1 as a server may read it, or it ended early.
+         * @description `invalid-request`: The request cannot be read. It is not valid HTTP/1.1, or it ended early.
          *
          *     `malformed-json`: The body is not valid JSON. Send one JSON object; each member once.
          */
@@ -842,9 +842,9 @@ export interface components {
             };
         };
         /**
-         * @description `issuer-unavailable`: The token cannot be checked. Its issuer does not give out its keys: repeat after `Retry-After`, or use an API key.
+         * @description `issuer-unavailable`: The token cannot be checked. Its issuer's keys cannot be fetched: repeat after `Retry-After`, or use an API key.
          *
-         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: nothing was recorded, or the same key finds what was.
+         *     `ledger-unavailable`: The ledger cannot be reached. Repeat with the same key: either nothing was recorded, or the same key finds what was.
          *
          *     `overloaded`: Too much at once. Repeat after `Retry-After`; nothing was recorded.
          */
@@ -871,7 +871,7 @@ export interface components {
         /**
          * @description `missing-scope`: The key may not do this. Use a key with the scope named in `detail`.
          *
-         *     `second-key-needed`: Another key must approve this. Whoever sent it cannot approve it: use the key of somebody else, with the scope `imports:approve`.
+         *     `second-key-needed`: Another key must approve this. The key that sent it cannot approve it: use the key of somebody else, with the scope `imports:approve`.
          */
         readonly MissingScopeOrSecondKeyNeeded: {
             headers: {
@@ -918,7 +918,7 @@ export interface components {
         /**
          * @description `too-many-requests`: Too many requests. Repeat after `Retry-After`.
          *
-         *     `budget-exhausted`: The budget of the day is spent. Repeat after `Retry-After`, or have whoever runs Abide raise the budget of the key.
+         *     `budget-exhausted`: The budget of the day is spent. Repeat after `Retry-After`, or ask the operators of Abide to raise the budget of the key.
          */
         readonly TooManyRequestsOrBudgetExhausted: {
             headers: {
@@ -1270,7 +1270,7 @@ export interface operations {
             readonly 401: components["responses"]["Unauthenticated"];
             readonly 403: components["responses"]["MissingScope"];
             /**
-             * @description `grant-not-later`: The opt-out is the later one. A consent lifts only what was opted out before it: each scope that is in the way is named in `errors`.
+             * @description `grant-not-later`: The opt-out is the later one. A consent lifts only what was opted out before it: `errors` names each scope that is in the way.
              *
              *     `idempotency-key-in-use`: The same key is still running. Repeat after `Retry-After`.
              */

@@ -71,7 +71,7 @@ export async function openDispute(
   if (of === undefined) {
     throw new AbideError(
       'invalid-value',
-      `There is no key ${keyId}. For an access token name its --client as well.`,
+      `There is no key ${keyId}. For an access token, give its --client as well.`,
     );
   }
   await untilFinal(pool, until);
@@ -124,7 +124,7 @@ async function untilFinal(pool: Pool, until: string): Promise<void> {
     if (performance.now() > end) {
       throw new AbideError(
         'ledger-unavailable',
-        'A transaction has been open since before the window ended: `abide doctor` names its process. Let the window end before it, or end it.',
+        'A transaction that began before the end of the window is still open: `abide doctor` names its process. End the window before it began, or end the transaction.',
       );
     }
     await delay(FINAL_MS);

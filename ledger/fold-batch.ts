@@ -123,7 +123,7 @@ export async function foldBatch(
     const named = namedBy(item.keys, subjects);
     const folded = await foldIntent(intent, named, { receivedAt, nowMs }, looksOf(item));
     if (folded.kind === 'too_far_ahead') {
-      const errors = [{ pointer: '/effective_at', detail: 'must not lie more than an hour ahead' }];
+      const errors = [{ pointer: '/effective_at', detail: 'must not be more than an hour in the future' }];
       refuse(item, new AbideError('invalid-value', undefined, { errors }));
       return;
     }

@@ -106,7 +106,7 @@ async function grantOnce(
   const { now, ...locked } = rows[0]!;
   const at = toMilliseconds(now);
   if (grantedAt > at) {
-    const errors = [{ pointer: '/granted_at', detail: 'must not lie in the future' }];
+    const errors = [{ pointer: '/granted_at', detail: 'must not be in the future' }];
     throw new AbideError('invalid-value', undefined, { errors });
   }
   const known = (locked.id as string | null) !== null;

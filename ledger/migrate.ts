@@ -89,7 +89,7 @@ async function expectUtf8(client: pg.Client): Promise<void> {
   const { encoding } = rows[0]!;
   if (encoding === 'UTF8') return;
   throw new Error(
-    `The database has the encoding ${encoding}: make another one, with encoding 'UTF8' template template0. Nothing was changed.`,
+    `The database has the encoding ${encoding}: create another one with encoding 'UTF8' template template0. Nothing was changed.`,
   );
 }
 

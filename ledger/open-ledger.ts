@@ -254,10 +254,7 @@ export async function openLedger({
   const onRefused: OnRefused = ({ lineage, direction, perDay }, isFirst) => {
     onExhausted(direction);
     if (isFirst)
-      log.warn(
-        { keyId: lineage, direction, perDay },
-        "a key's budget of the day is spent: it is refused more",
-      );
+      log.warn({ keyId: lineage, direction, perDay }, "a key's budget of the day is spent: more is refused");
   };
   const spend = createSpend(pool, onRefused);
   const recorder = createRecorder({
@@ -348,7 +345,7 @@ export async function openLedger({
         if (report.observed !== undefined && report.generation === store.generation) {
           const why = await observeStore(pool, store, report.worker.id, report.observed);
           if (why !== undefined) {
-            log.warn({ store: name, why }, 'a store is not what it was: a new generation begins');
+            log.warn({ store: name, why }, 'a store is no longer what it was: a new generation begins');
             await refresh();
           }
         }
@@ -460,7 +457,7 @@ export async function openLedger({
       closing.abort();
       await Promise.all(jobs);
       await usage.write().catch((error: unknown) => {
-        log.warn({ error: asLedgerError(error) }, 'who used which version since the last write is lost');
+        log.warn({ error: asLedgerError(error) }, 'the usage of versions since the last write is lost');
       });
       await Promise.all([pool.end(), bulkPool.end()]);
     },

@@ -270,7 +270,7 @@ export const fingerprintOfKey = (
 
 /** Nothing of the item was begun. */
 const tooLate = (): AbideError =>
-  new AbideError('overloaded', `It waited for ${WAIT_MS_MAX / 1000} s, and nothing was recorded.`, {
+  new AbideError('overloaded', `The request waited for ${WAIT_MS_MAX / 1000} s; nothing was recorded.`, {
     retryAfterSeconds: 1,
   });
 

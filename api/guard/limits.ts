@@ -116,7 +116,7 @@ export function createLimits({
       ctx.set('RateLimit', `"${of}";r=${left};t=1`);
       if (retryAfterSeconds === undefined) return;
       onLimited(of);
-      throw new AbideError('too-many-requests', `The key makes more than ${rate} ${of} a second.`, {
+      throw new AbideError('too-many-requests', `The key makes more than ${rate} ${of} per second.`, {
         retryAfterSeconds,
       });
     },

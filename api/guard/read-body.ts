@@ -138,7 +138,7 @@ function repeatedMember(text: string): AbideError {
       const name = JSON.parse(text.slice(begin, at + 1)) as string;
       const names = open.at(-1);
       if (names?.has(name) === true) {
-        return new AbideError('malformed-json', `The member ${printable(name)} stands twice in one object.`);
+        return new AbideError('malformed-json', `The member ${printable(name)} appears twice in one object.`);
       }
       names?.add(name);
     }

@@ -44,8 +44,8 @@ const FULL: Readonly<Record<Room | 'bodies', AbideError>> = {
   clients: fullOf('Too many requests are under way here.'),
   workers: fullOf('Too many requests of workers are under way here.'),
   waits: fullOf('Too many answers are held here: ask without `Prefer: wait`.'),
-  worker_waits: fullOf('Too many workers wait here.'),
-  ops: fullOf('Health is asked for too often at once.'),
+  worker_waits: fullOf('Too many workers are waiting here.'),
+  ops: fullOf('Too many requests for health at once.'),
   bodies: fullOf('Too many large bodies are being read here.'),
 };
 

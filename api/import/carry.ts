@@ -144,7 +144,7 @@ export function startImports({
       const details = { import: of.id, error, tries };
       const isRefused = code !== undefined && REFUSED.includes(code);
       if (passes || (tries < TRIES && !isRefused)) {
-        log.warn(details, 'an import was interrupted and is carried on');
+        log.warn(details, 'an import was interrupted and continues');
         await imports.release(of.id, holder).catch(() => undefined);
         await delay(AGAIN_MS, undefined, { signal: closing.signal }).catch(() => undefined);
       } else {

@@ -70,9 +70,9 @@ const toText = (bytes: string): string | undefined =>
 
 const WHY: Readonly<Record<string, string>> = {
   CSV_QUOTE_NOT_CLOSED: 'a quote is opened and never closed',
-  CSV_MAX_RECORD_SIZE: `a row is longer than ${RECORD_BYTES_MAX / 1024} KiB, perhaps since a quote is never closed`,
+  CSV_MAX_RECORD_SIZE: `a row is longer than ${RECORD_BYTES_MAX / 1024} KiB, perhaps because a quote is never closed`,
   CSV_INVALID_CLOSING_QUOTE: 'something follows a closing quote',
-  INVALID_OPENING_QUOTE: 'a quote stands within a field that does not begin with one',
+  INVALID_OPENING_QUOTE: 'a quote appears inside a field that does not begin with one',
 };
 
 type Parsed = { readonly fields: readonly string[]; readonly line: number };
@@ -126,7 +126,8 @@ function readHeader(record: readonly string[], needs: { readonly scopes: boolean
     throw malformed(1, 'the header is not text in UTF-8');
   const faults = names.flatMap((name, n) => {
     if (!isColumn(name)) return [{ pointer: pointerOf(['columns', name]), detail: NOT_KNOWN }];
-    if (names.indexOf(name) !== n) return [{ pointer: pointerOf(['columns', name]), detail: 'stands twice' }];
+    if (names.indexOf(name) !== n)
+      return [{ pointer: pointerOf(['columns', name]), detail: 'appears twice' }];
     return [];
   });
   if (!SUBJECT_KINDS.some((kind) => names.includes(kind)))

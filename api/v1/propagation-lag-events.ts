@@ -84,7 +84,10 @@ export function createLagFeed({
       if (seen !== NO_ANSWER) looking = undefined;
       if (seen.state !== said || performance.now() - saidAt >= SAY_AGAIN_MS) {
         if (seen.of instanceof AbideError && seen.state !== said)
-          log.warn({ error: seen.of, listeners: listeners.size }, 'the lag cannot be told to who listens');
+          log.warn(
+            { error: seen.of, listeners: listeners.size },
+            'the lag cannot be sent to those who listen',
+          );
         said = seen.state;
         saidAt = performance.now();
         tell((listener) => toEvent(seen, listener.requestId));
@@ -121,7 +124,7 @@ export function createLagFeed({
   return {
     add: (listener) => {
       if (listeners.size >= LISTENERS_MAX)
-        throw new AbideError('too-many-requests', `At most ${LISTENERS_MAX} may listen at once.`);
+        throw new AbideError('too-many-requests', `At most ${LISTENERS_MAX} clients may listen at once.`);
       listeners.set(listener, { stuckSince: undefined, isAsking: false });
       listener.stream.once('close', () => listeners.delete(listener));
       listener.stream.write(`retry: ${RETRY_MS}\n\n`);

@@ -163,7 +163,7 @@ const show: Operation = {
       summary: 'Nothing there',
       path: { name: 'crm', seq: '9000000000' },
       status: 404,
-      answer: exampleProblem('not-found', { detail: 'Nothing is parked there under this number.' }),
+      answer: exampleProblem('not-found', { detail: 'The store has no parked decision with this number.' }),
     },
   },
 };
@@ -264,7 +264,8 @@ export function addQuarantine(routes: Routes, { ledger }: Deps): void {
   routes.add(show, async (ctx) => {
     const seq = ctx.params.seq!;
     const parked = SEQ.test(seq) ? await ledger.findParked(ctx.params.name!, Number(seq)) : undefined;
-    if (parked === undefined) throw new AbideError('not-found', 'Nothing is parked there under this number.');
+    if (parked === undefined)
+      throw new AbideError('not-found', 'The store has no parked decision with this number.');
     ctx.body = renderInFull(parked);
   });
 

@@ -97,7 +97,7 @@ describe('another method', () => {
           expect(problemOf(answer)).toEqual([405, 'opt-outs-are-irreversible']);
           expect(answer.headers.allow).toBe(allow);
           expect(answer.json.detail).toBe(
-            'Nobody but the person can take an opt-out back, by a later consent with evidence.',
+            'Only the person can take an opt-out back, by a later consent with evidence.',
           );
         }
     },

@@ -49,7 +49,7 @@ test('an embedded Abide: all is fine, then its ring, its store and its database 
     'store crm': {
       state: 'broken',
       says: expect.stringMatching(/PostgreSQL/) as unknown,
-      fix: expect.stringMatching(/^Check that it runs and lets us in\. Its opt-outs wait/) as unknown,
+      fix: expect.stringMatching(/^Check that it runs and lets Abide in\. Its opt-outs wait/) as unknown,
     },
   });
   const printed = await runAbide(['doctor'], env);

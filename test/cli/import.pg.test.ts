@@ -257,7 +257,9 @@ describe('a large file', () => {
 
     const own = await run('approve', id);
     expect(own).toMatchObject({ code: 1, output: '' });
-    expect(own.errors).toMatch(/^abide: Whoever sent it cannot approve it: .*\n.*--scope imports:approve/);
+    expect(own.errors).toMatch(
+      /^abide: The key that sent it cannot approve it: .*\n.*--scope imports:approve/,
+    );
     const mute = await runWithKey(await keyFor('colleague', 'imports:write'), 'approve', id);
     expect(mute.errors).toMatch(/lacks the scope imports:approve.*--client NAME --scope imports:approve/);
 

@@ -109,7 +109,7 @@ test('a wrong abide.yaml is named line by line before anything is started', asyn
     `abide: ${file} is wrong:`,
     '  line 2, column 8: stores.crm.url must be a postgres:// URL',
     '  line 2, column 40: stores.crm.scopes.0 fax is not a scope: email, sms, push, a topic such as email/newsletter, or a purpose',
-    '  Mend what is named, and try it with `abide config check`. (CONFIG_INVALID)',
+    '  Fix what is named, and try it with `abide config check`. (CONFIG_INVALID)',
     '',
   ]);
   expect(await readdir(data)).toEqual([]);

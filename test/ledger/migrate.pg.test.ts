@@ -126,7 +126,7 @@ test('a database that is not in UTF-8 is refused in words, and left as it is', a
     const url = Object.assign(new URL(db.urls.owner), { pathname: name }).href;
 
     await expect(migrate(url, ROLES)).rejects.toThrow(
-      "The database has the encoding LATIN1: make another one, with encoding 'UTF8' template template0.",
+      "The database has the encoding LATIN1: create another one with encoding 'UTF8' template template0.",
     );
 
     const { rows } = await withClient(url, (client) => client.query("select to_regclass('knex_migrations')"));

@@ -149,7 +149,7 @@ test.each([
   stack.defer(() => void worker.child.kill('SIGKILL'));
   expect(await worker.ended).toBe(1);
   expect(worker.output()).toContain('The configuration says otherwise of this store');
-  expect(worker.output()).toContain('Give the worker the stanza that the API has');
+  expect(worker.output()).toContain('Give the worker the same stanza as the API');
   expect(await unverified([id])).toBe(1);
 });
 

@@ -79,7 +79,7 @@ describe('a member that stands twice', () => {
   ])('%s is refused by name', async (_where, body, name) => {
     const answer = await post(body);
     expect(problemOf(answer)).toEqual([400, 'malformed-json']);
-    expect(answer.json.detail).toContain(`The member ${name} stands twice`);
+    expect(answer.json.detail).toContain(`The member ${name} appears twice`);
   });
 
   test('whose name could be an address is refused without its name', async () => {

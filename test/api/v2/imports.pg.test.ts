@@ -314,14 +314,14 @@ describe('a file that cannot be read names the line where its row begins, howeve
     [
       'a quote within a field',
       'x"y@example.com\n',
-      'a quote stands within a field that does not begin with one',
+      'a quote appears inside a field that does not begin with one',
     ],
     ['something behind a quote', '"x"y@example.com\n', 'something follows a closing quote'],
     ['a quote that is never closed', '"x@example.com\ny@example.com\n', 'a quote is opened and never closed'],
     [
       'a row of many lines',
       `"${'x\n'.repeat(40_000)}`,
-      'a row is longer than 64 KiB, perhaps since a quote is never closed',
+      'a row is longer than 64 KiB, perhaps because a quote is never closed',
     ],
   ])('%s', async (_name, row, why) => {
     for (const before of [1, 5_000]) {

@@ -1,9 +1,10 @@
 // What v1 answered on the day on which each of these exchanges was recorded, it answers today, byte for byte: a client written
 // against it finds everything as it was, whatever stands beside v1 by now.
 //
-// The recordings are kept for ever. No command rewrites one, and nobody does: if an answer differs, the answer is what is wrong. A
-// missing story is added: its requests, without answers, at the end of a file or in one of its own; then `ABIDE_RECORD=new npm test
-// test/api/v1/contract` records the answers to them, and leaves every existing recording as it is.
+// The recordings are kept for ever. No command rewrites one, and nobody does: if an answer differs, the answer is what is wrong.
+// Only the `detail` of a problem may be reworded (docs/errors.md), by hand. A missing story is added: its requests, without
+// answers, at the end of a file or in one of its own; then `ABIDE_RECORD=new npm test test/api/v1/contract` records the answers to
+// them, and leaves every existing recording as it is.
 import { globSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { expect, test } from '@jest/globals';
