@@ -9,10 +9,10 @@ import { placeOf } from './guard/rooms.ts';
 import type { HeaderField } from './operation.ts';
 
 export const RECORDED_HEADERS: Readonly<Record<string, HeaderField>> = {
-  Location: { description: 'Where it is read back.', schema: z.string() },
+  Location: { description: 'Where to read it back.', schema: z.string() },
   'Idempotency-Replayed': {
     description:
-      'This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`.',
+      'This key was answered before: status and body are those of that answer, byte for byte, except the propagation under `Prefer: wait`.',
     schema: z.literal('true'),
   },
   ...PREFERENCE_APPLIED,

@@ -26,13 +26,13 @@ export function linkNext(ctx: Context, nextCursor: string | undefined): void {
 
 /** What a list of opt-outs may be asked for. */
 export const OptOutListQuery = z.strictObject({
-  limit: queryInteger(100).default(20).describe('How many a page has at most.'),
+  limit: queryInteger(100).default(20).describe('The most that a page has.'),
   cursor: CURSOR,
   since: InstantSchema.describe('Recorded at this time or later, RFC 3339 with an offset.').optional(),
   until: InstantSchema.describe('Recorded before this time, RFC 3339 with an offset.').optional(),
-  state: z.enum(PROPAGATION_STATES).describe('Whose propagation is in this state now.').optional(),
+  state: z.enum(PROPAGATION_STATES).describe('Those whose propagation is in this state now.').optional(),
   store: shortText(63)
-    .describe('Which this store must hold; with `state`, by what it has confirmed.')
+    .describe('Those that this store must hold; with `state`, by what this store has confirmed.')
     .optional(),
   reason: z.enum(REASONS).describe('Recorded for this reason.').optional(),
 });

@@ -14,9 +14,9 @@ export const TAGS = {
   'Opt-outs': 'Recording what people refuse, and reading it back.',
   Grants: "The person's own later consent: the only way back.",
   Imports: 'Files of opt-outs.',
-  Checks: 'May a message be sent? Whatever is not answered is not sent.',
+  Checks: 'May a message be sent? Without an answer, do not send.',
   Operations:
-    'How far every store is behind, what it keeps failing, and whether it still holds what it acknowledged.',
+    'How far behind every store is, what it keeps failing, and whether it still holds what it acknowledged.',
   Workers:
     'What a worker that carries decisions to one store asks and reports. Its key is bound to that store; clients need none of this.',
 } as const;

@@ -8,7 +8,7 @@ export const PROPAGATION_COUNTS = {
   state: z
     .enum(PROPAGATION_STATES)
     .describe(
-      '`complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.',
+      '`complete`: every required store has confirmed. `uncovered`: no required store covers what was asked for, so nothing is promised.',
     ),
   required: z.int().min(0).describe('How many stores must confirm.'),
   confirmed: z.int().min(0).describe('How many have.'),
@@ -20,7 +20,7 @@ export const STORE_STATES = {
   state: z
     .enum(['pending', 'verified', 'applied', 'superseded', 'absent', 'quarantined', 'paused', 'retired'])
     .describe(
-      '`verified`: it was read back and holds it. `applied`: it took it and cannot be read. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing, and is tried for ever.',
+      '`verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing it, and is tried again for ever.',
     ),
   recorded_at: Instant,
   applied_at: Instant.nullable(),
@@ -28,5 +28,5 @@ export const STORE_STATES = {
   acknowledged_at: Instant.nullable(),
   latency_ms: z.number().nullable().describe('From recorded to acknowledged.'),
   attempts: z.int().min(0).nullable(),
-  reason: z.string().nullable().describe('A code, where it is not confirmed.'),
+  reason: z.string().nullable().describe('A code, if it is not confirmed.'),
 };

@@ -12,7 +12,7 @@ const Given = z.strictObject({
 });
 const ABOUT = {
   description:
-    'Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id of the person. Values are brought into a normal form and are in no answer, log or error.',
+    'Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id for the person. Values are brought into a normal form, and appear in no answer, log or error.',
   minProperties: 1,
   maxProperties: 1,
 };
@@ -36,7 +36,7 @@ export const createSubjectSchema = (defaultRegion: string | undefined, title = '
 export const MaskedSubject = z
   .object({
     kind: z.enum(SUBJECT_KINDS),
-    masked: z.string().nullable().describe('`a••@e••.com`; null once the address was erased.'),
+    masked: z.string().nullable().describe('`a••@e••.com`; null once the address is erased.'),
   })
   .meta({ title: 'MaskedSubject' });
 

@@ -9,7 +9,7 @@ export interface paths {
         };
         /**
          * List opt-outs
-         * @description Your own client's opt-outs, newest first; with the scope `opt_outs:read_all` everybody's. The next page is in `Link` and in `next_cursor`.
+         * @description Your own client's opt-outs, newest first; with the scope `opt_outs:read_all`, those of every client. The next page is in `Link` and in `next_cursor`.
          *
          *     Scope needed: `opt_outs:read`.
          */
@@ -17,7 +17,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Record an opt-out
-         * @description Records that a person does not want to be reached. The 2xx is sent once it is durable; no call takes it back. Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again. The same opt-out under another key or none is answered with 200 and records nothing new.
+         * @description Records that a person does not want to be reached. The 2xx is sent once it is durable; no call takes it back. Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again. The same opt-out under another key or none gets a 200 and records nothing new.
          *
          *     Scope needed: `opt_outs:write`.
          */
@@ -59,7 +59,7 @@ export interface paths {
         };
         /**
          * How far an opt-out has come, store by store
-         * @description As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.
+         * @description As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed or the time is up.
          *
          *     Scope needed: `opt_outs:read`.
          */
@@ -83,7 +83,7 @@ export interface paths {
         readonly put?: never;
         /**
          * What is known of one identifier
-         * @description What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address stands in a URL. An identifier that nobody opted out is answered with 200: all false.
+         * @description What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address appears in a URL. An identifier that nobody opted out gets a 200: all false.
          *
          *     Scope needed: `subjects:read`.
          */
@@ -107,7 +107,7 @@ export interface paths {
          * May these messages be sent?
          * @description No answer means do not send.
          *
-         *     A problem, a time-out and an item that is missing from the answer are no answer. Ask with every identifier of the person that you hold, shortly before you send. Nobody whom we do not know is suppressed.
+         *     A problem, a time-out and an item missing from the answer all count as no answer. Ask with every identifier of the person that you hold, shortly before you send. An unknown person is not suppressed.
          *
          *     Scope needed: `checks:read`.
          */
@@ -126,8 +126,8 @@ export interface paths {
             readonly cookie?: never;
         };
         /**
-         * How far every store is behind
-         * @description The age of the oldest decision that a store must hold and has not confirmed, of all of them, by the clock of the database.
+         * How far behind every store is
+         * @description The age of the oldest of all the decisions that a store must hold and has not confirmed, by the clock of the database.
          *
          *     Scope needed: `lag:read`.
          */
@@ -149,7 +149,7 @@ export interface paths {
         };
         /**
          * The lag as server-sent events
-         * @description An event at every change, and at least one every 2 s. `lag` carries what GET /v1/propagation-lag answers; `unknown` carries a problem: the ledger does not answer. At most 100 may listen to one server.
+         * @description An event at every change, and at least one every 2 s. `lag` carries what GET /v1/propagation-lag answers; `unknown` carries a problem: the ledger does not answer. At most 100 clients may listen to one server.
          *
          *     Scope needed: `lag:read`.
          */
@@ -171,7 +171,7 @@ export interface paths {
         };
         /**
          * May a sender rely on a store's own copy now?
-         * @description No answer means hold. Whatever is not `send`, a problem and a time-out included, is `hold`. For senders that read suppressions from a store and not from here.
+         * @description No answer means hold. Anything but `send`, including a problem or a time-out, is `hold`. For senders that read suppressions from a store and not from here.
          *
          *     Scope needed: `lag:read` or `checks:read`.
          */
@@ -193,7 +193,7 @@ export interface paths {
         };
         /**
          * What a store keeps failing
-         * @description Parked, counted in the lag, and tried again for ever: there is no call that takes anything out.
+         * @description Parked, counted in the lag, and tried again for ever: no call takes anything out.
          *
          *     Scope needed: `lag:read`.
          */
@@ -214,7 +214,7 @@ export interface paths {
             readonly cookie?: never;
         };
         /**
-         * All that is known of one of them
+         * Everything known about one parked decision
          * @description With what the store proved last of this subject.
          *
          *     Scope needed: `lag:read`.
@@ -239,7 +239,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Have it tried again now
-         * @description Within about a second, whatever their own next try would be.
+         * @description Within about a second, whenever their own next try would be.
          *
          *     Scope needed: `stores:write`.
          */
@@ -259,7 +259,7 @@ export interface paths {
         };
         /**
          * The latest passes over a store
-         * @description What it had acknowledged was read back again, page by page. What differed is outstanding again.
+         * @description In a pass, what the store had acknowledged is read back again, page by page. What differs is outstanding again.
          *
          *     Scope needed: `lag:read`.
          */
@@ -287,7 +287,7 @@ export interface paths {
         };
         /**
          * What the store acknowledged, to be read back again
-         * @description For the worker that holds the store's lease. Null: nothing is to be compared now.
+         * @description For the worker that holds the store's lease. Null: there is nothing to compare now.
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -295,7 +295,7 @@ export interface paths {
         readonly put?: never;
         /**
          * What differed
-         * @description A page is counted once: `taken` is false where it was before, or its pass is over.
+         * @description A page is counted once: `taken` is false if it was counted before or its pass is over.
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -315,7 +315,7 @@ export interface paths {
         };
         /**
          * Where to go on listing what the store holds
-         * @description For the worker that holds the store's lease, where what the store suppresses by itself is recorded and its keys are plain addresses. Null: nothing is to be listed now, or at all.
+         * @description For the worker that holds the store's lease, if what the store suppresses by itself is recorded and its keys are plain addresses. Null: there is nothing to list now, or at all.
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -323,7 +323,7 @@ export interface paths {
         readonly put?: never;
         /**
          * What the store lists
-         * @description Whoever is suppressed and not known to the ledger is recorded as an opt-out of the client `store:NAME`. A page is taken once: `taken` is false where it was before, or the list is over.
+         * @description Anybody who is suppressed and unknown to the ledger is recorded as an opt-out of the client `store:NAME`. A page is taken once: `taken` is false if it was taken before or the list is over.
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -345,7 +345,7 @@ export interface paths {
         readonly put?: never;
         /**
          * What the store holds, and that its worker lives
-         * @description At most 1,000, possibly none, and at least every 2 s: it is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing. Repeats are harmless.
+         * @description Send at most 1,000, possibly none, at least every 2 s: the report is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing. Repeats are harmless.
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -387,7 +387,7 @@ export interface paths {
         };
         /**
          * The canary that the store acknowledged last
-         * @description A synthetic opt-out. A store that does not hold it any more is not the store that it was. Null: there is none.
+         * @description A synthetic opt-out. A store that no longer holds it is no longer the store that it was. Null: there is none.
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -409,7 +409,7 @@ export interface paths {
         };
         /**
          * What is decided of one subject now
-         * @description Asked before and after a store without versions is told to lift something: is it still the newest, and was the store told before?
+         * @description Ask this before and after you tell a store without versions to lift something: is the decision still the newest, and was the store told before?
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -494,7 +494,7 @@ export interface components {
                 /** @enum {string} */
                 readonly carried_by: "stream" | "redrive" | "catch_up" | "retry" | "backfill";
                 readonly attempts: number;
-                /** @description As the decision was given out with it; absent: with none. */
+                /** @description As given out with the decision; absent if it was given out with none. */
                 readonly asked?: number;
                 readonly code?: string;
                 /** @default {} */
@@ -517,12 +517,12 @@ export interface components {
         readonly Canary: {
             readonly canary: components["schemas"]["Decision"] | null;
         };
-        /** @description Has one of `subject` and `subjects`. An item that is not so is answered with "do not send". */
+        /** @description Has either `subject` or `subjects`. An invalid item is answered with "do not send". */
         readonly CheckItem: {
-            /** @description Yours, answered as it is. */
+            /** @description Your own reference, returned unchanged. */
             readonly ref?: string;
             readonly subject?: components["schemas"]["Subject"];
-            /** @description Every identifier of the person that you hold: one that is suppressed suppresses the item. */
+            /** @description Every identifier of the person that you hold: if one is suppressed, so is the item. */
             readonly subjects?: readonly components["schemas"]["Subject"][];
             /** @enum {string} */
             readonly channel: "email" | "sms" | "push";
@@ -535,7 +535,7 @@ export interface components {
             /** @description `topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read. */
             readonly reason: ("opted_out" | "topic_required" | "invalid_item") | null;
             readonly opt_out_id: string | null;
-            /** @description Since when. */
+            /** @description Since when it is suppressed. */
             readonly effective_at: components["schemas"]["Instant"] | null;
         };
         readonly ChecksAnswer: {
@@ -556,7 +556,7 @@ export interface components {
             readonly last: boolean;
             readonly compared: number;
             readonly own: number;
-            /** @description What of it is among the scopes that the page named under `own`. */
+            /** @description Which of it is among the scopes that the page named under `own`. */
             readonly own_suppressions?: readonly {
                 readonly seq: number;
                 readonly suppressed: readonly string[];
@@ -576,7 +576,7 @@ export interface components {
         readonly Decision: {
             readonly seq: number;
             readonly opt_out_id: components["schemas"]["Id"] | null;
-            /** @description For one subject the higher is the newer. */
+            /** @description Of two decisions about one subject, the higher is the newer. */
             readonly version: number;
             readonly subject_id: components["schemas"]["Id"];
             /** @enum {string} */
@@ -585,7 +585,7 @@ export interface components {
             readonly suppressed: {
                 readonly [key: string]: components["schemas"]["Instant"];
             };
-            /** @description Scopes that the person's consent took away: to be cleared where the store holds an older version. */
+            /** @description Scopes that the person's consent took away: clear them if the store holds an older version. */
             readonly granted: {
                 readonly [key: string]: {
                     readonly at: components["schemas"]["Instant"];
@@ -594,11 +594,11 @@ export interface components {
             };
             readonly effective_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description The address under a transport key, base64url; null once it was erased. */
+            /** @description The address, sealed with a transport key, base64url; null once it is erased. */
             readonly sealed: string | null;
             readonly transport_key_id: number | null;
         };
-        /** @description Since when each channel is suppressed, null where it is not. */
+        /** @description Since when each channel is suppressed; null if it is not. */
         readonly EffectivePerChannel: {
             readonly email: components["schemas"]["Instant"] | null;
             readonly sms: components["schemas"]["Instant"] | null;
@@ -617,7 +617,7 @@ export interface components {
             readonly reason: ("paused" | "backfilling" | "late" | "unknown" | "outstanding" | "retired") | null;
             readonly verified_through: number | null;
             readonly oldest_outstanding_seconds: number | null;
-            /** @description People whom the store did not know when it was told. */
+            /** @description People whom the store did not know when it was told of them. */
             readonly absent: number | null;
             readonly as_of: components["schemas"]["Instant"];
         };
@@ -634,7 +634,7 @@ export interface components {
         readonly Listed: {
             readonly generation: number;
             readonly pages: number;
-            /** @description The last one that was looked at; null: there was none any more. */
+            /** @description The last one that was read; null: there were no more. */
             readonly through: {
                 /** @enum {string} */
                 readonly kind: "email" | "phone" | "push_token" | "person_id";
@@ -642,7 +642,7 @@ export interface components {
             } | null;
             readonly last: boolean;
             readonly listed: number;
-            /** @description Those who are. */
+            /** @description Those who are suppressed. */
             readonly suppressed: readonly {
                 /** @enum {string} */
                 readonly kind: "email" | "phone" | "push_token" | "person_id";
@@ -653,7 +653,7 @@ export interface components {
         readonly ListingPage: {
             readonly page: {
                 readonly generation: number;
-                /** @description Taken so far; repeat it in the report. */
+                /** @description Pages taken so far; repeat it in the report. */
                 readonly pages: number;
                 /** @description Null: from the beginning. */
                 readonly after: {
@@ -661,16 +661,16 @@ export interface components {
                     readonly kind: "email" | "phone" | "push_token" | "person_id";
                     readonly key: string;
                 } | null;
-                /** @description Of these is to be told what the store suppresses. */
+                /** @description Report what the store suppresses of these. */
                 readonly scopes: readonly string[];
-                /** @description Rest so long before the next page. */
+                /** @description Wait this long before the next page. */
                 readonly pause_ms: number;
             } | null;
         };
         readonly MaskedSubject: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
-            /** @description `a••@e••.com`; null once the address was erased. */
+            /** @description `a••@e••.com`; null once the address is erased. */
             readonly masked: string | null;
         };
         readonly NewestDecision: {
@@ -681,19 +681,19 @@ export interface components {
             readonly suppressed: {
                 readonly [key: string]: components["schemas"]["Instant"];
             };
-            /** @description Scopes that the person's consent took away: to be cleared where the store holds an older version. */
+            /** @description Scopes that the person's consent took away: clear them if the store holds an older version. */
             readonly granted: {
                 readonly [key: string]: {
                     readonly at: components["schemas"]["Instant"];
                     readonly version: number;
                 };
             };
-            /** @description The newest that the store has acknowledged since it is what it is, neither emptied nor put back nor pointed elsewhere; 0: none. There where it was asked for. */
+            /** @description The newest that the store has acknowledged since it was last emptied, put back or pointed elsewhere; 0: none. Present only if asked for. */
             readonly acknowledged_version?: number;
-            /** @description The oldest that it has acknowledged since it is what it is; 0: none. There where it was asked for. */
+            /** @description The oldest that it has acknowledged since then; 0: none. Present only if asked for. */
             readonly first_acknowledged_version?: number;
         };
-        /** @description A later version recorded more than this one has words for. */
+        /** @description A later version recorded more than this one can express. */
         readonly NotWholeInV1: {
             /** @constant */
             readonly code: "not_whole_in_v1";
@@ -711,13 +711,13 @@ export interface components {
             readonly in_force: boolean;
             readonly subject: components["schemas"]["MaskedSubject"];
             readonly requested_scope: components["schemas"]["ScopeFlags"];
-            /** @description What is suppressed for this subject with this opt-out: the whole, not what changed. */
+            /** @description Everything that is suppressed for this subject with this opt-out, not what changed. */
             readonly scope: components["schemas"]["ScopeFlags"];
             readonly effective: components["schemas"]["EffectivePerChannel"];
             readonly effective_at: components["schemas"]["Instant"];
             readonly received_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description Yours, or `auto_` and the id. */
+            /** @description Your key, or `auto_` and the id. */
             readonly idempotency_key: string;
             readonly warnings: readonly (components["schemas"]["Warning"] | components["schemas"]["NotWholeInV1"])[];
             readonly propagation: components["schemas"]["PropagationSummary"];
@@ -727,12 +727,12 @@ export interface components {
             readonly object: "list";
             /** @description Newest first. */
             readonly opt_outs: readonly components["schemas"]["OptOut"][];
-            /** @description For `cursor`, null on the last page. */
+            /** @description For `cursor`; null on the last page. */
             readonly next_cursor: string | null;
         };
         readonly OptOutRequest: {
             readonly subject: components["schemas"]["Subject"];
-            /** @description Which channels; absent means all three. Within it a channel left out is false, and false takes nothing away. At least one is true. */
+            /** @description Which channels; absent means all three. A channel left out is false, and false takes nothing away. At least one must be true. */
             readonly scope?: {
                 readonly email?: boolean;
                 readonly sms?: boolean;
@@ -740,7 +740,7 @@ export interface components {
             };
             /**
              * Format: date-time
-             * @description Since when, RFC 3339 with an offset; absent: the time of receipt. May lie in the past. Up to an hour ahead it is taken as the time of receipt, and `adjustments` says so; further ahead is refused.
+             * @description Since when, RFC 3339 with an offset; absent: the time of receipt. May be in the past. A time up to an hour ahead is taken as the time of receipt, and `adjustments` says so; one further ahead is refused.
              */
             readonly effective_at?: string;
             /**
@@ -748,15 +748,15 @@ export interface components {
              * @enum {string}
              */
             readonly reason?: "person_request" | "complaint" | "legal" | "other";
-            /** @description Kept sealed, in no answer. No control characters but tabs and line ends. */
+            /** @description Kept sealed, and in no answer. No control characters except tabs and line ends. */
             readonly note?: string;
-            /** @description For clients that cannot set the header Idempotency-Key. Both, and different, is refused. */
+            /** @description For clients that cannot set the header Idempotency-Key. If both are given and differ, the request is refused. */
             readonly idempotency_key?: string;
         };
         readonly OutstandingDecision: {
             readonly seq: number;
             readonly opt_out_id: components["schemas"]["Id"] | null;
-            /** @description For one subject the higher is the newer. */
+            /** @description Of two decisions about one subject, the higher is the newer. */
             readonly version: number;
             readonly subject_id: components["schemas"]["Id"];
             /** @enum {string} */
@@ -765,7 +765,7 @@ export interface components {
             readonly suppressed: {
                 readonly [key: string]: components["schemas"]["Instant"];
             };
-            /** @description Scopes that the person's consent took away: to be cleared where the store holds an older version. */
+            /** @description Scopes that the person's consent took away: clear them if the store holds an older version. */
             readonly granted: {
                 readonly [key: string]: {
                     readonly at: components["schemas"]["Instant"];
@@ -774,11 +774,11 @@ export interface components {
             };
             readonly effective_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description The address under a transport key, base64url; null once it was erased. */
+            /** @description The address, sealed with a transport key, base64url; null once it is erased. */
             readonly sealed: string | null;
             readonly transport_key_id: number | null;
             readonly attempts: number;
-            /** @description How often another try was asked for since the last one failed. Repeat it in a report of `failed`, `refused` or `absent`: a try that was under way when it was asked for is no answer to it. */
+            /** @description How many times another try was asked for since the last one failed. Repeat it in a report of `failed`, `refused` or `absent`: a try that was already under way does not answer the request. */
             readonly asked?: number;
             /** @enum {string} */
             readonly lane: "live" | "backfill";
@@ -788,16 +788,16 @@ export interface components {
             readonly decisions: readonly components["schemas"]["OutstandingDecision"][];
             readonly next: string | null;
             /**
-             * @description Carry nothing, wherever you learn of it.
+             * @description Carry nothing, wherever you learned of it.
              * @constant
              */
             readonly paused?: true;
             /**
-             * @description `worker` does not hold the store's lease and is given nothing, whatever is outstanding.
+             * @description `worker` does not hold the store's lease and gets nothing, whatever is outstanding.
              * @constant
              */
             readonly unleased?: true;
-            /** @description Since when the store is told of all that it is told of now (it was added, pointed elsewhere, widened or put in service again then): what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for. */
+            /** @description Since when the store has been told of everything that it is told of now (when it was added, pointed elsewhere, widened or put in service again). An earlier grant clears nothing there if the store was told nothing else of that person. Present only if asked for. */
             readonly target_since?: components["schemas"]["Instant"];
         };
         readonly Parked: {
@@ -838,9 +838,9 @@ export interface components {
             readonly generation: number;
             /** @description It speaks for every unsettled decision of its subject from this number to its own. */
             readonly speaks_from: number;
-            /** @description The subject's version now: one that the store takes settles this as well. */
+            /** @description The subject's version now. If the store takes a newer one, that settles this as well. */
             readonly newest_version: number;
-            /** @description What the store proved last of this subject. */
+            /** @description What the store last proved about this subject. */
             readonly last_evidence: {
                 readonly seq: number;
                 readonly version: number;
@@ -869,7 +869,7 @@ export interface components {
             /** @description For people; may change. Never has a value of the request in it. */
             readonly detail: string;
             /**
-             * @description What to decide by. There may come more: take an unknown one for its status.
+             * @description What to decide by. More may come: treat an unknown one by its status.
              * @enum {string}
              */
             readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
@@ -887,7 +887,7 @@ export interface components {
             /** @description The opt-out's. */
             readonly id: components["schemas"]["Id"];
             /**
-             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.
+             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked for, so nothing is promised.
              * @enum {string}
              */
             readonly state: "pending" | "complete" | "uncovered";
@@ -897,14 +897,14 @@ export interface components {
             readonly confirmed: number;
             /** @description How many of these were read back and seen to hold it. */
             readonly verified: number;
-            /** @description Stays, once it was complete. */
+            /** @description Once it is set, it stays. */
             readonly first_completed_at: components["schemas"]["Instant"] | null;
             /** @description Channels that no required store covers for this kind of subject. */
             readonly uncovered: readonly ("email" | "sms" | "push")[];
-            /** @description Those that must hold it. */
+            /** @description The stores that must hold it. */
             readonly stores: readonly components["schemas"]["StorePropagation"][];
         };
-        /** @description Null is not known, never zero. */
+        /** @description Null means not known, never zero. */
         readonly PropagationLag: {
             readonly as_of: components["schemas"]["Instant"];
             /**
@@ -919,7 +919,7 @@ export interface components {
         };
         readonly PropagationSummary: {
             /**
-             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.
+             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked for, so nothing is promised.
              * @enum {string}
              */
             readonly state: "pending" | "complete" | "uncovered";
@@ -931,7 +931,7 @@ export interface components {
             readonly verified: number;
             /** @description Channels that no required store covers for this kind of subject. */
             readonly uncovered: readonly ("email" | "sms" | "push")[];
-            /** @description Where it is read store by store. */
+            /** @description Where to read it store by store. */
             readonly url: string;
         };
         readonly ReconciliationBegun: {
@@ -946,17 +946,17 @@ export interface components {
                 readonly through: components["schemas"]["Id"];
                 readonly last: boolean;
                 readonly decisions: readonly components["schemas"]["Decision"][];
-                /** @description What the store suppresses by itself of these scopes is to be told. */
+                /** @description Report what the store suppresses by itself of these scopes. */
                 readonly own?: {
                     readonly scopes: readonly string[];
-                    /** @description None of the store's: read back only for what it suppresses by itself. */
+                    /** @description Not due to the store: read them back only for what it suppresses by itself. */
                     readonly others: readonly components["schemas"]["Decision"][];
                 };
-                /** @description Rest so long before the next page. */
+                /** @description Wait this long before the next page. */
                 readonly pause_ms: number;
             } | null;
         };
-        /** @description How many subjects it found how. */
+        /** @description How many subjects it found in each condition. */
         readonly ReconciliationPass: {
             readonly id: number;
             /** @description Somebody asked for it, so it ran at full speed. */
@@ -970,13 +970,13 @@ export interface components {
             readonly missing: number;
             /** @description Held as it was before: the store went back in time. */
             readonly older: number;
-            /** @description Held in this version, and not suppressed. */
+            /** @description Held in this version, but not suppressed. */
             readonly resurrected: number;
             /** @description Held in a version that the ledger never gave. */
             readonly ahead: number;
             /** @description Suppressed beyond what was decided: by the store itself. */
             readonly own: number;
-            /** @description Of these, opt-outs that were recorded; absent where the configuration does not ask for that. */
+            /** @description How many of these were recorded as opt-outs; absent if the configuration does not ask for that. */
             readonly recorded?: number;
             /** @description Cannot be compared: the address was erased. */
             readonly unread: number;
@@ -985,16 +985,16 @@ export interface components {
             readonly store: string;
             /** @description Newest first. */
             readonly passes: readonly components["schemas"]["ReconciliationPass"][];
-            /** @description The latest pass over the store's own list, where what it suppresses by itself is recorded. */
+            /** @description The latest pass over the store's own list, if what it suppresses by itself is recorded. */
             readonly listing?: {
                 readonly asked: boolean;
                 readonly started_at: components["schemas"]["Instant"];
                 readonly finished_at: components["schemas"]["Instant"] | null;
-                /** @description Entries of the store that were looked at. */
+                /** @description Entries of the store that were read. */
                 readonly listed: number;
                 /** @description People whom only the store knew: opt-outs that were recorded. */
                 readonly recorded: number;
-                /** @description Entries that are no address of their kind. */
+                /** @description Entries that are not an address of their kind. */
                 readonly unread: number;
             };
         };
@@ -1005,26 +1005,26 @@ export interface components {
             readonly api_version: "v1";
             readonly id: components["schemas"]["Id"];
             /**
-             * @description `already_opted_out`: nothing would change, and this is the opt-out that covers it. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.
+             * @description `already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.
              * @enum {string}
              */
             readonly outcome: "recorded" | "already_opted_out" | "already_recorded";
             /**
-             * @description Only with `already_recorded`.
+             * @description Present only with `already_recorded`.
              * @constant
              */
             readonly in_force?: false;
             readonly subject: components["schemas"]["MaskedSubject"];
             readonly requested_scope: components["schemas"]["ScopeFlags"];
-            /** @description What is suppressed for this subject with this opt-out: the whole, not what changed. */
+            /** @description Everything that is suppressed for this subject with this opt-out, not what changed. */
             readonly scope: components["schemas"]["ScopeFlags"];
             readonly effective: components["schemas"]["EffectivePerChannel"];
             readonly effective_at: components["schemas"]["Instant"];
             readonly received_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description Yours, or `auto_` and the id. */
+            /** @description Your key, or `auto_` and the id. */
             readonly idempotency_key: string;
-            /** @description Only where something was taken otherwise than it was stated. */
+            /** @description Present only if something was taken differently from how it was stated. */
             readonly adjustments?: readonly components["schemas"]["Adjustment"][];
             readonly warnings: readonly components["schemas"]["Warning"][];
             readonly propagation: components["schemas"]["PropagationSummary"];
@@ -1073,11 +1073,11 @@ export interface components {
              * @constant
              */
             readonly outstanding_is_at_least?: true;
-            /** @description The lag. 0 only where it is known that there is none. */
+            /** @description The lag. 0 only if it is known that there is none. */
             readonly oldest_outstanding_seconds: number | null;
-            /** @description People whom it does not know. */
+            /** @description People whom the store does not know. */
             readonly absent: number | null;
-            /** @description Of the outstanding: it keeps failing them. */
+            /** @description Those of the outstanding that it keeps failing. */
             readonly quarantined: number | null;
             /** @description Every decision up to here is confirmed. */
             readonly verified_through: number | null;
@@ -1102,11 +1102,11 @@ export interface components {
                 readonly remaining: number;
                 readonly started_at: components["schemas"]["Instant"];
             } | null;
-            /** @description Of the newest canary that it acknowledged. */
+            /** @description Age of the newest canary that it acknowledged. */
             readonly canary_age_seconds: number | null;
-            /** @description What it had acknowledged, was found not to hold, and holds not yet again. */
+            /** @description What it had acknowledged, was found not to hold, and does not hold again yet. */
             readonly drift: number | null;
-            /** @description A whole pass over it found everything up to here held. */
+            /** @description A whole pass found that it holds everything up to here. */
             readonly reconciled_through: number | null;
             readonly drain_eta_seconds: number | null;
         };
@@ -1114,7 +1114,7 @@ export interface components {
             readonly store: string;
             readonly required: boolean;
             /**
-             * @description `verified`: it was read back and holds it. `applied`: it took it and cannot be read. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing, and is tried for ever.
+             * @description `verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing it, and is tried again for ever.
              * @enum {string}
              */
             readonly state: "pending" | "verified" | "applied" | "superseded" | "absent" | "quarantined" | "paused" | "retired";
@@ -1125,10 +1125,10 @@ export interface components {
             /** @description From recorded to acknowledged. */
             readonly latency_ms: number | null;
             readonly attempts: number | null;
-            /** @description A code, where it is not confirmed. */
+            /** @description A code, if it is not confirmed. */
             readonly reason: string | null;
         };
-        /** @description Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id of the person. Values are brought into a normal form and are in no answer, log or error. */
+        /** @description Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id for the person. Values are brought into a normal form, and appear in no answer, log or error. */
         readonly Subject: {
             readonly email?: string;
             readonly phone?: string;
@@ -1147,7 +1147,7 @@ export interface components {
             readonly effective: components["schemas"]["EffectivePerChannel"];
             /** @description Newest first, at most 100. */
             readonly opt_outs: readonly components["schemas"]["OptOut"][];
-            /** @description Of the newest opt-out; null where there is none. */
+            /** @description Of the newest opt-out; null if there is none. */
             readonly propagation: components["schemas"]["PropagationSummary"] | null;
         };
         readonly TransportKey: {
@@ -1155,7 +1155,7 @@ export interface components {
             /** @description 32 bytes for AES-256-GCM, base64url. */
             readonly key: string;
         };
-        /** @description A channel that this identifier does not reach: opt the other identifier out as well. */
+        /** @description This identifier does not reach the channel: opt out the other identifier as well. */
         readonly Warning: {
             /** @constant */
             readonly code: "channel_needs_other_identifier";
@@ -1333,15 +1333,15 @@ export interface components {
     parameters: never;
     requestBodies: never;
     headers: {
-        /** @description Of this one request; it stands in the audit log and in ours. */
+        /** @description Of this one request; it is in the audit log and in our log. */
         readonly "X-Request-Id": string;
         /** @description Seconds. */
         readonly "Retry-After": number;
-        /** @description The rate of your key, where it has one: `"reads";q=10000;w=10` lets in 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change). */
+        /** @description The rate of your key, if it has one: `"reads";q=10000;w=10` allows 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change). */
         readonly "RateLimit-Policy": string;
-        /** @description What is left of it: `"reads";r=9998;t=1` is 9,998 calls, and more within a second (the same draft). */
+        /** @description What is left of it: `"reads";r=9998;t=1` means 9,998 calls, and more within a second (the same draft). */
         readonly RateLimit: string;
-        /** @description Which credential is wanted. */
+        /** @description Which credential is needed. */
         readonly "WWW-Authenticate": string;
     };
     pathItems: never;
@@ -1351,7 +1351,7 @@ export interface operations {
     readonly listOptOuts: {
         readonly parameters: {
             readonly query?: {
-                /** @description How many a page has at most. */
+                /** @description The most that a page has. */
                 readonly limit?: number;
                 /** @description `next_cursor` of the page before. */
                 readonly cursor?: string;
@@ -1359,9 +1359,9 @@ export interface operations {
                 readonly since?: string;
                 /** @description Recorded before this time, RFC 3339 with an offset. */
                 readonly until?: string;
-                /** @description Whose propagation is in this state now. */
+                /** @description Those whose propagation is in this state now. */
                 readonly state?: "pending" | "complete" | "uncovered";
-                /** @description Which this store must hold; with `state`, by what it has confirmed. */
+                /** @description Those that this store must hold; with `state`, by what this store has confirmed. */
                 readonly store?: string;
                 /** @description Recorded for this reason. */
                 readonly reason?: "person_request" | "complaint" | "legal" | "other";
@@ -1399,9 +1399,9 @@ export interface operations {
         readonly parameters: {
             readonly query?: never;
             readonly header?: {
-                /** @description Your name for this one request: repeats under it are one. Kept for 30 days, per client. */
+                /** @description Your name for this one request: repeats under the same key count as one. Kept for 30 days, per client. */
                 readonly "Idempotency-Key"?: string;
-                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: the answer comes at once. */
                 readonly Prefer?: string;
             };
             readonly path?: never;
@@ -1413,15 +1413,15 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description It was so already: the opt-out that says so. */
+            /** @description The person had already opted out: the opt-out that says so. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where it is read back. */
+                    /** @description Where to read it back. */
                     readonly Location?: string;
-                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    /** @description This key was answered before: status and body are those of that answer, byte for byte, except the propagation under `Prefer: wait`. */
                     readonly "Idempotency-Replayed"?: "true";
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1435,11 +1435,11 @@ export interface operations {
             readonly 201: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where it is read back. */
+                    /** @description Where to read it back. */
                     readonly Location?: string;
-                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    /** @description This key was answered before: status and body are those of that answer, byte for byte, except the propagation under `Prefer: wait`. */
                     readonly "Idempotency-Replayed"?: "true";
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1519,7 +1519,7 @@ export interface operations {
         readonly parameters: {
             readonly query?: never;
             readonly header?: {
-                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: the answer comes at once. */
                 readonly Prefer?: string;
             };
             readonly path: {
@@ -1533,7 +1533,7 @@ export interface operations {
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1601,7 +1601,7 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description One answer an item. */
+            /** @description One answer per item. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1627,7 +1627,7 @@ export interface operations {
     readonly getPropagationLag: {
         readonly parameters: {
             readonly query?: {
-                /** @description Answers 503 with the same body where the status is late or unknown: for a pager. */
+                /** @description Answers 503 with the same body if the status is late or unknown: for a pager. */
                 readonly fail_on?: "late";
             };
             readonly header?: never;
@@ -1687,7 +1687,7 @@ export interface operations {
         };
         readonly requestBody?: never;
         readonly responses: {
-            /** @description For as long as you listen, and the key is valid. */
+            /** @description Lasts for as long as you listen and the key is valid. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1711,7 +1711,7 @@ export interface operations {
     readonly getGate: {
         readonly parameters: {
             readonly query?: {
-                /** @description Hold as well where the oldest outstanding decision is older; absent: only where the store is late. */
+                /** @description Also hold if the oldest outstanding decision is older than this; absent: only if the store is late. */
                 readonly max_age_seconds?: number;
             };
             readonly header?: never;
@@ -1762,7 +1762,7 @@ export interface operations {
                 readonly cursor?: string;
                 /** @description `absent`: the store does not know the person. */
                 readonly kind?: "quarantine" | "redrive" | "absent";
-                /** @description Which the store fails with this code. */
+                /** @description Those that the store fails with this code. */
                 readonly code?: string;
             };
             readonly header?: never;
@@ -1857,7 +1857,7 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description How many are tried again. */
+            /** @description How many will be tried again. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1938,7 +1938,7 @@ export interface operations {
         };
         readonly requestBody?: never;
         readonly responses: {
-            /** @description It is asked for. */
+            /** @description The pass is asked for. */
             readonly 202: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2116,7 +2116,7 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description What was taken and what was not, and why. */
+            /** @description What was accepted, what was not, and why. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -2146,13 +2146,13 @@ export interface operations {
                 readonly limit?: number;
                 /** @description Your worker's id: the page is empty until its reports have taken the store's lease. */
                 readonly worker?: string;
-                /** @description What `abide worker` goes by, as a digest: 409 where the API's abide.yaml says otherwise of the store. */
+                /** @description Digest of the stanza that `abide worker` goes by: 409 if the API's abide.yaml describes the store differently. */
                 readonly stanza?: string;
-                /** @description Also says since when the name means this store. */
+                /** @description Also says since when the name has meant this store. */
                 readonly target_since?: "true";
             };
             readonly header?: {
-                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: the answer comes at once. */
                 readonly Prefer?: string;
             };
             readonly path: {
@@ -2167,7 +2167,7 @@ export interface operations {
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly [name: string]: unknown;
                 };
@@ -2229,7 +2229,7 @@ export interface operations {
     readonly getNewestDecision: {
         readonly parameters: {
             readonly query?: {
-                /** @description Also says how far the store was told: what was granted by then is not to be lifted again. */
+                /** @description Also says how far the store was told: do not lift again what was granted by then. */
                 readonly acknowledged?: "true";
             };
             readonly header?: never;
@@ -2273,7 +2273,7 @@ export interface operations {
         };
         readonly requestBody?: never;
         readonly responses: {
-            /** @description The key. Not to be cached by anybody on the way. */
+            /** @description The key. Nothing on the way may cache it. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];

@@ -9,7 +9,7 @@ export interface paths {
         };
         /**
          * List opt-outs
-         * @description Your own client's opt-outs, by whichever version they were recorded, newest first; with the scope `opt_outs:read_all` everybody's. The next page is in `Link` and in `next_cursor`.
+         * @description Your own client's opt-outs, whichever version recorded them, newest first; with the scope `opt_outs:read_all`, those of every client. The next page is in `Link` and in `next_cursor`.
          *
          *     Scope needed: `opt_outs:read`.
          */
@@ -17,7 +17,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Record an opt-out
-         * @description Records what a person refuses, for every identifier of theirs that you name. The 2xx is sent once it is durable; no call takes it back, save a later consent of the person (`POST /v2/grants`). Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again, also where v1 gave it. The same opt-out under another key or none is answered with 200 and records nothing new.
+         * @description Records what a person refuses, for every identifier of theirs that you name. The 2xx is sent once it is durable; no call takes it back except a later consent of the person (`POST /v2/grants`). Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again, even if v1 gave it. The same opt-out under another key or none gets a 200 and records nothing new.
          *
          *     Scope needed: `opt_outs:write`.
          */
@@ -59,7 +59,7 @@ export interface paths {
         };
         /**
          * How far an opt-out has come, store by store and identifier by identifier
-         * @description As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.
+         * @description As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed or the time is up.
          *
          *     Scope needed: `opt_outs:read`.
          */
@@ -83,7 +83,7 @@ export interface paths {
         readonly put?: never;
         /**
          * What is known of one identifier
-         * @description What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address stands in a URL. An identifier that nobody opted out is answered with 200: nothing is suppressed.
+         * @description What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address appears in a URL. An identifier that nobody opted out gets a 200: nothing is suppressed.
          *
          *     Scope needed: `subjects:read`.
          */
@@ -105,7 +105,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Record a person's own later consent
-         * @description The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier a call. On a tie the opt-out stands. The same consent once more lifts nothing a second time, whatever was opted out since. Where nothing of it is suppressed the answer is 200 with `not_suppressed`, and nothing is recorded.
+         * @description The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier per call. On a tie the opt-out stands. The same consent sent again lifts nothing a second time, whatever was opted out since. Where nothing of it is suppressed the answer is 200 with `not_suppressed`, and nothing is recorded.
          *
          *     Scope needed: `grants:write`.
          */
@@ -155,7 +155,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Record a file of opt-outs
-         * @description The body is the file: CSV with a header, or one JSON object a line. Each row is one person, with one or more of `email`, `phone`, `push_token` and `person_id`, and what it may say for itself: `scopes` (separated by spaces or semicolons), `effective_at`, `reason`. A column that is not known is refused, and then nothing is recorded. It is answered once the file is kept and counted; how far it is recorded is read from its `Location`. The same file with the same parameters is the same import: send it again whenever you are not sure.
+         * @description The body is the file: CSV with a header, or one JSON object per line. Each row is one person, with one or more of `email`, `phone`, `push_token` and `person_id`, and optionally `scopes` (separated by spaces or semicolons), `effective_at`, `reason`. If a column is unknown, the file is refused and nothing is recorded. The answer comes once the file is stored and counted; read at its `Location` how far it is recorded. The same file with the same parameters is the same import: if you are not sure, send it again.
          *
          *     Scope needed: `imports:write`.
          */
@@ -175,7 +175,7 @@ export interface paths {
         };
         /**
          * How far an import is
-         * @description Rows and counts move together: each row counts once, whatever happens meanwhile.
+         * @description Rows and counts change together: each row counts once, whatever happens meanwhile.
          *
          *     Scope needed: `imports:write` or `imports:approve`.
          */
@@ -197,7 +197,7 @@ export interface paths {
         };
         /**
          * Rows that were not taken, and why
-         * @description By row, while it runs as well. Kept for 90 days after its end.
+         * @description Ordered by row, available while the import runs. Kept for 90 days after its end.
          *
          *     Scope needed: `imports:write` or `imports:approve`.
          */
@@ -221,7 +221,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Approve a large import
-         * @description One with more rows than the configuration says (`imports.approve_above_rows`) begins once somebody else has looked at it: the key that sent it, and whatever that one was rotated into, cannot approve it.
+         * @description One with more rows than the configuration says (`imports.approve_above_rows`) begins only once somebody else has looked at it: neither the key that sent it nor one that it was rotated into can approve it.
          *
          *     Scope needed: `imports:approve`.
          */
@@ -243,7 +243,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Cancel an import that has not begun
-         * @description What is recorded is recorded: one that runs goes on to its end.
+         * @description What is recorded stays recorded: an import that runs goes on to its end.
          *
          *     Scope needed: `imports:write` or `imports:approve`.
          */
@@ -264,10 +264,10 @@ export interface paths {
         readonly get?: never;
         readonly put?: never;
         /**
-         * May these be done?
+         * May these things be done?
          * @description No answer means no.
          *
-         *     A problem, a time-out and an item that is missing from the answer are no answer. Ask with every identifier of the person that you hold, shortly before you send or process. Nobody whom we do not know is suppressed.
+         *     A problem, a time-out and an item missing from the answer all count as no answer. Ask with every identifier of the person that you hold, shortly before you send or process. An unknown person is not suppressed.
          *
          *     Scope needed: `checks:read`.
          */
@@ -288,13 +288,13 @@ export interface components {
             readonly pointer: string;
             readonly detail: string;
         };
-        /** @description An item that is not so is answered with "no". */
+        /** @description An invalid item is answered with "no". */
         readonly CheckItem: {
-            /** @description Yours, answered as it is. */
+            /** @description Your own reference, returned unchanged. */
             readonly ref?: string;
-            /** @description Every identifier of the person that you hold: one that is suppressed suppresses the item. */
+            /** @description Every identifier of the person that you hold: if one is suppressed, so is the item. */
             readonly identifiers: readonly components["schemas"]["Identifier"][];
-            /** @description What you would do: write on a channel, best with its topic (`email/newsletter`), or process for a purpose. */
+            /** @description What you are about to do: write on a channel, preferably with its topic (`email/newsletter`), or process for a purpose. */
             readonly scope: components["schemas"]["Scope"];
         };
         readonly CheckedItem: {
@@ -303,7 +303,7 @@ export interface components {
             /** @description `topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read, or its scope is not declared. */
             readonly reason: ("opted_out" | "topic_required" | "invalid_item") | null;
             readonly opt_out_id: string | null;
-            /** @description Since when. */
+            /** @description Since when it is suppressed. */
             readonly effective_at: components["schemas"]["Instant"] | null;
         };
         readonly ChecksAnswer: {
@@ -319,7 +319,7 @@ export interface components {
         readonly DecisionPropagation: {
             readonly identifier: components["schemas"]["MaskedIdentifier"];
             /**
-             * @description `verified`: it was read back and holds it. `applied`: it took it and cannot be read. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing, and is tried for ever.
+             * @description `verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing it, and is tried again for ever.
              * @enum {string}
              */
             readonly state: "pending" | "verified" | "applied" | "superseded" | "absent" | "quarantined" | "paused" | "retired";
@@ -330,7 +330,7 @@ export interface components {
             /** @description From recorded to acknowledged. */
             readonly latency_ms: number | null;
             readonly attempts: number | null;
-            /** @description A code, where it is not confirmed. */
+            /** @description A code, if it is not confirmed. */
             readonly reason: string | null;
         };
         readonly EvidenceAnswer: {
@@ -352,7 +352,7 @@ export interface components {
             readonly object: "grant";
             /** @constant */
             readonly api_version: "v2";
-            /** @description Whether nothing of it is suppressed now. */
+            /** @description Whether none of its scopes is suppressed now. */
             readonly in_force: boolean;
             readonly identifier: components["schemas"]["MaskedIdentifier"];
             readonly requested_scopes: readonly string[];
@@ -364,7 +364,7 @@ export interface components {
             readonly granted_at: components["schemas"]["Instant"];
             readonly received_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description Yours, or `auto_` and the id. */
+            /** @description Your key, or `auto_` and the id. */
             readonly idempotency_key: string;
             readonly evidence: components["schemas"]["EvidenceAnswer"];
             readonly propagation: components["schemas"]["PropagationSummary"];
@@ -375,7 +375,7 @@ export interface components {
              * @enum {string}
              */
             readonly method: "web_form" | "preference_center" | "unsubscribe_link" | "email" | "sms" | "phone" | "letter" | "in_person" | "app" | "browser_signal" | "other";
-            /** @description What the person was shown or said. Kept sealed. */
+            /** @description What the person was shown, or said. Kept sealed. */
             readonly statement: string;
             /** @description Where from: a page, a call, a campaign. Kept sealed. */
             readonly source: string;
@@ -400,7 +400,7 @@ export interface components {
          * @description UUIDv7.
          */
         readonly Id: string;
-        /** @description Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id of the person. Values are brought into a normal form and are in no answer, log or error. */
+        /** @description Exactly one identifier of a person: an email address, a phone number (E.164, or as it is written in the configured region), a push token, or your own id for the person. Values are brought into a normal form, and appear in no answer, log or error. */
         readonly Identifier: {
             readonly email?: string;
             readonly phone?: string;
@@ -410,9 +410,9 @@ export interface components {
         readonly IdentifierState: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
-            /** @description `a••@e••.com`; null once the address was erased. */
+            /** @description `a••@e••.com`; null once the address is erased. */
             readonly masked: string | null;
-            /** @description By scope, in order. */
+            /** @description Ordered by scope. */
             readonly suppressed: readonly components["schemas"]["SuppressedScope"][];
         };
         readonly Import: {
@@ -442,11 +442,11 @@ export interface components {
                 readonly total: number;
                 readonly done: number;
             };
-            /** @description They add up to `rows.done`. Of a dry run what would be. */
+            /** @description They add up to `rows.done`. For a dry run, what would happen. */
             readonly counts: {
                 /** @description New opt-outs, each one row. */
                 readonly recorded: number;
-                /** @description Rows that changed nothing: the person was opted out already. */
+                /** @description Rows that changed nothing: the person had already opted out. */
                 readonly already: number;
                 /** @description Rows that were not taken: see the errors. */
                 readonly invalid: number;
@@ -455,7 +455,7 @@ export interface components {
             readonly created_at: components["schemas"]["Instant"];
             readonly started_at: components["schemas"]["Instant"] | null;
             readonly finished_at: components["schemas"]["Instant"] | null;
-            /** @description Who approved it; null where nobody had to, or nobody has. */
+            /** @description Who approved it; null if nobody had to or nobody has. */
             readonly approval: {
                 readonly client: string;
                 readonly key_id: string;
@@ -468,11 +468,11 @@ export interface components {
         readonly ImportErrors: {
             /** @constant */
             readonly object: "list";
-            /** @description By row. Never a value. */
+            /** @description Ordered by row. Never with a value. */
             readonly errors: readonly components["schemas"]["RowError"][];
-            /** @description How many there are; of more than 100,000 the first are listed. */
+            /** @description How many there are; if more than 100,000, only the first 100,000 are listed. */
             readonly found: number;
-            /** @description For `cursor`, null on the last page. */
+            /** @description For `cursor`; null on the last page. */
             readonly next_cursor: string | null;
         };
         readonly ImportList: {
@@ -480,7 +480,7 @@ export interface components {
             readonly object: "list";
             /** @description Newest first. */
             readonly imports: readonly components["schemas"]["Import"][];
-            /** @description For `cursor`, null on the last page. */
+            /** @description For `cursor`; null on the last page. */
             readonly next_cursor: string | null;
         };
         /**
@@ -491,10 +491,10 @@ export interface components {
         readonly MaskedIdentifier: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
-            /** @description `a••@e••.com`; null once the address was erased. */
+            /** @description `a••@e••.com`; null once the address is erased. */
             readonly masked: string | null;
         };
-        /** @description Nothing of it was suppressed: there is nothing to lift, and nothing is recorded. */
+        /** @description None of these scopes was suppressed: there is nothing to lift, and nothing is recorded. */
         readonly NothingToGrant: {
             /** @constant */
             readonly object: "grant";
@@ -525,9 +525,9 @@ export interface components {
             readonly effective_at: components["schemas"]["Instant"];
             readonly received_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description Yours, or `auto_` and the id. */
+            /** @description Your key, or `auto_` and the id. */
             readonly idempotency_key: string;
-            /** @description Null as well where another client gave it, unless the key has `opt_outs:read_all`. */
+            /** @description Also null if another client gave it, unless the key has `opt_outs:read_all`. */
             readonly evidence: components["schemas"]["EvidenceAnswer"] | null;
             readonly warnings: readonly components["schemas"]["Warning"][];
             readonly propagation: components["schemas"]["PropagationSummary"];
@@ -538,7 +538,7 @@ export interface components {
              * @enum {string}
              */
             readonly method: "web_form" | "preference_center" | "unsubscribe_link" | "email" | "sms" | "phone" | "letter" | "in_person" | "app" | "browser_signal" | "other";
-            /** @description What the person was shown or said. Kept sealed. */
+            /** @description What the person was shown, or said. Kept sealed. */
             readonly statement?: string;
             /** @description Where from: a page, a call, a campaign. Kept sealed. */
             readonly source?: string;
@@ -548,17 +548,17 @@ export interface components {
             readonly object: "list";
             /** @description Newest first. */
             readonly opt_outs: readonly components["schemas"]["OptOut"][];
-            /** @description For `cursor`, null on the last page. */
+            /** @description For `cursor`; null on the last page. */
             readonly next_cursor: string | null;
         };
         readonly OptOutRequest: {
-            /** @description Every identifier of the person that you hold: one opt-out, with one decision for each. */
+            /** @description Every identifier of the person that you hold. They make one opt-out, with one decision for each. */
             readonly identifiers: readonly components["schemas"]["Identifier"][];
             /** @description What the person refuses. */
             readonly scopes: readonly components["schemas"]["Scope"][];
             /**
              * Format: date-time
-             * @description Since when, RFC 3339 with an offset; absent: the time of receipt. May lie in the past. Up to an hour ahead it is taken as the time of receipt, and `adjustments` says so; further ahead is refused.
+             * @description Since when, RFC 3339 with an offset; absent: the time of receipt. May be in the past. A time up to an hour ahead is taken as the time of receipt, and `adjustments` says so; one further ahead is refused.
              */
             readonly effective_at?: string;
             /**
@@ -566,10 +566,10 @@ export interface components {
              * @enum {string}
              */
             readonly reason?: "person_request" | "complaint" | "legal" | "other";
-            /** @description The laws that it is made under, as far as you know: for your own records. */
+            /** @description The laws under which the person opts out, as far as you know: for your own records. */
             readonly regimes?: readonly ("gdpr" | "uk_gdpr" | "eprivacy" | "ccpa" | "tcpa" | "can_spam" | "casl" | "au_spam" | "lgpd")[];
             readonly evidence?: components["schemas"]["OptOutEvidence"];
-            /** @description Kept sealed, in no answer. No control characters but tabs and line ends. */
+            /** @description Kept sealed, and in no answer. No control characters except tabs and line ends. */
             readonly note?: string;
         };
         /** @description RFC 9457. */
@@ -581,7 +581,7 @@ export interface components {
             /** @description For people; may change. Never has a value of the request in it. */
             readonly detail: string;
             /**
-             * @description What to decide by. There may come more: take an unknown one for its status.
+             * @description What to decide by. More may come: treat an unknown one by its status.
              * @enum {string}
              */
             readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
@@ -601,7 +601,7 @@ export interface components {
             /** @description The opt-out's. */
             readonly id: components["schemas"]["Id"];
             /**
-             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.
+             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked for, so nothing is promised.
              * @enum {string}
              */
             readonly state: "pending" | "complete" | "uncovered";
@@ -611,16 +611,16 @@ export interface components {
             readonly confirmed: number;
             /** @description How many of these were read back and seen to hold it. */
             readonly verified: number;
-            /** @description Stays, once it was complete. */
+            /** @description Once it is set, it stays. */
             readonly first_completed_at: components["schemas"]["Instant"] | null;
             /** @description Scopes that no required store covers for any of these identifiers. */
             readonly uncovered: readonly string[];
-            /** @description Those that must hold it. */
+            /** @description The stores that must hold it. */
             readonly stores: readonly components["schemas"]["StorePropagation"][];
         };
         readonly PropagationSummary: {
             /**
-             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked, so nothing is promised.
+             * @description `complete`: every required store has confirmed. `uncovered`: no required store covers what was asked for, so nothing is promised.
              * @enum {string}
              */
             readonly state: "pending" | "complete" | "uncovered";
@@ -632,7 +632,7 @@ export interface components {
             readonly verified: number;
             /** @description Scopes that no required store covers for any of these identifiers. */
             readonly uncovered: readonly string[];
-            /** @description Where it is read store by store. */
+            /** @description Where to read it store by store. */
             readonly url: string;
         };
         readonly RecordedGrant: {
@@ -645,7 +645,7 @@ export interface components {
              * @enum {string}
              */
             readonly outcome: "recorded" | "already_recorded";
-            /** @description Whether nothing of it is suppressed. */
+            /** @description Whether none of its scopes is suppressed. */
             readonly in_force: boolean;
             readonly identifier: components["schemas"]["MaskedIdentifier"];
             readonly requested_scopes: readonly string[];
@@ -657,7 +657,7 @@ export interface components {
             readonly granted_at: components["schemas"]["Instant"];
             readonly received_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description Yours, or `auto_` and the id. */
+            /** @description Your key, or `auto_` and the id. */
             readonly idempotency_key: string;
             readonly propagation: components["schemas"]["PropagationSummary"];
         };
@@ -668,7 +668,7 @@ export interface components {
             readonly api_version: "v2";
             readonly id: components["schemas"]["Id"];
             /**
-             * @description `already_opted_out`: nothing would change, and this is the opt-out that covers it. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.
+             * @description `already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.
              * @enum {string}
              */
             readonly outcome: "recorded" | "already_opted_out" | "already_recorded";
@@ -683,9 +683,9 @@ export interface components {
             readonly effective_at: components["schemas"]["Instant"];
             readonly received_at: components["schemas"]["Instant"];
             readonly recorded_at: components["schemas"]["Instant"];
-            /** @description Yours, or `auto_` and the id. */
+            /** @description Your key, or `auto_` and the id. */
             readonly idempotency_key: string;
-            /** @description What was taken otherwise than it was stated. */
+            /** @description What was taken differently from how it was stated. */
             readonly adjustments: readonly components["schemas"]["Adjustment"][];
             readonly warnings: readonly components["schemas"]["Warning"][];
             readonly propagation: components["schemas"]["PropagationSummary"];
@@ -698,7 +698,7 @@ export interface components {
             /** @description Null: the row as a whole. */
             readonly column: string | null;
             /**
-             * @description `invalid`: cannot be read as what the column has. `missing`: no identifier, or no scopes. `too_far_ahead`: a date more than an hour ahead.
+             * @description `invalid`: cannot be read as a value of the column. `missing`: no identifier, or no scopes. `too_far_ahead`: a date more than an hour ahead.
              * @enum {string}
              */
             readonly code: "invalid" | "missing" | "too_far_ahead" | "not_utf8" | "not_json" | "wrong_number_of_fields";
@@ -709,11 +709,11 @@ export interface components {
             readonly store: string;
             readonly required: boolean;
             /**
-             * @description Of all its decisions, the one that is last to end: `verified` only where each one is.
+             * @description The state of its decision that is furthest behind: `verified` only if every one is.
              * @enum {string}
              */
             readonly state: "pending" | "verified" | "applied" | "superseded" | "absent" | "quarantined" | "paused" | "retired";
-            /** @description One an identifier that the store must hold. */
+            /** @description One per identifier that the store must hold. */
             readonly decisions: readonly components["schemas"]["DecisionPropagation"][];
         };
         readonly SubjectLookup: {
@@ -723,7 +723,7 @@ export interface components {
             /** @constant */
             readonly object: "subject";
             readonly identifier: components["schemas"]["IdentifierState"];
-            /** @description What the person consented to again, and did not refuse since. */
+            /** @description What the person consented to again and has not refused since. */
             readonly granted: readonly components["schemas"]["GrantedScope"][];
             /** @description Those that name it, newest first, at most 100. */
             readonly opt_outs: readonly components["schemas"]["OptOut"][];
@@ -733,11 +733,11 @@ export interface components {
             readonly since: components["schemas"]["Instant"];
             /**
              * Format: uuid
-             * @description Of the opt-out that began it.
+             * @description The opt-out that began it.
              */
             readonly opt_out_id: string;
         };
-        /** @description A channel that none of these identifiers reaches: opt another one out as well. */
+        /** @description None of these identifiers reaches the channel: opt out another one as well. */
         readonly Warning: {
             /** @constant */
             readonly code: "channel_needs_other_identifier";
@@ -957,15 +957,15 @@ export interface components {
     parameters: never;
     requestBodies: never;
     headers: {
-        /** @description Of this one request; it stands in the audit log and in ours. */
+        /** @description Of this one request; it is in the audit log and in our log. */
         readonly "X-Request-Id": string;
         /** @description Seconds. */
         readonly "Retry-After": number;
-        /** @description The rate of your key, where it has one: `"reads";q=10000;w=10` lets in 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change). */
+        /** @description The rate of your key, if it has one: `"reads";q=10000;w=10` allows 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change). */
         readonly "RateLimit-Policy": string;
-        /** @description What is left of it: `"reads";r=9998;t=1` is 9,998 calls, and more within a second (the same draft). */
+        /** @description What is left of it: `"reads";r=9998;t=1` means 9,998 calls, and more within a second (the same draft). */
         readonly RateLimit: string;
-        /** @description Which credential is wanted. */
+        /** @description Which credential is needed. */
         readonly "WWW-Authenticate": string;
     };
     pathItems: never;
@@ -975,7 +975,7 @@ export interface operations {
     readonly listOptOuts: {
         readonly parameters: {
             readonly query?: {
-                /** @description How many a page has at most. */
+                /** @description The most that a page has. */
                 readonly limit?: number;
                 /** @description `next_cursor` of the page before. */
                 readonly cursor?: string;
@@ -983,9 +983,9 @@ export interface operations {
                 readonly since?: string;
                 /** @description Recorded before this time, RFC 3339 with an offset. */
                 readonly until?: string;
-                /** @description Whose propagation is in this state now. */
+                /** @description Those whose propagation is in this state now. */
                 readonly state?: "pending" | "complete" | "uncovered";
-                /** @description Which this store must hold; with `state`, by what it has confirmed. */
+                /** @description Those that this store must hold; with `state`, by what this store has confirmed. */
                 readonly store?: string;
                 /** @description Recorded for this reason. */
                 readonly reason?: "person_request" | "complaint" | "legal" | "other";
@@ -1023,9 +1023,9 @@ export interface operations {
         readonly parameters: {
             readonly query?: never;
             readonly header?: {
-                /** @description Your name for this one request: repeats under it are one. Kept for 30 days, per client. */
+                /** @description Your name for this one request: repeats under the same key count as one. Kept for 30 days, per client. */
                 readonly "Idempotency-Key"?: string;
-                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: the answer comes at once. */
                 readonly Prefer?: string;
             };
             readonly path?: never;
@@ -1037,15 +1037,15 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description It was so already: the opt-out that says so. */
+            /** @description The person had already opted out: the opt-out that says so. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where it is read back. */
+                    /** @description Where to read it back. */
                     readonly Location?: string;
-                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    /** @description This key was answered before: status and body are those of that answer, byte for byte, except the propagation under `Prefer: wait`. */
                     readonly "Idempotency-Replayed"?: "true";
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1059,11 +1059,11 @@ export interface operations {
             readonly 201: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where it is read back. */
+                    /** @description Where to read it back. */
                     readonly Location?: string;
-                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    /** @description This key was answered before: status and body are those of that answer, byte for byte, except the propagation under `Prefer: wait`. */
                     readonly "Idempotency-Replayed"?: "true";
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1143,7 +1143,7 @@ export interface operations {
         readonly parameters: {
             readonly query?: never;
             readonly header?: {
-                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: the answer comes at once. */
                 readonly Prefer?: string;
             };
             readonly path: {
@@ -1157,7 +1157,7 @@ export interface operations {
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1216,9 +1216,9 @@ export interface operations {
         readonly parameters: {
             readonly query?: never;
             readonly header?: {
-                /** @description Your name for this one request: repeats under it are one. Kept for 30 days, per client. */
+                /** @description Your name for this one request: repeats under the same key count as one. Kept for 30 days, per client. */
                 readonly "Idempotency-Key"?: string;
-                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: the answer comes at once. */
                 readonly Prefer?: string;
             };
             readonly path?: never;
@@ -1230,15 +1230,15 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description It was so already. */
+            /** @description Nothing changed: it was already so. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where it is read back. */
+                    /** @description Where to read it back. */
                     readonly Location?: string;
-                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    /** @description This key was answered before: status and body are those of that answer, byte for byte, except the propagation under `Prefer: wait`. */
                     readonly "Idempotency-Replayed"?: "true";
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1252,11 +1252,11 @@ export interface operations {
             readonly 201: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where it is read back. */
+                    /** @description Where to read it back. */
                     readonly Location?: string;
-                    /** @description This key was answered before: status and body are those of then, byte for byte, save the propagation under `Prefer: wait`. */
+                    /** @description This key was answered before: status and body are those of that answer, byte for byte, except the propagation under `Prefer: wait`. */
                     readonly "Idempotency-Replayed"?: "true";
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1296,7 +1296,7 @@ export interface operations {
         readonly parameters: {
             readonly query?: never;
             readonly header?: {
-                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: it is answered at once. */
+                /** @description `wait=N` holds the answer for up to N seconds, at most 30 (RFC 7240). Absent: the answer comes at once. */
                 readonly Prefer?: string;
             };
             readonly path: {
@@ -1310,7 +1310,7 @@ export interface operations {
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description How long the answer might have been held: `wait=N`. */
+                    /** @description The longest that the answer could be held: `wait=N`. */
                     readonly "Preference-Applied"?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1332,7 +1332,7 @@ export interface operations {
     readonly listImports: {
         readonly parameters: {
             readonly query?: {
-                /** @description How many a page has at most. */
+                /** @description The most that a page has. */
                 readonly limit?: number;
                 /** @description `next_cursor` of the page before. */
                 readonly cursor?: string;
@@ -1391,7 +1391,7 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description It was sent before: that import. */
+            /** @description It was sent before: the import that it began. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1405,7 +1405,7 @@ export interface operations {
                     readonly "application/json": components["schemas"]["Import"];
                 };
             };
-            /** @description It is kept, and waits for its turn. */
+            /** @description It is stored, and waits for its turn. */
             readonly 202: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
@@ -1483,7 +1483,7 @@ export interface operations {
     readonly listImportErrors: {
         readonly parameters: {
             readonly query?: {
-                /** @description How many a page has at most. */
+                /** @description The most that a page has. */
                 readonly limit?: number;
                 /** @description `next_cursor` of the page before. */
                 readonly cursor?: string;
@@ -1617,7 +1617,7 @@ export interface operations {
             };
         };
         readonly responses: {
-            /** @description One answer an item. */
+            /** @description One answer per item. */
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];

@@ -7,7 +7,8 @@ export const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
 
 export const IDEMPOTENCY_HEADER: Readonly<Record<string, HeaderField>> = {
   'Idempotency-Key': {
-    description: 'Your name for this one request: repeats under it are one. Kept for 30 days, per client.',
+    description:
+      'Your name for this one request: repeats under the same key count as one. Kept for 30 days, per client.',
     schema: z.string().regex(IDEMPOTENCY_KEY),
   },
 };

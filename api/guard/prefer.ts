@@ -8,13 +8,13 @@ const WAIT = /^\s*wait\s*=\s*("?)(\d+)\1\s*(?:;|$)/i;
 
 export const PREFER: Readonly<Record<string, HeaderField>> = {
   Prefer: {
-    description: `\`wait=N\` holds the answer for up to N seconds, at most ${WAIT_SECONDS_MAX} (RFC 7240). Absent: it is answered at once.`,
+    description: `\`wait=N\` holds the answer for up to N seconds, at most ${WAIT_SECONDS_MAX} (RFC 7240). Absent: the answer comes at once.`,
     schema: z.string(),
   },
 };
 export const PREFERENCE_APPLIED: Readonly<Record<string, HeaderField>> = {
   'Preference-Applied': {
-    description: 'How long the answer might have been held: `wait=N`.',
+    description: 'The longest that the answer could be held: `wait=N`.',
     schema: z.string(),
   },
 };

@@ -54,12 +54,12 @@ export type OpenApi = {
 
 const DESCRIPTION = `Records that people opt out, and proves that every store abides by it.
 
-- Send \`Authorization: Bearer\` and a key, or an access token of an issuer that this installation takes. What it may do is its scopes; each call names the one that it needs.
-- Bodies are JSON. Unknown members, members that stand twice, and nulls are refused by name.
+- Send \`Authorization: Bearer\` and a key, or an access token of an issuer that this installation accepts. Its scopes say what it may do; each call names the scope that it needs.
+- Bodies are JSON. Unknown members, duplicate members and nulls are refused by name.
 - Times are RFC 3339 with an offset, answered in UTC with milliseconds.
-- Answers may get new members: leave those that you do not know alone.
+- Answers may get new members: ignore those that you do not know.
 - Every error is a problem (RFC 9457) of the form \`Problem\`. Decide by \`code\`; \`retryable\` says whether the same call may succeed later, and then \`Retry-After\` says when.
-- Repeat a call that was not answered with the same \`Idempotency-Key\`: it is recorded once.`;
+- If a call gets no answer, repeat it with the same \`Idempotency-Key\`: it is recorded once.`;
 
 const Problem = z
   .object({
@@ -69,7 +69,7 @@ const Problem = z
     detail: z.string().describe('For people; may change. Never has a value of the request in it.'),
     code: z
       .enum(Object.keys(ERRORS) as ErrorCode[])
-      .describe('What to decide by. There may come more: take an unknown one for its status.'),
+      .describe('What to decide by. More may come: treat an unknown one by its status.'),
     request_id: z.uuid().describe('Quote it when you report something.'),
     retryable: z.boolean().describe('Whether the same call, unchanged, may succeed later.'),
     errors: z
@@ -135,7 +135,7 @@ function sayEnd(name: string, version: Version, versions: Versions): string {
   const next = successorOf(name, versions);
   const until = sunsetAt === undefined ? '' : `, and may be gone from ${sunsetAt} on`;
   const instead = next === undefined ? '' : ` Use ${next} instead (\`${pageOf(next)}\`).`;
-  return `\n\nThis version is deprecated since ${deprecatedAt}${until}.${instead} More: ${link}`;
+  return `\n\nThis version has been deprecated since ${deprecatedAt}${until}.${instead} More: ${link}`;
 }
 
 export function toOpenApi(name: string, versions: Versions): OpenApi {
@@ -355,7 +355,7 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
       title: 'Abide',
       version: name.slice(1),
       description: DESCRIPTION + sayEnd(name, version, versions),
-      contact: { name: 'Whoever runs this installation' },
+      contact: { name: 'The operators of this installation' },
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     security: [{ bearer: [] }],
@@ -370,27 +370,27 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
           type: 'http',
           scheme: 'bearer',
           description:
-            'An API key, which `abide keys create` makes, or an access token (RFC 9068) of an issuer that this installation takes.',
+            'An API key, made by `abide keys create`, or an access token (RFC 9068) of an issuer that this installation accepts.',
         },
       },
       headers: {
         'X-Request-Id': {
-          description: 'Of this one request; it stands in the audit log and in ours.',
+          description: 'Of this one request; it is in the audit log and in our log.',
           schema: { type: 'string', format: 'uuid' },
         },
         ...Object.fromEntries(ends.map((header) => [header, END_HEADERS[header]!])),
         'Retry-After': { description: 'Seconds.', schema: { type: 'integer', minimum: 1 } },
         'RateLimit-Policy': {
           description:
-            'The rate of your key, where it has one: `"reads";q=10000;w=10` lets in 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change).',
+            'The rate of your key, if it has one: `"reads";q=10000;w=10` allows 10,000 calls of this class in 10 seconds, refilled evenly (draft-ietf-httpapi-ratelimit-headers-10, which may change).',
           schema: { type: 'string' },
         },
         RateLimit: {
           description:
-            'What is left of it: `"reads";r=9998;t=1` is 9,998 calls, and more within a second (the same draft).',
+            'What is left of it: `"reads";r=9998;t=1` means 9,998 calls, and more within a second (the same draft).',
           schema: { type: 'string' },
         },
-        'WWW-Authenticate': { description: 'Which credential is wanted.', schema: { type: 'string' } },
+        'WWW-Authenticate': { description: 'Which credential is needed.', schema: { type: 'string' } },
       },
       responses: sorted(responses),
       schemas: sorted(schemas),

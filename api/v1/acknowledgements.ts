@@ -46,7 +46,7 @@ const Report = z
     }),
     observed: z
       .strictObject({
-        incarnation: boundedText(200, 'What the store says that it is; null: there is nothing.')
+        incarnation: boundedText(200, 'What the store says it is; null if the store is empty.')
           .min(1)
           .nullable()
           .optional(),
@@ -71,7 +71,7 @@ const Report = z
               .min(1)
               .max(1_000_000_000)
               .optional()
-              .describe('As the decision was given out with it; absent: with none.'),
+              .describe('As given out with the decision; absent if it was given out with none.'),
             code: Code.optional(),
             evidence: z
               .strictObject({
@@ -107,10 +107,10 @@ const OutstandingQuery = z.strictObject({
     .string()
     .regex(/^[0-9a-f]{64}$/, 'must be 64 lower-case hexadecimal digits')
     .describe(
-      "What `abide worker` goes by, as a digest: 409 where the API's abide.yaml says otherwise of the store.",
+      "Digest of the stanza that `abide worker` goes by: 409 if the API's abide.yaml describes the store differently.",
     )
     .optional(),
-  target_since: z.literal('true').describe('Also says since when the name means this store.').optional(),
+  target_since: z.literal('true').describe('Also says since when the name has meant this store.').optional(),
 });
 
 const Accepted = z
@@ -124,14 +124,12 @@ const Accepted = z
 const Suppressed = z.record(z.string(), Instant).describe('Scope → since when.');
 const Granted = z
   .record(z.string(), z.object({ at: Instant, version: Seq }))
-  .describe(
-    "Scopes that the person's consent took away: to be cleared where the store holds an older version.",
-  );
+  .describe("Scopes that the person's consent took away: clear them if the store holds an older version.");
 
 const DECISION = {
   seq: Seq,
   opt_out_id: Id.nullable(),
-  version: Seq.describe('For one subject the higher is the newer.'),
+  version: Seq.describe('Of two decisions about one subject, the higher is the newer.'),
   subject_id: Id,
   kind: z.enum(SUBJECT_KINDS),
   suppressed: Suppressed,
@@ -141,7 +139,7 @@ const DECISION = {
   sealed: z
     .string()
     .nullable()
-    .describe('The address under a transport key, base64url; null once it was erased.'),
+    .describe('The address, sealed with a transport key, base64url; null once it is erased.'),
   transport_key_id: z.int().min(1).nullable(),
 };
 
@@ -162,20 +160,20 @@ const OutstandingAnswer = z
             .min(1)
             .optional()
             .describe(
-              'How often another try was asked for since the last one failed. Repeat it in a report of `failed`, `refused` or `absent`: a try that was under way when it was asked for is no answer to it.',
+              'How many times another try was asked for since the last one failed. Repeat it in a report of `failed`, `refused` or `absent`: a try that was already under way does not answer the request.',
             ),
           lane: z.enum(['live', 'backfill']),
         })
         .meta({ title: 'OutstandingDecision' }),
     ),
     next: z.string().nullable(),
-    paused: z.literal(true).describe('Carry nothing, wherever you learn of it.').optional(),
+    paused: z.literal(true).describe('Carry nothing, wherever you learned of it.').optional(),
     unleased: z
       .literal(true)
-      .describe("`worker` does not hold the store's lease and is given nothing, whatever is outstanding.")
+      .describe("`worker` does not hold the store's lease and gets nothing, whatever is outstanding.")
       .optional(),
     target_since: Instant.describe(
-      'Since when the store is told of all that it is told of now (it was added, pointed elsewhere, widened or put in service again then): what somebody granted before clears nothing there if the store was told nothing else of them. There where it was asked for.',
+      'Since when the store has been told of everything that it is told of now (when it was added, pointed elsewhere, widened or put in service again). An earlier grant clears nothing there if the store was told nothing else of that person. Present only if asked for.',
     ).optional(),
   })
   .meta({ title: 'OutstandingPage' });
@@ -193,15 +191,13 @@ const NewestAnswer = z
       .int()
       .min(0)
       .describe(
-        'The newest that the store has acknowledged since it is what it is, neither emptied nor put back nor pointed elsewhere; 0: none. There where it was asked for.',
+        'The newest that the store has acknowledged since it was last emptied, put back or pointed elsewhere; 0: none. Present only if asked for.',
       )
       .optional(),
     first_acknowledged_version: z
       .int()
       .min(0)
-      .describe(
-        'The oldest that it has acknowledged since it is what it is; 0: none. There where it was asked for.',
-      )
+      .describe('The oldest that it has acknowledged since then; 0: none. Present only if asked for.')
       .optional(),
   })
   .meta({ title: 'NewestDecision' });
@@ -210,7 +206,7 @@ const NewestAnswer = z
 const NewestQuery = z.object({
   acknowledged: z
     .literal('true')
-    .describe('Also says how far the store was told: what was granted by then is not to be lifted again.')
+    .describe('Also says how far the store was told: do not lift again what was granted by then.')
     .optional(),
 });
 
@@ -275,10 +271,10 @@ const acknowledge: Operation = {
   tag: 'Workers',
   summary: 'What the store holds, and that its worker lives',
   description:
-    'At most 1,000, possibly none, and at least every 2 s: it is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing. Repeats are harmless.',
+    'Send at most 1,000, possibly none, at least every 2 s: the report is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing. Repeats are harmless.',
   scopes: ['acknowledgements:write'],
   body: Report,
-  answers: { 200: { description: 'What was taken and what was not, and why.', schema: Accepted } },
+  answers: { 200: { description: 'What was accepted, what was not, and why.', schema: Accepted } },
   problems: ['not-found'],
   examples: {
     alive: {
@@ -288,7 +284,7 @@ const acknowledge: Operation = {
       answer: { accepted: 0, duplicate: 0, rejected: [] } satisfies z.input<typeof Accepted>,
     },
     verified: {
-      summary: 'Applied, read back, and one that nobody knows',
+      summary: 'One that was applied and read back, and one that is unknown',
       body: {
         ...REPORT,
         acknowledgements: [
@@ -364,7 +360,7 @@ const canary: Operation = {
   tag: 'Workers',
   summary: 'The canary that the store acknowledged last',
   description:
-    'A synthetic opt-out. A store that does not hold it any more is not the store that it was. Null: there is none.',
+    'A synthetic opt-out. A store that no longer holds it is no longer the store that it was. Null: there is none.',
   scopes: ['acknowledgements:write'],
   params: { name: StoreName },
   answers: { 200: { description: 'The canary.', schema: CanaryAnswer } },
@@ -386,7 +382,7 @@ const newest: Operation = {
   tag: 'Workers',
   summary: 'What is decided of one subject now',
   description:
-    'Asked before and after a store without versions is told to lift something: is it still the newest, and was the store told before?',
+    'Ask this before and after you tell a store without versions to lift something: is the decision still the newest, and was the store told before?',
   scopes: ['acknowledgements:write'],
   params: { name: StoreName, subject_id: Id },
   query: NewestQuery,
@@ -422,7 +418,7 @@ const transportKey: Operation = {
   scopes: ['acknowledgements:write'],
   params: { id: z.int().min(1) },
   answers: {
-    200: { description: 'The key. Not to be cached by anybody on the way.', schema: TransportKeyAnswer },
+    200: { description: 'The key. Nothing on the way may cache it.', schema: TransportKeyAnswer },
   },
   problems: ['not-found'],
   examples: {

@@ -33,13 +33,13 @@ export const createItemSchema = (defaultRegion: string | undefined) => {
   const subject = createSubjectSchema(defaultRegion);
   return z
     .strictObject({
-      ref: shortText(REF_CHARACTERS_MAX).describe('Yours, answered as it is.').optional(),
+      ref: shortText(REF_CHARACTERS_MAX).describe('Your own reference, returned unchanged.').optional(),
       subject: subject.optional(),
       subjects: z
         .array(subject)
         .min(1)
         .max(SUBJECTS_MAX)
-        .describe('Every identifier of the person that you hold: one that is suppressed suppresses the item.')
+        .describe('Every identifier of the person that you hold: if one is suppressed, so is the item.')
         .optional(),
       channel: z.enum(CHANNELS),
       topic: z.string().regex(TOPIC).describe('What the message is about, such as `newsletter`.').optional(),
@@ -47,8 +47,7 @@ export const createItemSchema = (defaultRegion: string | undefined) => {
     .refine(({ subject, subjects }) => (subject === undefined) !== (subjects === undefined))
     .meta({
       title: 'CheckItem',
-      description:
-        'Has one of `subject` and `subjects`. An item that is not so is answered with "do not send".',
+      description: 'Has either `subject` or `subjects`. An invalid item is answered with "do not send".',
     });
 };
 
@@ -76,7 +75,7 @@ const CheckedItem = z
         '`topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read.',
       ),
     opt_out_id: z.uuid().nullable(),
-    effective_at: Instant.nullable().describe('Since when.'),
+    effective_at: Instant.nullable().describe('Since when it is suppressed.'),
   })
   .meta({ title: 'CheckedItem' });
 
@@ -103,13 +102,13 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
     summary: 'May these messages be sent?',
     description:
       'No answer means do not send.\n\n' +
-      'A problem, a time-out and an item that is missing from the answer are no answer. ' +
-      'Ask with every identifier of the person that you hold, shortly before you send. Nobody whom we do not know is suppressed.',
+      'A problem, a time-out and an item missing from the answer all count as no answer. ' +
+      'Ask with every identifier of the person that you hold, shortly before you send. An unknown person is not suppressed.',
     scopes: ['checks:read'],
     body: z
       .strictObject({ items: z.array(createItemSchema(defaultRegion)).max(CHECKS_MAX) })
       .meta({ title: 'ChecksRequest' }),
-    answers: { 200: { description: 'One answer an item.', schema: ChecksAnswer } },
+    answers: { 200: { description: 'One answer per item.', schema: ChecksAnswer } },
     problems: ['budget-exhausted'],
     examples: {
       several: {

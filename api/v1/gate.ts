@@ -14,7 +14,7 @@ const Query = z.strictObject({
     .transform(Number)
     .meta({ type: 'number', minimum: 0, pattern: undefined })
     .describe(
-      'Hold as well where the oldest outstanding decision is older; absent: only where the store is late.',
+      'Also hold if the oldest outstanding decision is older than this; absent: only if the store is late.',
     )
     .optional(),
 });
@@ -29,7 +29,11 @@ const GateAnswer = z
       .describe('Why to hold.'),
     verified_through: z.int().min(0).nullable(),
     oldest_outstanding_seconds: z.number().min(0).nullable(),
-    absent: z.int().min(0).nullable().describe('People whom the store did not know when it was told.'),
+    absent: z
+      .int()
+      .min(0)
+      .nullable()
+      .describe('People whom the store did not know when it was told of them.'),
     as_of: Instant,
   })
   .meta({ title: 'Gate' });
@@ -41,7 +45,7 @@ const gate: Operation = {
   tag: 'Checks',
   summary: "May a sender rely on a store's own copy now?",
   description:
-    'No answer means hold. Whatever is not `send`, a problem and a time-out included, is `hold`. For senders that read suppressions from a store and not from here.',
+    'No answer means hold. Anything but `send`, including a problem or a time-out, is `hold`. For senders that read suppressions from a store and not from here.',
   scopes: ['lag:read', 'checks:read'],
   params: { name: StoreName },
   query: Query,
@@ -49,7 +53,7 @@ const gate: Operation = {
   problems: ['not-found'],
   examples: {
     hold: {
-      summary: 'Something is outstanding for longer than the sender takes',
+      summary: 'Something has been outstanding for longer than the sender accepts',
       path: { name: 'crm' },
       query: { max_age_seconds: '0.5' },
       status: 200,

@@ -36,21 +36,23 @@ const createSchema = (defaultRegion: string | undefined) =>
       })
       .refine((scope) => Object.values(scope).includes(true), 'must name at least one channel as true')
       .describe(
-        'Which channels; absent means all three. Within it a channel left out is false, and false takes nothing away. At least one is true.',
+        'Which channels; absent means all three. A channel left out is false, and false takes nothing away. At least one must be true.',
       )
       .optional(),
     effective_at: InstantSchema.describe(
-      'Since when, RFC 3339 with an offset; absent: the time of receipt. May lie in the past. Up to an hour ahead it is taken as the time of receipt, and `adjustments` says so; further ahead is refused.',
+      'Since when, RFC 3339 with an offset; absent: the time of receipt. May be in the past. A time up to an hour ahead is taken as the time of receipt, and `adjustments` says so; one further ahead is refused.',
     ).optional(),
     reason: z.enum(REASONS).default('person_request'),
     note: boundedText(
       NOTE_CHARACTERS_MAX,
-      'Kept sealed, in no answer. No control characters but tabs and line ends.',
+      'Kept sealed, and in no answer. No control characters except tabs and line ends.',
     ).optional(),
     idempotency_key: z
       .string()
       .regex(IDEMPOTENCY_KEY, 'must be 1 to 255 visible ASCII characters')
-      .describe('For clients that cannot set the header Idempotency-Key. Both, and different, is refused.')
+      .describe(
+        'For clients that cannot set the header Idempotency-Key. If both are given and differ, the request is refused.',
+      )
       .optional(),
   });
 
@@ -63,7 +65,7 @@ export const ScopeFlags = perChannel(z.boolean()).meta({
 
 export const EffectivePerChannel = perChannel(InstantAnswered.nullable()).meta({
   title: 'EffectivePerChannel',
-  description: 'Since when each channel is suppressed, null where it is not.',
+  description: 'Since when each channel is suppressed; null if it is not.',
 });
 
 const Warning = z
@@ -74,7 +76,7 @@ const Warning = z
   })
   .meta({
     title: 'Warning',
-    description: 'A channel that this identifier does not reach: opt the other identifier out as well.',
+    description: 'This identifier does not reach the channel: opt out the other identifier as well.',
   });
 
 export const Uncovered = z
@@ -83,14 +85,14 @@ export const Uncovered = z
 
 const NotWhole = z.object({ code: z.literal('not_whole_in_v1'), detail: z.string() }).meta({
   title: 'NotWholeInV1',
-  description: 'A later version recorded more than this one has words for.',
+  description: 'A later version recorded more than this one can express.',
 });
 
 export const PropagationSummary = z
   .object({
     ...PROPAGATION_COUNTS,
     uncovered: Uncovered,
-    url: z.string().describe('Where it is read store by store.'),
+    url: z.string().describe('Where to read it store by store.'),
   })
   .meta({ title: 'PropagationSummary' });
 
@@ -103,13 +105,13 @@ const REST = {
   subject: MaskedSubject,
   requested_scope: ScopeFlags.describe('What was asked for.'),
   scope: ScopeFlags.describe(
-    'What is suppressed for this subject with this opt-out: the whole, not what changed.',
+    'Everything that is suppressed for this subject with this opt-out, not what changed.',
   ),
   effective: EffectivePerChannel,
   effective_at: InstantAnswered,
   received_at: InstantAnswered,
   recorded_at: InstantAnswered,
-  idempotency_key: z.string().describe('Yours, or `auto_` and the id.'),
+  idempotency_key: z.string().describe('Your key, or `auto_` and the id.'),
 };
 
 const RecordedOptOut = z
@@ -118,9 +120,9 @@ const RecordedOptOut = z
     outcome: z
       .enum(['recorded', 'already_opted_out', 'already_recorded'])
       .describe(
-        '`already_opted_out`: nothing would change, and this is the opt-out that covers it. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.',
+        '`already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.',
       ),
-    in_force: z.literal(false).describe('Only with `already_recorded`.').optional(),
+    in_force: z.literal(false).describe('Present only with `already_recorded`.').optional(),
     ...REST,
     adjustments: z
       .array(
@@ -128,7 +130,7 @@ const RecordedOptOut = z
           .object({ code: z.literal('effective_at_in_future'), pointer: z.string(), detail: z.string() })
           .meta({ title: 'Adjustment' }),
       )
-      .describe('Only where something was taken otherwise than it was stated.')
+      .describe('Present only if something was taken differently from how it was stated.')
       .optional(),
     warnings: z.array(Warning),
     propagation: PropagationSummary,
@@ -150,7 +152,7 @@ const OptOutList = z
   .object({
     object: z.literal('list'),
     opt_outs: z.array(FoundOptOutAnswer).describe('Newest first.'),
-    next_cursor: z.string().nullable().describe('For `cursor`, null on the last page.'),
+    next_cursor: z.string().nullable().describe('For `cursor`; null on the last page.'),
   })
   .meta({ title: 'OptOutList' });
 
@@ -323,7 +325,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     description:
       'Records that a person does not want to be reached. The 2xx is sent once it is durable; no call takes it back. ' +
       'Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again. ' +
-      'The same opt-out under another key or none is answered with 200 and records nothing new.',
+      'The same opt-out under another key or none gets a 200 and records nothing new.',
     scopes: ['opt_outs:write'],
     headers: {
       ...IDEMPOTENCY_HEADER,
@@ -333,7 +335,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     answers: {
       201: { description: 'Recorded.', schema: RecordedOptOut, headers: RECORDED_HEADERS },
       200: {
-        description: 'It was so already: the opt-out that says so.',
+        description: 'The person had already opted out: the opt-out that says so.',
         schema: RecordedOptOut,
         headers: RECORDED_HEADERS,
       },
@@ -360,7 +362,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
         answer: { ...EXAMPLE_RECORDED, outcome: 'already_opted_out', idempotency_key: `auto_${OPT_OUT_ID}` },
       },
       everything: {
-        summary: 'All channels: one identifier does not reach them all',
+        summary: 'All channels, which one identifier does not reach',
         body: { subject: { phone: '+41791234567' } },
         status: 201,
         answer: {
@@ -431,7 +433,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     tag: 'Opt-outs',
     summary: 'List opt-outs',
     description:
-      "Your own client's opt-outs, newest first; with the scope `opt_outs:read_all` everybody's. The next page is in `Link` and in `next_cursor`.",
+      "Your own client's opt-outs, newest first; with the scope `opt_outs:read_all`, those of every client. The next page is in `Link` and in `next_cursor`.",
     scopes: ['opt_outs:read'],
     query: OptOutListQuery,
     answers: { 200: { description: 'A page.', schema: OptOutList, headers: LINK } },

@@ -142,12 +142,12 @@ const events: Operation = {
   id: 'followPropagationLag',
   tag: 'Operations',
   summary: 'The lag as server-sent events',
-  description: `An event at every change, and at least one every ${SILENT_MS_MAX / 1000} s. \`lag\` carries what GET /v1/propagation-lag answers; \`unknown\` carries a problem: the ledger does not answer. At most ${LISTENERS_MAX} may listen to one server.`,
+  description: `An event at every change, and at least one every ${SILENT_MS_MAX / 1000} s. \`lag\` carries what GET /v1/propagation-lag answers; \`unknown\` carries a problem: the ledger does not answer. At most ${LISTENERS_MAX} clients may listen to one server.`,
   scopes: ['lag:read'],
   query: Query,
   answers: {
     200: {
-      description: 'For as long as you listen, and the key is valid.',
+      description: 'Lasts for as long as you listen and the key is valid.',
       schema: z.string(),
       type: 'text/event-stream',
     },

@@ -8,7 +8,7 @@ import type { Deps } from '../deps.ts';
 const Query = z.strictObject({
   fail_on: z
     .enum(['late'])
-    .describe('Answers 503 with the same body where the status is late or unknown: for a pager.')
+    .describe('Answers 503 with the same body if the status is late or unknown: for a pager.')
     .optional(),
 });
 
@@ -27,9 +27,9 @@ const StoreLag = z
     evidence: z.enum(['read_back', 'applied', 'relay']),
     outstanding: count.describe('Decisions that it must hold and has not confirmed.'),
     outstanding_is_at_least: z.literal(true).describe('The count stopped at 10,000.').optional(),
-    oldest_outstanding_seconds: seconds.describe('The lag. 0 only where it is known that there is none.'),
-    absent: count.describe('People whom it does not know.'),
-    quarantined: count.describe('Of the outstanding: it keeps failing them.'),
+    oldest_outstanding_seconds: seconds.describe('The lag. 0 only if it is known that there is none.'),
+    absent: count.describe('People whom the store does not know.'),
+    quarantined: count.describe('Those of the outstanding that it keeps failing.'),
     verified_through: count.describe('Every decision up to here is confirmed.'),
     last_acknowledged_at: Instant.nullable(),
     latency_ms: z.object({
@@ -43,9 +43,9 @@ const StoreLag = z
     worker: z.object({ instances: z.int().min(0), last_seen_at: Instant.nullable() }),
     last_error: z.object({ code: z.string(), at: Instant }).nullable(),
     backfill: z.object({ remaining: z.int().min(0), started_at: Instant }).nullable(),
-    canary_age_seconds: seconds.describe('Of the newest canary that it acknowledged.'),
-    drift: count.describe('What it had acknowledged, was found not to hold, and holds not yet again.'),
-    reconciled_through: count.describe('A whole pass over it found everything up to here held.'),
+    canary_age_seconds: seconds.describe('Age of the newest canary that it acknowledged.'),
+    drift: count.describe('What it had acknowledged, was found not to hold, and does not hold again yet.'),
+    reconciled_through: count.describe('A whole pass found that it holds everything up to here.'),
     drain_eta_seconds: seconds,
   })
   .meta({ title: 'StoreLag' });
@@ -78,7 +78,7 @@ export const LagAnswer = z
     ),
     stores: z.array(StoreLag),
   })
-  .meta({ title: 'PropagationLag', description: 'Null is not known, never zero.' });
+  .meta({ title: 'PropagationLag', description: 'Null means not known, never zero.' });
 
 export const EXAMPLE_LAG: z.input<typeof LagAnswer> = {
   as_of: '2026-11-24T09:00:05.000Z',
@@ -124,9 +124,9 @@ const lag: Operation = {
   path: '/v1/propagation-lag',
   id: 'getPropagationLag',
   tag: 'Operations',
-  summary: 'How far every store is behind',
+  summary: 'How far behind every store is',
   description:
-    'The age of the oldest decision that a store must hold and has not confirmed, of all of them, by the clock of the database.',
+    'The age of the oldest of all the decisions that a store must hold and has not confirmed, by the clock of the database.',
   scopes: ['lag:read'],
   query: Query,
   answers: {
@@ -136,7 +136,7 @@ const lag: Operation = {
   examples: {
     now: { summary: 'Everything is fine', status: 200, answer: EXAMPLE_LAG },
     failing: {
-      summary: 'For a pager: nobody has heard of the worker for ten seconds',
+      summary: 'For a pager: the worker has not reported for ten seconds',
       query: { fail_on: 'late' },
       status: 503,
       answer: {

@@ -13,7 +13,7 @@ const PropagationAnswer = z
   .object({
     id: Id.describe("The opt-out's."),
     ...PROPAGATION_COUNTS,
-    first_completed_at: Instant.nullable().describe('Stays, once it was complete.'),
+    first_completed_at: Instant.nullable().describe('Once it is set, it stays.'),
     uncovered: Uncovered,
     stores: z
       .array(
@@ -25,7 +25,7 @@ const PropagationAnswer = z
           })
           .meta({ title: 'StorePropagation' }),
       )
-      .describe('Those that must hold it.'),
+      .describe('The stores that must hold it.'),
   })
   .meta({ title: 'Propagation' });
 
@@ -59,7 +59,7 @@ export function addPropagation(routes: Routes, { ledger, closing }: Deps): void 
     tag: 'Opt-outs',
     summary: 'How far an opt-out has come, store by store',
     description:
-      'As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.',
+      'As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed or the time is up.',
     scopes: ['opt_outs:read'],
     params: { id: Id },
     headers: PREFER,

@@ -19,7 +19,7 @@ const ListQuery = z.strictObject({
   limit: queryInteger(500).default(100),
   cursor: CURSOR,
   kind: z.enum(PARKED_KINDS).describe('`absent`: the store does not know the person.').optional(),
-  code: Code.describe('Which the store fails with this code.').optional(),
+  code: Code.describe('Those that the store fails with this code.').optional(),
 });
 
 const Retry = z
@@ -77,7 +77,7 @@ const ParkedInFullAnswer = z
     newest_version: z
       .int()
       .min(1)
-      .describe("The subject's version now: one that the store takes settles this as well."),
+      .describe("The subject's version now. If the store takes a newer one, that settles this as well."),
     last_evidence: z
       .object({
         seq: z.int().min(1),
@@ -88,7 +88,7 @@ const ParkedInFullAnswer = z
         worker: z.string(),
       })
       .nullable()
-      .describe('What the store proved last of this subject.'),
+      .describe('What the store last proved about this subject.'),
   })
   .meta({ title: 'ParkedInFull' });
 const Retried = z.object({ retried: z.int().min(0) }).meta({ title: 'RetryAnswer' });
@@ -115,8 +115,7 @@ const list: Operation = {
   id: 'listQuarantine',
   tag: 'Operations',
   summary: 'What a store keeps failing',
-  description:
-    'Parked, counted in the lag, and tried again for ever: there is no call that takes anything out.',
+  description: 'Parked, counted in the lag, and tried again for ever: no call takes anything out.',
   scopes: ['lag:read'],
   params: { name: StoreName },
   query: ListQuery,
@@ -140,7 +139,7 @@ const show: Operation = {
   path: '/v1/stores/:name/quarantine/:seq',
   id: 'getQuarantined',
   tag: 'Operations',
-  summary: 'All that is known of one of them',
+  summary: 'Everything known about one parked decision',
   description: 'With what the store proved last of this subject.',
   scopes: ['lag:read'],
   params: { name: StoreName, seq: z.int().min(1) },
@@ -174,11 +173,11 @@ const retry: Operation = {
   id: 'retryQuarantined',
   tag: 'Operations',
   summary: 'Have it tried again now',
-  description: 'Within about a second, whatever their own next try would be.',
+  description: 'Within about a second, whenever their own next try would be.',
   scopes: ['stores:write'],
   params: { name: StoreName },
   body: Retry,
-  answers: { 200: { description: 'How many are tried again.', schema: Retried } },
+  answers: { 200: { description: 'How many will be tried again.', schema: Retried } },
   problems: ['not-found'],
   examples: {
     code: {

@@ -38,7 +38,7 @@ const Compared = z
       .array(z.strictObject({ seq: Seq, suppressed: z.array(ScopeName).min(1).max(1_000) }))
       .max(1_000)
       .optional()
-      .describe('What of it is among the scopes that the page named under `own`.'),
+      .describe('Which of it is among the scopes that the page named under `own`.'),
     unread: z.int().min(0).max(10_000),
     differences: z
       .array(z.strictObject({ seq: Seq, kind: z.enum(DIFFERENCES), held_version: z.int().min(0).nullable() }))
@@ -57,17 +57,17 @@ const Pass = z
     compared: count,
     missing: count.describe('Not held.'),
     older: count.describe('Held as it was before: the store went back in time.'),
-    resurrected: count.describe('Held in this version, and not suppressed.'),
+    resurrected: count.describe('Held in this version, but not suppressed.'),
     ahead: count.describe('Held in a version that the ledger never gave.'),
     own: count.describe('Suppressed beyond what was decided: by the store itself.'),
     recorded: count
       .optional()
       .describe(
-        'Of these, opt-outs that were recorded; absent where the configuration does not ask for that.',
+        'How many of these were recorded as opt-outs; absent if the configuration does not ask for that.',
       ),
     unread: count.describe('Cannot be compared: the address was erased.'),
   })
-  .meta({ title: 'ReconciliationPass', description: 'How many subjects it found how.' });
+  .meta({ title: 'ReconciliationPass', description: 'How many subjects it found in each condition.' });
 const Passes = z
   .object({
     store: z.string(),
@@ -77,12 +77,12 @@ const Passes = z
         asked: z.boolean(),
         started_at: Instant,
         finished_at: Instant.nullable(),
-        listed: count.describe('Entries of the store that were looked at.'),
+        listed: count.describe('Entries of the store that were read.'),
         recorded: count.describe('People whom only the store knew: opt-outs that were recorded.'),
-        unread: count.describe('Entries that are no address of their kind.'),
+        unread: count.describe('Entries that are not an address of their kind.'),
       })
       .optional()
-      .describe("The latest pass over the store's own list, where what it suppresses by itself is recorded."),
+      .describe("The latest pass over the store's own list, if what it suppresses by itself is recorded."),
   })
   .meta({ title: 'ReconciliationPasses' });
 export type ReconciliationPasses = z.output<typeof Passes>;
@@ -102,11 +102,11 @@ const Page = z
             scopes: z.array(z.string()),
             others: z
               .array(DecisionAnswer)
-              .describe("None of the store's: read back only for what it suppresses by itself."),
+              .describe('Not due to the store: read them back only for what it suppresses by itself.'),
           })
           .optional()
-          .describe('What the store suppresses by itself of these scopes is to be told.'),
-        pause_ms: z.int().min(0).describe('Rest so long before the next page.'),
+          .describe('Report what the store suppresses by itself of these scopes.'),
+        pause_ms: z.int().min(0).describe('Wait this long before the next page.'),
       })
       .nullable(),
   })
@@ -117,10 +117,10 @@ const ListingPageAnswer = z
     page: z
       .object({
         generation: Seq,
-        pages: count.describe('Taken so far; repeat it in the report.'),
+        pages: count.describe('Pages taken so far; repeat it in the report.'),
         after: ListedKey.nullable().describe('Null: from the beginning.'),
-        scopes: z.array(z.string()).describe('Of these is to be told what the store suppresses.'),
-        pause_ms: z.int().min(0).describe('Rest so long before the next page.'),
+        scopes: z.array(z.string()).describe('Report what the store suppresses of these.'),
+        pause_ms: z.int().min(0).describe('Wait this long before the next page.'),
       })
       .nullable(),
   })
@@ -129,13 +129,13 @@ const ListedBody = z
   .strictObject({
     generation: Seq,
     pages: z.int().min(0),
-    through: ListedKey.nullable().describe('The last one that was looked at; null: there was none any more.'),
+    through: ListedKey.nullable().describe('The last one that was read; null: there were no more.'),
     last: z.boolean(),
     listed: z.int().min(0).max(10_000),
     suppressed: z
       .array(ListedKey.extend({ scopes: z.array(ScopeName).min(1).max(1_000) }))
       .max(1_000)
-      .describe('Those who are.'),
+      .describe('Those who are suppressed.'),
   })
   .meta({ title: 'Listed' });
 const Taken = z.object({ taken: z.boolean() }).meta({ title: 'ComparisonAnswer' });
@@ -149,7 +149,7 @@ const list: Operation = {
   tag: 'Operations',
   summary: 'The latest passes over a store',
   description:
-    'What it had acknowledged was read back again, page by page. What differed is outstanding again.',
+    'In a pass, what the store had acknowledged is read back again, page by page. What differs is outstanding again.',
   scopes: ['lag:read'],
   params: { name: StoreName },
   query: Query,
@@ -193,7 +193,7 @@ const begin: Operation = {
   description: "Carried out by the store's worker. Stores that cannot be read back have none.",
   scopes: ['stores:write'],
   params: { name: StoreName },
-  answers: { 202: { description: 'It is asked for.', schema: Begun } },
+  answers: { 202: { description: 'The pass is asked for.', schema: Begun } },
   problems: ['not-found'],
   examples: {
     begun: {
@@ -211,7 +211,7 @@ const next: Operation = {
   id: 'getReconciliationPage',
   tag: 'Workers',
   summary: 'What the store acknowledged, to be read back again',
-  description: "For the worker that holds the store's lease. Null: nothing is to be compared now.",
+  description: "For the worker that holds the store's lease. Null: there is nothing to compare now.",
   scopes: ['acknowledgements:write'],
   params: { name: StoreName },
   query: PageQuery,
@@ -244,7 +244,7 @@ const report: Operation = {
   id: 'reportReconciliationPage',
   tag: 'Workers',
   summary: 'What differed',
-  description: 'A page is counted once: `taken` is false where it was before, or its pass is over.',
+  description: 'A page is counted once: `taken` is false if it was counted before or its pass is over.',
   scopes: ['acknowledgements:write'],
   params: { name: StoreName },
   body: Compared,
@@ -278,7 +278,7 @@ const nextListing: Operation = {
   tag: 'Workers',
   summary: 'Where to go on listing what the store holds',
   description:
-    "For the worker that holds the store's lease, where what the store suppresses by itself is recorded and its keys are plain addresses. Null: nothing is to be listed now, or at all.",
+    "For the worker that holds the store's lease, if what the store suppresses by itself is recorded and its keys are plain addresses. Null: there is nothing to list now, or at all.",
   scopes: ['acknowledgements:write'],
   params: { name: StoreName },
   query: PageQuery,
@@ -302,7 +302,7 @@ const reportListing: Operation = {
   tag: 'Workers',
   summary: 'What the store lists',
   description:
-    'Whoever is suppressed and not known to the ledger is recorded as an opt-out of the client `store:NAME`. A page is taken once: `taken` is false where it was before, or the list is over.',
+    'Anybody who is suppressed and unknown to the ledger is recorded as an opt-out of the client `store:NAME`. A page is taken once: `taken` is false if it was taken before or the list is over.',
   scopes: ['acknowledgements:write'],
   params: { name: StoreName },
   body: ListedBody,

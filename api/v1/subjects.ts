@@ -23,7 +23,7 @@ const SubjectAnswer = z
     scope: ScopeFlags.describe('What is suppressed now.'),
     effective: EffectivePerChannel,
     opt_outs: z.array(FoundOptOutAnswer).describe('Newest first, at most 100.'),
-    propagation: PropagationSummary.nullable().describe('Of the newest opt-out; null where there is none.'),
+    propagation: PropagationSummary.nullable().describe('Of the newest opt-out; null if there is none.'),
   })
   .meta({ title: 'SubjectState' });
 
@@ -39,7 +39,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
     tag: 'Opt-outs',
     summary: 'What is known of one identifier',
     description:
-      'What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address stands in a URL. An identifier that nobody opted out is answered with 200: all false.',
+      'What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address appears in a URL. An identifier that nobody opted out gets a 200: all false.',
     scopes: ['subjects:read'],
     body: Lookup,
     answers: { 200: { description: 'The state of the subject.', schema: SubjectAnswer } },
@@ -59,7 +59,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
         } satisfies z.input<typeof SubjectAnswer>,
       },
       unknown: {
-        summary: 'Nobody whom we know',
+        summary: 'Somebody unknown',
         body: { subject: { email: 'grace@example.com' } },
         status: 200,
         answer: {

@@ -33,19 +33,17 @@ const Envelope = z.strictObject({
 export const createItemSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 'declared'>) =>
   z
     .strictObject({
-      ref: shortText(REF_CHARACTERS_MAX).describe('Yours, answered as it is.').optional(),
+      ref: shortText(REF_CHARACTERS_MAX).describe('Your own reference, returned unchanged.').optional(),
       identifiers: z
         .array(createIdentifierSchema(defaultRegion))
         .min(1)
         .max(IDENTIFIERS_MAX)
-        .describe(
-          'Every identifier of the person that you hold: one that is suppressed suppresses the item.',
-        ),
+        .describe('Every identifier of the person that you hold: if one is suppressed, so is the item.'),
       scope: createScopeSchema(declared).describe(
-        'What you would do: write on a channel, best with its topic (`email/newsletter`), or process for a purpose.',
+        'What you are about to do: write on a channel, preferably with its topic (`email/newsletter`), or process for a purpose.',
       ),
     })
-    .meta({ title: 'CheckItem', description: 'An item that is not so is answered with "no".' });
+    .meta({ title: 'CheckItem', description: 'An invalid item is answered with "no".' });
 
 /** One item in one pass; a bad one is undefined, and is answered with "no". */
 function readItem(
@@ -72,7 +70,7 @@ const CheckedItem = z
         '`topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read, or its scope is not declared.',
       ),
     opt_out_id: z.uuid().nullable(),
-    effective_at: Instant.nullable().describe('Since when.'),
+    effective_at: Instant.nullable().describe('Since when it is suppressed.'),
   })
   .meta({ title: 'CheckedItem' });
 
@@ -100,16 +98,16 @@ export function addChecks(routes: Routes, deps: Deps): void {
     path: '/v2/checks',
     id: 'check',
     tag: 'Checks',
-    summary: 'May these be done?',
+    summary: 'May these things be done?',
     description:
       'No answer means no.\n\n' +
-      'A problem, a time-out and an item that is missing from the answer are no answer. ' +
-      'Ask with every identifier of the person that you hold, shortly before you send or process. Nobody whom we do not know is suppressed.',
+      'A problem, a time-out and an item missing from the answer all count as no answer. ' +
+      'Ask with every identifier of the person that you hold, shortly before you send or process. An unknown person is not suppressed.',
     scopes: ['checks:read'],
     body: z
       .strictObject({ items: z.array(createItemSchema(deps)).max(CHECKS_MAX) })
       .meta({ title: 'ChecksRequest' }),
-    answers: { 200: { description: 'One answer an item.', schema: ChecksAnswer } },
+    answers: { 200: { description: 'One answer per item.', schema: ChecksAnswer } },
     problems: ['budget-exhausted'],
     examples: {
       several: {

@@ -4,7 +4,7 @@ import type { Evidence } from '../../ledger/ledger.ts';
 import { boundedText } from '../bounded-text.ts';
 
 export const Method = z.enum(EVIDENCE_METHODS).describe('How the person said it.');
-export const Statement = boundedText(2_000, 'What the person was shown or said. Kept sealed.');
+export const Statement = boundedText(2_000, 'What the person was shown, or said. Kept sealed.');
 export const Source = boundedText(500, 'Where from: a page, a call, a campaign. Kept sealed.');
 
 /** For fields that must not be left empty. */

@@ -47,7 +47,7 @@ const RECORDED = {
   granted_at: Instant,
   received_at: Instant,
   recorded_at: Instant,
-  idempotency_key: z.string().describe('Yours, or `auto_` and the id.'),
+  idempotency_key: z.string().describe('Your key, or `auto_` and the id.'),
 };
 
 const RecordedGrantAnswer = z
@@ -56,7 +56,7 @@ const RecordedGrantAnswer = z
     outcome: z
       .enum(['recorded', 'already_recorded'])
       .describe('`already_recorded`: the same consent was recorded before, and lifts nothing a second time.'),
-    in_force: z.boolean().describe('Whether nothing of it is suppressed.'),
+    in_force: z.boolean().describe('Whether none of its scopes is suppressed.'),
     ...OF_SUBJECT,
     ...RECORDED,
     propagation: PropagationSummary,
@@ -65,13 +65,13 @@ const RecordedGrantAnswer = z
 
 const NothingToGrant = z.object({ ...OBJECT, outcome: z.literal('not_suppressed'), ...OF_SUBJECT }).meta({
   title: 'NothingToGrant',
-  description: 'Nothing of it was suppressed: there is nothing to lift, and nothing is recorded.',
+  description: 'None of these scopes was suppressed: there is nothing to lift, and nothing is recorded.',
 });
 
 const GrantAnswer = z
   .object({
     ...OBJECT,
-    in_force: z.boolean().describe('Whether nothing of it is suppressed now.'),
+    in_force: z.boolean().describe('Whether none of its scopes is suppressed now.'),
     ...OF_SUBJECT,
     ...RECORDED,
     evidence: EvidenceAnswer,
@@ -178,8 +178,8 @@ export function addGrants(routes: Routes, deps: Deps): void {
     tag: 'Grants',
     summary: "Record a person's own later consent",
     description:
-      'The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier a call. ' +
-      'On a tie the opt-out stands. The same consent once more lifts nothing a second time, whatever was opted out since. ' +
+      'The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier per call. ' +
+      'On a tie the opt-out stands. The same consent sent again lifts nothing a second time, whatever was opted out since. ' +
       'Where nothing of it is suppressed the answer is 200 with `not_suppressed`, and nothing is recorded.',
     scopes: ['grants:write'],
     headers: { ...IDEMPOTENCY_HEADER, ...PREFER },
@@ -187,7 +187,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
     answers: {
       201: { description: 'Recorded.', schema: RecordedGrantAnswer, headers: RECORDED_HEADERS },
       200: {
-        description: 'It was so already.',
+        description: 'Nothing changed: it was already so.',
         schema: z.union([RecordedGrantAnswer, NothingToGrant]),
         headers: RECORDED_HEADERS,
       },
@@ -210,7 +210,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
         }),
       },
       nothing: {
-        summary: 'Nobody who opted out',
+        summary: 'Somebody who had not opted out',
         body: { ...EXAMPLE_BODY, identifier: { email: 'grace@example.com' } },
         status: 200,
         answer: {

@@ -23,7 +23,7 @@ export const createIdentifiersSchema = (defaultRegion: string | undefined) =>
 
 const MASKED = {
   kind: z.enum(SUBJECT_KINDS),
-  masked: z.string().nullable().describe('`a••@e••.com`; null once the address was erased.'),
+  masked: z.string().nullable().describe('`a••@e••.com`; null once the address is erased.'),
 };
 
 /** Whom an answer is about: never the identifier itself. */
@@ -33,13 +33,13 @@ export const SuppressedScope = z
   .object({
     scope: z.string(),
     since: Instant,
-    opt_out_id: z.uuid().describe('Of the opt-out that began it.'),
+    opt_out_id: z.uuid().describe('The opt-out that began it.'),
   })
   .meta({ title: 'SuppressedScope' });
 
 /** An identifier with what is suppressed for it: the whole, not what changed. */
 export const IdentifierState = z
-  .object({ ...MASKED, suppressed: z.array(SuppressedScope).describe('By scope, in order.') })
+  .object({ ...MASKED, suppressed: z.array(SuppressedScope).describe('Ordered by scope.') })
   .meta({ title: 'IdentifierState' });
 
 export const suppressedOf = ({ suppressed }: SubjectState): z.input<typeof SuppressedScope>[] =>

@@ -45,13 +45,13 @@ const createQuery = (declared: DeclaredScopes) =>
   });
 
 const ListQuery = z.strictObject({
-  limit: queryInteger(100).default(20).describe('How many a page has at most.'),
+  limit: queryInteger(100).default(20).describe('The most that a page has.'),
   cursor: CURSOR,
   state: z.enum(IMPORT_STATES).describe('Those in this state.').optional(),
 });
 
 const ErrorsQuery = z.strictObject({
-  limit: queryInteger(1_000).default(100).describe('How many a page has at most.'),
+  limit: queryInteger(1_000).default(100).describe('The most that a page has.'),
   cursor: CURSOR,
 });
 
@@ -78,17 +78,17 @@ const ImportAnswer = z
     counts: z
       .object({
         recorded: count.describe('New opt-outs, each one row.'),
-        already: count.describe('Rows that changed nothing: the person was opted out already.'),
+        already: count.describe('Rows that changed nothing: the person had already opted out.'),
         invalid: count.describe('Rows that were not taken: see the errors.'),
       })
-      .describe('They add up to `rows.done`. Of a dry run what would be.'),
+      .describe('They add up to `rows.done`. For a dry run, what would happen.'),
     created_at: Instant.describe('When the file was received.'),
     started_at: Instant.nullable(),
     finished_at: Instant.nullable(),
     approval: z
       .object({ client: z.string(), key_id: z.string(), at: Instant })
       .nullable()
-      .describe('Who approved it; null where nobody had to, or nobody has.'),
+      .describe('Who approved it; null if nobody had to or nobody has.'),
     failure: z.string().nullable().describe('A code of the table of errors.'),
     errors_url: z.string(),
   })
@@ -99,7 +99,7 @@ const ImportList = z
   .object({
     object: z.literal('list'),
     imports: z.array(ImportAnswer).describe('Newest first.'),
-    next_cursor: z.string().nullable().describe('For `cursor`, null on the last page.'),
+    next_cursor: z.string().nullable().describe('For `cursor`; null on the last page.'),
   })
   .meta({ title: 'ImportList' });
 
@@ -116,14 +116,14 @@ const ImportErrors = z
             code: z
               .enum(ROW_ERROR_CODES)
               .describe(
-                '`invalid`: cannot be read as what the column has. `missing`: no identifier, or no scopes. `too_far_ahead`: a date more than an hour ahead.',
+                '`invalid`: cannot be read as a value of the column. `missing`: no identifier, or no scopes. `too_far_ahead`: a date more than an hour ahead.',
               ),
           })
           .meta({ title: 'RowError' }),
       )
-      .describe('By row. Never a value.'),
-    found: count.describe('How many there are; of more than 100,000 the first are listed.'),
-    next_cursor: z.string().nullable().describe('For `cursor`, null on the last page.'),
+      .describe('Ordered by row. Never with a value.'),
+    found: count.describe('How many there are; if more than 100,000, only the first 100,000 are listed.'),
+    next_cursor: z.string().nullable().describe('For `cursor`; null on the last page.'),
   })
   .meta({ title: 'ImportErrors' });
 export type ImportErrorsAnswer = z.output<typeof ImportErrors>;
@@ -233,11 +233,11 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
     tag: 'Imports',
     summary: 'Record a file of opt-outs',
     description:
-      'The body is the file: CSV with a header, or one JSON object a line. Each row is one person, with one or more of ' +
-      '`email`, `phone`, `push_token` and `person_id`, and what it may say for itself: `scopes` (separated by spaces or ' +
-      'semicolons), `effective_at`, `reason`. A column that is not known is refused, and then nothing is recorded. ' +
-      'It is answered once the file is kept and counted; how far it is recorded is read from its `Location`. ' +
-      'The same file with the same parameters is the same import: send it again whenever you are not sure.',
+      'The body is the file: CSV with a header, or one JSON object per line. Each row is one person, with one or more of ' +
+      '`email`, `phone`, `push_token` and `person_id`, and optionally `scopes` (separated by spaces or ' +
+      'semicolons), `effective_at`, `reason`. If a column is unknown, the file is refused and nothing is recorded. ' +
+      'The answer comes once the file is stored and counted; read at its `Location` how far it is recorded. ' +
+      'The same file with the same parameters is the same import: if you are not sure, send it again.',
     scopes: ['imports:write'],
     query: Query,
     file: {
@@ -245,8 +245,12 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
       description: `At most ${FILE_BYTES_MAX / 1024 ** 3} GiB, in UTF-8, not compressed. Columns: ${COLUMNS.join(', ')}.`,
     },
     answers: {
-      202: { description: 'It is kept, and waits for its turn.', schema: ImportAnswer, headers: LOCATION },
-      200: { description: 'It was sent before: that import.', schema: ImportAnswer, headers: LOCATION },
+      202: { description: 'It is stored, and waits for its turn.', schema: ImportAnswer, headers: LOCATION },
+      200: {
+        description: 'It was sent before: the import that it began.',
+        schema: ImportAnswer,
+        headers: LOCATION,
+      },
     },
     problems: ['malformed-file', 'budget-exhausted'],
     examples: {
@@ -359,7 +363,7 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
     id: 'getImport',
     tag: 'Imports',
     summary: 'How far an import is',
-    description: 'Rows and counts move together: each row counts once, whatever happens meanwhile.',
+    description: 'Rows and counts change together: each row counts once, whatever happens meanwhile.',
     scopes: ['imports:write', 'imports:approve'],
     params: { id: Id },
     answers: { 200: { description: 'The import.', schema: ImportAnswer } },
@@ -385,7 +389,7 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
     id: 'listImportErrors',
     tag: 'Imports',
     summary: 'Rows that were not taken, and why',
-    description: 'By row, while it runs as well. Kept for 90 days after its end.',
+    description: 'Ordered by row, available while the import runs. Kept for 90 days after its end.',
     scopes: ['imports:write', 'imports:approve'],
     params: { id: Id },
     query: ErrorsQuery,
@@ -427,8 +431,8 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
     tag: 'Imports',
     summary: 'Approve a large import',
     description:
-      'One with more rows than the configuration says (`imports.approve_above_rows`) begins once somebody else has looked ' +
-      'at it: the key that sent it, and whatever that one was rotated into, cannot approve it.',
+      'One with more rows than the configuration says (`imports.approve_above_rows`) begins only once somebody else has looked ' +
+      'at it: neither the key that sent it nor one that it was rotated into can approve it.',
     scopes: ['imports:approve'],
     params: { id: Id },
     answers: { 200: { description: 'It is approved, and waits for its turn.', schema: ImportAnswer } },
@@ -454,7 +458,7 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
     id: 'cancelImport',
     tag: 'Imports',
     summary: 'Cancel an import that has not begun',
-    description: 'What is recorded is recorded: one that runs goes on to its end.',
+    description: 'What is recorded stays recorded: an import that runs goes on to its end.',
     scopes: ['imports:write', 'imports:approve'],
     params: { id: Id },
     answers: { 200: { description: 'It is cancelled, and its file is gone.', schema: ImportAnswer } },

@@ -29,18 +29,18 @@ const NOTE_CHARACTERS_MAX = 500;
 const createSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 'declared'>) =>
   z.strictObject({
     identifiers: createIdentifiersSchema(defaultRegion).describe(
-      'Every identifier of the person that you hold: one opt-out, with one decision for each.',
+      'Every identifier of the person that you hold. They make one opt-out, with one decision for each.',
     ),
     scopes: createScopesSchema(declared).describe('What the person refuses.'),
     effective_at: InstantSchema.describe(
-      'Since when, RFC 3339 with an offset; absent: the time of receipt. May lie in the past. Up to an hour ahead it is taken as the time of receipt, and `adjustments` says so; further ahead is refused.',
+      'Since when, RFC 3339 with an offset; absent: the time of receipt. May be in the past. A time up to an hour ahead is taken as the time of receipt, and `adjustments` says so; one further ahead is refused.',
     ).optional(),
     reason: z.enum(REASONS).default('person_request'),
     regimes: z
       .array(z.enum(REGIMES))
       .max(REGIMES.length, `must have at most ${REGIMES.length}`)
       .transform((regimes) => [...new Set(regimes)])
-      .describe('The laws that it is made under, as far as you know: for your own records.')
+      .describe('The laws under which the person opts out, as far as you know: for your own records.')
       .optional(),
     evidence: z
       .strictObject({ method: Method, statement: Statement.optional(), source: Source.optional() })
@@ -48,7 +48,7 @@ const createSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 
       .optional(),
     note: boundedText(
       NOTE_CHARACTERS_MAX,
-      'Kept sealed, in no answer. No control characters but tabs and line ends.',
+      'Kept sealed, and in no answer. No control characters except tabs and line ends.',
     ).optional(),
   });
 
@@ -60,7 +60,7 @@ const Warning = z
   })
   .meta({
     title: 'Warning',
-    description: 'A channel that none of these identifiers reaches: opt another one out as well.',
+    description: 'None of these identifiers reaches the channel: opt out another one as well.',
   });
 
 export const UncoveredScopes = z
@@ -71,7 +71,7 @@ export const PropagationSummary = z
   .object({
     ...PROPAGATION_COUNTS,
     uncovered: UncoveredScopes,
-    url: z.string().describe('Where it is read store by store.'),
+    url: z.string().describe('Where to read it store by store.'),
   })
   .meta({ title: 'PropagationSummary' });
 
@@ -83,7 +83,7 @@ const ABOUT = {
   effective_at: Instant,
   received_at: Instant,
   recorded_at: Instant,
-  idempotency_key: z.string().describe('Yours, or `auto_` and the id.'),
+  idempotency_key: z.string().describe('Your key, or `auto_` and the id.'),
 };
 const OBJECT = { object: z.literal('opt_out'), api_version: z.literal('v2'), id: Id };
 
@@ -93,7 +93,7 @@ const RecordedOptOut = z
     outcome: z
       .enum(['recorded', 'already_opted_out', 'already_recorded'])
       .describe(
-        '`already_opted_out`: nothing would change, and this is the opt-out that covers it. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.',
+        '`already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.',
       ),
     in_force: z.boolean(),
     ...ABOUT,
@@ -103,7 +103,7 @@ const RecordedOptOut = z
           .object({ code: z.literal('effective_at_in_future'), pointer: z.string(), detail: z.string() })
           .meta({ title: 'Adjustment' }),
       )
-      .describe('What was taken otherwise than it was stated.'),
+      .describe('What was taken differently from how it was stated.'),
     warnings: z.array(Warning),
     propagation: PropagationSummary,
   })
@@ -117,7 +117,7 @@ export const OptOutAnswer = z
       .describe('Whether every scope that was asked for is still suppressed, for every identifier.'),
     ...ABOUT,
     evidence: EvidenceAnswer.nullable().describe(
-      'Null as well where another client gave it, unless the key has `opt_outs:read_all`.',
+      'Also null if another client gave it, unless the key has `opt_outs:read_all`.',
     ),
     warnings: z.array(Warning),
     propagation: PropagationSummary,
@@ -128,7 +128,7 @@ const OptOutList = z
   .object({
     object: z.literal('list'),
     opt_outs: z.array(OptOutAnswer).describe('Newest first.'),
-    next_cursor: z.string().nullable().describe('For `cursor`, null on the last page.'),
+    next_cursor: z.string().nullable().describe('For `cursor`; null on the last page.'),
   })
   .meta({ title: 'OptOutList' });
 
@@ -281,16 +281,16 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     tag: 'Opt-outs',
     summary: 'Record an opt-out',
     description:
-      'Records what a person refuses, for every identifier of theirs that you name. The 2xx is sent once it is durable; no call takes it back, save a later consent of the person (`POST /v2/grants`). ' +
-      'Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again, also where v1 gave it. ' +
-      'The same opt-out under another key or none is answered with 200 and records nothing new.',
+      'Records what a person refuses, for every identifier of theirs that you name. The 2xx is sent once it is durable; no call takes it back except a later consent of the person (`POST /v2/grants`). ' +
+      'Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again, even if v1 gave it. ' +
+      'The same opt-out under another key or none gets a 200 and records nothing new.',
     scopes: ['opt_outs:write'],
     headers: { ...IDEMPOTENCY_HEADER, ...PREFER },
     body: OptOutRequest.meta({ title: 'OptOutRequest' }),
     answers: {
       201: { description: 'Recorded.', schema: RecordedOptOut, headers: RECORDED_HEADERS },
       200: {
-        description: 'It was so already: the opt-out that says so.',
+        description: 'The person had already opted out: the opt-out that says so.',
         schema: RecordedOptOut,
         headers: RECORDED_HEADERS,
       },
@@ -378,7 +378,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     tag: 'Opt-outs',
     summary: 'List opt-outs',
     description:
-      "Your own client's opt-outs, by whichever version they were recorded, newest first; with the scope `opt_outs:read_all` everybody's. The next page is in `Link` and in `next_cursor`.",
+      "Your own client's opt-outs, whichever version recorded them, newest first; with the scope `opt_outs:read_all`, those of every client. The next page is in `Link` and in `next_cursor`.",
     scopes: ['opt_outs:read'],
     query: OptOutListQuery,
     answers: { 200: { description: 'A page.', schema: OptOutList, headers: LINK } },

@@ -14,7 +14,7 @@ const PropagationAnswer = z
     object: z.literal('propagation'),
     id: Id.describe("The opt-out's."),
     ...PROPAGATION_COUNTS,
-    first_completed_at: Instant.nullable().describe('Stays, once it was complete.'),
+    first_completed_at: Instant.nullable().describe('Once it is set, it stays.'),
     uncovered: UncoveredScopes,
     stores: z
       .array(
@@ -23,7 +23,7 @@ const PropagationAnswer = z
             store: z.string(),
             required: z.boolean(),
             state: STORE_STATES.state.describe(
-              'Of all its decisions, the one that is last to end: `verified` only where each one is.',
+              'The state of its decision that is furthest behind: `verified` only if every one is.',
             ),
             decisions: z
               .array(
@@ -31,11 +31,11 @@ const PropagationAnswer = z
                   .object({ identifier: MaskedIdentifier, ...STORE_STATES })
                   .meta({ title: 'DecisionPropagation' }),
               )
-              .describe('One an identifier that the store must hold.'),
+              .describe('One per identifier that the store must hold.'),
           })
           .meta({ title: 'StorePropagation' }),
       )
-      .describe('Those that must hold it.'),
+      .describe('The stores that must hold it.'),
   })
   .meta({ title: 'Propagation' });
 
@@ -86,7 +86,7 @@ export function addPropagation(routes: Routes, { ledger, closing }: Deps): void 
     tag: 'Opt-outs',
     summary: 'How far an opt-out has come, store by store and identifier by identifier',
     description:
-      'As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.',
+      'As it is now. `Prefer: wait=30` holds the answer until every required store has confirmed or the time is up.',
     scopes: ['opt_outs:read'],
     params: { id: Id },
     headers: PREFER,

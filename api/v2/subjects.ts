@@ -15,7 +15,7 @@ const SubjectAnswer = z
     identifier: IdentifierState,
     granted: z
       .array(z.object({ scope: z.string(), granted_at: Instant }).meta({ title: 'GrantedScope' }))
-      .describe('What the person consented to again, and did not refuse since.'),
+      .describe('What the person consented to again and has not refused since.'),
     opt_outs: z.array(OptOutAnswer).describe('Those that name it, newest first, at most 100.'),
   })
   .meta({ title: 'SubjectState' });
@@ -32,7 +32,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
     tag: 'Opt-outs',
     summary: 'What is known of one identifier',
     description:
-      'What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address stands in a URL. An identifier that nobody opted out is answered with 200: nothing is suppressed.',
+      'What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address appears in a URL. An identifier that nobody opted out gets a 200: nothing is suppressed.',
     scopes: ['subjects:read'],
     body: Lookup,
     answers: { 200: { description: 'The state of the identifier.', schema: SubjectAnswer } },
@@ -50,7 +50,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
         } satisfies z.input<typeof SubjectAnswer>,
       },
       unknown: {
-        summary: 'Nobody whom we know',
+        summary: 'Somebody unknown',
         body: { identifier: { email: 'grace@example.com' } },
         status: 200,
         answer: {

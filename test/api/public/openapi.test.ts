@@ -150,7 +150,7 @@ test('a deprecated version says so in its document, which stays clean', async ()
   };
   const document = toOpenApi('v1', versions);
   expect(document.info.description).toContain(
-    'This version is deprecated since 2027-01-01T00:00:00.000Z, and may be gone from 2027-12-31T00:00:00.000Z on. Use v2 instead (`/docs/v2`). More: https://example.com/moving-to-v2',
+    'This version has been deprecated since 2027-01-01T00:00:00.000Z, and may be gone from 2027-12-31T00:00:00.000Z on. Use v2 instead (`/docs/v2`). More: https://example.com/moving-to-v2',
   );
   for (const { operation } of operationsIn(document)) {
     expect(operation.deprecated).toBe(true);
