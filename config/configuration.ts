@@ -31,7 +31,7 @@ const GuardedTable = z
     suppressed: Columns,
   })
   .refine(({ may_send, suppressed }) => Object.keys({ ...may_send, ...suppressed }).length > 0, {
-    error: 'names no column: say may_send or suppressed',
+    error: 'names no column: give may_send or suppressed',
   });
 /** A table of contacts that a trigger watches: the column of the address, and what true in a column means. */
 export type GuardedTable = z.output<typeof GuardedTable>;
@@ -116,13 +116,13 @@ export type LoadConnector = (name: string, folder: string) => Promise<Connector>
 export const APPROVE_ABOVE_ROWS = 100_000;
 
 const STORE_NAME = /^[a-z][a-z0-9_-]{0,62}$/;
-const nameMessage = 'must begin with a letter and have at most 63 of a-z, 0-9, _ and -';
+const nameMessage = 'must begin with a letter and have at most 63 characters of a-z, 0-9, _ and -';
 
 const Topic = z
   .string()
   .regex(
     /^[a-z0-9][a-z0-9_.-]{0,62}$/,
-    'must have at most 63 of a-z, 0-9, _, . and -, and begin with a letter or digit',
+    'must have at most 63 characters of a-z, 0-9, _, . and -, and begin with a letter or digit',
   );
 
 const StoreName = z.string().regex(STORE_NAME, nameMessage);
@@ -147,7 +147,7 @@ const canaryAddress = (kind: SubjectKind, usual: string) =>
       return z.NEVER;
     })
     .prefault(usual)
-    .describe(`The canary's ${kind}: nobody's`);
+    .describe(`The canary's ${kind}, which belongs to nobody`);
 
 /** In the configuration it is a file's path, in ours the file's text. */
 const PemFile = z.string().transform((path, context) => {
@@ -192,11 +192,11 @@ const isSecure = (url: string): boolean =>
   /^https:/.test(url) || /^http:\/\/(?:127\.0\.0\.1|localhost|\[::1\])[:/]/.test(url);
 
 const Issuer = z.strictObject({
-  issuer: z.url().describe('As the claim `iss` has it'),
+  issuer: z.url().describe('What the claim `iss` must have'),
   audience: z.string().min(1).describe('What the claim `aud` must have'),
   jwks: z
     .url()
-    .refine(isSecure, 'must be https, since whoever answers there decides who may do what')
+    .refine(isSecure, 'must be https: what answers there decides who may do what')
     .describe('Where its public keys are'),
   algorithms: z.array(z.enum(TOKEN_ALGORITHMS)).min(1).default(['ES256']),
   scopes: z
@@ -222,10 +222,10 @@ const Limits = z.strictObject({
   checks_per_second: Limit.default(1_000).describe('Calls of one key that ask about people: checks, lookups'),
   reads_per_second: Limit.default(1_000).describe('Calls of one key that read anything else'),
   failed_authentications_per_minute: Limit.default(600).describe(
-    'Calls from one address (IPv6: /64) without a valid credential; those with one are let in all the same',
+    'Calls from one address (IPv6: /64) without a valid credential; calls with one are still let in',
   ),
-  checks_per_day: Limit.default(false).describe('People of whom one key may ask a day (UTC)'),
-  grants_per_day: Limit.default(1_000).describe('Grants of one key a day'),
+  checks_per_day: Limit.default(false).describe('People about whom one key may ask per day (UTC)'),
+  grants_per_day: Limit.default(1_000).describe('Grants of one key per day'),
 });
 
 /** Each is undefined if there is no limit. A key may have its own. */
@@ -263,19 +263,19 @@ export const File = z.strictObject({
   replication_database: PostgresUrl.optional().describe(
     'The same database as the role that reads the stream',
   ),
-  listen: ListenAddress.prefault('127.0.0.1:8080').describe('Where the API listens; PORT beats its port'),
+  listen: ListenAddress.prefault('127.0.0.1:8080').describe('Where the API listens; PORT overrides the port'),
   ops_listen: ListenAddress.prefault('127.0.0.1:9464').describe(
-    'Health and metrics, where listen is not loopback',
+    'Health and metrics, if listen is not loopback',
   ),
   tracing: z
     .boolean()
     .default(false)
-    .describe('Spans, by whatever OpenTelemetry SDK is loaded with --import'),
+    .describe('Spans, through the OpenTelemetry SDK that is loaded with --import'),
   default_region: z
     .string()
     .transform((region, context): CountryCode => {
       if (isSupportedCountry(region)) return region;
-      context.addIssue({ code: 'custom', message: 'must be a country of two capital letters, e.g. GB' });
+      context.addIssue({ code: 'custom', message: 'must be a country in two capital letters, e.g. GB' });
       return z.NEVER;
     })
     .optional()
@@ -294,7 +294,7 @@ export const File = z.strictObject({
         .int()
         .min(0)
         .default(APPROVE_ABOVE_ROWS)
-        .describe('A file with more rows than this begins once another key has approved it'),
+        .describe('A file with more rows than this begins only once another key has approved it'),
     })
     .prefault({}),
   canary: z
@@ -306,17 +306,17 @@ export const File = z.strictObject({
   oauth: z
     .record(StoreName, Issuer)
     .default({})
-    .describe('Issuers of access tokens (RFC 9068), by a name of yours: taken beside API keys'),
+    .describe('Issuers of access tokens (RFC 9068), by a name of yours: accepted beside API keys'),
   limits: Limits.prefault({}),
   security_contact: webUri(
     /^(?:mailto:|https:\/\/|tel:)[\x21-\x7e]+$/,
     'must be a URI beginning with mailto:, https:// or tel:',
   )
     .optional()
-    .describe('Whom to tell of a weakness of this installation, in /.well-known/security.txt'),
+    .describe('Where to report a weakness of this installation, for /.well-known/security.txt'),
   security_policy: webUri(/^https:\/\/[\x21-\x7e]+$/, 'must be a URI beginning with https://')
     .optional()
-    .describe('Where it says how that is handled'),
+    .describe('A page that says how reports are handled'),
   kafka: z
     .strictObject({
       brokers: z
@@ -326,11 +326,11 @@ export const File = z.strictObject({
       registry: z
         .url()
         .default('http://127.0.0.1:8081/apis/ccompat/v7')
-        .describe('The schema registry; user and password may stand in the URL'),
+        .describe('The schema registry; the URL may have user and password'),
       connect: z
         .url()
         .default('http://127.0.0.1:8083')
-        .describe('Kafka Connect, which runs Debezium; user and password may stand in the URL'),
+        .describe('Kafka Connect, which runs Debezium; the URL may have user and password'),
       tls: z
         .union([z.boolean(), Tls], {
           error: 'must be true, or name PEM files: ca, cert, key',
@@ -344,7 +344,7 @@ export const File = z.strictObject({
           password: z.string().min(1),
         })
         .optional()
-        .describe('Who we are to the brokers'),
+        .describe('How Abide logs in to the brokers'),
     })
     .prefault({}),
   stores: z.record(StoreName, z.looseObject({ connector: z.string() })),
@@ -360,7 +360,7 @@ const STANZA = {
     .positive()
     .max(86_400)
     .default(10)
-    .describe('When an outstanding decision is late'),
+    .describe('After how long an outstanding decision is late'),
   accepts: z
     .array(z.enum(SUBJECT_KINDS))
     .min(1)

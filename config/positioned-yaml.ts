@@ -71,7 +71,7 @@ export function readYaml(text: string, env: Readonly<Record<string, string | und
           path: [],
           at: start(node),
           detail:
-            'begins with *, which names an anchor, and there is none of that name before it: quote a text',
+            'begins with *, which names an anchor, and no anchor before it has that name: quote it if it is text',
         });
       },
     });

@@ -64,7 +64,7 @@ const lookupPublic: LookupFunction = (hostname, options, callback) => {
   lookup(hostname, { ...options, all: true }, (error, addresses) => {
     if (error !== null) callback(error, []);
     else if (!addresses.every(({ address }) => isPublicAddress(address))) {
-      callback(new PrivateAddressError('The name leads to a private address.'), []);
+      callback(new PrivateAddressError('The name resolves to a private address.'), []);
     } else if (options.all === true) callback(null, addresses);
     else callback(null, addresses[0]!.address, addresses[0]!.family);
   });
@@ -131,7 +131,10 @@ function failure(error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
   if (error instanceof AbideError || error instanceof TryLater) return error;
   if (error instanceof PrivateAddressError) {
-    return new AbideError('STORE_UNREACHABLE', `${error.message} Set allow_private: true if that is meant.`);
+    return new AbideError(
+      'STORE_UNREACHABLE',
+      `${error.message} If that is intended, set allow_private: true.`,
+    );
   }
   if (
     error instanceof errors.ConnectTimeoutError ||
@@ -163,10 +166,10 @@ async function readAnswer<T>(
   try {
     parsed = schema.safeParse(JSON.parse(text));
   } catch {
-    throw new AbideError('STORE_FAILED', 'The store did not answer JSON.');
+    throw new AbideError('STORE_FAILED', 'The store did not answer with JSON.');
   }
   if (!parsed.success)
-    throw new AbideError('STORE_FAILED', 'The answer is not of the form of docs/http-connector.md.');
+    throw new AbideError('STORE_FAILED', 'The answer does not have the form in docs/http-connector.md.');
   return parsed.data;
 }
 
@@ -205,7 +208,7 @@ export default defineConnector({
       if (allow_private || !URL.canParse(url)) return;
       const refuse = (message: string): void => context.addIssue({ code: 'custom', path: ['url'], message });
       if (url.startsWith('http:')) refuse('must be https://, unless allow_private: true');
-      if (isPrivateLiteral(url)) refuse('is a private address: set allow_private: true if that is meant');
+      if (isPrivateLiteral(url)) refuse('is a private address: if that is intended, set allow_private: true');
     }),
   scopeValue: z.json().describe('Sent with every item of this scope, such as { list: 42 }'),
   accepts: SUBJECT_KINDS,

@@ -91,16 +91,17 @@ function* faultsOf(url: string): Generator<string> {
         yield 'names an ssl-ca that cannot be read';
       }
     } else if (name !== 'ssl-mode') yield 'may have the parameters ssl-mode and ssl-ca only';
-    else if (!SSL_MODES.some((mode) => mode === value)) yield `ssl-mode is one of ${SSL_MODES.join(', ')}`;
+    else if (!SSL_MODES.some((mode) => mode === value))
+      yield `ssl-mode must be one of ${SSL_MODES.join(', ')}`;
   }
   try {
     placeOf(url);
   } catch {
-    yield 'has a % that begins no escape: write %25';
+    yield 'has a % that does not begin an escape: write %25';
   }
   // For a number as host the client library passes no name, and Node then compares with localhost.
   if (searchParams.get('ssl-mode') === 'VERIFY_IDENTITY' && isIP(hostname.replace(/^\[|\]$/g, '')) !== 0) {
-    yield 'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number';
+    yield 'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its address';
   }
   const isVerified = searchParams.get('ssl-mode')?.startsWith('VERIFY') ?? false;
   if (searchParams.has('ssl-ca') && !isVerified) yield 'ssl-ca needs an ssl-mode that verifies';
@@ -138,11 +139,11 @@ const options = z
       .regex(/^[^.\0]{1,64}(\.[^.\0]{1,64})?$/, 'must be a table or database.table')
       .optional()
       .describe(
-        'Table of our own shape, made if absent; with its database if need be (default: suppressions)',
+        "Table in Abide's own shape, created if missing, with its database if necessary (default: suppressions)",
       ),
     statements: statementsOption(
       DIALECT,
-      'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; 1 suppresses, 0 was lifted by the person, null leaves as it is',
+      'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; 1 suppresses, 0 was lifted by the person, null leaves it as it is',
       'Reads one subject by :key and :kind: columns email, sms, push (1, 0 or null); optional: scopes (JSON), version',
     ),
     statement_timeout_ms: z
@@ -150,7 +151,7 @@ const options = z
       .min(1_000)
       .default(10_000)
       .describe(
-        'The server itself ends a read, and the wait for a lock, after this long; MariaDB every statement',
+        'The server itself ends a read, or the wait for a lock, after this long; MariaDB ends every statement',
       ),
   })
   .refine(isOnePlace, NOT_ONE_PLACE);
@@ -390,7 +391,7 @@ function openLine(
         idle.splice(at, 1);
         log.warn(
           { code: code ?? errno },
-          'an idle connection to MySQL was lost, the next call opens another',
+          'an idle connection to MySQL was lost; the next call opens another',
         );
       });
       await connection.query(settings(timeoutMs));
@@ -446,7 +447,7 @@ function scopesOf({ scopes }: HeldRow): Readonly<Record<string, unknown>> {
     return (JSON.parse(String(scopes ?? null)) ?? {}) as Readonly<Record<string, unknown>>;
   } catch {
     // Without the cause, which quotes the text.
-    throw new AbideError('STORE_FAILED', 'What the store holds as scopes is no JSON.');
+    throw new AbideError('STORE_FAILED', 'What the store holds as scopes is not JSON.');
   }
 }
 
@@ -538,7 +539,7 @@ function refuseReadOnly(readOnly: number | string | undefined): void {
   if (readOnly === undefined || [0, '0', 'OFF'].includes(readOnly)) return;
   throw new AbideError(
     'STORE_FAILED',
-    'This MySQL is read-only, as a replica is: it may show less than the primary.',
+    'This MySQL is read-only, like a replica: it may show less than the primary.',
   );
 }
 
@@ -555,26 +556,26 @@ const rowsOf = async <Row>(
 
 /** What the server's own words would say; they are left out, since they may quote values. */
 const MEANINGS: Readonly<Record<number, string>> = {
-  1040: 'it has as many connections as it may',
+  1040: 'it has no connections left',
   1044: 'not allowed to this user in this database',
   1045: 'the user or password is wrong',
   1048: 'a column that must not be null is left null',
   1049: 'no such database',
-  1052: 'a column that may be of two tables',
-  1054: 'a column that is not there',
-  1062: 'a row that is there already: say what on duplicate key does',
+  1052: 'a column name that two tables have',
+  1054: 'no such column',
+  1062: 'a row that already exists: add an on duplicate key clause',
   1064: 'a syntax error',
   1130: 'this host may not connect',
-  1136: 'not as many values as columns',
+  1136: 'more or fewer values than columns',
   1142: 'not allowed to this user',
   1143: 'not allowed to this user for a column',
-  1146: 'a table that is not there',
-  1196: 'a table without transactions keeps it, make it InnoDB',
-  1264: 'a number that its column does not take',
-  1267: 'two collations: say which one',
-  1305: 'a function or procedure that is not there',
+  1146: 'no such table',
+  1196: 'a table without transactions keeps the change: make it InnoDB',
+  1264: 'a number that its column cannot hold',
+  1267: 'two different collations: name one',
+  1305: 'no such function or procedure',
   1364: 'a column without a default is left out',
-  1366: 'a value that its column does not take',
+  1366: 'a value that its column cannot hold',
   1370: 'not allowed to this user',
   1406: 'a text that is too long for its column',
   1452: 'a foreign key without its row',
@@ -636,7 +637,7 @@ function openTable(name: string, statement: string, marker: Marker) {
     if (found !== undefined && found.made_with !== 'utf8mb4_bin') {
       throw new AbideError(
         'STORE_FAILED',
-        `The column key of table ${name} has the collation ${found.made_with}, which takes two keys for one: make it utf8mb4_bin.`,
+        `The column key of table ${name} has the collation ${found.made_with}, which takes two different keys for the same: make it utf8mb4_bin.`,
       );
     }
     return (seen = found !== undefined);

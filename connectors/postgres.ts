@@ -76,10 +76,12 @@ const options = z
       .string()
       .regex(/^[^.\0]{1,63}(\.[^.\0]{1,63})?$/, 'must be a table or schema.table')
       .optional()
-      .describe('Table of our own shape, made if absent; with its schema if need be (default: suppressions)'),
+      .describe(
+        "Table in Abide's own shape, created if missing, with its schema if necessary (default: suppressions)",
+      ),
     statements: statementsOption(
       DIALECT,
-      'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; true suppresses, false was lifted by the person, null leaves as it is',
+      'Writes one subject: :key :kind :version :email :sms :push :scopes :effective_at; true suppresses, false was lifted by the person, null leaves it as it is',
       'Reads one subject by :key and :kind: boolean columns email, sms, push; optional: scopes (jsonb), version',
     ),
     statement_timeout_ms: z
@@ -242,22 +244,22 @@ const refuseReplica = (rows: readonly { readonly is_replica?: boolean }[]): void
 
 /** What PostgreSQL's own words would say; they are left out, since they may quote values. */
 const MEANINGS: Readonly<Record<string, string>> = {
-  '22P02': 'a text that its type does not take',
+  '22P02': 'a text that its type cannot hold',
   '23502': 'a column that must not be null is left null',
-  '23505': 'a row that is there already: say what on conflict does',
+  '23505': 'a row that already exists: add an on conflict clause',
   '28000': 'the user is wrong, or pg_hba.conf does not let it in from here',
   '28P01': 'the user or password is wrong',
   '3D000': 'no such database',
   '42501': 'not allowed to this role',
   '42601': 'a syntax error',
-  '42703': 'a column that is not there',
+  '42703': 'no such column',
   '42804': 'a type that does not fit',
-  '42883': 'a function or operator that is not there for these types',
-  '42P01': 'a table that is not there',
-  '42P08': 'a parameter of two types: cast it',
+  '42883': 'no such function or operator for these types',
+  '42P01': 'no such table',
+  '42P08': 'a parameter with two types: cast it',
   '42P10': 'on conflict needs a unique index on these columns',
-  '42P18': 'a parameter whose type cannot be told: cast it',
-  '53300': 'it has as many connections as it may',
+  '42P18': 'a parameter whose type cannot be determined: cast it',
+  '53300': 'it has no connections left',
   '57P03': 'it is starting or shutting down',
 };
 
@@ -302,7 +304,7 @@ function openLine(config: PoolConfig, table: Table, log: Log) {
   });
   pool.on('error', (error) => {
     const { code } = error as { code?: string };
-    log.warn({ code }, 'an idle connection to PostgreSQL was lost, the next call opens another');
+    log.warn({ code }, 'an idle connection to PostgreSQL was lost; the next call opens another');
   });
   return {
     async run<T>(signal: AbortSignal, work: (client: PoolClient) => Promise<T>): Promise<T> {

@@ -122,7 +122,7 @@ async function openLine(url: string, log: Log) {
     client.on('error', (error: NodeJS.ErrnoException) => {
       tried.resolve(undefined);
       if (lost === undefined)
-        log.warn({ code: error.code ?? codeOf(error) }, 'the connection to Redis was lost, it reconnects');
+        log.warn({ code: error.code ?? codeOf(error) }, 'the connection to Redis was lost; it reconnects');
       lost = error;
     });
     client.connect().catch(() => undefined);

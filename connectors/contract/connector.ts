@@ -79,7 +79,7 @@ export class TryLater extends Error {
   readonly delayMs: number;
   constructor(delayMs = LATER_MS) {
     const laterMs = delayMs > 0 ? delayMs : LATER_MS;
-    super(`The store asks to come again in ${laterMs} ms.`);
+    super(`The store asks to be tried again in ${laterMs} ms.`);
     this.delayMs = laterMs;
   }
 }

@@ -39,7 +39,7 @@ export function readStatement(sql: string, { token, place }: Dialect): Statement
     if (name === undefined) return found;
     const known = PARAMETERS.find((parameter) => parameter === name);
     if (known !== undefined) return place(parameters, known);
-    faults.push(`:${name} is none of :${PARAMETERS.join(' :')}`);
+    faults.push(`:${name} is not one of :${PARAMETERS.join(' :')}`);
     return found;
   });
   if (!parameters.includes('key')) faults.push(':key is missing');

@@ -101,11 +101,11 @@ test('what is wrong with a statement is said, with its name and line and without
     ],
     column: [
       { apply: changed(apply, 'no_texts = ', 'no_text = ') },
-      'statements.apply, line 4: a column that is not there (SQLSTATE 42703).',
+      'statements.apply, line 4: no such column (SQLSTATE 42703).',
     ],
     table: [
       { read_back: changed(read_back, 'contacts', 'contact') },
-      'statements.read_back, line 2: a table that is not there (SQLSTATE 42P01).',
+      'statements.read_back, line 2: no such table (SQLSTATE 42P01).',
     ],
     type: [
       { apply: changed(apply, 'values (:key, coalesce(:email, false)', 'values (:key, coalesce(:email, 0)') },
@@ -159,8 +159,11 @@ test('a role that may not do what a worker does is told so, and so is a store th
     checked: [
       { store: 'crm', problem: 'table "suppressions": not allowed to this role (SQLSTATE 42501).' },
       { store: 'contacts', problem: 'statements.apply: not allowed to this role (SQLSTATE 42501).' },
-      { store: 'away', problem: 'The connection to PostgreSQL failed: nobody listens there (ECONNREFUSED).' },
-      { store: 'mail', problem: 'The connection to the store failed: nobody listens there (ECONNREFUSED).' },
+      {
+        store: 'away',
+        problem: 'The connection to PostgreSQL failed: nothing listens there (ECONNREFUSED).',
+      },
+      { store: 'mail', problem: 'The connection to the store failed: nothing listens there (ECONNREFUSED).' },
     ],
   });
   expect(ran.code).toBe(3);

@@ -364,7 +364,7 @@ test('what a guard watches is read with the store, and must be something that th
   const wrong =
     '[{ table: contacts, key: token, kind: push_token, suppressed: { push: no } }, { table: c, key: k }]';
   expect(await faultsOf(stanza(wrong))).toEqual([
-    'line 2, column 151: stores.crm.guard.1 names no column: say may_send or suppressed',
+    'line 2, column 151: stores.crm.guard.1 names no column: give may_send or suppressed',
   ]);
   expect(
     await faultsOf(stanza('[{ table: contacts, key: token, kind: push_token, suppressed: { push: no } }]')),

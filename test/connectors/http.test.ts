@@ -284,12 +284,12 @@ describe('an answer', () => {
   });
 
   test.each([
-    ['is not JSON', '<html>', 'The store did not answer JSON.'],
-    ['has another form', { ok: true }, 'The answer is not of the form of docs/http-connector.md.'],
+    ['is not JSON', '<html>', 'The store did not answer with JSON.'],
+    ['has another form', { ok: true }, 'The answer does not have the form in docs/http-connector.md.'],
     [
       'has an outcome that does not exist',
       { outcomes: [{ kind: 'done' }], held: [{ version: -1, suppressed: [] }] },
-      'The answer is not of the form of docs/http-connector.md.',
+      'The answer does not have the form in docs/http-connector.md.',
     ],
     [
       'names fewer items',

@@ -187,7 +187,7 @@ describe('named parameters', () => {
 
   test.each([
     ['select 1', [':key is missing']],
-    ['select :kye', [expect.stringMatching(/^:kye is none of :key /), ':key is missing']],
+    ['select :kye', [expect.stringMatching(/^:kye is not one of :key /), ':key is missing']],
     ['select ?, :key', ['? is not a named parameter']],
     ["select '\\\\', ?, ':key'", ['? is not a named parameter', ':key is missing']],
   ])('of %s are refused by name', (sql, faults) => {
@@ -202,20 +202,20 @@ describe('options', () => {
   test.each([
     ['postgres://localhost/crm', 'must be a mysql:// or mariadb:// URL'],
     ['mysql://localhost', 'must name the database as its path'],
-    ['mysql://crm:100%@localhost/crm', 'has a % that begins no escape: write %25'],
+    ['mysql://crm:100%@localhost/crm', 'has a % that does not begin an escape: write %25'],
     ['mysql://localhost/crm?sslmode=REQUIRED', 'may have the parameters ssl-mode and ssl-ca only'],
     [
       'mysql://localhost/crm?ssl-mode=require',
-      'ssl-mode is one of DISABLED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY',
+      'ssl-mode must be one of DISABLED, REQUIRED, VERIFY_CA, VERIFY_IDENTITY',
     ],
     ['mysql://localhost/crm?ssl-mode=VERIFY_CA&ssl-ca=/nowhere.pem', 'names an ssl-ca that cannot be read'],
     [
       'mysql://10.0.0.7/crm?ssl-mode=VERIFY_IDENTITY',
-      'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number',
+      'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its address',
     ],
     [
       'mysql://[::1]/crm?ssl-mode=VERIFY_IDENTITY',
-      'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its number',
+      'ssl-mode=VERIFY_IDENTITY needs the name of the host, not its address',
     ],
     ['mysql://localhost/crm?ssl-ca=package.json', 'ssl-ca needs an ssl-mode that verifies'],
   ])('%s: %s', (url, wanted) => {
@@ -375,7 +375,9 @@ describe('its table', () => {
     const store = await here.open();
     const refused = {
       code: 'STORE_FAILED',
-      message: expect.stringContaining('collation utf8mb4_general_ci, which takes two keys for one'),
+      message: expect.stringContaining(
+        'collation utf8mb4_general_ci, which takes two different keys for the same',
+      ),
     };
     await expect(store.apply([decided('ada@example.com')], signal())).rejects.toMatchObject(refused);
     await expect(store.readBack([email('grace@example.com')], signal())).rejects.toMatchObject(refused);
@@ -635,7 +637,7 @@ describe("the user's own tables", () => {
     const failed: unknown = await store.readBack([email(ada)], signal()).catch((error: unknown) => error);
     expect(failed).toMatchObject({
       code: 'STORE_FAILED',
-      message: 'What the store holds as scopes is no JSON.',
+      message: 'What the store holds as scopes is not JSON.',
     });
     expect(inspect(failed, { depth: 9 })).not.toContain(ada);
   });
@@ -646,8 +648,8 @@ describe("the user's own tables", () => {
     await store.apply([decided(ada)], signal());
     await here.database.query('set global read_only = 1');
     try {
-      await expect(store.readBack([email(ada)], signal())).rejects.toThrow('read-only, as a replica is');
-      await expect(store.check!([decided(ada)], signal())).rejects.toThrow('read-only, as a replica is');
+      await expect(store.readBack([email(ada)], signal())).rejects.toThrow('read-only, like a replica');
+      await expect(store.check!([decided(ada)], signal())).rejects.toThrow('read-only, like a replica');
     } finally {
       await here.database.query('set global read_only = 0');
     }
@@ -784,13 +786,10 @@ describe('a check of statements', () => {
     ],
     [
       changed('apply', 'update no_mail =', 'update no_mails ='),
-      'statements.apply: a column that is not there (error 1054).',
+      'statements.apply: no such column (error 1054).',
     ],
-    [
-      changed('read_back', 'contacts', 'contact'),
-      'statements.read_back: a table that is not there (error 1146).',
-    ],
-    [changed('apply', 'plan, ', ''), 'statements.apply: not as many values as columns (error 1136).'],
+    [changed('read_back', 'contacts', 'contact'), 'statements.read_back: no such table (error 1146).'],
+    [changed('apply', 'plan, ', ''), 'statements.apply: more or fewer values than columns (error 1136).'],
     [
       changed('apply', "'free'", 'null'),
       'statements.apply: a column that must not be null is left null (error 1048).',
@@ -801,7 +800,7 @@ describe('a check of statements', () => {
     ],
     [
       changed('apply', "'free'", 'plan_of(:key)'),
-      /^statements.apply: a function or procedure that is not there \(error 1305\)/,
+      /^statements.apply: no such function or procedure \(error 1305\)/,
     ],
     [changed('apply', ':email)', ':key)'), /^statements.apply: .* \(error \d+\)\.$/],
     [changed('read_back', 'no_mail as email, ', ''), 'statements.read_back: gives no boolean column email.'],
@@ -855,7 +854,7 @@ describe('a check of statements', () => {
     const store = await here.open({ statements });
     await expect(store.check!(nobody, signal())).rejects.toMatchObject({
       code: 'STORE_FAILED',
-      message: 'what was tried: a table without transactions keeps it, make it InnoDB (error 1196).',
+      message: 'what was tried: a table without transactions keeps the change: make it InnoDB (error 1196).',
     });
   });
 });
@@ -905,7 +904,7 @@ describe('a server', () => {
     try {
       const refused = {
         code: 'STORE_FAILED',
-        message: expect.stringContaining('read-only, as a replica is'),
+        message: expect.stringContaining('read-only, like a replica'),
       };
       // An administrator's writes still pass: what they left there must not count as held by the primary.
       expect(await store.apply([decided('ada@example.com', { version: 2 })], signal())).toEqual([
@@ -956,7 +955,7 @@ describe('a server', () => {
     const away = await here.open({ url: 'mysql://127.0.0.1:1/crm' });
     await expect(away.apply([decided('ada@example.com')], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
-      message: 'The connection to MySQL failed: nobody listens there (ECONNREFUSED).',
+      message: 'The connection to MySQL failed: nothing listens there (ECONNREFUSED).',
       cause: { code: 'ECONNREFUSED' },
     });
     const unknown = Object.assign(new URL(here.database.url), { pathname: 'nowhere' }).href;

@@ -158,7 +158,7 @@ describe('named parameters', () => {
 
   test.each([
     ['select 1', [':key is missing']],
-    ['select :kye', [expect.stringMatching(/^:kye is none of :key /), ':key is missing']],
+    ['select :kye', [expect.stringMatching(/^:kye is not one of :key /), ':key is missing']],
     ['select $1, :key', ['$1 is not a named parameter']],
   ])('of %s are refused by name', (sql, faults) => {
     expect(positional(sql).faults).toEqual(faults);
@@ -584,7 +584,7 @@ describe('a server in trouble', () => {
     const away = await here.open({ url: 'postgres://127.0.0.1:1/crm' });
     await expect(away.apply([optOut('ada@example.com')], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
-      message: 'The connection to PostgreSQL failed: nobody listens there (ECONNREFUSED).',
+      message: 'The connection to PostgreSQL failed: nothing listens there (ECONNREFUSED).',
     });
     // A proxy whose server is gone accepts the connection and ends it.
     const proxy = createServer((socket) => socket.once('data', () => socket.end())).listen(0, '127.0.0.1');
@@ -593,7 +593,7 @@ describe('a server in trouble', () => {
     const ended = await here.open({ url: `postgres://127.0.0.1:${port}/crm` });
     await expect(ended.readBack([], signal())).rejects.toMatchObject({
       code: 'STORE_UNREACHABLE',
-      message: 'The connection to PostgreSQL failed: the other side ended it (ECONNRESET).',
+      message: 'The connection to PostgreSQL failed: the other side closed it (ECONNRESET).',
     });
     proxy.close();
     const unknown = Object.assign(new URL(here.database.urls.owner), { pathname: 'nowhere' }).href;

@@ -110,7 +110,7 @@ test('it opens while Redis is away, fails at once and says so once', async () =>
 
 // All of these used to say `The connection to Redis failed.`, without a code.
 test.each([
-  ['redis://127.0.0.1:1', 'The connection to Redis failed: nobody listens there (ECONNREFUSED).'],
+  ['redis://127.0.0.1:1', 'The connection to Redis failed: nothing listens there (ECONNREFUSED).'],
   ['redis://nowhere.invalid', 'The connection to Redis failed: there is no such host (ENOTFOUND).'],
   [
     Object.assign(new URL(URL_OF_RUN), { username: 'nobody', password: 'hunter2' }).href,

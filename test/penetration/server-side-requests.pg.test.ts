@@ -147,7 +147,7 @@ describe('a store of the configuration', () => {
     ]) {
       expect([host, messagesOf({ url: `https://${host}/` })]).toEqual([
         host,
-        ['is a private address: set allow_private: true if that is meant'],
+        ['is a private address: if that is intended, set allow_private: true'],
       ]);
       expect([host, messagesOf({ url: `http://${host}/`, allow_private: true })]).toEqual([host, undefined]);
     }
@@ -196,7 +196,7 @@ describe('a store of the configuration', () => {
       });
       await expect(store.apply([item], AbortSignal.timeout(10_000))).rejects.toMatchObject({
         code: 'STORE_UNREACHABLE',
-        message: 'The name leads to a private address. Set allow_private: true if that is meant.',
+        message: 'The name resolves to a private address. If that is intended, set allow_private: true.',
       });
       expect(reached).toBe(0);
     },
