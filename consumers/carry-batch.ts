@@ -166,7 +166,7 @@ export function createBatchCarrier({
     if (connector.evidence !== 'read_back') return;
     const [now] = await call((deadline) => open.readBack([again], deadline));
     if (compareHeld(newer, held, toHeld(now)) === 'missing')
-      throw new Error('what a lifting overtook is not held again');
+      throw new Error('what a lift overtook is not suppressed again yet');
   }
 
   async function follow(
@@ -176,7 +176,7 @@ export function createBatchCarrier({
     outcomes: readonly ApplyOutcome[],
   ): Promise<void> {
     if (outcomes.length !== items.length)
-      throw new Error('the connector answered for another number of items');
+      throw new Error('the connector answered for a different number of items');
     const appliedAt = new Date().toISOString();
     const toRead: Pair[] = [];
     for (const [n, carried] of batch.entries()) {

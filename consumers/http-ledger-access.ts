@@ -146,7 +146,7 @@ export function createHttpLedgerAccess({
     // The code already says what to do about it. If the API finds faults in what we ask, it does not know what they name.
     const said =
       problem?.code === 'invalid-value'
-        ? `${errors.map((fault) => `${fault.pointer} ${fault.detail}`).join(', ')}. It is of another version: upgrade the API before its workers.`
+        ? `${errors.map((fault) => `${fault.pointer} ${fault.detail}`).join(', ')}. The API is of another version: upgrade it before its workers.`
         : detail;
     const why = [title, ...(said === ERRORS[code].help ? [] : [said])].filter(Boolean).join(': ');
     const [pathname] = path.split('?');

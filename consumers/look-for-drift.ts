@@ -77,7 +77,10 @@ function listOwn({ store, reach, ledger, log, signal }: Looked): Promise<void> {
       const open = await reach.open();
       if (open.scan === undefined) {
         if (canList)
-          log.info({ store: store.name }, 'the store cannot list: people whom only it knows are not found');
+          log.info(
+            { store: store.name },
+            'the store cannot list what it holds: people whom only it knows are not found',
+          );
         canList = false;
         return [];
       }

@@ -91,10 +91,13 @@ export function createReporter({
         } catch (error) {
           reports.unshift(...batch);
           if (finished) {
-            log.warn({ store, reports: reports.length }, 'stopped without reporting: the ledger asks again');
+            log.warn(
+              { store, reports: reports.length },
+              'stopped without reporting: the ledger will ask again',
+            );
             return;
           }
-          log.debug({ store, error }, 'a report was not taken, goes on trying');
+          log.debug({ store, error }, 'a report was not accepted, will try again');
           await delay(AGAIN_MS);
         }
       }

@@ -187,7 +187,7 @@ export function startWorker({
       if (hand.size >= HELD_MAX) {
         // Too far behind: the ledger has it all, and gives it in order. Listening on would only move the loss around.
         if (caughtUp)
-          log.info({ store: store.name, inHand: hand.size }, 'store is behind, catching up from the ledger');
+          log.info({ store: store.name, inHand: hand.size }, 'store is behind: catching up from the ledger');
         leaveToLedger();
         feeding.wake();
         pump();
@@ -217,7 +217,7 @@ export function startWorker({
         if (signal.aborted) return;
         noteError(ledgerFailureCode(error));
         if (!ledgerAway)
-          log.warn({ store: store.name, error }, 'the ledger gives nothing out, goes on trying');
+          log.warn({ store: store.name, error }, 'the ledger gives out nothing, will try again');
         ledgerAway = true;
         await feeding.wait(POLL_MS);
       }
@@ -260,7 +260,7 @@ export function startWorker({
     if (lost > 0)
       log.warn(
         { store: store.name, decisions: lost },
-        'the stream lost decisions: driven again from the ledger',
+        'the stream lost decisions: the ledger drives them again',
       );
   }
 
@@ -296,7 +296,7 @@ export function startWorker({
 
   /** While the store is paused nothing is carried, whoever brings it; when it is resumed, the ledger gives out all of it. */
   function rest(): void {
-    if (!paused) log.info({ store: store.name }, 'store is paused, nothing is carried to it');
+    if (!paused) log.info({ store: store.name }, 'store is paused: nothing is carried to it');
     paused = true;
     caughtUp = false;
     hand.letGoOfWaiting();
@@ -470,7 +470,7 @@ export function startWorker({
     if (storeFailures === 0)
       log.warn(
         { store: store.name, code, cause: causeCode(error), reason: ownWords(error) },
-        'store failed, goes on trying',
+        'store failed, will try again',
       );
     storeFailures += 1;
     noteError(code);
@@ -542,7 +542,7 @@ export function startWorker({
         } else {
           log.warn(
             { store: store.name, seq: carried.decision.seq, code },
-            'the ledger did not believe an acknowledgement',
+            'the ledger rejected an acknowledgement',
           );
           if (code === 'not_verifiable') {
             // The ledger's judgement counts: a decision that keeps failing it is parked like any other.

@@ -147,7 +147,9 @@ export async function registerAndWait(
     if (performance.now() > until) {
       throw new AbideError(
         'CONNECTOR_FAILED',
-        registered ? `The connector's task is ${state}: see Connect's log.` : 'Connect takes no connector.',
+        registered
+          ? `The connector's task is ${state}: see Connect's log.`
+          : 'Connect does not accept the connector.',
         { cause: refused },
       );
     }

@@ -205,7 +205,7 @@ export async function openLedger({
           failing = false;
         } catch (error) {
           if (!failing)
-            log.warn({ job: name, error: asLedgerError(error) }, 'ledger job failed, goes on trying');
+            log.warn({ job: name, error: asLedgerError(error) }, 'ledger job failed, will try again');
           failing = true;
         }
       }

@@ -31,9 +31,8 @@ function itemOf(kind: SubjectKind, { key, scopes }: StoreConfiguration, now: str
 
 function noteOf({ recordOwn, key }: StoreConfiguration, open: Store): string | undefined {
   if (!recordOwn || (key === 'plain' && open.scan !== undefined)) return undefined;
-  const why =
-    key === 'plain' ? 'it cannot list what it holds' : 'of a hashed key nobody can tell whose it is';
-  return `record_own records only of people whom the ledger knows: ${why}`;
+  const why = key === 'plain' ? 'it cannot list what it holds' : 'nobody can tell whose a hashed key is';
+  return `record_own records only people whom the ledger knows: ${why}`;
 }
 
 /**

@@ -111,7 +111,7 @@ const run = promisify(execFile);
 const failed = (detail: string, cause?: unknown): AbideError =>
   new AbideError('POSTGRES_FAILED', detail, { cause });
 const passwordsMissing = ({ kept, cluster }: Folder): AbideError =>
-  failed(`${kept} is missing, which holds the passwords of ${cluster}: restore it from a backup.`);
+  failed(`${kept} is missing. It holds the passwords of ${cluster}: restore it from a backup.`);
 const codeOf = (error: unknown): unknown =>
   error instanceof Error && 'code' in error ? error.code : undefined;
 
@@ -193,7 +193,7 @@ export async function startEmbeddedPostgres({
   /** Runs when the server was killed, or our session on it was. */
   async function revive(): Promise<void> {
     const { port } = running.server.kept;
-    log.error({ folder: folder.cluster }, 'the embedded PostgreSQL went away, it is started again');
+    log.error({ folder: folder.cluster }, 'the embedded PostgreSQL is gone: it is started again');
     while (stopping === undefined) {
       try {
         running = await startOrTakeOver({ folder, binaries, settings: all, log, port });
@@ -201,7 +201,7 @@ export async function startEmbeddedPostgres({
         log.info({ pid: running.server.pid }, 'the embedded PostgreSQL is back');
         return;
       } catch (error) {
-        log.error({ error }, 'the embedded PostgreSQL does not start, goes on trying');
+        log.error({ error }, 'the embedded PostgreSQL does not start, will try again');
         await pause(REVIVE_MS);
       }
     }
@@ -407,7 +407,7 @@ async function findRunner(user: User | undefined, binaries: Binaries, data: stri
   }
   throw failed(
     `PostgreSQL does not run as root, and user ${uid} cannot reach ${binaries.postgres} and ${data}: ` +
-      'move checkout and data folder (ABIDE_DATA) to where others may enter, e.g. /srv, or start Abide as another user.',
+      'move the checkout and the data folder (ABIDE_DATA) to where other users may enter, e.g. /srv, or start Abide as another user.',
   );
 }
 
@@ -467,7 +467,7 @@ async function startOrTakeOver({
       throw failed(`PostgreSQL did not start. The end of ${folder.log}:\n${why}`);
     }
     if (performance.now() > until) {
-      throw failed(`Another PostgreSQL does not leave ${folder.cluster}. The end of ${folder.log}:\n${why}`);
+      throw failed(`Another PostgreSQL keeps using ${folder.cluster}. The end of ${folder.log}:\n${why}`);
     }
     await pause(100);
   }
@@ -573,7 +573,7 @@ async function connect(
       if (error instanceof AbideError || !notYet || performance.now() > until) {
         if (error instanceof AbideError) throw error;
         throw failed(
-          `The PostgreSQL in ${folder.cluster} does not let us in at port ${kept.port}. Its log is ${folder.log}.`,
+          `The PostgreSQL in ${folder.cluster} does not let Abide in at port ${kept.port}. Its log is ${folder.log}.`,
           error,
         );
       }

@@ -54,7 +54,7 @@ async function examineBrokers(kafka: Configuration['kafka']): Promise<KafkaFindi
         broken(
           'topics',
           `missing: ${missing.join(', ')}`,
-          'The API makes them: does it run, may it create topics?',
+          'The API makes them: check that it runs and may create topics.',
         ),
       ];
     }
@@ -65,7 +65,7 @@ async function examineBrokers(kafka: Configuration['kafka']): Promise<KafkaFindi
     const until = performance.now() + HEARTBEAT_MS_MAX;
     while ((await end()) === began) {
       if (performance.now() > until) {
-        const fix = `See the connector below, and whether the replication role may write abide_heartbeat. Does Connect itself hang (its log says of what), start it again. ${POLLED}`;
+        const fix = `See the connector below, and check that the replication role may write abide_heartbeat. If Connect itself hangs (its log says why), restart it. ${POLLED}`;
         return [...findings, broken('heartbeat', `none within ${HEARTBEAT_MS_MAX / 1000} s`, fix)];
       }
       await delay(200);
@@ -88,7 +88,7 @@ async function examineRegistry(url: string): Promise<KafkaFinding> {
   const basic = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString(
     'base64',
   );
-  const fix = `Check kafka.registry in abide.yaml. Records of schemas that a worker has read before are still read. ${POLLED}`;
+  const fix = `Check kafka.registry in abide.yaml. Workers still read records whose schemas they have read before. ${POLLED}`;
   try {
     const { statusCode, body } = await request(`${address.href.replace(/\/$/, '')}/subjects`, {
       headers: username === '' ? {} : { authorization: `Basic ${basic}` },
@@ -104,7 +104,7 @@ async function examineRegistry(url: string): Promise<KafkaFinding> {
       ? fine('registry', 'answers, and has the schemas')
       : broken(
           'registry',
-          'answers, and has not the schemas that Debezium writes by: what it forgot is unreadable',
+          'answers, but lacks the schemas that Debezium writes with: records of the lost schemas are unreadable',
           `They are registered when the task starts: POST /connectors/abide/restart?includeTasks=true. ${POLLED}`,
         );
   } catch (error) {
@@ -117,10 +117,13 @@ async function examineRegistry(url: string): Promise<KafkaFinding> {
 }
 
 const CONNECTOR: Readonly<Record<Exclude<TaskState, 'running'>, readonly [says: string, fix: string]>> = {
-  starting: ['its task does not run yet', 'Wait a moment; Connect moves or starts it.'],
+  starting: ['its task does not run yet', 'Wait a moment: Connect is moving or starting it.'],
   paused: ['it is paused', `Resume it: PUT /connectors/abide/resume. ${POLLED}`],
   failed: ['its task failed', `The API restarts it every second: Connect's log says why it fails. ${POLLED}`],
-  missing: ['it is not registered', `The API registers it: does it run, does it reach Connect? ${POLLED}`],
+  missing: [
+    'it is not registered',
+    `The API registers it: check that it runs and reaches Connect. ${POLLED}`,
+  ],
   unknown: ['Connect does not answer', `Check kafka.connect in abide.yaml, and that it runs. ${POLLED}`],
 };
 
@@ -133,8 +136,8 @@ async function examineConnector(url: string): Promise<KafkaFinding> {
     return {
       what: 'connector',
       state: 'attention',
-      says: 'its task runs, with other settings than those of this version',
-      fix: 'Start the API again: it registers its own.',
+      says: 'its task runs, but with settings of another version',
+      fix: 'Restart the API: it registers its own settings.',
     };
   }
   const [says, fix] = CONNECTOR[state];
@@ -152,27 +155,27 @@ async function examineSlot(db: Queryable): Promise<KafkaFinding> {
       return broken(
         'slot',
         'abide_kafka is missing',
-        'The connector makes it when its task starts: see there.',
+        'The connector makes it when its task starts: see the connector.',
       );
     }
     if (slot.status === 'lost') {
       return broken(
         'slot',
-        'the server gave up what it kept for it',
-        "The API drops it: does it run, with a replication_database? Or select pg_drop_replication_slot('abide_kafka').",
+        'the server gave up the log that it kept for the slot',
+        "The API drops it: check that it runs with a replication_database. Or run select pg_drop_replication_slot('abide_kafka').",
       );
     }
     const retained = slot.retained ?? 0;
-    const says = `${slot.active ? 'in use' : 'in use by nobody'}, ${Math.round(retained / 1024 ** 2)} MiB of log kept for it`;
+    const says = `${slot.active ? 'in use' : 'not in use'}, ${Math.round(retained / 1024 ** 2)} MiB of log kept for it`;
     if (slot.active && retained < RETAINED_MAX) return fine('slot', says);
     return {
       what: 'slot',
       state: 'attention',
       says,
-      fix: 'The disk fills until somebody reads it: mend the connector, or drop the slot for good.',
+      fix: 'The disk fills up until the slot is read: fix the connector, or drop the slot for good.',
     };
   } catch {
-    return broken('slot', 'the database does not say', 'See the findings on the database.');
+    return broken('slot', 'the database cannot be asked', 'See the findings on the database.');
   }
 }
 

@@ -39,10 +39,10 @@ const broken = (what: string, says: string, fix: string): Finding => ({ what, st
 
 const GIB = 1024 ** 3;
 const START =
-  'Start it by `npm start`, or name its data folder (ABIDE_DATA) or its configuration (ABIDE_CONFIG).';
+  'Start it with `npm start`, or name its data folder (ABIDE_DATA) or its configuration (ABIDE_CONFIG).';
 const LAG_FIXES: Readonly<Record<string, string>> = {
   unknown: 'No worker reports: is one running?',
-  paused: 'Its opt-outs wait: `abide stores resume` when it may have them.',
+  paused: 'Its opt-outs wait: run `abide stores resume` when it may have them.',
 };
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -60,7 +60,9 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
     isEmbedded = configuration.database === undefined;
     const lacking = lackingSecrets(configuration, dataFolderOf(env), env);
     if (lacking !== undefined)
-      findings.push(attention('secrets', lacking, 'Give them where it runs: it does not start without.'));
+      findings.push(
+        attention('secrets', lacking, 'Set them where Abide runs: it does not start without them.'),
+      );
     urls = await findDatabase(configuration, env);
     for (const { store, problem } of await checkStores(configuration.stores)) {
       findings.push(
@@ -69,7 +71,7 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
           : broken(
               `store ${store}`,
               problem,
-              'Check that it runs and lets us in. Its opt-outs wait in the ledger and arrive once it does.',
+              'Check that it runs and lets Abide in. Its opt-outs wait in the ledger and arrive once it does.',
             ),
       );
     }
@@ -79,7 +81,7 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
       ...findings,
       isMissing
         ? broken('database', sayError(error), START)
-        : broken('configuration', sayError(error), 'Mend it, then ask again.'),
+        : broken('configuration', sayError(error), 'Fix it, then run this again.'),
     ];
   }
   findings.push(...(await examineDisk(env)));
@@ -102,7 +104,7 @@ async function examineDisk(env: Env): Promise<Finding[]> {
   const free = (bavail * bsize) / GIB;
   const findings = [
     free < 2
-      ? attention('disk', `${free.toFixed(1)} GiB free`, 'Free some: a full disk stops recording.')
+      ? attention('disk', `${free.toFixed(1)} GiB free`, 'Free some space: a full disk stops recording.')
       : fine('disk', `${free.toFixed(0)} GiB free`),
   ];
   for (const name of ['keys.json', 'admin.key', 'postgres.json']) {
@@ -151,7 +153,7 @@ async function examineDatabase({
         ? broken(
             'database',
             'it takes no writes: it is a replica, or its recovery has not ended',
-            'Name the primary in abide.yaml; a recovery that came to its target waits for `select pg_wal_replay_resume()`.',
+            'Name the primary in abide.yaml; a recovery that has reached its target waits for `select pg_wal_replay_resume()`.',
           )
         : fine('database', `PostgreSQL ${Math.floor(row.version / 10_000)} answers`),
     row.may_change || row.is_owner
@@ -162,11 +164,11 @@ async function examineDatabase({
         )
       : fine('roles', "the API's role can only add decisions"),
     row.publication
-      ? fine('publication', 'abide has what is decided')
+      ? fine('publication', 'abide has the decisions')
       : broken(
           'publication',
-          'abide is missing, or lacks a table or what is inserted: the stream brings nothing',
-          'Start Abide again with the owner_database: it makes the publication anew.',
+          'abide is missing, or lacks a table or its inserts: the stream brings nothing',
+          'Restart Abide with owner_database: it makes the publication again.',
         ),
     row.wal_level === 'logical'
       ? fine('stream', 'wal_level is logical')
@@ -179,10 +181,14 @@ async function examineDatabase({
   const apart = Math.abs(Date.parse(row.now) - Date.now());
   findings.push(
     apart > 5_000
-      ? attention('clock', `${Math.round(apart / 1000)} s apart from the database's`, 'Synchronise it (NTP).')
+      ? attention(
+          'clock',
+          `${Math.round(apart / 1000)} s apart from the database's clock`,
+          'Synchronise it (NTP).',
+        )
       : fine(
           'clock',
-          `${Math.round(apart)} ms apart from the database's; lag and latency use the database's alone`,
+          `${Math.round(apart)} ms apart from the database's clock; lag and latency use only that one`,
         ),
   );
   findings.push(examineKeys(row.key_checks ?? [], env, isEmbedded));
@@ -192,8 +198,8 @@ async function examineDatabase({
     findings.push(
       attention(
         'open transaction',
-        `backend ${writer.pid} has had one open for ${Math.round(writer.seconds)} s`,
-        'It delays the marks (not the lag, not deliveries). End it if nobody needs it.',
+        `backend ${writer.pid} has had a transaction open for ${Math.round(writer.seconds)} s`,
+        'It delays the watermarks (not the lag, not deliveries). End it if nobody needs it.',
       ),
     );
   }
@@ -231,10 +237,14 @@ function examineKeys(
       return isEmbedded
         ? broken(
             'keys',
-            `there is no ${file}: Abide does not start again, and without the ring no address can be read`,
+            `there is no ${file}: Abide will not start again, and without the ring no address can be read`,
             'Restore it from its backup, or set ABIDE_KEYS.',
           )
-        : attention('keys', 'no key ring here to look at', 'Set ABIDE_KEYS, or ABIDE_DATA to its folder.');
+        : attention(
+            'keys',
+            'there is no key ring here to check',
+            'Set ABIDE_KEYS, or ABIDE_DATA to its folder.',
+          );
     }
     const ring = readKeyRing(text);
     const lacking = checks.filter(
@@ -242,11 +252,11 @@ function examineKeys(
         !ring.checks.some((own) => own.keyId === check.key_id && own.value.toString('hex') === check.value),
     );
     return lacking.length === 0
-      ? fine('keys', 'the ring is the one of this database')
+      ? fine('keys', 'the ring belongs to this database')
       : broken(
           'keys',
           `the ring lacks ${lacking.map((check) => `${check.purpose} key ${check.key_id}`).join(', ')}`,
-          'Restore the ring that belongs to this database; Abide does not start without.',
+          'Restore the ring that belongs to this database: Abide does not start without it.',
         );
   } catch (error) {
     return broken('keys', sayError(error), 'Restore the ring from its backup.');
@@ -267,7 +277,7 @@ async function examineReplication(urls: DatabaseUrls): Promise<Finding> {
       return attention(
         'replication',
         'the role may not replicate',
-        'alter role … replication; until then the ledger is polled.',
+        'Run `alter role … replication`; until then the ledger is polled.',
       );
     }
     return rows[0].free > 0

@@ -31,7 +31,7 @@ export async function eachSuppressed(
   if (store.key !== 'plain')
     throw new AbideError(
       'invalid-value',
-      `${name} is not keyed by plain addresses: whom it means it cannot tell.`,
+      `${name} is not keyed by plain addresses, so nobody can tell whom it suppresses.`,
     );
   const everyPage = async (open: Store, call: Call): Promise<void> => {
     if (open.scan === undefined)

@@ -24,5 +24,5 @@ export function lackingSecrets(
   if (isNew && !env['ABIDE_ADMIN_KEY'] && !existsSync(adminKeyFile(dataFolder)))
     lacking.push('ABIDE_ADMIN_KEY (`abide keys token` prints a new one)');
   if (lacking.length === 0) return undefined;
-  return `Abide listens beyond this machine and makes up no secrets there: set ${lacking.join(' and ')}.`;
+  return `Abide listens beyond this machine, where it makes no secrets of its own: set ${lacking.join(' and ')}.`;
 }

@@ -43,7 +43,7 @@ export async function loadConnector(name: string, folder: string): Promise<Conne
   if (!isPath && !/^[a-z][a-z0-9-]*$/.test(name)) {
     throw new AbideError(
       'CONFIG_INVALID',
-      `${name} is neither a connector's name nor a path that begins with ./`,
+      `${name} is neither the name of a connector nor a path that begins with ./`,
     );
   }
   const url = isPath

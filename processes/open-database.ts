@@ -66,7 +66,7 @@ export async function openDatabase({
         if (!mayMakeSecrets) {
           throw new AbideError(
             'KEYS_MISSING',
-            'Abide listens beyond this machine and makes up no secrets there: set ABIDE_KEYS (`abide keys ring` prints a new ring) and ABIDE_ADMIN_KEY (`abide keys token`).',
+            'Abide listens beyond this machine, where it makes no secrets of its own: set ABIDE_KEYS (`abide keys ring` prints a new ring) and ABIDE_ADMIN_KEY (`abide keys token`).',
           );
         }
         makeFile(keysFile(dataFolder), text);

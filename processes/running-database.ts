@@ -79,7 +79,7 @@ export const withLedger = <T>(env: Env, work: (pool: Pool, ring: KeyRing) => Pro
     const ring = await matchKeyRing(pool, {
       read: () => readRing(env),
       make: () => {
-        throw new AbideError('KEYS_MISSING', 'The database is empty: no Abide has started on it.');
+        throw new AbideError('KEYS_MISSING', 'The database is empty: no Abide has started on it yet.');
       },
     });
     return await work(pool, ring);

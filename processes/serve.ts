@@ -67,7 +67,7 @@ export type Serving = {
 };
 
 const HASHED =
-  'of a hashed key nobody can tell whose it is: of what this store suppresses by itself only that of people whom the ledger knows is recorded';
+  'nobody can tell whose a hashed key is: of what this store suppresses by itself, only suppressions of people whom the ledger knows are recorded';
 
 /** Starts everything and returns once /readyz answers 200. If a step fails, whatever was started is stopped again. */
 export async function serve({
@@ -185,7 +185,7 @@ export async function serve({
   if (missing.length > 0) {
     log.warn(
       { stores: missing },
-      'registered stores are in no configuration: they stay due until `abide stores retire`',
+      'registered stores are missing from the configuration: decisions stay due to them until `abide stores retire`',
     );
   }
   for (const { name, recordOwn, key } of configuration.stores) {
@@ -209,7 +209,10 @@ export async function serve({
   });
 
   if (workers && overKafka)
-    log.warn({ source: 'kafka' }, 'workers run elsewhere: `abide worker --store NAME`, or `npm run stack`');
+    log.warn(
+      { source: 'kafka' },
+      'over Kafka, workers run elsewhere: `abide worker --store NAME`, or `npm run stack`',
+    );
   if (workers && !overKafka) {
     // Only one process has the server of a data folder, so the next one after a crash goes on with the leases.
     const holder = `${hostname()}-${elsewhere === undefined ? 'embedded' : process.pid}`;
@@ -252,7 +255,7 @@ function makeFolder(folder: string): void {
     accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (cause) {
     throw new Error(
-      `The data folder ${folder} cannot be used (${codeOf(cause)}): name one of yours by ABIDE_DATA or --data.`,
+      `The data folder ${folder} cannot be used (${codeOf(cause)}): name another one by ABIDE_DATA or --data.`,
       { cause },
     );
   }
@@ -261,8 +264,8 @@ function makeFolder(folder: string): void {
 const codeOf = (error: unknown): string => String((error as NodeJS.ErrnoException).code);
 
 const WHY_NOT: Readonly<Record<string, string>> = {
-  EADDRINUSE: 'somebody else listens there',
-  EACCES: 'this user may not',
+  EADDRINUSE: 'another process listens there',
+  EACCES: 'this user may not do that',
   EADDRNOTAVAIL: 'this machine does not have that address',
   ENOTFOUND: 'there is no such host',
 };
@@ -298,7 +301,7 @@ async function administratorKey({
     if (scopes.length === 0) return;
     log.warn(
       { keyId: key.id, scopes },
-      "the administrator's key is older than these scopes and stays without them: `abide keys create` makes one that has them",
+      "the administrator's key is older than these scopes and does not get them: `abide keys create` makes a key that has them",
     );
   };
   const fields = {
@@ -332,7 +335,7 @@ async function administratorKey({
   if ((await ledger.listKeys()).some((key) => key.store === undefined)) return undefined;
   if (!mayMake) {
     throw new Error(
-      'Abide listens beyond this machine and makes up no secrets there: set ABIDE_ADMIN_KEY (`abide keys token` prints a new one).',
+      'Abide listens beyond this machine, where it makes no secrets of its own: set ABIDE_ADMIN_KEY (`abide keys token` prints a new one).',
     );
   }
   const { token } = await ledger.createKey(fields);
@@ -373,7 +376,8 @@ function accessTo(
     acknowledge: (report) => ledger.acknowledge(store, report),
     newest: async (subjectId) => {
       const newest = await ledger.newest(store, subjectId);
-      if (newest === undefined) throw new AbideError('not-found', 'Nothing is decided of the subject.');
+      if (newest === undefined)
+        throw new AbideError('not-found', 'Nothing has been decided about the subject.');
       return newest;
     },
     transportKey: async (id) => {

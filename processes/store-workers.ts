@@ -58,7 +58,7 @@ export function startStoreWorkers({
     },
     down: (reason) => {
       if (isLive)
-        log.warn({ source: source.report().kind, reason }, 'stream is down, workers poll the ledger');
+        log.warn({ source: source.report().kind, reason }, 'stream is down: workers poll the ledger');
       isLive = false;
       for (const worker of workers.values()) worker.down();
     },
@@ -75,7 +75,7 @@ export function startStoreWorkers({
       workers.delete(name);
       log.info(
         { store: name },
-        'paused, retired, or carried by another worker, or configured otherwise since',
+        'paused, retired, taken over by another worker, or configured differently since',
       );
       await running.stop();
       await releaseLease(pool, name, holder);
@@ -102,7 +102,7 @@ export function startStoreWorkers({
         await tend(store);
         failing = false;
       } catch (error) {
-        if (!failing) log.warn({ store: name, error }, 'worker could not be tended, goes on trying');
+        if (!failing) log.warn({ store: name, error }, 'worker could not be checked, will try again');
         failing = true;
       }
       await rest();

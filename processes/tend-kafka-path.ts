@@ -55,7 +55,7 @@ export function tendKafkaPath({
         await look();
         failing = false;
       } catch (error) {
-        if (!failing) log.warn({ error }, `${what}, goes on trying`);
+        if (!failing) log.warn({ error }, `${what}, will try again`);
         failing = true;
       }
       await delay(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
@@ -76,13 +76,13 @@ export function tendKafkaPath({
   async function mend(): Promise<void> {
     const isStarting = wereMadeAgain && state === 'starting';
     if (isStuck({ progress: state, isDue: isStarting, nowMs: performance.now() })) {
-      log.warn({ state }, 'the task of the connector does not come to run: it is restarted');
+      log.warn({ state }, "the connector's task does not start running: it is restarted");
       await connect.restart();
     }
     if (state === 'failed') {
       const now = performance.now();
       if (now - failedAt > SAME_FAILURE_MS)
-        log.warn({}, 'the task of the connector failed and is restarted until it runs');
+        log.warn({}, "the connector's task failed: it is restarted until it runs");
       failedAt = now;
       await connect.restartFailed();
     }
@@ -93,7 +93,7 @@ export function tendKafkaPath({
       isForgotten = false;
       log.warn(
         { state },
-        'the connector was missing, forgotten, or not as this version registers it: now it is',
+        'the connector was missing, forgotten, or had settings of another version: it is registered again',
       );
     }
     isRegistered = true;
@@ -106,36 +106,33 @@ export function tendKafkaPath({
     const isLong = isSilent({ progress, isDue: state === 'running', nowMs: performance.now() });
     if (ends.status === 'rejected') throw ends.reason;
     if (!isLong) return;
-    log.warn(
-      {},
-      'the task of the connector runs and brings nothing, not even its heartbeat: it is restarted',
-    );
-    // A task that waits for the registry at a dead line waits without a bound, and Connect starts the next one beside it: the slot
-    // would be with the one that hangs for good.
+    log.warn({}, "the connector's task runs but brings nothing, not even its heartbeat: it is restarted");
+    // A task waits for the registry on a dead line without a bound, and Connect starts the next task beside it: the one that hangs
+    // would keep the slot for good.
     await endSlotReader(replicationUrl, SLOT).catch((error: unknown) => {
-      log.warn({ error, slot: SLOT }, 'whoever reads the slot could not be ended');
+      log.warn({ error, slot: SLOT }, 'the reader of the slot could not be ended');
     });
     await connect.restart();
   }
 
   const ofConnect = new Map<string, TopicDefinition>();
   const tended = [
-    always(LOOK_MS, 'the connector could not be tended', async () => {
+    always(LOOK_MS, 'the connector could not be checked', async () => {
       state = await connect.state();
       seenAt = performance.now();
       await mend();
     }),
-    always(SLOT_MS, 'the replication slot could not be looked at', async () => {
+    always(SLOT_MS, 'the replication slot could not be checked', async () => {
       if (await dropLostSlot(db, replicationUrl, SLOT))
         log.warn(
           { slot: SLOT },
-          'the server had given the slot up: it is dropped, and the task makes a new one',
+          'the server had given up the slot: it is dropped, and the task makes a new one',
         );
     }),
-    always(TOPICS_MS, 'whether anything comes could not be looked at', restartSilent),
-    always(TOPICS_MS, 'topics could not be looked at', async () => {
+    always(TOPICS_MS, 'whether the task brings anything could not be checked', restartSilent),
+    always(TOPICS_MS, 'topics could not be checked', async () => {
       const made = await ensureTopics(client, ofConnect);
-      if (made.length > 0) log.warn({ topics: made }, 'topics were missing and are made');
+      if (made.length > 0) log.warn({ topics: made }, 'topics were missing: they are made');
       if (made.some((topic) => ofConnect.has(topic))) {
         isForgotten = wereMadeAgain = true;
         isRegistered = false;

@@ -6,10 +6,10 @@ import { isSameKey } from '../consumers/list-own.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 
-const aFunction = z.custom((value) => typeof value === 'function', 'is no function');
+const aFunction = z.custom((value) => typeof value === 'function', 'is not a function');
 const aSchema = z.custom(
   (value) => typeof (value as { safeParseAsync?: unknown } | null | undefined)?.safeParseAsync === 'function',
-  'is no zod schema',
+  'is not a zod schema',
 );
 const aCount = z.number().int().min(1);
 
@@ -18,7 +18,7 @@ const Declaration = z.object({
   scopeValue: aSchema.optional(),
   accepts: z.array(z.enum(SUBJECT_KINDS)).min(1),
   topics: z.boolean(),
-  durable: z.union([z.boolean(), z.literal('unknown')], 'is none of true, false, "unknown"'),
+  durable: z.union([z.boolean(), z.literal('unknown')], 'is not true, false or "unknown"'),
   versions: z.enum(['stored', 'none']),
   remembersUnknown: z.boolean(),
   evidence: z.enum(['read_back', 'applied', 'relay']),
@@ -39,9 +39,9 @@ const wrong = (says: string): AbideError => new AbideError('STORE_FAILED', `The 
 
 /** There must be an answer for each that was asked for, each as it should be. */
 function expectEach(what: string, answers: unknown, shape: z.ZodType, count?: number): void {
-  if (!Array.isArray(answers)) throw wrong(`${what} gives no list`);
+  if (!Array.isArray(answers)) throw wrong(`${what} does not give a list`);
   if (count !== undefined && answers.length !== count)
-    throw wrong(`${what} gives ${answers.length} for ${count}`);
+    throw wrong(`${what} gives ${answers.length} answers for ${count} items`);
   const n = answers.findIndex((answer) => !shape.safeParse(answer).success);
   if (n === -1) return;
   const issue = shape.safeParse(answers[n]).error!.issues[0]!;
@@ -67,7 +67,7 @@ export function lookedAt(name: string, connector: Connector): Connector {
     async open(options, context) {
       const store = (await connector.open(options, context)) as Store | undefined;
       if (!STORE.every((part) => typeof store?.[part] === 'function'))
-        throw wrong('open() gives no store, which has apply(), readBack() and [Symbol.asyncDispose]()');
+        throw wrong('open() does not give a store with apply(), readBack() and [Symbol.asyncDispose]()');
       return lookedAtStore(store!);
     },
   };
@@ -92,7 +92,7 @@ function lookedAtStore(store: Store): Store {
         const page = await store.scan!(after, signal);
         expectEach('scan()', page, Entry);
         if (after !== undefined && isSameKey(page.at(-1), after))
-          throw wrong('scan() gives again what it was to go on after');
+          throw wrong('scan() gives again the entry that it should go on after');
         return page.map((entry) => ({ ...entry, held: toHeld(entry.held)! }));
       },
     }),

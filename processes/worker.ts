@@ -24,7 +24,7 @@ async function ask(ledger: LedgerAccess, log: Log): Promise<void> {
     await ledger.outstanding({ limit: 1, signal: AbortSignal.timeout(ASK_MS_MAX) });
   } catch (error) {
     if (error instanceof AbideError && REFUSALS.some((code) => code === error.code)) throw error;
-    log.warn({ error }, 'the API does not answer yet, goes on trying');
+    log.warn({ error }, 'the API does not answer yet, will try again');
   }
 }
 

@@ -25,7 +25,7 @@ export async function feelPulseAlways({
       // Warn only once: while the brokers are away, much else says so.
       log[failures === 0 ? 'warn' : 'debug'](
         { topic, error },
-        'the heartbeat cannot be looked at, goes on trying',
+        'the heartbeat cannot be read, will try again',
       );
     });
     await delay(PULSE_MS, undefined, { signal }).catch(() => undefined);

@@ -250,7 +250,7 @@ export function createKafkaSource({
             const status = error instanceof Error && 'status' in error ? error.status : undefined;
             log.warn(
               { partition, status, error },
-              'the schema registry does not give a schema, the ledger is polled',
+              'the schema registry does not give a schema: the ledger is polled',
             );
           }
           registryAway = true;
@@ -340,7 +340,7 @@ export function createKafkaSource({
         silent: !reads,
       };
       const [reason] = Object.entries(reasons).find(([, holds]) => holds) ?? ['no heartbeat'];
-      log.warn({ store, reason }, 'the stream does not deliver, the ledger is polled');
+      log.warn({ store, reason }, 'the stream does not deliver: the ledger is polled');
       listener.down(reason);
     }
   }
@@ -387,9 +387,9 @@ export function createKafkaSource({
       // This is the only error whose reason the library loses.
       const hint =
         error.name === 'KafkaJSGroupCoordinatorNotFound'
-          ? `: the brokers went away, or it may not read the group ${groupOf(store)}`
+          ? `: the brokers are gone, or it may not read the group ${groupOf(store)}`
           : '';
-      // Another process would fail of it as well, over and over, and nobody would poll the ledger meanwhile.
+      // The process goes on: another one would fail the same way, over and over, and nobody would poll the ledger meanwhile.
       ending.reject(
         new AbideError('KAFKA_FAILED', `The Kafka client of ${store} gave up: ${error.message}${hint}`, {
           cause: error,
@@ -401,7 +401,7 @@ export function createKafkaSource({
     const timer = setInterval(() => {
       committing ??= commit(consumer)
         // The group moves its partitions around: the member that has them next reads again from the last commit.
-        .catch((error: unknown) => log.debug({ error }, 'offsets were not committed, goes on trying'))
+        .catch((error: unknown) => log.debug({ error }, 'offsets were not committed, will try again'))
         .finally(() => (committing = undefined));
     }, COMMIT_MS);
     try {
@@ -439,7 +439,7 @@ export function createKafkaSource({
         if (stopping.signal.aborted) return;
         failures += 1;
         if (failures === 1 || isLive !== false) {
-          log.warn({ store, error }, 'Kafka cannot be read, the ledger is polled');
+          log.warn({ store, error }, 'Kafka cannot be read: the ledger is polled');
           isLive = false;
           listener.down('unreachable');
         }

@@ -152,7 +152,7 @@ export function createPgoutputSource({
       parked += 1;
       log.error(
         { error, position },
-        'a row on the stream cannot be read, the ledger will drive its decision',
+        'a row on the stream cannot be read: the ledger will drive its decision',
       );
     };
     const take = (message: Message): void => {
@@ -194,7 +194,7 @@ export function createPgoutputSource({
     const beat = setInterval(() => {
       if (!isStreaming) return;
       const silentMs = performance.now() - heardAt;
-      if (silentMs > silentMsMax) return failed.reject(new Error('the server fell silent'));
+      if (silentMs > silentMsMax) return failed.reject(new Error('the server went silent'));
       if (silentMs > quietMsMax && status === 'ok') {
         status = 'down';
         listener.down('silent');
@@ -254,7 +254,7 @@ export function createPgoutputSource({
         status = 'down';
         listener.down(error instanceof Error && 'code' in error ? String(error.code) : 'connection lost');
         const pauseMs = Math.min(RETRY_MS_MAX, 100 * 2 ** failures) * (0.5 + Math.random() / 2);
-        log.debug({ error, pauseMs }, 'the stream is down, connecting again');
+        log.debug({ error, pauseMs }, 'the stream is down: connecting again');
         await delay(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
       }
     }

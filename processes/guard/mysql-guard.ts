@@ -96,7 +96,7 @@ const isOther = (row: string, { column, held }: GuardedColumn): string =>
 type Column = { readonly type: string; readonly extra: string; readonly isView: number };
 type Place = { readonly schema: string; readonly name: string; readonly full: string };
 const UNSEEN =
-  'triggers that this user cannot see may write to it. Whoever has the right `trigger` on all of the database may drop it';
+  'triggers that this user cannot see may write to it. A user with the privilege `trigger` on the whole database may drop it';
 
 type Trigger = {
   readonly schema: string;
@@ -141,7 +141,9 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   async function findSuppressions(): Promise<Place> {
     const place = placeOf(store.suppressions);
     if ((await find(place)) !== undefined) return place;
-    throw refuse(`The store's own table ${store.suppressions} is not there yet: its first opt-out makes it.`);
+    throw refuse(
+      `The store's own table ${store.suppressions} does not exist yet: the store's first opt-out makes it.`,
+    );
   }
 
   /** A table of the user's with its columns checked. */
@@ -161,7 +163,7 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
         );
       if (/(virtual|stored) generated/i.test(extra))
         throw refuse(
-          `Column ${column} of table ${table.table} is generated, after every trigger: name what it is made from.`,
+          `Column ${column} of table ${table.table} is generated after every trigger: name what it is made from instead.`,
         );
     }
     return place;
@@ -361,5 +363,5 @@ function reasonOf(errno: number): string {
   }
   if (errno === 1205)
     return 'A table was in use for too long. Run it again at a quieter time: it goes on where it was.';
-  return `MySQL answered error ${errno}. Run it again when that is mended: it goes on where it was.`;
+  return `MySQL answered error ${errno}. Fix that and run it again: it goes on where it was.`;
 }

@@ -36,7 +36,7 @@ export async function openGuard(
   const options = store.options as { url: string; table?: string; statements?: object };
   if (options.statements !== undefined) {
     throw no(
-      `The store ${name} writes your tables by your statements and remembers nobody whom it does not find there: the guard needs a store with \`table\`.`,
+      `The store ${name} writes your tables by your statements and remembers nobody who is not in them: the guard needs a store with \`table\`.`,
     );
   }
   try {
@@ -52,6 +52,8 @@ export async function openGuard(
     return Object.assign(guard, { tables: store.guard.map(({ table }) => table) });
   } catch (cause) {
     if (cause instanceof AbideError) throw cause;
-    throw new AbideError('STORE_UNREACHABLE', `The database of store ${name} does not let us in.`, { cause });
+    throw new AbideError('STORE_UNREACHABLE', `The database of store ${name} does not let Abide in.`, {
+      cause,
+    });
   }
 }

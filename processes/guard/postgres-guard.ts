@@ -152,7 +152,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     const found = await find(store.suppressions).catch(() => undefined);
     if (found === undefined) {
       throw refuse(
-        `The store's own table ${store.suppressions} is not there yet: its first opt-out makes it.`,
+        `The store's own table ${store.suppressions} does not exist yet: the store's first opt-out makes it.`,
       );
     }
     const { oid, schema } = found;
@@ -182,12 +182,12 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
         );
       if (as !== undefined && is.typeOf !== null && is.typeOf !== as)
         throw refuse(
-          `Column ${column} of table ${table.table} is of a type that ${is.typeOf} made: what that does the guard would do as ${as}.`,
+          `Column ${column} of table ${table.table} is of a type that ${is.typeOf} made: whatever that type does, the guard would do as ${as}.`,
         );
       // Before the row is written, the column is null, and what a trigger sets there is not kept.
       if (is.isGenerated)
         throw refuse(
-          `Column ${column} of table ${table.table} is generated, after every trigger: name what it is made from.`,
+          `Column ${column} of table ${table.table} is generated after every trigger: name what it is made from instead.`,
         );
     }
     return { oid, full: `${id(schema)}.${id(table.table.split('.').at(-1)!)}` };

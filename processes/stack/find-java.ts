@@ -20,8 +20,8 @@ export async function findJava(env: Env): Promise<Java> {
   const java = home ? join(home, 'bin', 'java') : await onPath('java', env);
   const version = java === undefined ? undefined : await versionOf(java);
   if (java === undefined || version === undefined) {
-    const lacks = java === undefined ? 'none is here' : `${java} does not run`;
-    // Another one may well be on the PATH, and is not looked at.
+    const lacks = java === undefined ? 'there is none' : `${java} does not run`;
+    // There may well be another one on the PATH, which is not looked at.
     const mend = home ? 'JAVA_HOME names that one: unset it, or set it to a JDK that runs.' : HOW;
     throw new AbideError(
       'STACK_FAILED',
@@ -38,7 +38,7 @@ export async function findJava(env: Env): Promise<Java> {
   if (jar === undefined || !(await isProgram(jar))) {
     throw new AbideError(
       'STACK_FAILED',
-      `The stack needs a JDK, and beside ${java} there is no jar: only a JRE. ${HOW}`,
+      `The stack needs a JDK, and ${java} is only a JRE: there is no jar beside it. ${HOW}`,
     );
   }
   return { java, jar, major: version };

@@ -36,12 +36,12 @@ export async function prepareStack({
     env,
     loadConnector,
     embeddedStoreUrl: () => {
-      throw new AbideError('CONFIG_INVALID', 'There is no abide.yaml to prepare for: set ABIDE_CONFIG.');
+      throw new AbideError('CONFIG_INVALID', 'There is no abide.yaml: set ABIDE_CONFIG.');
     },
   });
   const urls = urlsOf(configuration, log);
   if (urls === undefined || configuration.source !== 'kafka') {
-    throw new AbideError('CONFIG_INVALID', 'abide.yaml must name a database, and source: kafka.');
+    throw new AbideError('CONFIG_INVALID', 'abide.yaml must have a database, and source: kafka.');
   }
   mkdirSync(dataFolder, { recursive: true });
   // Running this asks for the secrets to be made, wherever the API will listen.
@@ -73,8 +73,8 @@ export async function prepareStack({
   } finally {
     await pool.end();
   }
-  print('abide: schema and keys are there');
+  print('abide: schema and keys are ready');
   await ensureTopics(createKafka({ address: configuration.kafka, clientId: 'abide-prepare', log }));
   await registerAndWait(createConnectApi(configuration.kafka.connect), { withinMs: READY_MS_MAX });
-  print("abide: topics are there, the connector's task runs");
+  print("abide: topics are ready, the connector's task runs");
 }

@@ -106,7 +106,7 @@ export function startProgram({
         })
         .catch((error: unknown) => {
           print(
-            `abide: ${name} is not written down, after a crash it would be left running: ${String(error)}`,
+            `abide: ${name} could not be written down: after a crash it would be left running: ${String(error)}`,
           );
         });
     }

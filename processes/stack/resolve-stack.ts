@@ -153,7 +153,7 @@ async function checkSum(file: string, sha256: string): Promise<void> {
   if (hash.digest('hex') !== sha256) {
     throw new AbideError(
       'STACK_FAILED',
-      `${file} is not what it was when this version was made: its SHA-256 differs.`,
+      `${file} is not the file that this version was made with: its SHA-256 differs.`,
     );
   }
 }

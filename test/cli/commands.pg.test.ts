@@ -223,7 +223,7 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
   // The lag may be a quarter of a second old.
   await eventually(async () => expect((await run('lag')).output).toMatch(/^crm +paused +0 s +0 /m));
   // The worker learns of it within a second; what is decided before that may still be carried.
-  await eventually(() => expect(abide.output).toContain('paused, retired, or carried by another worker'));
+  await eventually(() => expect(abide.output).toContain('paused, retired, taken over by another worker'));
   await optOut('paused@example.com', 0);
 
   await eventually(async () => expect((await lag()).status).toBe('late'));
@@ -234,7 +234,7 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
   ]);
   // The advice was to look into the log of a worker that is silent by order.
   expect(doctor.output).toMatch(
-    /^look {2}lag of crm: late and paused, .*\n {6}Its opt-outs wait: `abide stores resume`/m,
+    /^look {2}lag of crm: late and paused, .*\n {6}Its opt-outs wait: run `abide stores resume`/m,
   );
   expect(late.code).toBe(3);
   expect(late.output).toMatch(/^\S+Z {2}late\n/);

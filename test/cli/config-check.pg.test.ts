@@ -78,13 +78,13 @@ test('where what is asked to be recorded can be found only in part, that is said
     hashed: ownTable('record_own: true\nkey: { sha256: hex }'),
     contacts: `${ownStatements()}\nrecord_own: true`,
   };
-  const known = 'record_own records only of people whom the ledger knows';
+  const known = 'record_own records only people whom the ledger knows';
   const ran = await f.check(stores);
   expect([ran.code, ran.output.split('\n').slice(1, -1)]).toEqual([
     0,
     [
       'crm: fine',
-      `hashed: fine; ${known}: of a hashed key nobody can tell whose it is`,
+      `hashed: fine; ${known}: nobody can tell whose a hashed key is`,
       `contacts: fine; ${known}: it cannot list what it holds`,
     ],
   ]);
@@ -223,8 +223,8 @@ test('a connector in JavaScript that declares or answers something else is told 
   expect([answers.code, answers.stdout.split('\n').slice(1, -1)]).toEqual([
     3,
     [
-      "store: The connector's open() gives no store, which has apply(), readBack() and [Symbol.asyncDispose]().",
-      "none: The connector's readBack() gives no list.",
+      "store: The connector's open() does not give a store with apply(), readBack() and [Symbol.asyncDispose]().",
+      "none: The connector's readBack() does not give a list.",
       "fewer: The connector's readBack() gives 0 for 1.",
       "shape: The connector's readBack() gives another shape: [0] Invalid input: expected object, received string.",
       'nobody: fine',

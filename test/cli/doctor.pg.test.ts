@@ -43,7 +43,7 @@ test('an embedded Abide: all is fine, then its ring, its store and its database 
   expect(found).toMatchObject({
     keys: {
       state: 'broken',
-      says: expect.stringContaining(`there is no ${ring}: Abide does not start again`) as unknown,
+      says: expect.stringContaining(`there is no ${ring}: Abide will not start again`) as unknown,
       fix: 'Restore it from its backup, or set ABIDE_KEYS.',
     },
     'store crm': {
@@ -116,7 +116,7 @@ test('a database elsewhere: wal_level too low, one role for all, no worker, anot
       replication: {
         state: 'attention',
         says: 'the role may not replicate',
-        fix: 'alter role … replication; until then the ledger is polled.',
+        fix: 'Run `alter role … replication`; until then the ledger is polled.',
       },
       'lag of crm': {
         state: 'attention',
@@ -129,7 +129,7 @@ test('a database elsewhere: wal_level too low, one role for all, no worker, anot
     await rename(ring, `${ring}.away`);
     expect((await examine(env)).found['keys']).toEqual({
       state: 'attention',
-      says: 'no key ring here to look at',
+      says: 'there is no key ring here to check',
       fix: 'Set ABIDE_KEYS, or ABIDE_DATA to its folder.',
     });
     await writeFile(ring, makeKeyRing(), { mode: 0o644 });

@@ -114,7 +114,7 @@ test.each([
   ['nobody', 2, /no store nobody, only crm, away, cache, plain/],
   ['cache', 2, /A redis store can have no guard/],
   ['plain', 2, /has no guard in the configuration/],
-  ['away', 1, /The database of store away does not let us in\. \(ECONNREFUSED\)/],
+  ['away', 1, /The database of store away does not let Abide in\. \(ECONNREFUSED\)/],
 ])('of store %s it ends with %d and says why', async (store, code, message) => {
   expect(await guard('install', '--store', store)).toMatchObject({
     code,

@@ -45,7 +45,7 @@ test('a port that is taken is named with what to do, and nothing is left running
 
   expect(code).toBe(1);
   expect(output).toContain(
-    `abide: Cannot listen on 127.0.0.1 port ${port}: somebody else listens there; start with PORT=… or change`,
+    `abide: Cannot listen on 127.0.0.1 port ${port}: another process listens there; start with PORT=… or change`,
   );
   expect(await isThere(join(data, 'postgres/postmaster.pid'))).toBe(false);
 });
@@ -92,7 +92,7 @@ test('a data folder that cannot be one is named', async () => {
     expect(code).toBe(1);
     expect(output).toMatch(
       new RegExp(
-        `abide: The data folder ${data} cannot be used \\(E[A-Z]+\\): name one of yours by ABIDE_DATA`,
+        `abide: The data folder ${data} cannot be used \\(E[A-Z]+\\): name another one by ABIDE_DATA`,
       ),
     );
   }
@@ -123,7 +123,7 @@ test('beyond loopback nothing is made up: it starts only with a ring and a key t
   const bare = await serve({ ABIDE_KEYS: '', ABIDE_ADMIN_KEY: '' });
   expect(bare.code).toBe(1);
   expect(bare.output).toMatch(
-    /makes up no secrets there: set ABIDE_KEYS .*abide keys ring.* and ABIDE_ADMIN_KEY/,
+    /makes no secrets of its own: set ABIDE_KEYS .*abide keys ring.* and ABIDE_ADMIN_KEY/,
   );
   // `config check` says so before, and the start that was refused leaves no database behind.
   const checked = await runAbide(['config', 'check', '--config', file], { ABIDE_DATA: data });
@@ -137,7 +137,7 @@ test('beyond loopback nothing is made up: it starts only with a ring and a key t
   const ABIDE_KEYS = (await runAbide(['keys', 'ring'])).stdout;
   const keyless = await serve({ ABIDE_KEYS });
   expect(keyless.code).toBe(1);
-  expect(keyless.output).toMatch(/makes up no secrets there: set ABIDE_ADMIN_KEY \(`abide keys token`/);
+  expect(keyless.output).toMatch(/makes no secrets of its own: set ABIDE_ADMIN_KEY \(`abide keys token`/);
   expect(await readdir(data)).toEqual([]);
   const wrong = await serve({ ABIDE_KEYS, ABIDE_ADMIN_KEY: 'secret' });
   expect(wrong.code).toBe(1);

@@ -234,7 +234,7 @@ test('an API that does not know what it is asked is said to be of another versio
   await expect(t.crm.outstanding(everything)).rejects.toMatchObject({
     code: 'ledger-unavailable',
     message: expect.stringMatching(
-      /target_since is not known here\. It is of another version: upgrade the API/,
+      /target_since is not known here\. The API is of another version: upgrade it/,
     ),
   });
 });

@@ -98,7 +98,7 @@ test('what a store lost or never took is asked for again until it holds it, with
     { outcome: 'verified', attempts: 1 },
     { outcome: 'verified', attempts: 1 },
   ]);
-  expect(t.logged).toEqual(['store failed, goes on trying', 'store answers again']);
+  expect(t.logged).toEqual(['store failed, will try again', 'store answers again']);
   expect(t.fields[0]).toEqual({ store: 'crm', code: 'STORE_UNREACHABLE', cause: 'ECONNREFUSED' });
   await eventually(() =>
     expect(t.ledger.reports.at(-1)?.worker.lastError).toMatchObject({ code: 'STORE_UNREACHABLE' }),
@@ -586,14 +586,14 @@ test('while the ledger is away nothing is lost: reports wait, and what was decid
   t.ledger.away = new AbideError('ledger-unavailable');
   const committed = t.commit(decided('bob'));
   await eventually(() => expect(t.store.versionsOf('bob')).toEqual([1]));
-  await eventually(() => expect(t.logged).toContain('the ledger gives nothing out, goes on trying'));
+  await eventually(() => expect(t.logged).toContain('the ledger gives out nothing, will try again'));
   expect(t.ledger.settled.size).toBe(1);
   const cyd = t.ledger.add(decided('cyd'));
   t.ledger.away = undefined;
   await committed;
   await eventually(() => expect(t.ledger.settled.has(cyd.seq)).toBe(true));
   await eventually(() => expect(t.logged).toContain('the ledger answers again'));
-  expect(t.logged.filter((line) => line.startsWith('the ledger gives nothing'))).toHaveLength(1);
+  expect(t.logged.filter((line) => line.startsWith('the ledger gives out nothing'))).toHaveLength(1);
 });
 
 test('a worker that stops while the ledger is away claims nothing, and says so', async () => {
@@ -607,7 +607,7 @@ test('a worker that stops while the ledger is away claims nothing, and says so',
   answer.resolve(undefined);
   await t.worker.stop();
   expect(t.ledger.settled.size).toBe(0);
-  expect(t.logged).toContain('stopped without reporting: the ledger asks again');
+  expect(t.logged).toContain('stopped without reporting: the ledger will ask again');
 });
 
 test('what was read back of a generation that is over settles nothing and is carried again', async () => {
@@ -691,7 +691,7 @@ describe('with a clock of its own', () => {
     await jest.advanceTimersByTimeAsync(3_000);
     const redriven = { outcome: 'verified', carriedBy: 'redrive' };
     expect(t.ledger.acknowledgements).toMatchObject([redriven, redriven, redriven]);
-    expect(t.logged).toEqual(['the stream lost decisions: driven again from the ledger']);
+    expect(t.logged).toEqual(['the stream lost decisions: the ledger drives them again']);
     expect(t.fields).toMatchObject([{ decisions: 3 }]);
   });
 
@@ -804,7 +804,7 @@ test('a store that falls behind leaves the stream, with no more than 10,000 in h
   }
   // Four of the fourteen were too much, and are left to the ledger.
   await eventually(() => expect(answered).toBe(4));
-  expect(t.logged).toEqual(['store is behind, catching up from the ledger']);
+  expect(t.logged).toEqual(['store is behind: catching up from the ledger']);
   answer.resolve(undefined);
   await eventually(() => expect(t.ledger.settled.size).toBe(14_000));
   const by = Map.groupBy(t.ledger.acknowledgements, ({ carriedBy }) => carriedBy);
@@ -979,7 +979,7 @@ describe('a store without versions', () => {
     await t.commit(decided('ada'));
     t.ledger.away = new AbideError('ledger-unavailable');
     const committed = t.commit(grant(2));
-    await eventually(() => expect(t.logged).toContain('store failed, goes on trying'));
+    await eventually(() => expect(t.logged).toContain('store failed, will try again'));
     expect(t.store.suppressedOf('ada')).toContain('email');
     t.ledger.away = undefined;
     await committed;

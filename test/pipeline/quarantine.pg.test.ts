@@ -291,7 +291,7 @@ describe.each([
     await mend('pause@example.com');
     await run('stores', 'pause', 'crm');
     await eventually(() =>
-      expect(apart ? worker!.output() : abide.output).toMatch(/store is paused|paused, retired, or carried/),
+      expect(apart ? worker!.output() : abide.output).toMatch(/store is paused|paused, retired, taken over/),
     );
     expect(await run('quarantine', 'retry', String(one.seq), '--store', 'crm')).toMatchObject({
       code: 0,

@@ -56,7 +56,7 @@ test('what an answer lacks is said, and why a question failed also where the sto
     "The connector's readBack() gives another shape: [0].[version] Invalid input",
   );
   const unclosed = { readBack: () => Promise.resolve({}), [Symbol.asyncDispose]: never };
-  await expect(ask(unclosed)).rejects.toThrow("The connector's readBack() gives no list.");
+  await expect(ask(unclosed)).rejects.toThrow("The connector's readBack() does not give a list.");
 });
 
 test('a list that goes round in a circle is not read for ever', async () => {
@@ -67,5 +67,7 @@ test('a list that goes round in a circle is not read for ever', async () => {
   const signal = AbortSignal.abort();
 
   expect(await opened.scan!(undefined, signal)).toEqual([entry]);
-  await expect(opened.scan!(key, signal)).rejects.toThrow('scan() gives again what it was to go on after');
+  await expect(opened.scan!(key, signal)).rejects.toThrow(
+    'scan() gives again the entry that it should go on after',
+  );
 });

@@ -513,7 +513,7 @@ export function describeGuard(
 
     test('before the store has its table, and for a role that may not, it says what is missing', async () => {
       await using t = await given();
-      await expect(t.install()).rejects.toThrow('own table suppressions is not there yet');
+      await expect(t.install()).rejects.toThrow('own table suppressions does not exist yet');
       await t.tell('ada@example.com');
       const reader = await t.place.reader();
       const before = await t.place.listing();

@@ -140,7 +140,7 @@ test('where a trigger cannot be made it says what is not guarded until the next 
     await using guard = await t.open();
     const statements = (await guard.installing()).map((one) => one.replace('set new.', 'sett new.'));
     await expect(guard.run(statements)).rejects.toThrow(
-      `MySQL answered error 1064. Run it again when that is mended: it goes on where it was. Until \`abide guard install\` has been run again, no insert of \`${t.database.name}\`.\`contacts\` is guarded.`,
+      `MySQL answered error 1064. Fix that and run it again: it goes on where it was. Until \`abide guard install\` has been run again, no insert of \`${t.database.name}\`.\`contacts\` is guarded.`,
     );
   }
   expect(await t.status()).toEqual(['outdated']);

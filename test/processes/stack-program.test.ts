@@ -32,7 +32,7 @@ test('a program that cannot be written down runs, and it is said', async () => {
     print: (line) => printed.push(line),
   });
   try {
-    await eventually(() => expect(printed.join()).toMatch(/api is not written down.*EISDIR/));
+    await eventually(() => expect(printed.join()).toMatch(/api could not be written down.*EISDIR/));
     expect(program.pid).toBeDefined();
   } finally {
     rmSync(join(folder, 'running', 'api.json'), { recursive: true });

@@ -102,7 +102,7 @@ test('a process whose configuration of a store is not the latest gives it up to 
   const latest = new Api(t.pool, 'two', ['crm'], 'moved');
   await eventually(() => expect(latest.toldTo('crm')).toEqual([]));
   expect(old.logged).toContain(
-    'paused, retired, or carried by another worker, or configured otherwise since',
+    'paused, retired, taken over by another worker, or configured differently since',
   );
   await Promise.all([old.workers.stop(), latest.workers.stop()]);
 });

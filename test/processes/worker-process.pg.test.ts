@@ -125,7 +125,7 @@ test('a worker that comes before the API waits for it, and ends when it is told 
   const url = `http://127.0.0.1:${await freePort()}`;
   const worker = spawnAbide(args, { ABIDE_URL: url, ABIDE_KEY: workerKey });
   stack.defer(() => void worker.child.kill('SIGKILL'));
-  await eventually(() => expect(worker.output()).toContain('the API does not answer yet, goes on trying'));
+  await eventually(() => expect(worker.output()).toContain('the API does not answer yet, will try again'));
   worker.child.kill('SIGTERM');
   expect(await worker.ended).toBe(0);
 });

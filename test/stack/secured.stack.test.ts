@@ -156,7 +156,7 @@ describe('who lacks something is told what, and never claims to be live', () => 
         await using worker = startWorker(await secure.workerConfig('heartbeat'));
         await isServedByTheLedger(
           worker,
-          /Not authorized to access topics.*the heartbeat cannot be looked at/,
+          /Not authorized to access topics.*the heartbeat cannot be read/,
           /^(catch_up|stream)$/,
         );
       },
@@ -214,7 +214,7 @@ describe('abide doctor', () => {
   }
 
   // With the settings of this suite it enters the registry.
-  const OTHER_SETTINGS = { connector: 'its task runs, with other settings than those of this version' };
+  const OTHER_SETTINGS = { connector: 'its task runs, but with settings of another version' };
 
   test('finds nothing wrong where all of it is right, but that the connector has other settings', async () => {
     await eventually(async () => expect(await examine()).toEqual(OTHER_SETTINGS), WITHIN_MS);
