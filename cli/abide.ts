@@ -6,7 +6,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // `abide audit | head`: the reader has what they wanted, and a no stays one.
   if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT.done);
   // On a full disk `abide gate >> log && ./send-newsletter` has to end there, and `abide audit > file` is not complete.
-  fail(new Error('What is to be printed cannot be written.', { cause: error }));
+  fail(new Error('The output cannot be written.', { cause: error }));
 });
 try {
   const program = await createProgram(process.argv.slice(2));

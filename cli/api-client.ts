@@ -87,7 +87,7 @@ export function createAsk(
   return async (question) => {
     const slow = setTimeout(() => {
       if (patience === PATIENCE)
-        process.stderr.write(`abide: ${url} does not answer yet; it is waited for, Ctrl-C ends that.\n`);
+        process.stderr.write(`abide: ${url} does not answer yet; waiting for it (Ctrl-C ends that).\n`);
     }, SLOW_MS);
     try {
       return await question(abide);
@@ -106,15 +106,17 @@ function inWords(problem: AbideProblem, url: string): Error {
   const { code, status, message, errors } = problem;
   if (code === 'no-answer')
     return new NobodyAnswersError(
-      `Nobody answers at ${url}: is \`npm start\` running? Where it listens is named by --url, ABIDE_URL or PORT.`,
+      `Nobody answers at ${url}: is \`npm start\` running? Name where it listens with --url, ABIDE_URL or PORT.`,
       // Its code says why: refused, no such host, …
       { cause: problem.cause },
     );
   if (code === 'unexpected-answer')
-    return new Error(`What answers at ${url} is not Abide: name where it listens by --url or ABIDE_URL.`);
+    return new Error(
+      `What answers at ${url} is not Abide: name where Abide listens with --url or ABIDE_URL.`,
+    );
   const why =
     status === 401
-      ? 'it does not know the key: of another Abide, expired or revoked?'
+      ? 'it does not know the key: is it of another Abide, expired or revoked?'
       : status === 403
         ? `${message} \`abide keys create --client NAME --scope …\` makes a key that has it.`
         : message;
@@ -131,7 +133,7 @@ function keptAdminKey(options: Installation): string {
     throw new Error(
       code === 'ENOENT'
         ? `No key: there is no ${file} (--data or ABIDE_DATA names another data folder); set ABIDE_KEY or pass --key.`
-        : `No key: ${file} cannot be read (${code}); ask as the user who runs Abide, set ABIDE_KEY or pass --key.`,
+        : `No key: ${file} cannot be read (${code}); run this as the user who runs Abide, set ABIDE_KEY or pass --key.`,
       { cause: error },
     );
   }

@@ -45,7 +45,7 @@ const WATCHING = {
   patience: { triesMax: 1, tryTimeoutMs: 10_000, timeoutMs: 10_000 },
   say: ({ status, retryable }: AbideProblem) =>
     retryable && status !== undefined
-      ? new NobodyAnswersError(`The API answered ${status}: how far the stores are is not known.`)
+      ? new NobodyAnswersError(`The API answered ${status}: how far behind the stores are is not known.`)
       : undefined,
 };
 
@@ -85,7 +85,7 @@ export function addLag(program: Command): void {
 const REASONS: Readonly<Record<string, string>> = {
   invalid_item:
     ' (this is not an address, number, token or id that Abide can read, or the topic is not declared)',
-  topic_required: ' (a topic of the channel is opted out of: name the one of the message by --topic)',
+  topic_required: ' (a topic of the channel is opted out of: give the topic of the message with --topic)',
 };
 
 export function addCheck(program: Command): void {

@@ -46,7 +46,7 @@ export function addDisputes(program: Command): void {
           json?: boolean;
         },
       ) => {
-        if (options.from >= options.to) throw new InvalidArgumentError('--from must lie before --to');
+        if (options.from >= options.to) throw new InvalidArgumentError('--from must be before --to');
         await onLedger(options, async (pool) => {
           const dispute = await openDispute(pool, {
             keyId: options.keyId,
@@ -66,7 +66,7 @@ export function addDisputes(program: Command): void {
           else if (options.json === true) printJson(toJson(dispute));
           else {
             print(`${dispute.id}: ${dispute.optOuts} opt-outs are marked, and go on suppressing`);
-            print(`who is to be asked: abide disputes export ${dispute.id} --output FILE`);
+            print(`whom to ask: abide disputes export ${dispute.id} --output FILE`);
           }
         });
       },
@@ -132,7 +132,7 @@ export function addDisputes(program: Command): void {
         };
         if (output === undefined) return await send(process.stdout);
         await writeWhole(output, send);
-        print(`${output} has who is to be asked of ${dispute.optOuts} opt-outs`);
+        print(`${output} has whom to ask about ${dispute.optOuts} opt-outs`);
       });
     });
 }

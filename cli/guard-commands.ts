@@ -115,9 +115,7 @@ export function addGuard(program: Command): void {
         if (options.print === true) return printStatements(statements);
         await opened.run(statements);
         print(
-          statements.length === 0
-            ? `${options.store} has no guard`
-            : `${options.store} is not guarded any more`,
+          statements.length === 0 ? `${options.store} has no guard` : `${options.store} is no longer guarded`,
         );
         if (statements.length > 0)
           await log(options, 'guard.removed', opened, { triggers: countOf(statements, 'drop trigger') });

@@ -34,7 +34,7 @@ export function identify(text: string): readonly [SubjectKind, string] {
   if (typed.includes('@')) return ['email', typed];
   if (typed.startsWith('+')) return ['phone', typed];
   throw new InvalidArgumentError(
-    `Who is meant cannot be told: give an address with @, a number with + and its country (+41791234567), or kind:value, ` +
+    `It cannot be told who is meant: give an address with @, a number with + and its country (+41791234567), or kind:value, ` +
       `such as person_id:4711. Kinds are ${SUBJECT_KINDS.join(', ')}.`,
   );
 }

@@ -51,7 +51,7 @@ function formatOf(name: string): ImportFormat {
   const format = FORMATS[extname(name).toLowerCase()];
   if (format !== undefined) return format;
   throw new InvalidArgumentError(
-    `What ${name === '-' ? 'standard input' : name} is cannot be told from its name: say --format ${IMPORT_FORMATS.join(' or ')}.`,
+    `The format of ${name === '-' ? 'standard input' : name} cannot be told from its name: give --format ${IMPORT_FORMATS.join(' or ')}.`,
   );
 }
 
@@ -176,7 +176,7 @@ async function importFile(name: string, options: Sending): Promise<void> {
     made = await send(ask, source, { ...options, format }, interruption.signal);
   } catch (error) {
     const known = source.isAllSent()
-      ? `whether ${source.name} arrived is not known: \`abide import list\` shows it, and the same file sent again is the same import`
+      ? `it is not known whether ${source.name} arrived: \`abide import list\` shows it, and the same file sent again is the same import`
       : `nothing of ${source.name} was recorded`;
     if (interruption.isThere()) {
       note(`interrupted: ${known}`);
@@ -282,10 +282,10 @@ async function show(
   if (errorsTo !== undefined && state !== 'awaiting_approval') await writeErrors(ask, id, errorsTo);
   if (json === true) return printJson(one);
   if (state === 'awaiting_approval') {
-    print(`${id}: ${rows.total} rows, and a file of so many begins once somebody else has approved it:`);
+    print(`${id}: ${rows.total} rows. A file of so many begins only once somebody else has approved it:`);
     print(`  abide import approve ${id}`);
     print(
-      '      with --key or ABIDE_KEY another key than the one that sent it, and its scope imports:approve',
+      '      with another key than the one that sent it, by --key or ABIDE_KEY; it needs the scope imports:approve',
     );
     print('  abide keys create --client NAME --scope imports:approve');
     print('      makes such a key');
@@ -302,13 +302,13 @@ async function show(
       : `${rows.done} rows: ${counts.recorded} recorded, ${counts.already} already, ${counts.invalid} invalid`,
   );
   if (state === 'failed' && !dry_run)
-    print('what is recorded stays recorded; send the file again, and that counts as already');
+    print('what is recorded stays recorded; if you send the file again, it counts as already');
   if (counts.invalid > 0 && errorsTo === undefined) await showErrors(ask, id);
 }
 
 const sayFailure = ({ failure }: Import): string =>
   failure === 'budget-exhausted'
-    ? 'the key has spent its opt-outs of the day (UTC); `abide keys limit KEY-ID --opt-outs-per-day N` raises them'
+    ? 'the key has spent its opt-outs for the day (UTC); `abide keys limit KEY-ID --opt-outs-per-day N` raises them'
     : `${Object.entries(ERRORS).find(([code]) => code === failure)?.[1].title ?? 'it is not known why'} (${failure ?? 'no code'})`;
 
 async function showErrors(ask: Ask, id: string): Promise<void> {
@@ -333,15 +333,15 @@ const READ_AS: Readonly<Record<string, string>> = {
 function sayRowError({ column, code }: RowError): string {
   switch (code) {
     case 'invalid':
-      return `${column ?? 'it'} cannot be read as ${READ_AS[column ?? ''] ?? 'what the column has'}`;
+      return `${column ?? 'it'} cannot be read as ${READ_AS[column ?? ''] ?? 'a value of the column'}`;
     case 'missing':
       return column === null ? 'nobody is named' : `no ${column}`;
     case 'too_far_ahead':
-      return `${column ?? 'its date'} lies more than an hour ahead`;
+      return `${column ?? 'its date'} is more than an hour ahead`;
     case 'not_utf8':
-      return `${column ?? 'it'} is no text in UTF-8`;
+      return `${column ?? 'it'} is not text in UTF-8`;
     case 'not_json':
-      return 'it is no JSON object';
+      return 'it is not a JSON object';
     case 'wrong_number_of_fields':
       return 'it has more or fewer fields than the header';
     default:
@@ -393,7 +393,7 @@ async function list(
     }
   });
   if (options.json === true) return printJson(found);
-  if (found.length === 0) return print('no import is there');
+  if (found.length === 0) return print('there is no import');
   printTable(
     ['ID', 'STATE', 'CLIENT', 'RECEIVED', 'ROWS', 'RECORDED', 'ALREADY', 'INVALID'],
     found.map((one) => [
@@ -455,9 +455,9 @@ function inWords(
     'invalid-value': `${name} was not taken, and nothing was recorded:${errors.map((fault) => `\n  ${sayFault(fault, scopes)}`).join('')}`,
     'missing-scope': `${message} \`abide keys create --client NAME --scope ${scope}\` makes one that has it: give it by --key or ABIDE_KEY.`,
     'second-key-needed':
-      'Whoever sent it cannot approve it: have somebody else do so, with a key of their own by --key or ABIDE_KEY.\n' +
+      'The key that sent it cannot approve it: have somebody else do so with a key of their own, by --key or ABIDE_KEY.\n' +
       '  `abide keys create --client NAME --scope imports:approve` makes one.',
-    'request-timeout': `${name} came too slowly, and nothing was recorded: send it again.`,
+    'request-timeout': `${name} arrived too slowly, and nothing was recorded: send it again.`,
   };
   const said = words[code];
   return said === undefined ? undefined : new Error(said);

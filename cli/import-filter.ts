@@ -268,7 +268,7 @@ Exit code 0: every row was checked. 3: some could not be, and were left out.
       const signal = AbortSignal.any([interruption.signal, ending.signal]);
       // The reader has gone: the rest was not written, and that is no success here.
       process.stdout.removeAllListeners('error').on('error', (error) => {
-        ending.abort(new Error('Nobody reads what is written.', { cause: error }));
+        ending.abort(new Error('Nothing reads the output any more.', { cause: error }));
       });
       const counts: Counts = { rows: 0, kept: 0, dropped: 0, invalid: 0 };
       const say = (line: string): boolean => process.stderr.write(`${line}\n`);

@@ -21,7 +21,7 @@ export type ImportSource = {
 };
 
 const WHY: Readonly<Record<string, string>> = {
-  ENOENT: 'it is not there',
+  ENOENT: 'there is no such file',
   EISDIR: 'it is a folder',
   EACCES: 'you may not read it',
   EPERM: 'you may not read it',

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const NODE_MAJOR = 26;
 // Measured on linux-x64 with an empty cache; 581 MB unpacked, of which Node 143 and PostgreSQL 60.
-const DOWNLOAD = 'about 220 MB, among it Node and PostgreSQL';
+const DOWNLOAD = 'about 220 MB, including Node and PostgreSQL';
 
 const QUIET = ['--disable-warning=ExperimentalWarning'];
 
@@ -84,7 +84,7 @@ function install() {
     error?.code === 'ENOENT'
       ? 'npm is not on the PATH'
       : status === 0
-        ? `Node ${NODE_MAJOR} was installed and does not run on this machine`
+        ? `Node ${NODE_MAJOR} was installed but does not run on this machine`
         : 'npm ci failed, see above (is the npm registry reachable, is the disk full?)';
   process.stderr.write(`abide: the installation is not complete: ${why}.\n`);
   process.exit(1);

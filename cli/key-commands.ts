@@ -29,7 +29,7 @@ const toExpiry = (text: string): string => {
     throw new InvalidArgumentError(
       'Give a date (2027-01-01), a time with an offset (2027-01-01T09:00:00Z), or a number of days (90d).',
     );
-  if (Date.parse(at) <= Date.now()) throw new InvalidArgumentError('That is over already.');
+  if (Date.parse(at) <= Date.now()) throw new InvalidArgumentError('That time is over already.');
   return at;
 };
 
@@ -43,7 +43,7 @@ const toClient = (text: string): string => {
     );
   if (text.includes(':'))
     throw new InvalidArgumentError(
-      "A name has no colon: store:NAME is what a store suppresses by itself, ISSUER:NAME a client of an issuer's tokens, cli:NAME who types commands.",
+      "A name may not have a colon: store:NAME stands for what a store suppresses by itself, ISSUER:NAME for a client of an issuer's tokens, cli:NAME for a person who types commands.",
     );
   return text;
 };
@@ -197,7 +197,7 @@ export function addKeys(program: Command): void {
         if (options.json === true) printJson({ ...toJson(key), token, old_expires_at: oldExpiresAt });
         else {
           print(token);
-          process.stderr.write(`${id} is good until ${oldExpiresAt}\n`);
+          process.stderr.write(`${id} is valid until ${oldExpiresAt}\n`);
         }
       });
     });
@@ -247,7 +247,7 @@ export function addKeys(program: Command): void {
       if (file === undefined) print(ring.trim());
       process.stderr.write(
         `storage key ${id} ${file === undefined ? 'is in this ring: make it ABIDE_KEYS' : `is in ${file}`}. ` +
-          `Back the ring up, and start every API process again before ${useFrom}: ` +
+          `Back up the ring, and restart every API process before ${useFrom}: ` +
           'from then on it seals, and a process that lacks it cannot read what others sealed.\n',
       );
     });

@@ -173,7 +173,7 @@ export function addAudit(program: Command): void {
       if (key?.startsWith('abide_') === true)
         throw new InvalidArgumentError('--key takes the id of a key, the 12 characters after abide_live_');
       if (since !== undefined && until !== undefined && since >= until)
-        throw new InvalidArgumentError('--since must lie before --until');
+        throw new InvalidArgumentError('--since must be before --until');
       await onLedger(options, async (pool) => {
         let found = 0;
         async function* lines(): AsyncGenerator<string> {

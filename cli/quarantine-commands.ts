@@ -91,7 +91,7 @@ export function addQuarantine(program: Command): void {
       );
       if (parked === undefined) {
         return sayNo(
-          `nothing is parked in ${options.store} under ${seq}: it was settled, never was there, or there is no such store`,
+          `nothing is parked in ${options.store} under ${seq}: it was settled or never there, or there is no such store`,
           options,
         );
       }
@@ -101,7 +101,7 @@ export function addQuarantine(program: Command): void {
       print(
         `last_evidence   ${
           last === null
-            ? 'none: the store never proved anything of this subject'
+            ? 'none: the store never proved anything about this subject'
             : `${last.outcome} version ${last.version} at ${last.acknowledged_at}, suppressed: ${last.held.suppressed.join(', ') || 'nothing'}`
         }`,
       );
@@ -128,8 +128,8 @@ export function addQuarantine(program: Command): void {
         }),
       );
       if (options.json === true) printJson(answer);
-      else if (answer.retried === 0) print(`nothing of that is parked in ${options.store}`);
-      else print(`${answer.retried} to be tried again now: watch \`abide quarantine list\``);
+      else if (answer.retried === 0) print(`nothing of the kind is parked in ${options.store}`);
+      else print(`${answer.retried} will be tried again now: watch \`abide quarantine list\``);
       if (answer.retried === 0) process.exitCode = EXIT.no;
     });
 }

@@ -38,14 +38,14 @@ function printPass(pass: ReconciliationPass): void {
   for (const [count, what] of found) if (count > 0) print(`  ${count} ${what}`);
   if (pass.own > 0)
     print(
-      `  ${pass.own} of which the store suppresses more than was decided: its own, ` +
+      `  ${pass.own} for which the store by itself suppresses more than was decided: ` +
         (pass.recorded === undefined ? 'left as it is' : `${pass.recorded} recorded as opt-outs`),
     );
 }
 
 function printListing({ listed, recorded, unread }: Listing): void {
-  print(`${listed} listed by the store, ${recorded} of people whom only it knew recorded as opt-outs`);
-  if (unread > 0) print(`  ${unread} of them are no address of their kind`);
+  print(`${listed} listed by the store, ${recorded} recorded as opt-outs, of people whom only it knew`);
+  if (unread > 0) print(`  ${unread} of them are not an address of their kind`);
 }
 
 export function addReconcile(program: Command): void {
@@ -118,8 +118,8 @@ function createWatch(store: string, look: () => Promise<PropagationLag>): Watch 
     said = reason;
     endProgress();
     process.stderr.write(
-      `nothing moves: ${store} is waited for. The lag says ${reason}; the log of its worker says more. ` +
-        'It goes on by itself, also if this is interrupted.\n',
+      `nothing moves: waiting for ${store}. The lag says ${reason}; the log of its worker says more. ` +
+        'It goes on by itself, even if you interrupt this.\n',
     );
   };
 }
@@ -203,6 +203,6 @@ async function adopt(ask: Ask, options: Options): Promise<void> {
   if (options.json === true) return printJson(counts);
   print(`${counts.held} suppressions of ${options.store}: ${counts.known} known to the ledger`);
   print(`${counts.recorded} ${options.dryRun === true ? 'would be recorded' : 'recorded as opt-outs'}`);
-  if (counts.unread > 0) print(`${counts.unread} left out: no address of its kind`);
+  if (counts.unread > 0) print(`${counts.unread} left out: not an address of its kind`);
   if (counts.others > 0) print(`${counts.others} of topics and purposes left out: only channels are adopted`);
 }

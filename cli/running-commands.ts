@@ -16,14 +16,15 @@ const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'silent'];
 
 export function logOf(otherwise = 'warn'): Log {
   const level = process.env.ABIDE_LOG || otherwise;
-  if (!LEVELS.includes(level)) throw new InvalidArgumentError(`ABIDE_LOG is one of ${LEVELS.join(', ')}`);
+  if (!LEVELS.includes(level))
+    throw new InvalidArgumentError(`ABIDE_LOG must be one of ${LEVELS.join(', ')}`);
   return createLog(level);
 }
 
 /** Says so whatever the log's level; what the error says goes through the log, which keeps addresses out. */
 function sayDefect(error: unknown): void {
-  process.stderr.write('abide: an error that nobody caught, which is a defect: stopping\n');
-  logOf().error({ error }, 'nobody caught this');
+  process.stderr.write('abide: stopping after an uncaught error, which is a defect\n');
+  logOf().error({ error }, 'uncaught error');
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
@@ -53,7 +54,7 @@ export function stopOnSignal(
     async ({ err }) => {
       why ??= 'close';
       if (err !== undefined) sayDefect(err);
-      else print(`${why}: stopping, what is under way is finished first`);
+      else print(`${why}: stopping; what is under way is finished first`);
       hurry();
       // A start that failed has stopped what it had started, and says why itself.
       const running = await starting.catch(() => undefined);

@@ -5,11 +5,11 @@ import type { Writable } from 'node:stream';
 
 /** Throws if something of this name exists, or nothing can be put there: the writing often comes only after an hour. */
 export function expectNothingAt(name: string): void {
-  if (existsSync(name)) throw new Error(`${name} is there already.`);
+  if (existsSync(name)) throw new Error(`${name} exists already.`);
   try {
     accessSync(dirname(name), constants.W_OK);
   } catch (cause) {
-    throw new Error(`${name} cannot be written: its folder is not there, or you may not write to it.`, {
+    throw new Error(`${name} cannot be written: its folder does not exist, or you may not write to it.`, {
       cause,
     });
   }

@@ -379,7 +379,7 @@ async function ask(
         return one?.ref === ref && typeof one?.allowed === 'boolean';
       });
     if (!isOfThese)
-      throw new AbideProblem('The answer is of other items than those asked for.', {
+      throw new AbideProblem('The answer is about other items than those asked for.', {
         code: 'unexpected-answer',
         retryable: false,
       });

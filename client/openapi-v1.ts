@@ -82,7 +82,7 @@ export interface paths {
         readonly get?: never;
         readonly put?: never;
         /**
-         * What is known of one identifier
+         * What is known about one identifier
          * @description What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address appears in a URL. An identifier that nobody opted out gets a 200: all false.
          *
          *     Scope needed: `subjects:read`.
@@ -215,7 +215,7 @@ export interface paths {
         };
         /**
          * Everything known about one parked decision
-         * @description With what the store proved last of this subject.
+         * @description With what the store last proved about this subject.
          *
          *     Scope needed: `lag:read`.
          */
@@ -408,7 +408,7 @@ export interface paths {
             readonly cookie?: never;
         };
         /**
-         * What is decided of one subject now
+         * What is decided about one subject now
          * @description Ask this before and after you tell a store without versions to lift something: is the decision still the newest, and was the store told before?
          *
          *     Scope needed: `acknowledgements:write`.
@@ -690,7 +690,7 @@ export interface components {
             };
             /** @description The newest that the store has acknowledged since it was last emptied, put back or pointed elsewhere; 0: none. Present only if asked for. */
             readonly acknowledged_version?: number;
-            /** @description The oldest that it has acknowledged since then; 0: none. Present only if asked for. */
+            /** @description The oldest that it has acknowledged since it was last emptied, put back or pointed elsewhere; 0: none. Present only if asked for. */
             readonly first_acknowledged_version?: number;
         };
         /** @description A later version recorded more than this one can express. */
@@ -961,7 +961,7 @@ export interface components {
             readonly id: number;
             /** @description Somebody asked for it, so it ran at full speed. */
             readonly asked: boolean;
-            /** @description How far the store had verified when it began. */
+            /** @description How far the store had been verified when the pass began. */
             readonly through: number;
             readonly started_at: components["schemas"]["Instant"];
             readonly finished_at: components["schemas"]["Instant"] | null;

@@ -37,7 +37,7 @@ export interface paths {
         };
         /**
          * Read an opt-out
-         * @description As it was recorded, by whichever version, with how far it has propagated now and whether it is still in force. Another client's is not found.
+         * @description As it was recorded, whichever version recorded it, with how far it has propagated now and whether it is still in force. Another client's is not found.
          *
          *     Scope needed: `opt_outs:read`.
          */
@@ -82,7 +82,7 @@ export interface paths {
         readonly get?: never;
         readonly put?: never;
         /**
-         * What is known of one identifier
+         * What is known about one identifier
          * @description What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address appears in a URL. An identifier that nobody opted out gets a 200: nothing is suppressed.
          *
          *     Scope needed: `subjects:read`.
@@ -105,7 +105,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Record a person's own later consent
-         * @description The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier per call. On a tie the opt-out stands. The same consent sent again lifts nothing a second time, whatever was opted out since. Where nothing of it is suppressed the answer is 200 with `not_suppressed`, and nothing is recorded.
+         * @description The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier per call. On a tie the opt-out stands. The same consent sent again lifts nothing a second time, whatever was opted out since. If none of these scopes is suppressed, the answer is 200 with `not_suppressed`, and nothing is recorded.
          *
          *     Scope needed: `grants:write`.
          */
@@ -125,7 +125,7 @@ export interface paths {
         };
         /**
          * Read a grant
-         * @description With its evidence, how far it has propagated now, and whether it is still in force. Another client's is not found. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.
+         * @description With its evidence, how far it has propagated now, and whether it is still in force. Another client's is not found. `Prefer: wait=30` holds the answer until every required store has confirmed or the time is up.
          *
          *     Scope needed: `opt_outs:read`.
          */
@@ -1395,7 +1395,7 @@ export interface operations {
             readonly 200: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where its progress is read. */
+                    /** @description Where to read its progress. */
                     readonly Location?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];
@@ -1409,7 +1409,7 @@ export interface operations {
             readonly 202: {
                 headers: {
                     readonly "X-Request-Id": components["headers"]["X-Request-Id"];
-                    /** @description Where its progress is read. */
+                    /** @description Where to read its progress. */
                     readonly Location?: string;
                     readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
                     readonly RateLimit: components["headers"]["RateLimit"];

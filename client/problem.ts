@@ -73,7 +73,7 @@ export function problemOf(response: Response, text: string): AbideProblem {
   if (typeof problem?.code !== 'string') {
     const retryable = PASSING.includes(status);
     const fields = { code: 'unexpected-answer', status, requestId, retryable, retryAfterSeconds };
-    return new AbideProblem(`What answered ${status} does not speak as Abide does.`, fields);
+    return new AbideProblem(`What answered ${status} is not Abide.`, fields);
   }
   return new AbideProblem(problem.detail ?? problem.title ?? problem.code, {
     code: problem.code,

@@ -167,7 +167,7 @@ test('what cannot be printed is no success, and a no that nobody reads is still 
     unread('audit'),
   ]);
 
-  const failed = { code: 1, output: 'abide: What is to be printed cannot be written. (ENOSPC)\n' };
+  const failed = { code: 1, output: 'abide: The output cannot be written. (ENOSPC)\n' };
   expect([check, audit]).toMatchObject([failed, failed]);
   expect([checkUnread, auditUnread]).toEqual([3, 0]);
 });
@@ -214,7 +214,9 @@ test('a key that is there and cannot be read is not said to be missing', async (
 
   expect([missing.code, unreadable.code]).toEqual([1, 1]);
   expect(missing.output).toContain(`No key: there is no ${folder}/admin.key`);
-  expect(unreadable.output).toContain(`No key: ${folder}/admin.key cannot be read (EISDIR); ask as the user`);
+  expect(unreadable.output).toContain(
+    `No key: ${folder}/admin.key cannot be read (EISDIR); run this as the user`,
+  );
 });
 
 test('a paused store shows as paused, then late, and lag --fail-on late is 3 until it has caught up', async () => {
@@ -273,7 +275,7 @@ test('lag --watch repeats, and goes on while nobody answers, or the API knows no
   await eventually(() => {
     expect(there.stdout().match(/"as_of"/g)?.length).toBeGreaterThan(1);
     expect(nobody.output().match(/Nobody answers/g)?.length).toBeGreaterThan(1);
-    expect(unknown.output().match(/answered 503: how far the stores are/g)?.length).toBeGreaterThan(1);
+    expect(unknown.output().match(/answered 503: how far behind the stores are/g)?.length).toBeGreaterThan(1);
   });
   for (const { child, ended } of [there, nobody, unknown]) {
     child.kill('SIGINT');
@@ -369,7 +371,7 @@ test('a key is rotated without downtime: the new one is the same client, and the
   expect(rotated.code).toBe(0);
   const key = rotated.stdout.trim();
   const newId = key.split('_')[2]!;
-  expect(rotated.output).toMatch(new RegExp(`^${id} is good until 20\\S+Z$`, 'm'));
+  expect(rotated.output).toMatch(new RegExp(`^${id} is valid until 20\\S+Z$`, 'm'));
   const [byNew, byOld] = await Promise.all([post(key), post(old)]);
   expect([byNew.status, byNew.text, byNew.headers['idempotency-replayed']]).toEqual([
     201,
@@ -489,8 +491,8 @@ test.each([
     ['keys', 'create', '--client', 'shop\nadministrator', '--scope', 'lag:read'],
     'without control characters',
   ],
-  [['keys', 'create', '--client', 'store:crm', '--scope', 'lag:read'], 'A name has no colon'],
-  [['keys', 'create', '--client', 'login:shop', '--scope', 'lag:read'], 'A name has no colon'],
+  [['keys', 'create', '--client', 'store:crm', '--scope', 'lag:read'], 'A name may not have a colon'],
+  [['keys', 'create', '--client', 'login:shop', '--scope', 'lag:read'], 'A name may not have a colon'],
   [['reconcile', '--store', 'crm', '--dry-run'], '--dry-run goes with --after-restore'],
   [['stores', 'pause', 'nope'], 'no store is called nope; there are: crm, old'],
   [['stores', 'retire', 'old'], "required option '--reason <text>'"],
@@ -507,7 +509,7 @@ test.each([
   [['audit', '--until', 'yesterday'], 'Give a time with an offset'],
   [
     ['audit', '--since', '2026-11-24T10:00:00Z', '--until', '2026-11-24T09:00:00Z'],
-    '--since must lie before --until',
+    '--since must be before --until',
   ],
   [['audit', '--key', 'abide_live_whole'], 'takes the id of a key'],
   [['audit', '--after', 'yesterday'], 'Give a whole number, 0 or more'],
@@ -526,7 +528,9 @@ test('a log level that is none is wrong use', async () => {
 
   expect({ code, output }).toEqual({
     code: 2,
-    output: expect.stringContaining('ABIDE_LOG is one of fatal, error, warn, info, debug, silent') as unknown,
+    output: expect.stringContaining(
+      'ABIDE_LOG must be one of fatal, error, warn, info, debug, silent',
+    ) as unknown,
   });
 });
 

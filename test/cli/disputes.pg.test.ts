@@ -153,7 +153,7 @@ test('export gives whom to ask about what, in a file that only its owner can rea
 
   const exported = await run('disputes', 'export', dispute.id, '--output', file);
 
-  expect(exported).toMatchObject({ code: 0, stdout: `${file} has who is to be asked of 6 opt-outs\n` });
+  expect(exported).toMatchObject({ code: 0, stdout: `${file} has whom to ask about 6 opt-outs\n` });
   expect((await stat(file)).mode & 0o777).toBe(0o600);
   const text = await readFile(file, 'utf8');
   const [head, ...lines] = text.split('\r\n').slice(0, -1);
@@ -174,7 +174,7 @@ test('export gives whom to ask about what, in a file that only its owner can rea
   );
   const again = await run('disputes', 'export', dispute.id, '--output', file);
   expect(again).toMatchObject({ code: 1, stdout: '' });
-  expect(again.output).toContain('ask.csv is there already');
+  expect(again.output).toContain('ask.csv exists already');
   expect((await run('disputes', 'export', dispute.id)).stdout).toBe(text);
   const row = { resource: dispute.id, details: { opt_outs: 6 } };
   expect(await audited('dispute.exported')).toMatchObject([row, row]);
@@ -219,7 +219,7 @@ test('who was erased has no address in it, and whom only a later grant freed is 
 
 test.each([
   [() => ['--key-id', 'nobodysKey00'], 2, 'There is no key nobodysKey00'],
-  [() => ['--to', window[0]], 2, '--from must lie before --to'],
+  [() => ['--to', window[0]], 2, '--from must be before --to'],
   [() => ['--to', '2999-01-01T00:00:00Z'], 2, 'The window must be over'],
   [() => ['--from', 'yesterday'], 2, 'Give a time with an offset'],
   [() => ['--reason', ' '], 2, 'Say why'],

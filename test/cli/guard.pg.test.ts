@@ -81,7 +81,7 @@ test('it is looked at, printed, installed and removed, and each says what it did
 
   expect(await guard('remove', '--store', 'crm')).toMatchObject({
     code: 0,
-    output: 'crm is not guarded any more\n',
+    output: 'crm is no longer guarded\n',
   });
   expect(await guard('remove', '--store', 'crm')).toMatchObject({ code: 0, output: 'crm has no guard\n' });
 

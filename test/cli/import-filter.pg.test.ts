@@ -133,7 +133,7 @@ test('whoever was to read has gone: that is no success', async () => {
   await filter.send(`email\n${'grace@example.com\n'.repeat(5_000)}`);
   filter.child.stdin.end();
   expect((await filter.ended).code).toBe(1);
-  expect(filter.errors()).toContain('abide: Nobody reads what is written.');
+  expect(filter.errors()).toContain('abide: Nothing reads the output any more.');
 });
 
 test('a file of numbers is asked about sms, unless it is told otherwise', async () => {

@@ -209,14 +209,14 @@ describe('a file', () => {
     expect(lines).toHaveLength(1_502);
 
     const over = await run(path, '--scopes', 'email', '--errors-to', to);
-    expect(over).toMatchObject({ code: 1, errors: `abide: ${to} is there already.\n` });
+    expect(over).toMatchObject({ code: 1, errors: `abide: ${to} exists already.\n` });
     // Checked before anything is sent: otherwise the rows would be recorded by then.
     const nowhere = join(folder, 'misspelt', 'errors.csv');
     const bob = await file('bob.csv', 'email\nbob@example.com\nnobody\n');
     expect(await run(bob, '--scopes', 'email', '--errors-to', nowhere)).toMatchObject({
       code: 1,
       output: '',
-      errors: `abide: ${nowhere} cannot be written: its folder is not there, or you may not write to it. (ENOENT)\n`,
+      errors: `abide: ${nowhere} cannot be written: its folder does not exist, or you may not write to it. (ENOENT)\n`,
     });
     const other = join(folder, 'errors-later.csv');
     expect((await run('status', id, '--errors-to', other)).code).toBe(3);
@@ -410,7 +410,7 @@ describe('what is wrong is said in words', () => {
     const nowhere = join(folder, 'nowhere.csv');
     expect(await run(nowhere)).toMatchObject({
       code: 1,
-      errors: `abide: ${nowhere} cannot be read: it is not there. (ENOENT)\n`,
+      errors: `abide: ${nowhere} cannot be read: there is no such file. (ENOENT)\n`,
     });
     expect(await run(folder)).toMatchObject({
       code: 1,
@@ -503,7 +503,7 @@ describe('a server that is slow', () => {
         const { signal, errors } = await ended;
         expect(signal).toBe('SIGINT');
         expect(errors).toBe(
-          `interrupted: whether ${path} arrived is not known: \`abide import list\` shows it, and the same file sent again is the same import\n`,
+          `interrupted: it is not known whether ${path} arrived: \`abide import list\` shows it, and the same file sent again is the same import\n`,
         );
       },
     );

@@ -65,7 +65,7 @@ test('an error that nobody catches stops it with everything that it started, and
   ] as const) {
     const { code, output } = await runAbide(args, { PORT: '0', ABIDE_LOG: level });
     expect(code).toBe(1);
-    expect(output).toContain('abide: an error that nobody caught, which is a defect: stopping');
+    expect(output).toContain('abide: stopping after an uncaught error, which is a defect');
     if (reason !== undefined) expect(output).toContain(reason);
   }
   expect(await isThere(join(folder, 'throws/postgres/postmaster.pid'))).toBe(false);
@@ -234,7 +234,7 @@ test('the storage key is rotated: what comes seals under the new one, and what w
   const rotated = await runAbide(['keys', 'rotate-storage', '--after', '0s', '--data', own.dataFolder]);
   expect(rotated).toMatchObject({ code: 0, stdout: '' });
   expect(rotated.output).toContain(
-    `storage key 4 is in ${file}. Back the ring up, and start every API process again`,
+    `storage key 4 is in ${file}. Back up the ring, and restart every API process`,
   );
   expect((await stat(file)).mode & 0o777).toBe(0o600);
   expect(await readdir(own.dataFolder)).not.toContainEqual(expect.stringMatching(/^keys\.json\./));

@@ -64,12 +64,12 @@ describe.each([
     const bob = 'bob@example.com';
     await system.stores.sessions.suppressByItself(bob, 'push');
     expect((await reconcile('sessions')).output).toMatch(
-      /^\d+ listed by the store, [01] of people whom only it knew recorded as opt-outs$/m,
+      /^\d+ listed by the store, [01] recorded as opt-outs, of people whom only it knew$/m,
     );
     await areIn(bob, ['push']);
     expect((await lookUp(bob)).opt_outs).toHaveLength(1);
     await settled();
-    expect((await reconcile('sessions')).output).toMatch(/ listed by the store, 0 of people/);
+    expect((await reconcile('sessions')).output).toMatch(/ listed by the store, 0 recorded/);
 
     const consent = await system.ask('POST', '/v2/grants', {
       identifier: { email: bob },
@@ -102,7 +102,9 @@ describe.each([
     await system.stores.crm.suppressByItself('dan@example.com', 'email');
     await system.stores.crm.suppressByItself('eve@example.com', 'email');
     const { output } = await reconcile('crm');
-    expect(output).toContain('1 of which the store suppresses more than was decided: its own, left as it is');
+    expect(output).toContain(
+      '1 for which the store by itself suppresses more than was decided: left as it is',
+    );
     expect(output).not.toContain('listed');
     expect((await lookUp('dan@example.com')).scope).toEqual({ email: false, sms: true, push: false });
     expect((await lookUp('eve@example.com')).opt_outs).toEqual([]);

@@ -295,7 +295,7 @@ describe.each([
     );
     expect(await run('quarantine', 'retry', String(one.seq), '--store', 'crm')).toMatchObject({
       code: 0,
-      output: expect.stringContaining('1 to be tried again now') as unknown,
+      output: expect.stringContaining('1 will be tried again now') as unknown,
     });
     expect(await gate()).toMatchObject({ answer: 'hold' });
     expect(await held('pause@example.com')).toEqual({ no_mail: false, no_sms: false });

@@ -23,7 +23,7 @@ async function givenFolder() {
   };
 }
 
-const DEFECT = 'an error that nobody caught';
+const DEFECT = 'uncaught error, which is a defect';
 
 test('Ctrl-C in the first seconds of a stack stops what was started', async () => {
   await using here = await givenFolder();
