@@ -166,7 +166,7 @@ export function createBatchCarrier({
     if (connector.evidence !== 'read_back') return;
     const [now] = await call((deadline) => open.readBack([again], deadline));
     if (compareHeld(newer, held, toHeld(now)) === 'missing')
-      throw new Error('what a lift overtook is not suppressed again yet');
+      throw new Error('what a lift overtook is not held again');
   }
 
   async function follow(

@@ -136,7 +136,7 @@ async function examineConnector(url: string): Promise<KafkaFinding> {
     return {
       what: 'connector',
       state: 'attention',
-      says: 'its task runs, but with settings of another version',
+      says: 'its task runs, but with other settings than this version has',
       fix: 'Restart the API: it registers its own settings.',
     };
   }

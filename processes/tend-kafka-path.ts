@@ -93,7 +93,7 @@ export function tendKafkaPath({
       isForgotten = false;
       log.warn(
         { state },
-        'the connector was missing, forgotten, or had settings of another version: it is registered again',
+        'the connector was missing, forgotten, or had other settings than this version has: it is registered again',
       );
     }
     isRegistered = true;

@@ -197,7 +197,9 @@ const NewestAnswer = z
     first_acknowledged_version: z
       .int()
       .min(0)
-      .describe('The oldest that it has acknowledged since then; 0: none. Present only if asked for.')
+      .describe(
+        'The oldest that it has acknowledged since it was last emptied, put back or pointed elsewhere; 0: none. Present only if asked for.',
+      )
       .optional(),
   })
   .meta({ title: 'NewestDecision' });
@@ -380,7 +382,7 @@ const newest: Operation = {
   path: '/v1/stores/:name/subjects/:subject_id',
   id: 'getNewestDecision',
   tag: 'Workers',
-  summary: 'What is decided of one subject now',
+  summary: 'What is decided about one subject now',
   description:
     'Ask this before and after you tell a store without versions to lift something: is the decision still the newest, and was the store told before?',
   scopes: ['acknowledgements:write'],

@@ -140,7 +140,7 @@ const show: Operation = {
   id: 'getQuarantined',
   tag: 'Operations',
   summary: 'Everything known about one parked decision',
-  description: 'With what the store proved last of this subject.',
+  description: 'With what the store last proved about this subject.',
   scopes: ['lag:read'],
   params: { name: StoreName, seq: z.int().min(1) },
   answers: { 200: { description: 'What is parked.', schema: ParkedInFullAnswer } },

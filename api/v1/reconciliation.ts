@@ -51,7 +51,7 @@ const Pass = z
   .object({
     id: Seq,
     asked: z.boolean().describe('Somebody asked for it, so it ran at full speed.'),
-    through: count.describe('How far the store had verified when it began.'),
+    through: count.describe('How far the store had been verified when the pass began.'),
     started_at: Instant,
     finished_at: Instant.nullable(),
     compared: count,

@@ -37,7 +37,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
     path: '/v1/subjects/lookup',
     id: 'lookUpSubject',
     tag: 'Opt-outs',
-    summary: 'What is known of one identifier',
+    summary: 'What is known about one identifier',
     description:
       'What is suppressed for it now, since when, and by which opt-outs. By POST, so that no address appears in a URL. An identifier that nobody opted out gets a 200: all false.',
     scopes: ['subjects:read'],

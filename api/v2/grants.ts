@@ -180,7 +180,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
     description:
       'The only way back from an opt-out: the person consented again, later than they opted out, and you hold the evidence. One identifier per call. ' +
       'On a tie the opt-out stands. The same consent sent again lifts nothing a second time, whatever was opted out since. ' +
-      'Where nothing of it is suppressed the answer is 200 with `not_suppressed`, and nothing is recorded.',
+      'If none of these scopes is suppressed, the answer is 200 with `not_suppressed`, and nothing is recorded.',
     scopes: ['grants:write'],
     headers: { ...IDEMPOTENCY_HEADER, ...PREFER },
     body: GrantRequest.meta({ title: 'GrantRequest' }),
@@ -267,7 +267,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
     tag: 'Grants',
     summary: 'Read a grant',
     description:
-      "With its evidence, how far it has propagated now, and whether it is still in force. Another client's is not found. `Prefer: wait=30` holds the answer until every required store has confirmed, or the time is over.",
+      "With its evidence, how far it has propagated now, and whether it is still in force. Another client's is not found. `Prefer: wait=30` holds the answer until every required store has confirmed or the time is up.",
     scopes: ['opt_outs:read'],
     params: { id: Id },
     headers: PREFER,

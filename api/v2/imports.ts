@@ -189,7 +189,7 @@ const DONE = {
 } satisfies z.input<typeof ImportAnswer>;
 
 const LOCATION: Readonly<Record<string, HeaderField>> = {
-  Location: { description: 'Where its progress is read.', schema: z.string() },
+  Location: { description: 'Where to read its progress.', schema: z.string() },
 };
 
 const TYPES: Readonly<Record<string, ImportFormat>> = { 'text/csv': 'csv', 'application/x-ndjson': 'ndjson' };

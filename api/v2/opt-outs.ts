@@ -411,7 +411,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     tag: 'Opt-outs',
     summary: 'Read an opt-out',
     description:
-      "As it was recorded, by whichever version, with how far it has propagated now and whether it is still in force. Another client's is not found.",
+      "As it was recorded, whichever version recorded it, with how far it has propagated now and whether it is still in force. Another client's is not found.",
     scopes: ['opt_outs:read'],
     params: { id: Id },
     answers: { 200: { description: 'The opt-out.', schema: OptOutAnswer } },

@@ -214,7 +214,7 @@ describe('abide doctor', () => {
   }
 
   // With the settings of this suite it enters the registry.
-  const OTHER_SETTINGS = { connector: 'its task runs, but with settings of another version' };
+  const OTHER_SETTINGS = { connector: 'its task runs, but with other settings than this version has' };
 
   test('finds nothing wrong where all of it is right, but that the connector has other settings', async () => {
     await eventually(async () => expect(await examine()).toEqual(OTHER_SETTINGS), WITHIN_MS);
