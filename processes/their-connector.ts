@@ -41,7 +41,7 @@ const wrong = (says: string): AbideError => new AbideError('STORE_FAILED', `The 
 function expectEach(what: string, answers: unknown, shape: z.ZodType, count?: number): void {
   if (!Array.isArray(answers)) throw wrong(`${what} does not give a list`);
   if (count !== undefined && answers.length !== count)
-    throw wrong(`${what} gives ${answers.length} answers for ${count} items`);
+    throw wrong(`${what} gives ${answers.length} answers for ${count} item(s)`);
   const n = answers.findIndex((answer) => !shape.safeParse(answer).success);
   if (n === -1) return;
   const issue = shape.safeParse(answers[n]).error!.issues[0]!;

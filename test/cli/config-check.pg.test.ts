@@ -225,7 +225,7 @@ test('a connector in JavaScript that declares or answers something else is told 
     [
       "store: The connector's open() does not give a store with apply(), readBack() and [Symbol.asyncDispose]().",
       "none: The connector's readBack() does not give a list.",
-      "fewer: The connector's readBack() gives 0 for 1.",
+      "fewer: The connector's readBack() gives 0 answers for 1 item(s).",
       "shape: The connector's readBack() gives another shape: [0] Invalid input: expected object, received string.",
       'nobody: fine',
     ],

@@ -227,7 +227,7 @@ test('the storage key is rotated: what comes seals under the new one, and what w
   });
   expect(given).toMatchObject({
     code: 0,
-    output: expect.stringMatching(/make it ABIDE_KEYS\. Back the ring up/),
+    output: expect.stringMatching(/make it ABIDE_KEYS\. Back up the ring/),
   });
   expect((JSON.parse(given.stdout) as { keys: object[] }).keys).toHaveLength(4);
 

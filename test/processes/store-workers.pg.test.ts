@@ -124,7 +124,7 @@ test('a process that dies is followed when its leases end', async () => {
   expect(first.toldTo('crm')).toEqual([]);
   dead.mockRestore();
   await eventually(() => expect(first.toldTo('crm')).toBeUndefined());
-  expect(first.logged.filter((line) => line.startsWith('worker could not be tended'))).toHaveLength(1);
+  expect(first.logged.filter((line) => line.startsWith('worker could not be checked'))).toHaveLength(1);
   await Promise.all([first.workers.stop(), second.workers.stop()]);
 });
 
