@@ -90,9 +90,9 @@ test('check says yes by 0 and no by 3, and why', async () => {
     run('check', 'person_id:4711', '--channel', 'push'),
     run('check', '+442071838750'),
   ]);
-  expect(may).toMatchObject({ code: 0, output: 'may be sent: email to this email address\n' });
+  expect(may).toMatchObject({ code: 0, stdout: 'may be sent: email to this email address\n' });
   expect(mustNot.code).toBe(3);
-  expect(mustNot.output).toMatch(
+  expect(mustNot.stdout).toMatch(
     /^do not send: email to this email address, opted_out since \d{4}-\d\d-\d\dT[\d:.]+Z\n$/,
   );
   expect(text.code).toBe(3);
@@ -100,11 +100,11 @@ test('check says yes by 0 and no by 3, and why', async () => {
     items: [{ kind: 'email', scope: 'sms', allowed: false, reason: 'opted_out' }],
   });
   expect(unreadable.code).toBe(3);
-  expect(unreadable.output).toMatch(
+  expect(unreadable.stdout).toMatch(
     /^do not send: push to this push token, invalid_item \(this is not an address, number,/,
   );
-  expect(person).toMatchObject({ code: 0, output: 'may be sent: push to this person id\n' });
-  expect(phone).toMatchObject({ code: 0, output: 'may be sent: sms to this phone number\n' });
+  expect(person).toMatchObject({ code: 0, stdout: 'may be sent: push to this person id\n' });
+  expect(phone).toMatchObject({ code: 0, stdout: 'may be sent: sms to this phone number\n' });
 });
 
 test('a check without a channel is of the one that the identifier reaches', async () => {

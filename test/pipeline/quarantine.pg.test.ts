@@ -317,7 +317,7 @@ describe.each([
       run('quarantine', 'list'),
       run('quarantine', 'retry', '1', '--all', '--store', 'crm'),
     ]);
-    expect(open.output).toMatch(/^send \(as of 20.*Z\)\n$/);
+    expect(open.stdout).toMatch(/^send \(as of 20.*Z\)\n$/);
     expect(JSON.parse(json.stdout)).toMatchObject({ store: 'crm', answer: 'send' });
     expect([open, json, nowhere, wrong, none, missing, unnamed, both].map(({ code }) => code)).toEqual([
       0, 0, 1, 2, 3, 3, 2, 2,
@@ -332,7 +332,7 @@ describe.each([
       run('quarantine', 'list', '--store', 'crm', '--json'),
       run('quarantine', 'show', String(one.seq), '--store', 'crm'),
     ]);
-    expect(hold).toMatchObject({ code: 3, output: expect.stringMatching(/^hold: late \(as of/) as unknown });
+    expect(hold).toMatchObject({ code: 3, stdout: expect.stringMatching(/^hold: late \(as of/) as unknown });
     expect(JSON.parse(list.stdout)).toMatchObject([{ seq: one.seq, code: 'SQLSTATE_23514' }]);
     expect(show.output).toMatch(/^code +SQLSTATE_23514$/m);
     expect(show.output).toMatch(/^last_evidence +none/m);
