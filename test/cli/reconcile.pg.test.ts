@@ -29,7 +29,7 @@ test('a pass that does not move says what it waits for, and is left by Ctrl-C', 
   const says = (reason: RegExp) =>
     eventually(() =>
       expect(output()).toMatch(
-        new RegExp(`^nothing moves: mail is waited for\\. The lag says ${reason.source};`, 'm'),
+        new RegExp(`^nothing moves: waiting for mail\\. The lag says ${reason.source};`, 'm'),
       ),
     );
   // Nothing is due to the store, so only the pass notices that it is away.
