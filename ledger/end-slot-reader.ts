@@ -1,8 +1,8 @@
 import { onConnection } from './database.ts';
 
 /**
- * Ends the connection by which a slot is read, so that another reader has it. Gives whether there was one. `url` is of the
- * reader's own role: a role may end what is its own.
+ * Ends the connection that reads a slot, so that another reader can have the slot. Returns whether there was one. `url` is that of
+ * the reader's own role, since a role may end its own connections.
  */
 export async function endSlotReader(url: string, slot: string): Promise<boolean> {
   return await onConnection(url, 'abide slot', async (client) => {

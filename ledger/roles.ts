@@ -44,8 +44,8 @@ const apiGrants = (role: string): string =>
     .join('\n');
 
 /**
- * What holds of the database as a whole, and so is not in a copy that is made of it. Public keeps CONNECT, which monitoring
- * may need. It loses temporary tables because they would stand before ours in the search path of the function that makes
+ * The privileges on the database as a whole, which a copy of the database does not have. Public keeps CONNECT, which monitoring
+ * may need. It loses temporary tables because they would come before ours in the search path of the function that makes
  * partitions.
  */
 export const grantsOnDatabase = (database: string, roles: Iterable<string>): string[] => [

@@ -126,7 +126,7 @@ export function createKafkaSource({
   let inHand = 0;
   const waiters = new Set<() => void>();
   let isMember = false;
-  /** Clients that failed since one has read. */
+  /** How many clients have failed since one last read. */
   let failures = 0;
   /** Batches that wait for the worker or the registry: no fetch happens meanwhile, and none is missed. */
   let waiting = 0;
@@ -264,9 +264,9 @@ export function createKafkaSource({
     return decisions;
   }
 
-  /** The group hears from us: a registry at a dead line is waited for nearly as long as it waits for a silent member. */
+  /** The group hears from us meanwhile: a registry on a dead line takes nearly as long as the group waits for a silent member. */
   async function whileBeating<T>(work: Promise<T>, { heartbeat }: Reading): Promise<T> {
-    // Where the group does not take it, that is said at the next one.
+    // If the group refuses a heartbeat, the next one outside says so.
     const beating = setInterval(() => void heartbeat().catch(() => undefined), LOOK_MS);
     try {
       return await work;
@@ -345,7 +345,7 @@ export function createKafkaSource({
     }
   }
 
-  /** One consumer's life; rejects where it could not start, with why it gave up, or when it is told to stop. */
+  /** One consumer's life. Rejects if it cannot start, when it gives up (with the reason), and when it is told to stop. */
   async function consume(listener: ChangeListener): Promise<void> {
     const consumer = kafka.consumer({
       groupId: groupOf(store),
@@ -366,7 +366,7 @@ export function createKafkaSource({
       isMember = true;
       // What waited for a schema is read again, by us or by another member.
       registryAway = false;
-      // One that took the place of a failed one is trusted once it has read: it may fail of the same.
+      // A client that replaces a failed one is trusted only once it has read: it may fail for the same reason.
       if (failures === 0) fetchedAt = performance.now();
       look(listener);
     });

@@ -1,7 +1,7 @@
 import type { Knex } from 'knex';
 
-// As 0001 has it, but for a date or an opt-out that a state lacks by now: compared with null nothing was ever wrong, so that whoever
-// has the API's role could take the dates of everybody away. What sorts behind and before every date stands for it.
+// The function of 0001, but it also refuses a state that lost a date or an opt-out. A comparison with null was never wrong, so the
+// API's role could take everybody's dates away. A missing value is compared as one that sorts after or before every date.
 const SQL = `
 create or replace function subjects_match_decisions() returns trigger language plpgsql as $$
 declare

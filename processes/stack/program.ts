@@ -30,8 +30,8 @@ const RESTART_MS_MAX = 5_000;
 const STEADY_MS = 20_000;
 
 /**
- * `group` is the id of process and group; `began` tells it from a later process with the same number, and `home` from one of the
- * folder that this one is a copy of.
+ * `group` is the id of process and group; `began` tells it from a later process with the same id, and `home` from
+ * a process of the folder that this one is a copy of.
  */
 type Written = {
   readonly name: string;
@@ -157,7 +157,7 @@ function putAside(logFile: string): void {
   truncateSync(logFile);
 }
 
-/** The folder itself, whatever it is called by now. */
+/** Identifies the folder itself, by whatever name it goes now. */
 function homeOf(folder: string): string {
   const { dev, ino } = statSync(folder);
   return `${dev}:${ino}`;

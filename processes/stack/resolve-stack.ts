@@ -85,12 +85,12 @@ export async function resolveStack({
   return installed;
 }
 
-/** What killed runs left, hundreds of megabytes each. */
+/** Removes what killed runs left, hundreds of megabytes each. */
 async function removeUnfinished(parent: string): Promise<void> {
   for (const name of await readdir(parent)) {
     const pid = /^unfinished-(\d+)$/.exec(name)?.[1];
     if (pid === undefined || (isAlive(Number(pid)) && Number(pid) !== process.pid)) continue;
-    // Maven goes on for a while without the one that started it, and writes where we remove.
+    // Maven outlives the process that started it for a while, and writes into what is removed here.
     await rm(join(parent, name), { recursive: true, force: true, maxRetries: 10 });
   }
 }

@@ -163,7 +163,7 @@ async function findInstalled({
   return { java: java.java, installed: await resolveStack({ java, env, print, signal }) };
 }
 
-/** It would be made of itself, and nothing that its user changed since would come into it. */
+/** The stack would copy its own last configuration, without anything that its user has changed since. */
 function refuseItsOwn(path: string | undefined, folder: string): void {
   if (!path || resolve(path) !== join(folder, 'abide.yaml')) return;
   throw new AbideError(

@@ -23,7 +23,7 @@ async function makeDatabase(template: string): Promise<TestDatabase> {
   const server = superuser(superuserUrl);
   const name = `test_${randomBytes(6).toString('hex')}`;
   const inDatabase = (url: string): string => Object.assign(new URL(url), { pathname: name }).href;
-  // Copying files takes a third of what copying page by page does, since nothing of it goes to the log.
+  // Copying files takes a third of the time of copying page by page, since nothing of it goes to the log.
   await server.query(`create database ${name} template ${template} owner abide_owner strategy file_copy`);
   if (template === TEMPLATE) await server.query(grantsOnDatabase(name, Object.values(ROLES)).join(';'));
   return {
@@ -48,7 +48,7 @@ async function makeDatabase(template: string): Promise<TestDatabase> {
 
 let superusers: pg.Pool | undefined;
 
-/** Of one suite, and kept for a moment: logging in costs more than what is asked. Nobody needs to end it. */
+/** One per suite, kept for a moment, since logging in costs more than the statements do. Nobody needs to end it. */
 function superuser(connectionString: string): pg.Pool {
   superusers ??= new pg.Pool({ connectionString, idleTimeoutMillis: 1_000, allowExitOnIdle: true }).on(
     'error',
