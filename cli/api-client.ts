@@ -40,7 +40,7 @@ export const LONG_PATIENCE = { triesMax: 100, tryTimeoutMs: 40_000, timeoutMs: 6
 export function apiUrlOf(options: Pick<ApiOptions, 'url' | 'config'>): string {
   const { ABIDE_URL, ABIDE_CONFIG, PORT } = environmentOf(options);
   const { host, port } = listensAt(ABIDE_CONFIG || 'abide.yaml');
-  const url = options.url ?? (ABIDE_URL || `http://${host}:${PORT || port}`);
+  const url = options.url ?? (ABIDE_URL || reachable(`http://${host}:${PORT || port}`));
   if (/^https?:$/.test(URL.parse(url)?.protocol ?? '')) return url;
   throw new InvalidArgumentError(
     `${url} is not the URL of an API: give one such as http://127.0.0.1:8080 by --url or ABIDE_URL, or a number as PORT.`,
@@ -48,7 +48,8 @@ export function apiUrlOf(options: Pick<ApiOptions, 'url' | 'config'>): string {
 }
 
 /** A server that listens on every address of this machine answers at the machine's own. */
-const OWN: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '[::]': '[::1]' };
+export const reachable = (url: string): string =>
+  url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
 
 /** Looks for this and reads nothing else of the file: whatever is wrong with it, asking how far the stores are works. */
 function listensAt(file: string): { host: string; port: string } {
@@ -57,7 +58,7 @@ function listensAt(file: string): { host: string; port: string } {
       /^listen:\s*(["']?)([\w.-]+|\[[\da-f:.]+\]):([1-9]\d{0,4})\1\s*(?:#.*)?$/im.exec(
         readFileSync(file, 'utf8'),
       ) ?? [];
-    if (host !== undefined && port !== undefined) return { host: OWN[host] ?? host, port };
+    if (host !== undefined && port !== undefined) return { host, port };
   } catch {
     // There need not be a file.
   }

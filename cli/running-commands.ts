@@ -7,7 +7,7 @@ import type { Log } from '../connectors/contract/connector.ts';
 import { createLog } from '../processes/log.ts';
 import type { Announced } from '../processes/serve.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { apiUrlOf, URL_HELP } from './api-client.ts';
+import { apiUrlOf, reachable, URL_HELP } from './api-client.ts';
 import { fail, print } from './output.ts';
 
 const STOP_MS_MAX = 30_000;
@@ -99,10 +99,6 @@ export function addServe(program: Command): void {
       print(`abide: ready after ${((performance.now() - began) / 1000).toFixed(1)} s`);
     });
 }
-
-/** Who listens at every address of this machine answers at its own. */
-export const reachable = (url: string): string =>
-  url.replace('//0.0.0.0:', '//127.0.0.1:').replace('//[::]:', '//[::1]:');
 
 /**
  * Says where it listens, the administrator's key the first time, and a line that works as pasted. Beyond loopback no secret is

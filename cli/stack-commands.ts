@@ -2,8 +2,9 @@
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
+import { reachable } from './api-client.ts';
 import { EXIT, print, printJson, printTable } from './output.ts';
-import { logOf, reachable, stopOnSignal } from './running-commands.ts';
+import { logOf, stopOnSignal } from './running-commands.ts';
 
 type Options = { config?: string; data?: string; json?: boolean };
 const folderOf = ({ data }: Options): string => data ?? dataFolderOf(process.env);

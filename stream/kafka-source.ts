@@ -127,7 +127,7 @@ export function createKafkaSource({
   const waiters = new Set<() => void>();
   let isMember = false;
   /** How many clients have failed since one last read. */
-  let failures = 0;
+  let failedClients = 0;
   /** Batches that wait for the worker or the registry: no fetch happens meanwhile, and none is missed. */
   let waiting = 0;
   let registryAway = false;
@@ -367,11 +367,11 @@ export function createKafkaSource({
       // What waited for a schema is read again, by us or by another member.
       registryAway = false;
       // A client that replaces a failed one is trusted only once it has read: it may fail for the same reason.
-      if (failures === 0) fetchedAt = performance.now();
+      if (failedClients === 0) fetchedAt = performance.now();
       look(listener);
     });
     consumer.on('consumer.fetch', () => {
-      failures = 0;
+      failedClients = 0;
       fetchedAt = performance.now();
       look(listener);
     });
@@ -437,13 +437,13 @@ export function createKafkaSource({
         await consume(listener);
       } catch (error) {
         if (stopping.signal.aborted) return;
-        failures += 1;
-        if (failures === 1 || isLive !== false) {
+        failedClients += 1;
+        if (failedClients === 1 || isLive !== false) {
           log.warn({ store, error }, 'Kafka cannot be read: the ledger is polled');
           isLive = false;
           listener.down('unreachable');
         }
-        const pauseMs = Math.min(RETRY_MS_MAX, 200 * 2 ** failures) * (0.5 + Math.random() / 2);
+        const pauseMs = Math.min(RETRY_MS_MAX, 200 * 2 ** failedClients) * (0.5 + Math.random() / 2);
         await delay(pauseMs, undefined, { signal: stopping.signal }).catch(() => undefined);
       }
     }
