@@ -65,7 +65,8 @@ export async function livingTransportKeys(db: Queryable): Promise<ReadonlySet<nu
 
 /**
  * Destroys keys older than 35 days under which nothing is outstanding. That is so once every store in service has scanned past the
- * last decision under the key and has no exception at or below it. Returns how many.
+ * last decision under the key and has no exception at or below it, but for people whom it does not know: they are not outstanding,
+ * may stay unknown for ever, and are sealed anew when they are asked for again. Returns how many.
  */
 export async function destroyOldTransportKeys(db: Queryable): Promise<number> {
   const { rowCount } = await db.query(`
@@ -80,6 +81,7 @@ export async function destroyOldTransportKeys(db: Queryable): Promise<number> {
           s.backfill_fence is not null
           or exists (select from decisions d where d.seq > s.scanned_through and d.transport_key_id <= k.id)
           or exists (select from exceptions e join decisions d using (seq)
-                     where e.store_id = s.id and e.generation = s.generation and d.transport_key_id <= k.id)))`);
+                     where e.store_id = s.id and e.generation = s.generation and e.kind <> 'absent'
+                       and d.transport_key_id <= k.id)))`);
   return rowCount ?? 0;
 }
