@@ -20,7 +20,7 @@ export const STORE_STATES = {
   state: z
     .enum(['pending', 'verified', 'applied', 'superseded', 'absent', 'quarantined', 'paused', 'retired'])
     .describe(
-      '`verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing it, and is tried again for ever.',
+      '`verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person, or the address was erased before it was told. `quarantined`: it keeps failing it, and is tried again for ever.',
     ),
   recorded_at: Instant,
   applied_at: Instant.nullable(),

@@ -1,4 +1,4 @@
-// lag, check and gate: what any client of the API could do.
+// lag, check, gate and erase: what any client of the API could do.
 import { setTimeout as delay } from 'node:timers/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
@@ -150,5 +150,33 @@ export function addGate(program: Command): void {
             : `hold: ${gate.reason ?? 'no reason given'} (as of ${gate.as_of})`,
         );
       if (gate.answer !== 'send') process.exitCode = EXIT.no;
+    });
+}
+
+const ERASED = {
+  erased: 'erased',
+  already_erased: 'was erased before',
+  unknown: 'unknown: there is nothing to erase',
+} as const;
+
+export function addErase(program: Command): void {
+  withApi(program.command('erase'))
+    .description(
+      "Erase a person's address for good, once every store holds the opt-out; they stay suppressed. Exit code 3: nothing to erase.",
+    )
+    .argument('<subject...>', `the person's identifiers: ${SUBJECT_HELP}`)
+    .option('--json', 'print JSON')
+    .action(async (subjects: readonly string[], options: ApiOptions & { json?: boolean }) => {
+      const identifiers = subjects.map(identify).map(([kind, value]) => ({ [kind]: value }));
+      const answer = await createAsk(options)((abide) => abide.subjects.erase(identifiers));
+      if (options.json === true) printJson(answer);
+      else
+        for (const { kind, masked, outcome, suppressed } of answer.identifiers) {
+          const scopes = suppressed.map(({ scope }) => scope).join(', ');
+          print(
+            `${masked ?? KIND_WORDS[kind]}: ${ERASED[outcome]}${scopes === '' ? '' : `; it stays suppressed: ${scopes}`}`,
+          );
+        }
+      if (answer.identifiers.every(({ outcome }) => outcome !== 'erased')) process.exitCode = EXIT.no;
     });
 }

@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   lag: async () => (await import('./api-commands.ts')).addLag,
   check: async () => (await import('./api-commands.ts')).addCheck,
   gate: async () => (await import('./api-commands.ts')).addGate,
+  erase: async () => (await import('./api-commands.ts')).addErase,
   quarantine: async () => (await import('./quarantine-commands.ts')).addQuarantine,
   stores: async () => (await import('./ledger-commands.ts')).addStores,
   reconcile: async () => (await import('./reconcile.ts')).addReconcile,

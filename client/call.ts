@@ -51,6 +51,7 @@ const READING: readonly string[] = [
 
 /** Calls after which what is so already stays so. */
 const STAYING: readonly string[] = [
+  'POST /v2/subjects/erasure',
   'POST /v2/imports/{id}/approval',
   'POST /v2/imports/{id}/cancellation',
 ] satisfies Route[];

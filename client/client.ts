@@ -20,6 +20,7 @@ export type RecordedOptOut = V2['schemas']['RecordedOptOut'];
 export type OptOut = V2['schemas']['OptOut'];
 export type Propagation = V2['schemas']['Propagation'];
 export type SubjectState = V2['schemas']['SubjectState'];
+export type Erasure = V2['schemas']['Erasure'];
 export type CheckItem = V2['schemas']['CheckItem'];
 export type CheckedItem = V2['schemas']['CheckedItem'];
 export type ChecksAnswer = V2['schemas']['ChecksAnswer'];
@@ -86,6 +87,11 @@ export type Abide = {
   readonly subjects: {
     /** What is known of one identifier. */
     lookup(identifier: Identifier, options?: CallOptions): Promise<SubjectState>;
+    /**
+     * Erases a person's address for good; they stay suppressed. Throws `erasure-too-early` as long as a store does not hold their
+     * opt-out, which is asked again until `timeoutMs` is over.
+     */
+    erase(identifiers: readonly Identifier[], options?: CallOptions): Promise<Erasure>;
   };
   readonly grants: {
     /** Records the person's own later consent: the only way back. */
@@ -191,6 +197,8 @@ export function createAbide(options: AbideOptions): Abide {
     checks: { ask: (items, more) => ask(call, items, more) },
     subjects: {
       lookup: (identifier, more) => call('POST /v2/subjects/lookup', { ...more, body: { identifier } }),
+      erase: (identifiers, more) =>
+        call('POST /v2/subjects/erasure', { ...more, body: { identifiers: [...identifiers] } }),
     },
     grants: {
       create: (body, more) => call('POST /v2/grants', { ...more, body }),

@@ -872,7 +872,7 @@ export interface components {
              * @description What to decide by. More may come: treat an unknown one by its status.
              * @enum {string}
              */
-            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
+            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "erasure-too-early" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
             /**
              * Format: uuid
              * @description Quote it when you report something.
@@ -1075,7 +1075,7 @@ export interface components {
             readonly outstanding_is_at_least?: true;
             /** @description The lag. 0 only if it is known that there is none. */
             readonly oldest_outstanding_seconds: number | null;
-            /** @description People whom the store does not know. */
+            /** @description People whom the store does not know, or whose address was erased before it was told. */
             readonly absent: number | null;
             /** @description Those of the outstanding that it keeps failing. */
             readonly quarantined: number | null;
@@ -1114,7 +1114,7 @@ export interface components {
             readonly store: string;
             readonly required: boolean;
             /**
-             * @description `verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing it, and is tried again for ever.
+             * @description `verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person, or the address was erased before it was told. `quarantined`: it keeps failing it, and is tried again for ever.
              * @enum {string}
              */
             readonly state: "pending" | "verified" | "applied" | "superseded" | "absent" | "quarantined" | "paused" | "retired";
@@ -1760,7 +1760,7 @@ export interface operations {
                 readonly limit?: number;
                 /** @description `next_cursor` of the page before. */
                 readonly cursor?: string;
-                /** @description `absent`: the store does not know the person. */
+                /** @description `absent`: the store does not know the person, or the address was erased before it was told. */
                 readonly kind?: "quarantine" | "redrive" | "absent";
                 /** @description Those that the store fails with this code. */
                 readonly code?: string;

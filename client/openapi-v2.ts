@@ -94,6 +94,28 @@ export interface paths {
         readonly patch?: never;
         readonly trace?: never;
     };
+    readonly "/v2/subjects/erasure": {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly get?: never;
+        readonly put?: never;
+        /**
+         * Erase a person's address
+         * @description The address is erased for good, and so are note, evidence and your idempotency key of every opt-out that names it; the person stays suppressed, and checks still say so. What cannot be read any more cannot be carried: as long as a store in service has not confirmed the opt-out, the answer is 409 and nothing is erased. A store that is added or filled again later cannot be told; it counts the person as `absent`. Whoever opts out or consents again gives the address again.
+         *
+         *     Scope needed: `subjects:erase`.
+         */
+        readonly post: operations["eraseSubjects"];
+        readonly delete?: never;
+        readonly options?: never;
+        readonly head?: never;
+        readonly patch?: never;
+        readonly trace?: never;
+    };
     readonly "/v2/grants": {
         readonly parameters: {
             readonly query?: never;
@@ -319,7 +341,7 @@ export interface components {
         readonly DecisionPropagation: {
             readonly identifier: components["schemas"]["MaskedIdentifier"];
             /**
-             * @description `verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person. `quarantined`: it keeps failing it, and is tried again for ever.
+             * @description `verified`: it was read back and holds it. `applied`: it accepted it and cannot be read back. `superseded`: it holds a newer decision. `absent`: it does not know the person, or the address was erased before it was told. `quarantined`: it keeps failing it, and is tried again for ever.
              * @enum {string}
              */
             readonly state: "pending" | "verified" | "applied" | "superseded" | "absent" | "quarantined" | "paused" | "retired";
@@ -332,6 +354,28 @@ export interface components {
             readonly attempts: number | null;
             /** @description A code, if it is not confirmed. */
             readonly reason: string | null;
+        };
+        readonly ErasedIdentifier: {
+            /** @enum {string} */
+            readonly kind: "email" | "phone" | "push_token" | "person_id";
+            /** @description `a••@e••.com`; null once the address is erased. */
+            readonly masked: string | null;
+            /** @description Ordered by scope. */
+            readonly suppressed: readonly components["schemas"]["SuppressedScope"][];
+            /**
+             * @description `unknown`: there is no such identifier here, and nothing to erase.
+             * @enum {string}
+             */
+            readonly outcome: "erased" | "already_erased" | "unknown";
+        };
+        readonly Erasure: {
+            /** @constant */
+            readonly object: "erasure";
+            /** @description In the order of the request, each with what stays suppressed. */
+            readonly identifiers: readonly components["schemas"]["ErasedIdentifier"][];
+        };
+        readonly ErasureRequest: {
+            readonly identifiers: readonly components["schemas"]["Identifier"][];
         };
         readonly EvidenceAnswer: {
             /**
@@ -584,7 +628,7 @@ export interface components {
              * @description What to decide by. More may come: treat an unknown one by its status.
              * @enum {string}
              */
-            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
+            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "erasure-too-early" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "KEYS_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
             /**
              * Format: uuid
              * @description Quote it when you report something.
@@ -747,6 +791,17 @@ export interface components {
         };
     };
     responses: {
+        /** @description `erasure-too-early`: A store does not hold the opt-out yet. Once the address is erased, the store can never be told: `errors` names each one. Ask again when it has confirmed. */
+        readonly ErasureTooEarly: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                readonly "Retry-After": components["headers"]["Retry-After"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description `idempotency-key-in-use`: The same key is still running. Repeat after `Retry-After`. */
         readonly IdempotencyKeyInUse: {
             headers: {
@@ -1204,6 +1259,43 @@ export interface operations {
             readonly 400: components["responses"]["InvalidRequestOrMalformedJson"];
             readonly 401: components["responses"]["Unauthenticated"];
             readonly 403: components["responses"]["MissingScope"];
+            readonly 413: components["responses"]["TooLarge"];
+            readonly 415: components["responses"]["UnsupportedMediaType"];
+            readonly 422: components["responses"]["InvalidValue"];
+            readonly 429: components["responses"]["TooManyRequestsOrBudgetExhausted"];
+            readonly 500: components["responses"]["InternalError"];
+            readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
+        };
+    };
+    readonly eraseSubjects: {
+        readonly parameters: {
+            readonly query?: never;
+            readonly header?: never;
+            readonly path?: never;
+            readonly cookie?: never;
+        };
+        readonly requestBody: {
+            readonly content: {
+                readonly "application/json": components["schemas"]["ErasureRequest"];
+            };
+        };
+        readonly responses: {
+            /** @description Done, or nothing to do. */
+            readonly 200: {
+                headers: {
+                    readonly "X-Request-Id": components["headers"]["X-Request-Id"];
+                    readonly "RateLimit-Policy": components["headers"]["RateLimit-Policy"];
+                    readonly RateLimit: components["headers"]["RateLimit"];
+                    readonly [name: string]: unknown;
+                };
+                content: {
+                    readonly "application/json": components["schemas"]["Erasure"];
+                };
+            };
+            readonly 400: components["responses"]["InvalidRequestOrMalformedJson"];
+            readonly 401: components["responses"]["Unauthenticated"];
+            readonly 403: components["responses"]["MissingScope"];
+            readonly 409: components["responses"]["ErasureTooEarly"];
             readonly 413: components["responses"]["TooLarge"];
             readonly 415: components["responses"]["UnsupportedMediaType"];
             readonly 422: components["responses"]["InvalidValue"];

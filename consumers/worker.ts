@@ -424,9 +424,10 @@ export function startWorker({
     if ('value' in address) return toItem(carried, address.value, { held, makeKey: store.makeKey });
     if (address.not === 'destroyed') letGo(carried);
     else {
-      // This counts as a try: the ledger parks what goes on like this.
+      // This counts as a try: the ledger parks what goes on like this, and at once what no further try can change.
       carried.attempts += 1;
-      report(carried, { outcome: 'failed', code: address.not });
+      const outcome = address.not === 'ADDRESS_ERASED' ? 'refused' : 'failed';
+      report(carried, { outcome, code: address.not });
     }
     return undefined;
   }

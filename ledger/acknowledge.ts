@@ -196,20 +196,24 @@ export const SPEAKS_FROM = `least(
       d.seq)`;
 
 // A decision that a store refuses, or that failed five times or for a minute, is parked with its clock running and tried again ever
-// more slowly, at most hourly. Somebody absent is asked for again hourly. If another try was asked for after the failed one was
+// more slowly, at most hourly. Somebody absent is asked for again hourly, and so is somebody erased: no store can be told who it is
+// until the address is given again. If another try was asked for after the failed one was
 // given out, the next try is now: the failed one began before the request.
 const PARK = `
   insert into exceptions as e (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                                next_try_at, asked)
   select $2, $3, d.seq, d.subject_id, d.version,
     ${SPEAKS_FROM},
-    case x.outcome when 'absent' then 'absent' else 'quarantine' end, x.code, x.attempts, clock_timestamp(),
-    clock_timestamp() + case x.outcome when 'absent' then interval '1 hour'
+    case when is_absent then 'absent' else 'quarantine' end, x.code, x.attempts, clock_timestamp(),
+    clock_timestamp() + case when is_absent then interval '1 hour'
       else least(interval '1 hour', interval '5 seconds' * power(2, least(greatest(x.attempts - 4, 1), 12))
                  * (0.8 + 0.4 * random())) end, x.asked
   from stores s
   cross join json_to_recordset($1) as x (seq bigint, outcome text, code text, attempts int, asked int)
   cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
+  cross join lateral (
+    select x.outcome = 'absent' or x.code = 'ADDRESS_ERASED' and exists (
+      select from subjects j where j.id = d.subject_id and j.sealed is null offset 0) as is_absent) told
   where s.id = $2 and s.generation = $3 and (x.outcome in ('absent', 'refused') or x.attempts >= 5
          or d.recorded_at < clock_timestamp() - interval '60 seconds'
          or exists (select from exceptions was where was.store_id = $2 and was.generation = $3 and was.seq = d.seq))

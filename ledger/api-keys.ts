@@ -20,6 +20,7 @@ export const KEY_SCOPES = [
   'imports:write',
   'imports:approve',
   'subjects:read',
+  'subjects:erase',
   'checks:read',
   'lag:read',
   'stores:write',

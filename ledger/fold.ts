@@ -120,7 +120,9 @@ export async function foldIntent<Before>(
   }
   const id = randomUUIDv7();
   const effects = named.map(({ state }) => applyOptOut(state, { id, scopes, effectiveAt }));
-  if (effects.every(({ kind }) => kind === 'already_opted_out')) {
+  // Whoever was erased and asks again gives the address again, to stores that could not be told meanwhile as well.
+  const isBack = named.some(({ erased, changed }) => erased && !changed);
+  if (!isBack && effects.every(({ kind }) => kind === 'already_opted_out')) {
     // If each was opted out separately, it is news that they are one person: they get an opt-out together.
     const before = await looks.covering(named, scopes);
     if (before !== undefined) {

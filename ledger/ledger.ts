@@ -192,6 +192,15 @@ export type FoundSubject = {
   readonly state: SubjectState;
 };
 
+/** What became of one identifier whose address was to be erased. */
+export type Erased = {
+  readonly subject: Subject;
+  /** `unknown`: the ledger has no such identifier. */
+  readonly outcome: 'erased' | 'already_erased' | 'unknown';
+  /** It stays what it was. */
+  readonly state: SubjectState;
+};
+
 /** A consent that a client asks to have recorded. */
 export type GrantIntent = Omit<
   OptOutIntent,
@@ -649,6 +658,11 @@ export type Ledger = {
   lookupSubject(
     subject: Subject,
   ): Promise<{ state: SubjectState; optOuts: readonly FoundOptOut[]; propagation: Propagation | undefined }>;
+  /**
+   * Erases the addresses of these people, all or none; they stay suppressed. Throws AbideError: erasure-too-early (a store does not
+   * hold it yet, and could never be told).
+   */
+  erase(subjects: readonly Subject[], caller: Caller): Promise<readonly Erased[]>;
   /**
    * Records the person's own later consent. Throws AbideError: invalid-value (a date ahead), grant-not-later, and what record
    * throws.

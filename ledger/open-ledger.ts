@@ -13,6 +13,7 @@ import type { Canaries } from './canary.ts';
 import { checkSendable } from './check-sendable.ts';
 import { asLedgerError, openPool } from './database.ts';
 import type { Pool } from './database.ts';
+import { eraseSubjects } from './erase.ts';
 import { findGrant, findOptOut, listOptOuts, lookupSubject } from './find.ts';
 import { judgeGate } from './gate.ts';
 import { recordGrant } from './grant.ts';
@@ -293,6 +294,7 @@ export async function openLedger({
     findOptOut: (id, client) => forClient(() => findOptOut(pool, context(), id, client)),
     listOptOuts: (filter) => forClient(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => forClient(() => lookupSubject(pool, context(), subject)),
+    erase: (subjects, caller) => forClient(() => eraseSubjects(pool, { ring, stores }, subjects, caller)),
     grant: (intent, render) =>
       forClient(async () => {
         const answer = await recordGrant(pool, { ring, transport, stores, onRefused }, intent, render);

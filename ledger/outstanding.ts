@@ -27,6 +27,8 @@ export type DecisionRow = {
   sealed: Buffer | null;
   transport_key_id: number | null;
   traceparent: string | null;
+  /** True: the address was erased, and what is left of the copy that travelled is not given out again. */
+  erased?: boolean;
 };
 type Row = DecisionRow & { attempts: number | null; asked: number };
 
@@ -48,7 +50,8 @@ const UNSETTLED = `not exists (
       select from exceptions e where e.store_id = $1 and e.generation = $2 and e.seq = d.seq offset 0)`;
 
 const RETRIES = `
-  select ${DECISION}, e.attempts, e.asked
+  select ${DECISION}, e.attempts, e.asked,
+    exists (select from subjects j where j.id = d.subject_id and j.sealed is null offset 0) as erased
   from exceptions e cross join lateral (select * from decisions d where d.seq = e.seq offset 0) d
   where e.store_id = $1 and e.generation = $2 and e.next_try_at <= (select clock_timestamp()) and ${DUE}
     and ${MAY_LIFT}
@@ -65,8 +68,8 @@ export const LIVE = `
 const LOOKED_THROUGH = 10_000;
 
 const BACKFILL = `
-  select ${DECISION}, 0 as attempts, 0 as asked
-  from (select id, version from subjects where id > $6 order by id limit ${LOOKED_THROUGH}) j
+  select ${DECISION}, 0 as attempts, 0 as asked, j.erased
+  from (select id, version, sealed is null as erased from subjects where id > $6 order by id limit ${LOOKED_THROUGH}) j
   cross join lateral (
     select * from decisions d where d.subject_id = j.id and d.version = j.version offset 0) d
   where d.seq <= $7 and ${isOver('$8::xid8')} and ${DUE}
@@ -173,7 +176,7 @@ export async function toDecisions(
   rows: readonly DecisionRow[],
 ): Promise<readonly Decision[]> {
   const stale = rows.filter(
-    (row) => row.sealed === null || !seals.livingKeys.has(row.transport_key_id ?? -1),
+    (row) => row.sealed === null || row.erased === true || !seals.livingKeys.has(row.transport_key_id ?? -1),
   );
   const anew = stale.length === 0 ? undefined : await sealAnew(db, seals, stale);
   const isStale = new Set(stale);

@@ -88,6 +88,12 @@ const OF_GRANTS = createSql(
   'd.subject_id = o.subject_id and d.version = o.version',
   'null::timestamptz',
 );
+/** The newest decision of each subject. */
+const OF_SUBJECTS = createSql(
+  "(select id, version, '{}'::text[] as requested_scopes from subjects)",
+  'd.subject_id = o.id and d.version = o.version',
+  'null::timestamptz',
+);
 
 /** If an opt-out has several decisions, a store shows the state that is last to end: the first of these. */
 const LAST_FIRST = [
@@ -199,6 +205,20 @@ export const propagationOfGrants = async (
     name: 'propagation-of-grants',
     text: OF_GRANTS,
     values: [grantIds],
+  });
+  return toPropagations(rows, stores);
+};
+
+/** How far the newest decision of each subject has come. */
+export const propagationOfSubjects = async (
+  db: Queryable,
+  stores: readonly Coverage[],
+  subjectIds: readonly string[],
+): Promise<Map<string, Propagation>> => {
+  const { rows } = await db.query<Row>({
+    name: 'propagation-of-subjects',
+    text: OF_SUBJECTS,
+    values: [subjectIds],
   });
   return toPropagations(rows, stores);
 };

@@ -10,7 +10,8 @@ const API_TABLES: Readonly<Record<string, string>> = {
   // A trigger checks each new state against its decision. What finds a person is not part of the state: if it could be moved to
   // another key or pepper, everybody would be a stranger to every check.
   subjects: 'update (version, state, granted, sealed, updated_at)',
-  opt_outs: 'update (first_completed_at)',
+  // A trigger lets the last three only be erased.
+  opt_outs: 'update (first_completed_at, note, evidence, idempotency_key)',
   opt_out_subjects: '',
   decisions: '',
   grants: '',

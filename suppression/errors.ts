@@ -70,6 +70,12 @@ export const ERRORS = {
     false,
     'A consent lifts only what was opted out before it: `errors` names each scope that is in the way.',
   ),
+  'erasure-too-early': entry(
+    409,
+    'A store does not hold the opt-out yet',
+    true,
+    'Once the address is erased, the store can never be told: `errors` names each one. Ask again when it has confirmed.',
+  ),
   'import-not-waiting': entry(
     409,
     'The import does not wait any more',

@@ -12,6 +12,7 @@ export type KeyScope =
   | 'imports:write'
   | 'imports:approve'
   | 'subjects:read'
+  | 'subjects:erase'
   | 'checks:read'
   | 'lag:read'
   | 'stores:write'

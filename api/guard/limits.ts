@@ -19,6 +19,7 @@ export const CLASS_OF: Readonly<Record<(typeof KEY_SCOPES)[number], CallClass | 
   'imports:write': 'writes',
   'imports:approve': 'writes',
   'stores:write': 'writes',
+  'subjects:erase': 'writes',
   'checks:read': 'checks',
   'subjects:read': 'checks',
   'opt_outs:read': 'reads',

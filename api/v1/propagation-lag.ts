@@ -28,7 +28,9 @@ const StoreLag = z
     outstanding: count.describe('Decisions that it must hold and has not confirmed.'),
     outstanding_is_at_least: z.literal(true).describe('The count stopped at 10,000.').optional(),
     oldest_outstanding_seconds: seconds.describe('The lag. 0 only if it is known that there is none.'),
-    absent: count.describe('People whom the store does not know.'),
+    absent: count.describe(
+      'People whom the store does not know, or whose address was erased before it was told.',
+    ),
     quarantined: count.describe('Those of the outstanding that it keeps failing.'),
     verified_through: count.describe('Every decision up to here is confirmed.'),
     last_acknowledged_at: Instant.nullable(),

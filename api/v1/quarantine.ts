@@ -18,7 +18,10 @@ const Code = z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'must match ^[A-Z][A-Z0-
 const ListQuery = z.strictObject({
   limit: queryInteger(500).default(100),
   cursor: CURSOR,
-  kind: z.enum(PARKED_KINDS).describe('`absent`: the store does not know the person.').optional(),
+  kind: z
+    .enum(PARKED_KINDS)
+    .describe('`absent`: the store does not know the person, or the address was erased before it was told.')
+    .optional(),
   code: Code.describe('Those that the store fails with this code.').optional(),
 });
 

@@ -6,7 +6,12 @@ import { parse, readJson } from '../guard/read-body.ts';
 import { shownTo } from '../guard/visible.ts';
 import { Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import { createIdentifierSchema, IdentifierState, suppressedOf } from './identifier.ts';
+import {
+  createIdentifierSchema,
+  createIdentifiersSchema,
+  IdentifierState,
+  suppressedOf,
+} from './identifier.ts';
 import { EXAMPLE_FOUND, OptOutAnswer, renderFound } from './opt-outs.ts';
 
 const SubjectAnswer = z
@@ -19,6 +24,21 @@ const SubjectAnswer = z
     opt_outs: z.array(OptOutAnswer).describe('Those that name it, newest first, at most 100.'),
   })
   .meta({ title: 'SubjectState' });
+
+const ErasureAnswer = z
+  .object({
+    object: z.literal('erasure'),
+    identifiers: z
+      .array(
+        IdentifierState.extend({
+          outcome: z
+            .enum(['erased', 'already_erased', 'unknown'])
+            .describe('`unknown`: there is no such identifier here, and nothing to erase.'),
+        }).meta({ title: 'ErasedIdentifier' }),
+      )
+      .describe('In the order of the request, each with what stays suppressed.'),
+  })
+  .meta({ title: 'Erasure' });
 
 export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): void {
   const Lookup = z
@@ -78,6 +98,58 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
         .sort(([a], [b]) => (a < b ? -1 : 1))
         .map(([scope, { at }]) => ({ scope, granted_at: at })),
       opt_outs: optOuts.map((found) => renderFound(shownTo(ctx, found))),
+    };
+    ctx.body = answer;
+  });
+
+  const ErasureRequest = z
+    .strictObject({ identifiers: createIdentifiersSchema(defaultRegion) })
+    .meta({ title: 'ErasureRequest' });
+
+  const erase: Operation = {
+    method: 'post',
+    path: '/v2/subjects/erasure',
+    id: 'eraseSubjects',
+    tag: 'Opt-outs',
+    summary: "Erase a person's address",
+    description:
+      'The address is erased for good, and so are note, evidence and your idempotency key of every opt-out that names it; the person stays suppressed, and checks still say so. ' +
+      'What cannot be read any more cannot be carried: as long as a store in service has not confirmed the opt-out, the answer is 409 and nothing is erased. ' +
+      'A store that is added or filled again later cannot be told; it counts the person as `absent`. Whoever opts out or consents again gives the address again.',
+    scopes: ['subjects:erase'],
+    body: ErasureRequest,
+    answers: { 200: { description: 'Done, or nothing to do.', schema: ErasureAnswer } },
+    problems: ['erasure-too-early', 'budget-exhausted'],
+    examples: {
+      erased: {
+        summary: 'Somebody who wants to be forgotten',
+        body: { identifiers: [{ email: 'ada@example.com' }, { phone: '+442071838750' }] },
+        status: 200,
+        answer: {
+          object: 'erasure',
+          identifiers: [
+            { ...EXAMPLE_FOUND.identifiers[0]!, outcome: 'erased' },
+            { kind: 'phone', masked: '+44••50', suppressed: [], outcome: 'unknown' },
+          ],
+        } satisfies z.input<typeof ErasureAnswer>,
+      },
+    },
+  };
+
+  routes.add(erase, async (ctx) => {
+    const { identifiers } = parse(ErasureRequest, await readJson(ctx));
+    const { caller } = authorizedOf(ctx);
+    // Like a lookup, the answer tells whether somebody opted out.
+    await ledger.spend(caller, 'check', identifiers.length);
+    const erased = await ledger.erase(identifiers, caller);
+    const answer: z.input<typeof ErasureAnswer> = {
+      object: 'erasure',
+      identifiers: erased.map(({ subject, outcome, state }) => ({
+        kind: subject.kind,
+        masked: mask(subject),
+        suppressed: suppressedOf(state),
+        outcome,
+      })),
     };
     ctx.body = answer;
   });

@@ -226,6 +226,7 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
         propagation: undefined,
       }),
     waitForPropagation: () => Promise.resolve(COMPLETE),
+    erase: never('erase'),
     grant: never('grant'),
     findGrant: () => Promise.resolve(undefined),
     checkSendable: (items) =>

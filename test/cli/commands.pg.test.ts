@@ -566,6 +566,43 @@ test('refill carries everybody to the store again', async () => {
   expect(abide.output.match(/^r••@e••\.com recorded, crm verified /gm)).toHaveLength(2);
 });
 
+test('erase waits for the stores, and who is erased stays suppressed and makes no store late that is filled again', async () => {
+  const erase = () => run('erase', 'erased@example.com');
+  const stops = () => abide.output.split('paused, retired, taken over by another worker').length;
+  const before = stops();
+  await run('stores', 'pause', 'crm');
+  await eventually(() => expect(stops()).toBe(before + 1));
+  await optOut('erased@example.com', 0);
+  const early = await erase();
+  expect([early.code, early.stdout, early.output]).toEqual([
+    1,
+    '',
+    expect.stringContaining('/identifiers/0: crm has not confirmed it yet'),
+  ]);
+  await run('stores', 'resume', 'crm');
+  await eventually(async () => expect((await lag()).status).toBe('ok'));
+
+  expect(await erase()).toMatchObject({
+    code: 0,
+    output: 'e••@e••.com: erased; it stays suppressed: email, push, sms\n',
+  });
+  expect(await erase()).toMatchObject({
+    code: 3,
+    output: 'e••@e••.com: was erased before; it stays suppressed: email, push, sms\n',
+  });
+  expect(await run('erase', '+442071838750')).toMatchObject({
+    code: 3,
+    output: '+44••50: unknown: there is nothing to erase\n',
+  });
+  expect((await run('check', 'erased@example.com')).code).toBe(3);
+
+  await run('stores', 'refill', 'crm', '--reason', 'to see who is missing');
+  const ofCrm = async () => (await lag()).stores.find(({ store }) => store === 'crm');
+  await eventually(async () => expect(await ofCrm()).toMatchObject({ absent: 1, backfill: null }));
+  expect(await ofCrm()).toMatchObject({ status: 'ok', outstanding: 0, quarantined: 0 });
+  expect(abide.output).not.toContain('erased@example.com');
+});
+
 test('a retired store leaves the lag, says so, and is in service again where abide.yaml still names it', async () => {
   const retired = await run('stores', 'retire', 'old', '--reason', 'replaced by crm');
 

@@ -213,6 +213,18 @@ test("a person's own later consent is recorded and read back", async () => {
   });
 });
 
+test("a person's address is erased once the store holds the opt-out, which is waited for", async () => {
+  const who = somebody();
+  const { id } = await abide.optOuts.create({ identifiers: [who], scopes: ['email'] });
+  const { fetch, passed } = watchedFetch();
+  const erased = client({ fetch }).subjects.erase([who]);
+  // It was refused once.
+  await eventually(() => expect(passed.length).toBeGreaterThan(1));
+  await acknowledgeAll();
+  expect((await erased).identifiers).toMatchObject([{ outcome: 'erased', suppressed: [{ scope: 'email' }] }]);
+  expect((await abide.optOuts.get(id)).identifiers).toMatchObject([{ masked: null }]);
+});
+
 test('the lag, a gate, and any other call of the API', async () => {
   const lag = await abide.lag();
   expect(lag.stores.map(({ store }) => store)).toEqual(['crm']);

@@ -489,16 +489,22 @@ test('a decision under a transport key that was destroyed is left to the ledger,
 
 // Seen: each was reported forty times a second, for ever, since a try that reaches no store was not counted.
 test.each([
-  ['that is not there', 'ADDRESS_ERASED', { sealed: undefined }],
-  ['that does not open', 'SEALED_UNREADABLE', { sealed: 'AQAAAAE' }],
-] as const)('an address %s is tried a few times and parked, and holds up nobody', async (_, code, fields) => {
+  ['that was erased is parked at once', 'ADDRESS_ERASED', { sealed: undefined }, 'refused', [1]],
+  [
+    'that does not open is tried a few times and parked',
+    'SEALED_UNREADABLE',
+    { sealed: 'AQAAAAE' },
+    'failed',
+    [1, 2, 3, 4, 5],
+  ],
+] as const)('an address %s, and holds up nobody', async (_, code, fields, outcome, tries) => {
   await using t = carry();
   const ada = decided('ada', fields);
   await t.commit(ada, decided('bob'));
   expect(t.store.suppressedOf('bob')).toHaveLength(3);
   const ofAda = t.ledger.acknowledgements.filter(({ seq }) => seq === ada.seq);
-  expect(ofAda.map(({ outcome, code: why, attempts }) => [outcome, why, attempts])).toEqual(
-    [1, 2, 3, 4, 5].map((attempts) => ['failed', code, attempts]),
+  expect(ofAda.map((one) => [one.outcome, one.code, one.attempts])).toEqual(
+    tries.map((attempts) => [outcome, code, attempts]),
   );
   expect(t.ledger.parked.has(ada.seq)).toBe(true);
 });

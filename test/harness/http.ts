@@ -119,7 +119,7 @@ function check(answer: Omit<Answer, 'json'>): Answer {
   return { ...answer, json };
 }
 
-const WITH_FAULTS: readonly ErrorCode[] = ['invalid-value', 'grant-not-later'];
+const WITH_FAULTS: readonly ErrorCode[] = ['invalid-value', 'grant-not-later', 'erasure-too-early'];
 
 /** RFC 9457, with the members that Abide promises and no other, as the table has them. */
 function expectProblemForm(problem: unknown, { status, headers }: Omit<Answer, 'json'>): void {
