@@ -636,7 +636,7 @@ export interface components {
             readonly request_id: string;
             /** @description Whether the same call, unchanged, may succeed later. */
             readonly retryable: boolean;
-            /** @description Every fault of the request, with `invalid-value` and `grant-not-later`. */
+            /** @description Every fault of the request, with `invalid-value`, `grant-not-later` and `erasure-too-early`. */
             readonly errors?: readonly components["schemas"]["Fault"][];
         };
         readonly Propagation: {
