@@ -178,6 +178,22 @@ describe('a file', () => {
   });
 });
 
+test('somebody erased who is in a file has given the address again, and is decided again', async () => {
+  await using its = await serveImports();
+  const ofAda = async () => {
+    const { state, optOuts } = await its.t.ledger.lookupSubject(subject('ada@example.com'));
+    return [state.version, optOuts[0]?.subjects[0]?.masked];
+  };
+  await its.import('email\nada@example.com\n', 'scopes=email');
+  const identifiers = [{ email: 'ada@example.com' }];
+  await its.send('POST', '/v2/subjects/erasure', { key: its.key, body: { identifiers } });
+  expect(await ofAda()).toEqual([1, undefined]);
+  const file = 'email\nada@example.com\nada@example.com\n';
+  const { counts } = await its.import(file, 'scopes=email');
+  expect(counts).toMatchObject({ recorded: 1, already: 1 });
+  expect(await ofAda()).toEqual([2, 'a••@e••.com']);
+});
+
 /** Everything that is decided of somebody, but only dates that were stated. */
 async function historyOf(t: TestLedger, of: Subject): Promise<unknown> {
   const { state, optOuts } = await t.ledger.lookupSubject(of);
