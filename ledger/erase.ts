@@ -25,10 +25,11 @@ type Row = {
 };
 
 // The lock keeps back decisions about these people until all of this is done: none is erased between its recording and its stores.
+// A canary is nobody; without its address no store would be known to be well.
 const LOCK = `
   select s.id, encode(s.match_key, 'hex') as match, s.kind, s.version, s.state, s.granted, s.sealed is null as erased
   from subjects s join json_to_recordset($1) as x (kind text, match bytea) on s.match_key = x.match and s.kind = x.kind
-  where s.pepper_id = $2 order by s.match_key for update of s`;
+  where s.pepper_id = $2 and not exists (select from canaries c where c.subject_id = s.id) order by s.match_key for update of s`;
 
 // A grant keeps its evidence, which nothing may change: it alone shows why a suppression was lifted.
 const ERASE_OPT_OUTS = `

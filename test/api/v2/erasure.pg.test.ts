@@ -196,3 +196,13 @@ test("what an opt-out says cannot be rewritten, even with the password of the AP
       code: '23514',
     });
 });
+
+test('a canary is nobody who could be erased', async () => {
+  await optOut(ADA);
+  await confirm();
+  await api.t.pool.query(
+    "insert into canaries (kind, subject_id, every_seconds, issued_at) select 'email', id, 60, now() from subjects",
+  );
+  expect((await erase(ADA)).json.identifiers).toMatchObject([{ outcome: 'unknown' }]);
+  expect(await sealedRows('subjects', 'sealed')).toBe(1);
+});
