@@ -1,6 +1,7 @@
 // API keys, made and changed on the ledger itself.
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
+import { dataFolderOf } from '../config/data-folder.ts';
 import {
   createKey,
   KEY_SCOPES,
@@ -179,7 +180,7 @@ export function addKeys(program: Command): void {
     });
   ofInstallation(keys.command('rotate'))
     .description(
-      'Make a key that replaces another one, with the same client, scopes, store and limits. It is printed once; the old one stays valid for the overlap.',
+      'Make a key that replaces another one, with the same client, scopes, store and limits. It is printed once, and kept in admin.key if the old one was; the old one stays valid for the overlap.',
     )
     .argument('<id>', 'the 12 characters after abide_live_')
     .addOption(
@@ -199,6 +200,10 @@ export function addKeys(program: Command): void {
           print(token);
           process.stderr.write(`${id} is valid until ${oldExpiresAt}\n`);
         }
+        // The new key is printed by now, so that it is not lost if the file cannot be written.
+        const { keepRotated } = await import('../processes/given-secrets.ts');
+        const file = keepRotated(dataFolderOf(environmentOf(options)), id, token);
+        if (file !== undefined) process.stderr.write(`${file} keeps the new key\n`);
       });
     });
   withLimits(ofInstallation(keys.command('limit')), (text) => (text === 'none' ? text : readCount(1)(text)))

@@ -107,12 +107,14 @@ export function addServe(program: Command): void {
 function announce({ url: bound, onLoopback, adminKey }: Announced): void {
   const url = reachable(bound);
   print(`abide: listening at ${url}${url === bound ? '' : ' (and at every other address of this machine)'}`);
-  if (adminKey === undefined) {
-    return print(
-      "no administrator's key is kept here: `abide keys create --client NAME --scope opt_outs:write` makes a key",
-    );
+  const { token, keptIn, isNew } = adminKey ?? {};
+  if (token === undefined) {
+    const why =
+      keptIn === undefined
+        ? "no administrator's key is kept here"
+        : `the administrator's key in ${keptIn} is not valid: revoked, expired, or of another database`;
+    return print(`${why}; \`abide keys create --client NAME --scope opt_outs:write\` makes a key`);
   }
-  const { token, keptIn, isNew } = adminKey;
   if (isNew) print(`\nadministrator's key: ${token}\n  (new, and kept in ${keptIn})`);
   const authorization = onLoopback
     ? `'Authorization: Bearer ${token}'`

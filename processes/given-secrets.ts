@@ -1,13 +1,22 @@
 // Beyond this machine Abide makes up no secrets: the key ring and the administrator's key are given, or were kept in the data
 // folder by an earlier start.
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.ts';
+import { replaceFile } from './kept-file.ts';
 import { keysFile } from './open-database.ts';
 
 export const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'localhost'].includes(host);
 
 export const adminKeyFile = (dataFolder: string): string => join(dataFolder, 'admin.key');
+
+/** Puts the new key into admin.key if that keeps the one that it replaces; the commands here read it there. Returns the file. */
+export function keepRotated(dataFolder: string, oldId: string, token: string): string | undefined {
+  const file = adminKeyFile(dataFolder);
+  if (!existsSync(file) || !readFileSync(file, 'utf8').startsWith(`abide_live_${oldId}_`)) return undefined;
+  replaceFile(file, `${token}\n`);
+  return file;
+}
 
 /** What must be given before Abide starts, as far as that can be said without a database; undefined: nothing. */
 export function lackingSecrets(

@@ -53,7 +53,8 @@ export type Announced = {
 };
 
 export type AdministratorKey = {
-  readonly token: string;
+  /** Undefined: the file keeps a key that is not valid, or not valid any more. */
+  readonly token: string | undefined;
   /** The file that keeps it; undefined: ABIDE_ADMIN_KEY gave it. */
   readonly keptIn: string | undefined;
   readonly isNew: boolean;
@@ -328,7 +329,7 @@ async function administratorKey({
   if (existsSync(file)) {
     const token = readFileSync(file, 'utf8').trim();
     const key = await ledger.authenticate(token);
-    if (key === undefined) return undefined;
+    if (key === undefined) return { token: undefined, keptIn: file, isNew: false };
     warnOfScopes(key);
     return { token, keptIn: file, isNew: false };
   }

@@ -211,6 +211,32 @@ test("an administrator's key that is older than a scope stays without it, and ev
   expect([allowed.status, allowed.json]).toEqual([200, { retried: 0 }]);
 });
 
+test("the administrator's key is rotated and kept like the old one; once it is revoked, a start names the file", async () => {
+  await using own = await startAbide();
+  const [old, file] = [own.key, join(own.dataFolder, 'admin.key')];
+  const keys = (...args: string[]) => runAbide(['keys', ...args, '--data', own.dataFolder]);
+  const rotated = await keys('rotate', old.split('_')[2]!, '--overlap', '0s');
+  expect(rotated).toMatchObject({ code: 0, stdout: expect.stringMatching(/^abide_live_\S+\n$/) });
+  expect(rotated.output).toContain(`${file} keeps the new key\n`);
+  expect(rotated.stdout).toBe(await readFile(file, 'utf8'));
+  expect((await stat(file)).mode & 0o777).toBe(0o600);
+  const lag = await runAbide(['lag'], { ABIDE_DATA: own.dataFolder, ABIDE_URL: own.url });
+  expect(lag.code).toBe(0);
+
+  // Another client's key stays out of the file.
+  const [, , shop] = (await keys('create', '--client', 'shop', '--scope', 'opt_outs:write')).stdout.split(
+    '_',
+  );
+  expect((await keys('rotate', shop!)).code).toBe(0);
+  expect(await readFile(file, 'utf8')).toBe(rotated.stdout);
+
+  expect((await keys('revoke', rotated.stdout.split('_')[2]!)).code).toBe(0);
+  await own.stop();
+  await own.start();
+  expect(own.output).toContain(`the administrator's key in ${file} is not valid: revoked, expired,`);
+  expect(own.output).not.toContain("no administrator's key is kept here");
+});
+
 test('the storage key is rotated: what comes seals under the new one, and what was there reaches a store that comes later', async () => {
   await using own = await startAbide();
   const optOut = async (email: string): Promise<void> => {
