@@ -150,12 +150,7 @@ export const ERRORS = {
     true,
     'Fix what is named, and start again.',
   ),
-  STACK_FAILED: entry(
-    500,
-    'The stack did not start',
-    true,
-    'See the logs of the programs in the named folder; `abide doctor` says what is wrong.',
-  ),
+  STACK_FAILED: entry(500, 'The stack did not start', true, 'Fix what is named, and start again.'),
   CONNECTOR_FAILED: entry(
     500,
     "Debezium's connector does not run",

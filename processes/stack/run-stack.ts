@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 import type { Kafka } from 'kafkajs';
 import { request } from 'undici';
 import { loadConfiguration } from '../../config/configuration.ts';
-import type { Configuration } from '../../config/configuration.ts';
+import type { Address, Configuration } from '../../config/configuration.ts';
 import type { Log } from '../../connectors/contract/connector.ts';
 import { createConnectApi, registerAndWait } from '../../debezium/connect-api.ts';
 import { ensureTopics } from '../../debezium/ensure-topics.ts';
@@ -93,6 +93,7 @@ export async function runStack({
     print(`abide: ${line} (${((performance.now() - began) / 1000).toFixed(1)} s)`);
   const folder = stackFolderOf(dataFolder);
   refuseItsOwn(configPath ?? env['ABIDE_CONFIG'], folder);
+  await lookAhead({ configPath, env, folder });
   mkdirSync(dataFolder, { recursive: true });
   // Where nothing may be written, a recursive one says that there is no such folder.
   if (!existsSync(folder)) mkdirSync(folder);
@@ -172,6 +173,32 @@ function refuseItsOwn(path: string | undefined, folder: string): void {
   );
 }
 
+/** What can be refused before anything is made or started, which takes a minute the first time: a wrong configuration, a taken port. */
+async function lookAhead({
+  configPath,
+  env,
+  folder,
+}: {
+  configPath: string | undefined;
+  env: NodeJS.ProcessEnv;
+  folder: string;
+}): Promise<void> {
+  const { listen } = await loadConfiguration({
+    path: configPath,
+    env,
+    loadConnector,
+    // The server that would be named does not run yet; who reads this only wants to know where the API listens.
+    embeddedStoreUrl: () => Promise.resolve('postgres://127.0.0.1/crm'),
+  });
+  // What listens may be of this folder: a running stack is refused as such, and what a killed one left is ended first.
+  if ((await findRunning(folder)).length === 0) await refuseTaken(listen);
+}
+
+async function refuseTaken({ host, port }: Address): Promise<void> {
+  if (port !== 0 && (await listens(host, port)))
+    throw new AbideError('STACK_FAILED', `Port ${port} is taken: set PORT to another one.`);
+}
+
 async function refuseSecond(folder: string): Promise<void> {
   const other = (await findRunning(folder)).find(({ name }) => name === 'stack');
   if (other === undefined || other.pid === process.pid) return;
@@ -243,8 +270,7 @@ async function startAll({
   // Workers have to know it before the API listens: of 0, any, one is chosen here.
   const port = configuration.listen.port || (await freePort());
   const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
-  if (await listens(host, port))
-    throw new AbideError('STACK_FAILED', `Port ${port} is taken: set PORT to another one.`);
+  await refuseTaken({ host, port });
 
   await broker;
   await untilTopics(kafka, ports.broker, folder, signal);
