@@ -37,7 +37,8 @@ type Written = {
   readonly name: string;
   readonly group: number;
   readonly began: string;
-  readonly home: string;
+  /** Undefined: written down by a version that did not write it yet, whose programs an upgrade still has to stop. */
+  readonly home?: string;
 };
 
 export type Program = {
@@ -211,7 +212,8 @@ export async function findRunning(folder: string): Promise<readonly { name: stri
     files.map(async (file) => {
       try {
         const one = JSON.parse(await readFile(join(folder, 'running', file), 'utf8')) as Written;
-        const runs = one.home === homeOf(folder) && (await beganAt(one.group)) === one.began;
+        const isOfFolder = one.home === undefined || one.home === homeOf(folder);
+        const runs = isOfFolder && (await beganAt(one.group)) === one.began;
         return runs ? [{ name: one.name, pid: one.group }] : [];
       } catch {
         return [];

@@ -17,6 +17,7 @@ import { expect, test } from '@jest/globals';
 import { findJava } from '../../processes/stack/find-java.ts';
 import { findRunning, startProgram } from '../../processes/stack/program.ts';
 import { stackStatus } from '../../processes/stack/running-stack.ts';
+import { runAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
 
 test('a program that cannot be written down runs, and it is said', async () => {
@@ -85,6 +86,31 @@ test('what runs on a folder is found where that was moved, and not in a copy of 
   } finally {
     await program.stop(2_000);
     for (const one of [moved, copy]) rmSync(one, { recursive: true, force: true });
+  }
+});
+
+// After an upgrade no command found the stack that ran, and a start wrote over what told where it is.
+test('what an older version, which wrote down no home, left running is found', async () => {
+  const data = mkdtempSync(join(tmpdir(), 'abide-program-'));
+  const written = join(data, 'stack/running/broker.json');
+  const program = startProgram({
+    name: 'broker',
+    command: process.execPath,
+    args: ['-e', 'setInterval(() => {}, 1_000)'],
+    env: {},
+    folder: join(data, 'stack'),
+    print: () => undefined,
+  });
+  try {
+    await eventually(() => expect(readFileSync(written, 'utf8')).toContain('home'));
+    const { home: _home, ...older } = JSON.parse(readFileSync(written, 'utf8')) as { home: string };
+    writeFileSync(written, JSON.stringify(older));
+
+    const { output } = await runAbide(['stack', 'status', '--data', data]);
+    expect(output).toMatch(new RegExp(`^broker +${program.pid} `, 'm'));
+  } finally {
+    await program.stop(2_000);
+    rmSync(data, { recursive: true });
   }
 });
 
