@@ -234,7 +234,7 @@ export async function listOptOuts(
   db: Queryable,
   context: Context,
   filter: ListFilter,
-): Promise<{ optOuts: readonly FoundOptOut[]; nextCursor: string | undefined }> {
+): Promise<{ optOuts: readonly FoundOptOut[]; nextCursor: string | undefined } | undefined> {
   let below =
     filter.cursor === undefined
       ? 'ffffffff-ffff-ffff-ffff-ffffffffffff'
@@ -243,6 +243,8 @@ export async function listOptOuts(
     const errors = [{ pointer: '/cursor', detail: 'is not a cursor that a list answered' }];
     throw new AbideError('invalid-value', undefined, { errors });
   }
+  if (filter.store !== undefined && !context.stores.some(({ name }) => name === filter.store))
+    return undefined;
   const byPropagation = filter.state !== undefined || filter.store !== undefined;
   const optOuts: FoundOptOut[] = [];
   for (let looked = 0; looked < LOOKED_AT;) {

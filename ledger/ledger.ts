@@ -652,9 +652,10 @@ export type Ledger = {
   record(intent: OptOutIntent, render: (recorded: Recorded) => string): Promise<RecordAnswer>;
   /** `client` undefined: any client's (opt_outs:read_all). */
   findOptOut(id: string, client: string | undefined): Promise<FoundOptOut | undefined>;
+  /** Undefined: no such store. */
   listOptOuts(
     filter: ListFilter,
-  ): Promise<{ optOuts: readonly FoundOptOut[]; nextCursor: string | undefined }>;
+  ): Promise<{ optOuts: readonly FoundOptOut[]; nextCursor: string | undefined } | undefined>;
   lookupSubject(
     subject: Subject,
   ): Promise<{ state: SubjectState; optOuts: readonly FoundOptOut[]; propagation: Propagation | undefined }>;

@@ -449,7 +449,9 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
 
   routes.add(list, async (ctx) => {
     const query = parse(OptOutListQuery, { ...ctx.query });
-    const { optOuts, nextCursor } = await ledger.listOptOuts({ ...query, client: visibleClient(ctx) });
+    const found = await ledger.listOptOuts({ ...query, client: visibleClient(ctx) });
+    // v1 has always taken the name of no store for that of one that must hold nothing.
+    const { optOuts, nextCursor } = found ?? { optOuts: [], nextCursor: undefined };
     linkNext(ctx, nextCursor);
     ctx.body = { object: 'list', opt_outs: optOuts.map(renderFound), next_cursor: nextCursor ?? null };
   });

@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
 import { REASONS, REGIMES } from '../../ledger/ledger.ts';
 import type { FoundOptOut, Propagation, Recorded } from '../../ledger/ledger.ts';
+import { AbideError } from '../../suppression/errors.ts';
 import { CHANNELS } from '../../suppression/scope.ts';
 import type { Channel, Scope } from '../../suppression/scope.ts';
 import { mask, unreachedChannels } from '../../suppression/subject.ts';
@@ -25,6 +26,7 @@ import { createIdentifiersSchema, IdentifierState, suppressedOf } from './identi
 import { createScopesSchema } from './scopes.ts';
 
 const NOTE_CHARACTERS_MAX = 500;
+const NO_SUCH_STORE = { pointer: '/store', detail: 'is not the name of a store' };
 
 const createSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 'declared'>) =>
   z.strictObject({
@@ -389,12 +391,20 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
         status: 200,
         answer: { object: 'list', opt_outs: [EXAMPLE_FOUND], next_cursor: null },
       },
+      typo: {
+        summary: 'A misspelt store is refused: an empty list would say that it must hold nothing',
+        query: { store: 'cmr', state: 'pending' },
+        status: 422,
+        answer: exampleProblem('invalid-value', { errors: [NO_SUCH_STORE] }),
+      },
     },
   };
 
   routes.add(list, async (ctx) => {
     const query = parse(OptOutListQuery, { ...ctx.query });
-    const { optOuts, nextCursor } = await ledger.listOptOuts({ ...query, client: visibleClient(ctx) });
+    const found = await ledger.listOptOuts({ ...query, client: visibleClient(ctx) });
+    if (found === undefined) throw new AbideError('invalid-value', undefined, { errors: [NO_SUCH_STORE] });
+    const { optOuts, nextCursor } = found;
     linkNext(ctx, nextCursor);
     const answer: z.input<typeof OptOutList> = {
       object: 'list',

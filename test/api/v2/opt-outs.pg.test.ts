@@ -377,6 +377,14 @@ describe('v1 and v2 are one', () => {
     ]);
   });
 
+  // v1 answers an empty list, as if the store held all.
+  test('a list by a store that does not exist is refused, so that a typo does not look like a store without gaps', async () => {
+    const typo = await get('/v2/opt-outs?store=cmr&state=pending');
+    expect(problemOf(typo)).toEqual([422, 'invalid-value', ['/store']]);
+    expect((await get('/v2/opt-outs?store=crm')).status).toBe(200);
+    expect((await get('/v1/opt-outs?store=cmr&state=pending')).json.opt_outs).toEqual([]);
+  });
+
   test("another client's opt-out is not found, and neither is its propagation", async () => {
     const [email] = somebody();
     const { json } = await post({ identifiers: [email], scopes: ['email'] });
