@@ -11,44 +11,41 @@ import type { TopicDefinition } from './files.ts';
  * Connect of the user's own they may have other names.
  */
 export async function ensureTopics(
-  kafka: Kafka,
+  admin: Admin,
   seen = new Map<string, TopicDefinition>(),
 ): Promise<readonly string[]> {
-  return await withAdmin(kafka, async (admin) => {
-    // Asks about all topics: naming one might make it, if the brokers make topics by themselves.
-    const { topics } = await admin.fetchTopicMetadata();
-    const there = new Map(topics.map(({ name, partitions }) => [name, partitions.length]));
-    for (const topic of readTopicsOfConnect()) {
-      const partitions = there.get(topic);
-      if (partitions !== undefined) seen.set(topic, { partitions, config: { 'cleanup.policy': 'compact' } });
-    }
-    const missing = [...readTopics(), ...seen].filter(([topic]) => !there.has(topic));
-    if (missing.length > 0) {
-      await admin.createTopics({
-        waitForLeaders: true,
-        topics: missing.map(([topic, { partitions, config }]) => ({
-          topic,
-          numPartitions: partitions,
-          replicationFactor: -1,
-          configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
-        })),
-      });
-    }
-    return missing.map(([topic]) => topic);
-  });
+  // Asks about all topics: naming one might make it, if the brokers make topics by themselves.
+  const { topics } = await admin.fetchTopicMetadata();
+  const there = new Map(topics.map(({ name, partitions }) => [name, partitions.length]));
+  for (const topic of readTopicsOfConnect()) {
+    const partitions = there.get(topic);
+    if (partitions !== undefined) seen.set(topic, { partitions, config: { 'cleanup.policy': 'compact' } });
+  }
+  const missing = [...readTopics(), ...seen].filter(([topic]) => !there.has(topic));
+  if (missing.length > 0) {
+    await admin.createTopics({
+      waitForLeaders: true,
+      topics: missing.map(([topic, { partitions, config }]) => ({
+        topic,
+        numPartitions: partitions,
+        replicationFactor: -1,
+        configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
+      })),
+    });
+  }
+  return missing.map(([topic]) => topic);
 }
 
 /** Where the topics that Debezium writes end: the text changes once anything comes to one of them. */
-export async function readEnds(kafka: Kafka): Promise<string> {
-  return await withAdmin(kafka, async (admin) => {
-    const topics = await Promise.all(
-      [DECISIONS_TOPIC, HEARTBEAT_TOPIC].map((topic) => admin.fetchTopicOffsets(topic)),
-    );
-    return topics.map((partitions) => partitions.map(({ high }) => high).join()).join(';');
-  });
+export async function readEnds(admin: Admin): Promise<string> {
+  const topics = await Promise.all(
+    [DECISIONS_TOPIC, HEARTBEAT_TOPIC].map((topic) => admin.fetchTopicOffsets(topic)),
+  );
+  return topics.map((partitions) => partitions.map(({ high }) => high).join()).join(';');
 }
 
-async function withAdmin<T>(kafka: Kafka, work: (admin: Admin) => Promise<T>): Promise<T> {
+/** Runs work on a line of its own to the brokers. */
+export async function withAdmin<T>(kafka: Kafka, work: (admin: Admin) => Promise<T>): Promise<T> {
   const admin = kafka.admin();
   await admin.connect();
   try {

@@ -3,11 +3,12 @@
 // also tells the lag: a task that does not run is a stream that is down, however well the workers read an end where nothing
 // arrives.
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Admin } from 'kafkajs';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import { createConnectApi, readConnector } from '../debezium/connect-api.ts';
 import type { TaskState } from '../debezium/connect-api.ts';
-import { ensureTopics, readEnds } from '../debezium/ensure-topics.ts';
+import { ensureTopics, readEnds, withAdmin } from '../debezium/ensure-topics.ts';
 import type { TopicDefinition } from '../debezium/files.ts';
 import type { Queryable } from '../ledger/database.ts';
 import { endSlotReader } from '../ledger/end-slot-reader.ts';
@@ -100,12 +101,8 @@ export function tendKafkaPath({
   }
 
   const isSilent = createSilentTask();
-  async function restartSilent(): Promise<void> {
-    const [ends] = await Promise.allSettled([readEnds(client)]);
-    const progress = ends.status === 'fulfilled' ? ends.value : undefined;
-    const isLong = isSilent({ progress, isDue: state === 'running', nowMs: performance.now() });
-    if (ends.status === 'rejected') throw ends.reason;
-    if (!isLong) return;
+  async function restartSilent(progress: string | undefined): Promise<void> {
+    if (!isSilent({ progress, isDue: state === 'running', nowMs: performance.now() })) return;
     log.warn({}, "the connector's task runs but brings nothing, not even its heartbeat: it is restarted");
     // A task waits for the registry on a dead line without a bound, and Connect starts the next task beside it: the one that hangs
     // would keep the slot for good.
@@ -116,6 +113,32 @@ export function tendKafkaPath({
   }
 
   const ofConnect = new Map<string, TopicDefinition>();
+  async function makeMissing(admin: Admin): Promise<void> {
+    const made = await ensureTopics(admin, ofConnect);
+    if (made.length > 0) log.warn({ topics: made }, 'topics were missing: they are made');
+    if (made.some((topic) => ofConnect.has(topic))) {
+      isForgotten = wereMadeAgain = true;
+      isRegistered = false;
+    }
+  }
+
+  /** Both looks on one line to the brokers; if one of them fails, the other still counts. */
+  async function tendTopics(): Promise<void> {
+    let ends: string | undefined;
+    try {
+      await withAdmin(client, async (admin) => {
+        try {
+          // Before their ends are read, which names them and might make them, if the brokers make topics by themselves.
+          await makeMissing(admin);
+        } finally {
+          ends = await readEnds(admin);
+        }
+      });
+    } finally {
+      await restartSilent(ends);
+    }
+  }
+
   const tended = [
     always(LOOK_MS, 'the connector could not be checked', async () => {
       state = await connect.state();
@@ -129,15 +152,7 @@ export function tendKafkaPath({
           'the server had given up the slot: it is dropped, and the task makes a new one',
         );
     }),
-    always(TOPICS_MS, 'whether the task brings anything could not be checked', restartSilent),
-    always(TOPICS_MS, 'topics could not be checked', async () => {
-      const made = await ensureTopics(client, ofConnect);
-      if (made.length > 0) log.warn({ topics: made }, 'topics were missing: they are made');
-      if (made.some((topic) => ofConnect.has(topic))) {
-        isForgotten = wereMadeAgain = true;
-        isRegistered = false;
-      }
-    }),
+    always(TOPICS_MS, 'the topics, and whether the task brings anything, could not be checked', tendTopics),
   ];
   return {
     seenIn: (report) => withTask(report, performance.now() - seenAt > STALE_MS ? 'unknown' : state),

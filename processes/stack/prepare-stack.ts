@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { loadConfiguration } from '../../config/configuration.ts';
 import type { Log } from '../../connectors/contract/connector.ts';
 import { createConnectApi, registerAndWait } from '../../debezium/connect-api.ts';
-import { ensureTopics } from '../../debezium/ensure-topics.ts';
+import { ensureTopics, withAdmin } from '../../debezium/ensure-topics.ts';
 import { ADMINISTRATOR_SCOPES, createKey } from '../../ledger/api-keys.ts';
 import { createKafka } from '../../stream/kafka-client.ts';
 import { AbideError } from '../../suppression/errors.ts';
@@ -74,7 +74,8 @@ export async function prepareStack({
     await pool.end();
   }
   print('abide: schema and keys are ready');
-  await ensureTopics(createKafka({ address: configuration.kafka, clientId: 'abide-prepare', log }));
+  const kafka = createKafka({ address: configuration.kafka, clientId: 'abide-prepare', log });
+  await withAdmin(kafka, (admin) => ensureTopics(admin));
   await registerAndWait(createConnectApi(configuration.kafka.connect), { withinMs: READY_MS_MAX });
   print("abide: topics are ready, the connector's task runs");
 }

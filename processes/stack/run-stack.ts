@@ -17,7 +17,7 @@ import { loadConfiguration } from '../../config/configuration.ts';
 import type { Address, Configuration } from '../../config/configuration.ts';
 import type { Log } from '../../connectors/contract/connector.ts';
 import { createConnectApi, registerAndWait } from '../../debezium/connect-api.ts';
-import { ensureTopics } from '../../debezium/ensure-topics.ts';
+import { ensureTopics, withAdmin } from '../../debezium/ensure-topics.ts';
 import { fillProperties } from '../../debezium/files.ts';
 import { createKafka } from '../../stream/kafka-client.ts';
 import { groupOf } from '../../stream/kafka-source.ts';
@@ -546,12 +546,10 @@ const untilTopics = async (
   // The client would pause up to a second between its own tries.
   await until('broker', folder, signal, () => listens('127.0.0.1', port));
   await until('broker', folder, signal, async () => {
-    await ensureTopics(kafka);
+    await withAdmin(kafka, (admin) => ensureTopics(admin));
     return true;
   });
-  const admin = kafka.admin();
-  await admin.connect();
-  const { clusterId } = await admin.describeCluster().finally(() => admin.disconnect());
+  const { clusterId } = await withAdmin(kafka, (admin) => admin.describeCluster());
   refuseOthers('Kafka', port, clusterId, folder);
 };
 
@@ -562,18 +560,14 @@ async function untilJoined(
   folder: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const admin = kafka.admin();
-  await admin.connect();
-  try {
+  await withAdmin(kafka, async (admin) => {
     for (const store of stores) {
       await until(`worker-${store}`, folder, signal, async () => {
         const { groups } = await admin.describeGroups([groupOf(store)]);
         return groups[0]?.state === 'Stable' && groups[0].members.length > 0;
       });
     }
-  } finally {
-    await admin.disconnect();
-  }
+  });
 }
 
 const listens = (host: string, port: number): Promise<boolean> =>
