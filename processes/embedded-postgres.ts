@@ -21,7 +21,6 @@ import {
   stat,
   writeFile,
 } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { arch, platform } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -29,9 +28,11 @@ import { promisify } from 'node:util';
 import pg from 'pg';
 import type { Log } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { freePort, tryPort } from './free-port.ts';
 import { makeFile, replaceFile, syncFolder } from './kept-file.ts';
 import { isAlive, isTaken } from './proc-stat.ts';
 
+const HOST = '127.0.0.1';
 const DATABASE = 'abide';
 const ROLES = {
   superuser: 'postgres',
@@ -49,7 +50,7 @@ const REVIVE_MS = 1_000;
 const LOCK = "hashtext('abide.embedded_postgres')";
 
 const SETTINGS: Readonly<Record<string, string>> = {
-  listen_addresses: '127.0.0.1',
+  listen_addresses: HOST,
   unix_socket_directories: '',
   wal_level: 'logical',
   max_wal_senders: '20',
@@ -126,7 +127,7 @@ const folderOf = (dataFolder: string): Folder => {
 };
 
 const urlOf = ({ port, passwords }: Kept, role: Role, database: string): string =>
-  `postgres://${ROLES[role]}:${passwords[role]}@127.0.0.1:${port}/${database}`;
+  `postgres://${ROLES[role]}:${passwords[role]}@${HOST}:${port}/${database}`;
 
 const urlsOf = (kept: Kept) => ({
   urls: {
@@ -256,7 +257,7 @@ async function readKept(folder: Folder): Promise<Kept | undefined> {
 async function keep(folder: Folder): Promise<Kept> {
   const secret = (): string => randomBytes(24).toString('base64url');
   const passwords = { superuser: secret(), owner: secret(), api: secret(), replication: secret() };
-  const text = JSON.stringify({ port: await freePort(), passwords });
+  const text = JSON.stringify({ port: await freePort(HOST), passwords });
   try {
     makeFile(folder.kept, text);
   } catch (error) {
@@ -266,30 +267,9 @@ async function keep(folder: Folder): Promise<Kept> {
 }
 
 async function movePort(folder: Folder, kept: Kept): Promise<Kept> {
-  const moved = { ...kept, port: await freePort() };
+  const moved = { ...kept, port: await freePort(HOST) };
   replaceFile(folder.kept, JSON.stringify(moved));
   return moved;
-}
-
-/** Listens for a moment: on the port asked for, or on any. Resolves with undefined if it is taken. */
-const tryPort = (port: number): Promise<number | undefined> =>
-  new Promise((resolve) => {
-    const probe = createServer();
-    probe.once('error', () => {
-      resolve(undefined);
-    });
-    probe.listen({ port, host: '127.0.0.1' }, () => {
-      const address = probe.address();
-      probe.close(() => {
-        resolve(typeof address === 'object' ? address?.port : undefined);
-      });
-    });
-  });
-
-async function freePort(): Promise<number> {
-  const port = await tryPort(0);
-  if (port === undefined) throw failed('No port is free on 127.0.0.1.');
-  return port;
 }
 
 /** initdb writes to a folder beside, which is renamed when it is complete: a killed one leaves nothing half-made. */
@@ -446,7 +426,8 @@ async function startOrTakeOver({
       const stop = (): Promise<void> => stopServer(running.pid, whenGone(running.pid));
       return { server: { kept: { ...kept, port: running.port }, pid: running.pid, stop }, client };
     }
-    if (port === undefined && (await tryPort(kept.port)) === undefined) kept = await movePort(folder, kept);
+    if (port === undefined && (await tryPort(kept.port, HOST)) === undefined)
+      kept = await movePort(folder, kept);
     const { child, exited, said } = await spawnServer(folder, binaries, runner, settings, kept.port);
     const alive = (): boolean => child.exitCode === null && child.signalCode === null;
     const client = await connect(kept, folder, alive, until).catch(async (error: unknown) => {

@@ -6,12 +6,11 @@
 //   stack/kafka/, stack/registry/   data of broker and registry; `abide stack reset` removes them, the ledger stays
 //   stack/logs/, stack/running/     a log and, while it runs, the process id of each program
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
-import type { Server } from 'node:net';
 import { join, resolve } from 'node:path';
 import { Document, parseDocument } from 'yaml';
 import { hideNames, showNames } from '../../config/positioned-yaml.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import { listenOn, tryPort } from '../free-port.ts';
 
 export type Ports = {
   readonly broker: number;
@@ -36,7 +35,7 @@ export type ChosenPorts = { readonly ports: Ports; readonly release: () => void 
 /** The ports of the last start if they are still free, else the preferred ones, else any. */
 export async function choosePorts(folder: string): Promise<ChosenPorts> {
   const kept = readPorts(folder);
-  const claim = await listenAt(CLAIM);
+  const claim = await listenOn(CLAIM);
   const ports = { ...PREFERRED };
   const taken = new Set<number>();
   const isOurs = (port: number): boolean => claim !== undefined || !Object.values(PREFERRED).includes(port);
@@ -61,31 +60,6 @@ export function readPorts(folder: string): Ports | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Undefined if the port is taken; 0: any port. */
-const listenAt = (port: number): Promise<Server | undefined> =>
-  new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', () => resolve(undefined));
-    // On all addresses: a port that another program has on one of them is taken as well.
-    server.listen({ port, exclusive: true }, () => resolve(server.unref()));
-  });
-
-async function tryPort(port: number): Promise<number | undefined> {
-  const server = await listenAt(port);
-  const address = server?.address();
-  await new Promise<void>((resolve) => {
-    if (server === undefined) resolve();
-    else server.close(() => resolve());
-  });
-  return typeof address === 'object' ? address?.port : undefined;
-}
-
-export async function freePort(): Promise<number> {
-  const port = await tryPort(0);
-  if (port === undefined) throw new AbideError('STACK_FAILED', 'No port is free.');
-  return port;
 }
 
 /**

@@ -24,13 +24,14 @@ import { groupOf } from '../../stream/kafka-source.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { startEmbeddedPostgres } from '../embedded-postgres.ts';
 import type { EmbeddedPostgres } from '../embedded-postgres.ts';
+import { freePort } from '../free-port.ts';
 import { isLoopback, lackingSecrets } from '../given-secrets.ts';
 import { loadConnector } from '../load-connector.ts';
 import { openDatabase, urlsOf } from '../open-database.ts';
 import type { DatabaseUrls } from '../open-database.ts';
 import { environmentOfJava, environmentOfWorker } from './environment.ts';
 import { findJava } from './find-java.ts';
-import { choosePorts, freePort, stackFolderOf, writeConfiguration } from './layout.ts';
+import { choosePorts, stackFolderOf, writeConfiguration } from './layout.ts';
 import type { Ports } from './layout.ts';
 import {
   endLeftovers,

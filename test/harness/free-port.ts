@@ -1,10 +1,4 @@
-import { createServer } from 'node:net';
+import { freePort as freePortOf } from '../../processes/free-port.ts';
 
 /** A port of 127.0.0.1 on which nobody listens now. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
+export const freePort = (): Promise<number> => freePortOf('127.0.0.1');
