@@ -63,6 +63,8 @@ const IMPORTS_MS = 500;
 const SHARE = 3 / 8;
 /** How often per interval each process looks whether a canary's time has come: several processes share them. */
 const CANARY_LOOKS = 4;
+/** A database that restarts may fail one look; two mean that nobody knows whether anything can be recorded, as on a full disk. */
+const FAILED_LOOKS = 2;
 
 export type OpenLedger = Ledger &
   AsyncDisposable & {
@@ -177,9 +179,17 @@ export async function openLedger({
 
   if (canaries === undefined) await forgetCanaries(pool);
 
+  let failedLooks = 0;
   const issue = async (of: Canaries): Promise<void> => {
-    if (await issueCanaries(pool, { ring, transport }, stores, of)) recorded.ring();
+    try {
+      if (await issueCanaries(pool, { ring, transport }, stores, of)) recorded.ring();
+      failedLooks = 0;
+    } catch (error) {
+      failedLooks += 1;
+      throw error;
+    }
   };
+  const readLagNow = (): Promise<LagReport> => readLag(pool, { canariesFail: failedLooks >= FAILED_LOOKS });
   const watermark = createWatermarkJob(pool);
   const usage = createUsageCounter(pool);
   const jobs = [
@@ -276,7 +286,7 @@ export async function openLedger({
   });
 
   let lag: { report: Promise<LagReport>; until: number } | undefined;
-  const freshLag = createFreshReading(() => readLag(pool));
+  const freshLag = createFreshReading(readLagNow);
   const watch = createPropagationWatch(async (ids) => {
     const found = await propagationOf(pool, stores, ids);
     const others = ids.filter((id) => !found.has(id));
@@ -309,7 +319,7 @@ export async function openLedger({
     lag: () => {
       const now = performance.now();
       if (lag === undefined || lag.until < now) {
-        const fresh = { report: asked(() => readLag(pool)), until: now + LAG_CACHE_MS };
+        const fresh = { report: asked(readLagNow), until: now + LAG_CACHE_MS };
         lag = fresh;
         fresh.report.catch(() => {
           if (lag === fresh) lag = undefined;

@@ -142,7 +142,7 @@ const round = (value: number): number => Math.round(value * 10) / 10;
 /** How many canaries in a row may fail to come before their silence means something. */
 const CANARIES_MISSED = 3;
 
-function statusOf(row: Row, oldest: number | null): LagStatus {
+function statusOf(row: Row, oldest: number | null, canariesFail: boolean): LagStatus {
   if (!row.heard) return 'unknown';
   if (oldest !== null && oldest > row.late_after_seconds) return 'late';
   if (row.backfill_started_at !== null) return 'backfilling';
@@ -150,14 +150,14 @@ function statusOf(row: Row, oldest: number | null): LagStatus {
   // Nothing is outstanding, and yet the canaries stopped: that nobody opts out does not show that the way works.
   const { canary_age: age, canary_every: every } = row;
   const isStale = age !== null && every !== null && age > CANARIES_MISSED * every + row.late_after_seconds;
-  return isStale ? 'unknown' : 'ok';
+  return isStale || canariesFail ? 'unknown' : 'ok';
 }
 
-function toStoreLag(row: Row): StoreLag {
+function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
   const ages = [row.oldest_live, row.oldest_parked].filter((age) => age !== null);
   const oldest = ages.length === 0 ? null : Math.max(...ages);
   // Pausing hides nothing: a paused store's worker is silent by order, so the store is late or paused, but not unknown for that.
-  const status = statusOf(row.paused ? { ...row, heard: true } : row, oldest);
+  const status = statusOf(row.paused ? { ...row, heard: true } : row, oldest, canariesFail);
   const perSecond = row.settled_in_window / WINDOW_SECONDS;
   const outstanding = row.live + row.parked;
   return {
@@ -229,8 +229,14 @@ const SLOTS = `
   select slot_name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 as retained
   from pg_replication_slots where database = current_database() and slot_type = 'logical'`;
 
-/** Reads the lag of every store in service; throws if it is not known. */
-export async function readLag(db: Queryable): Promise<LagReport> {
+/**
+ * Reads the lag of every store in service; throws if it is not known. `canariesFail`: canaries cannot be decided, of which the
+ * database itself shows nothing, least of all before the first one.
+ */
+export async function readLag(
+  db: Queryable,
+  { canariesFail = false }: { canariesFail?: boolean } = {},
+): Promise<LagReport> {
   const [stores, { rows: heads }, slots, clock] = await Promise.all([
     listStores(db),
     db.query<Head>({ name: 'lag-heads', text: HEADS }),
@@ -249,7 +255,7 @@ export async function readLag(db: Queryable): Promise<LagReport> {
       return { ...head, ...of[0]! };
     }),
   );
-  const lags = rows.map(toStoreLag);
+  const lags = rows.map((row) => toStoreLag(row, canariesFail));
   const required = lags.filter((lag) => lag.required);
   return {
     as_of: toMilliseconds(clock.rows[0]!.now),

@@ -89,6 +89,25 @@ test('a store whose canaries stopped is not ok, though nothing is outstanding', 
   }
 });
 
+// The sign of life that workers give finds room on a full disk, and was enough for `ok`: on a fresh installation for ever.
+test('where nothing can be recorded any more no store is ok, without a single canary to go by', async () => {
+  const db = await system.abide.connect();
+  try {
+    await db.query(`delete from canaries;
+      create function disk_is_full() returns trigger language plpgsql as
+        $$ begin raise 'could not extend file' using errcode = 'disk_full'; end $$;
+      create trigger disk_is_full before insert on decisions execute function disk_is_full()`);
+    await eventually(async () =>
+      expect(await system.lagOf('crm')).toMatchObject({ status: 'unknown', canary_age_seconds: null }),
+    );
+    expect((await system.ask('POST', '/v1/opt-outs', { subject: { email: email(-1) } })).status).toBe(503);
+  } finally {
+    await db.query('drop function disk_is_full cascade');
+    await db.end();
+  }
+  await eventually(async () => expect(await system.lagOf('crm')).toMatchObject({ status: 'ok' }));
+});
+
 test('a table that was truncated is another one: it is filled up again within seconds, by itself', async () => {
   await isFilled('crm');
   await system.stores.crm.wipe('truncate');
