@@ -15,6 +15,10 @@ const count = (store: StoreLag): string =>
     ? 'unknown'
     : `${store.outstanding}${store.outstanding_is_at_least === true ? '+' : ''}`;
 
+/** `late, paused`: that nothing is carried to it by order explains all the rest. */
+const statusOf = ({ status, backfill, paused }: StoreLag): string =>
+  `${status}${backfill === null ? '' : ` (${backfill.remaining} to fill)`}${paused === true && status !== 'paused' ? ', paused' : ''}`;
+
 function printLag(report: PropagationLag): void {
   print(
     `${report.as_of}  ${report.status}${report.uncovered.length > 0 ? `  uncovered: ${report.uncovered.join(', ')}` : ''}`,
@@ -23,7 +27,7 @@ function printLag(report: PropagationLag): void {
     ['STORE', 'STATUS', 'OLDEST', 'OUTSTANDING', 'QUARANTINED', 'ABSENT', 'P50', 'P99', 'LAST ERROR'],
     report.stores.map((store) => [
       store.required ? store.store : `${store.store} (optional)`,
-      store.backfill === null ? store.status : `${store.status} (${store.backfill.remaining} to fill)`,
+      statusOf(store),
       seconds(store.oldest_outstanding_seconds),
       count(store),
       String(store.quarantined ?? 'unknown'),

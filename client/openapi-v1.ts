@@ -1064,6 +1064,11 @@ export interface components {
             readonly required: boolean;
             /** @enum {string} */
             readonly status: "ok" | "paused" | "backfilling" | "late" | "unknown";
+            /**
+             * @description It is paused, also if its status is a worse one.
+             * @constant
+             */
+            readonly paused?: true;
             /** @enum {string} */
             readonly evidence: "read_back" | "applied" | "relay";
             /** @description Decisions that it must hold and has not confirmed. */

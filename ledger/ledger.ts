@@ -362,6 +362,8 @@ export type StoreLag = {
   readonly connector: string;
   readonly required: boolean;
   readonly status: LagStatus;
+  /** Of a paused store, whose status may be a worse one. */
+  readonly paused?: true;
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly outstanding: number | null;
   /** If the count stopped at 10,000, `outstanding` is at least that many. */

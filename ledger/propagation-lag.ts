@@ -165,6 +165,7 @@ function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
     connector: row.connector,
     required: row.required,
     status,
+    ...(row.paused ? { paused: true as const } : {}),
     evidence: row.evidence,
     outstanding: Math.min(row.live, COUNTED) + row.parked,
     ...(row.live > COUNTED ? { outstanding_is_at_least: true as const } : {}),

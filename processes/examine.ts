@@ -10,7 +10,6 @@ import type { Pool } from '../ledger/database.ts';
 import { readKeyRing } from '../ledger/key-ring.ts';
 import { IS_PUBLISHED } from '../ledger/migrate.ts';
 import { readLag } from '../ledger/propagation-lag.ts';
-import { listStores } from '../ledger/stores.ts';
 import { oldestWriter } from '../ledger/watermark.ts';
 import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
@@ -203,13 +202,10 @@ async function examineDatabase({
       ),
     );
   }
-  const paused = (await listStores(pool)).flatMap(({ name, pausedAt }) =>
-    pausedAt === undefined ? [] : [name],
-  );
   const lag = await readLag(pool);
   for (const store of lag.stores) {
     // If a paused store is late, its last error says nothing of why.
-    const isPaused = paused.includes(store.store);
+    const isPaused = store.paused === true;
     const says = `${store.status}${isPaused && store.status !== 'paused' ? ' and paused' : ''}, oldest outstanding ${store.oldest_outstanding_seconds ?? '?'} s`;
     findings.push(
       store.status === 'ok' || store.status === 'backfilling'

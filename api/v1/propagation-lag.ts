@@ -24,6 +24,7 @@ const StoreLag = z
     connector: z.string(),
     required: z.boolean(),
     status: Status,
+    paused: z.literal(true).describe('It is paused, also if its status is a worse one.').optional(),
     evidence: z.enum(['read_back', 'applied', 'relay']),
     outstanding: count.describe('Decisions that it must hold and has not confirmed.'),
     outstanding_is_at_least: z.literal(true).describe('The count stopped at 10,000.').optional(),

@@ -240,12 +240,12 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
   );
   expect(late.code).toBe(3);
   expect(late.output).toMatch(/^\S+Z {2}late\n/);
-  expect(late.output).toMatch(/^crm +late +[\d.]+ s +1 /m);
+  expect(late.output).toMatch(/^crm +late, paused +[\d.]+ s +1 /m);
   expect(late.output).toMatch(/^old \(optional\) +ok /m);
   expect(json.code).toBe(0);
   expect(JSON.parse(json.stdout)).toMatchObject({
     status: 'late',
-    stores: [{ store: 'crm', outstanding: 1 }, {}],
+    stores: [{ store: 'crm', paused: true, outstanding: 1 }, { store: 'old' }],
   });
 
   expect(await run('stores', 'resume', 'crm')).toMatchObject({ code: 0, output: 'resumed crm\n' });
