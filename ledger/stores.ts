@@ -141,31 +141,34 @@ const isNarrower = (before: Full, now: StoreRegistration): boolean =>
 
 /**
  * Brings the registry in line with the configuration. A change that could leave old opt-outs out starts a new generation. Returns
- * the registered stores that are in no file, for the log.
+ * for the log the registered stores that are in no file, and the retired ones that a file put into service again.
  */
 export async function syncStores(
   pool: Pool,
   registrations: readonly StoreRegistration[],
   caller: Caller | undefined,
-): Promise<{ missing: readonly string[] }> {
+): Promise<{ missing: readonly string[]; revived: readonly string[] }> {
   const fence = await takeFence(pool);
   return await inTransaction(pool, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
-    for (const registration of registrations) await syncStore(client, registration, fence, caller);
+    const revived: string[] = [];
+    for (const registration of registrations)
+      if (await syncStore(client, registration, fence, caller)) revived.push(registration.name);
     const { rows } = await client.query<{ name: string }>(
       'select name from stores where retired_at is null and not name = any ($1) order by name',
       [registrations.map(({ name }) => name)],
     );
-    return { missing: rows.map(({ name }) => name) };
+    return { missing: rows.map(({ name }) => name), revived };
   });
 }
 
+/** Returns whether the store was retired before. */
 async function syncStore(
   client: Client,
   now: StoreRegistration,
   fence: Fence | undefined,
   caller: Caller | undefined,
-): Promise<void> {
+): Promise<boolean> {
   const { exact, channels } = dueArguments(now);
   const values = [
     now.name,
@@ -214,7 +217,7 @@ async function syncStore(
     );
     await startBackfill(client, added.rows[0]!.id, fence);
     await audit(client, caller, 'store.added', now.name, { connector: now.connector, scopes: now.scopes });
-    return;
+    return false;
   }
   const newStore = whyNewStore(before, now);
   const refill = newStore ?? whyRefill(before, now);
@@ -243,6 +246,7 @@ async function syncStore(
     );
     await newGeneration(client, now.name, fence, refill, caller, newStore !== undefined);
   }
+  return before.retiredAt !== null;
 }
 
 /**

@@ -178,7 +178,7 @@ export async function serve({
     tracer,
     security: configuration.security,
   });
-  const { missing } = await syncStores(
+  const { missing, revived } = await syncStores(
     pool,
     configuration.stores.map((store) => toRegistration(store, configuration.declared.topics)),
     undefined,
@@ -187,6 +187,12 @@ export async function serve({
     log.warn(
       { stores: missing },
       'registered stores are missing from the configuration: decisions stay due to them until `abide stores retire`',
+    );
+  }
+  if (revived.length > 0) {
+    log.warn(
+      { stores: revived },
+      'retired stores are in service again and are filled anew, since the configuration names them',
     );
   }
   for (const { name, recordOwn, key } of configuration.stores) {

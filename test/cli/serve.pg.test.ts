@@ -237,6 +237,21 @@ test("the administrator's key is rotated and kept like the old one; once it is r
   expect(own.output).not.toContain("no administrator's key is kept here");
 });
 
+// It was in the audit log alone: whoever retired a store and left it in abide.yaml found its opt-outs there again after a restart.
+test('a start that puts a retired store into service again says so', async () => {
+  await using own = await startAbide();
+  const { code } = await runAbide(['stores', 'retire', 'crm', '--reason', 'sold'], {
+    ABIDE_DATA: own.dataFolder,
+  });
+  expect(code).toBe(0);
+  await own.stop();
+  await own.start();
+  expect(own.output).toMatch(/"stores":\["crm"\],"msg":"retired stores are in service again and are filled/);
+  await own.stop();
+  await own.start();
+  expect(own.output.match(/in service again/g)).toHaveLength(1);
+});
+
 test('the storage key is rotated: what comes seals under the new one, and what was there reaches a store that comes later', async () => {
   await using own = await startAbide();
   const optOut = async (email: string): Promise<void> => {
