@@ -78,7 +78,9 @@ const Problem = z
           .object({ pointer: z.string().describe('JSON pointer (RFC 6901).'), detail: z.string() })
           .meta({ title: 'Fault' }),
       )
-      .describe('Every fault of the request, with `invalid-value`, `grant-not-later` and `erasure-too-early`.')
+      .describe(
+        'Every fault of the request, with `invalid-value`, `grant-not-later` and `erasure-too-early`.',
+      )
       .optional(),
   })
   .meta({ title: 'Problem', description: 'RFC 9457.' });
