@@ -10,6 +10,7 @@ import { findJava, findMaven } from '../processes/stack/find-java.ts';
 import { MARIADB, withMariaDb } from './harness/mariadb.ts';
 import { FOLDER, startPostgresOfTheRun } from './harness/postgres-of-the-run.ts';
 import { STACK, startStackOfTheRun } from './harness/stack-of-the-run.ts';
+import { keepTemporaryFilesInMemory } from './harness/temporary-files.ts';
 
 /** Whether somebody listens there, within a second. */
 const answers = (target: { port: number; host: string } | { path: string }): Promise<boolean> =>
@@ -225,6 +226,7 @@ function runJest(args: readonly string[], stack = 'none'): Promise<number> {
   });
 }
 
+keepTemporaryFilesInMemory();
 try {
   process.exitCode = await main(process.argv.slice(2));
 } finally {
