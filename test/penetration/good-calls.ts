@@ -42,6 +42,8 @@ const SAID_OF: Readonly<Record<string, fc.Arbitrary<Json>>> = {
   push_token: visible,
   person_id: visible,
   store: storeName,
+  // v2 refuses the name of no store.
+  'listOptOuts.store': fc.constantFrom('crm', 'mail'),
   name: storeName,
   scope,
   suppressed: fc.uniqueArray(scope, { minLength: 1, maxLength: 4 }),
