@@ -185,43 +185,26 @@ function toStore(store: string, rows: readonly Row[]): StorePropagation {
   };
 }
 
+/** Reads the propagation by id as of now, with one of the statements above. */
+const createRead =
+  (name: string, text: string) =>
+  async (
+    db: Queryable,
+    stores: readonly Coverage[],
+    ids: readonly string[],
+  ): Promise<Map<string, Propagation>> => {
+    const { rows } = await db.query<Row>({ name, text, values: [ids] });
+    return toPropagations(rows, stores);
+  };
+
 /** The propagation of each opt-out as of now; an id without a decision is left out. */
-export const propagationOf = async (
-  db: Queryable,
-  stores: readonly Coverage[],
-  optOutIds: readonly string[],
-): Promise<Map<string, Propagation>> => {
-  const { rows } = await db.query<Row>({ name: 'propagation-of', text: OF_OPT_OUTS, values: [optOutIds] });
-  return toPropagations(rows, stores);
-};
+export const propagationOf = createRead('propagation-of', OF_OPT_OUTS);
 
 /** The same for grants. */
-export const propagationOfGrants = async (
-  db: Queryable,
-  stores: readonly Coverage[],
-  grantIds: readonly string[],
-): Promise<Map<string, Propagation>> => {
-  const { rows } = await db.query<Row>({
-    name: 'propagation-of-grants',
-    text: OF_GRANTS,
-    values: [grantIds],
-  });
-  return toPropagations(rows, stores);
-};
+export const propagationOfGrants = createRead('propagation-of-grants', OF_GRANTS);
 
 /** How far the newest decision of each subject has come. */
-export const propagationOfSubjects = async (
-  db: Queryable,
-  stores: readonly Coverage[],
-  subjectIds: readonly string[],
-): Promise<Map<string, Propagation>> => {
-  const { rows } = await db.query<Row>({
-    name: 'propagation-of-subjects',
-    text: OF_SUBJECTS,
-    values: [subjectIds],
-  });
-  return toPropagations(rows, stores);
-};
+export const propagationOfSubjects = createRead('propagation-of-subjects', OF_SUBJECTS);
 
 function toPropagations(rows: readonly Row[], stores: readonly Coverage[]): Map<string, Propagation> {
   const answers = new Map<string, Propagation>();
