@@ -17,7 +17,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Record an opt-out
-         * @description Records that a person does not want to be reached. The 2xx is sent once it is durable; no call takes it back. Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again. The same opt-out under another key or none gets a 200 and records nothing new.
+         * @description Records that a person does not want to be reached. The 2xx is sent once it is durable; no call takes it back. Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again. The same opt-out under another key or none gets a 200 and records nothing new, unless the address was erased since.
          *
          *     Scope needed: `opt_outs:write`.
          */

@@ -325,7 +325,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     description:
       'Records that a person does not want to be reached. The 2xx is sent once it is durable; no call takes it back. ' +
       'Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again. ' +
-      'The same opt-out under another key or none gets a 200 and records nothing new.',
+      'The same opt-out under another key or none gets a 200 and records nothing new, unless the address was erased since.',
     scopes: ['opt_outs:write'],
     headers: {
       ...IDEMPOTENCY_HEADER,

@@ -285,7 +285,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
     description:
       'Records what a person refuses, for every identifier of theirs that you name. The 2xx is sent once it is durable; no call takes it back except a later consent of the person (`POST /v2/grants`). ' +
       'Repeat it with the same key until there is an answer: the same key and the same intent get the first answer again, even if v1 gave it. ' +
-      'The same opt-out under another key or none gets a 200 and records nothing new.',
+      'The same opt-out under another key or none gets a 200 and records nothing new, unless the address was erased since.',
     scopes: ['opt_outs:write'],
     headers: { ...IDEMPOTENCY_HEADER, ...PREFER },
     body: OptOutRequest.meta({ title: 'OptOutRequest' }),
