@@ -128,6 +128,8 @@ export function createKafkaSource({
   let isMember = false;
   /** How many clients have failed since one last read. */
   let failedClients = 0;
+  /** What was fetched before says nothing of the client that came after it. */
+  let failedAt = -Infinity;
   /** Batches that wait for the worker or the registry: no fetch happens meanwhile, and none is missed. */
   let waiting = 0;
   let registryAway = false;
@@ -325,7 +327,7 @@ export function createKafkaSource({
   function look(listener: ChangeListener): void {
     const now = performance.now();
     const hasPulse = now - pulseAt < PULSELESS_MS_MAX;
-    const reads = waiting > 0 || now - fetchedAt < SILENT_MS_MAX;
+    const reads = waiting > 0 || (fetchedAt > failedAt && now - fetchedAt < SILENT_MS_MAX);
     const isReadable = now - unreadableAt > UNREADABLE_MS;
     const delivers = isMember && !registryAway && isReadable && hasPulse && reads;
     if (delivers === isLive || stopping.signal.aborted) return;
@@ -438,6 +440,7 @@ export function createKafkaSource({
       } catch (error) {
         if (stopping.signal.aborted) return;
         failedClients += 1;
+        failedAt = performance.now();
         if (failedClients === 1 || isLive !== false) {
           log.warn({ store, error }, 'Kafka cannot be read: the ledger is polled');
           isLive = false;

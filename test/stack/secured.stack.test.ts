@@ -186,9 +186,15 @@ test('of a right that is withdrawn while it reads the worker says so, the ledger
   await using worker = startWorker(await secure.workerConfig('withdrawn'));
   await untilStreaming();
   await eventually(async () => expect(await worker.status()).toBe('ok'), WITHIN_MS);
+  const timesDown = (): number => worker.output().split('the stream does not deliver').length - 1;
+  const before = timesDown();
   await without(
     ({ resourceName, operation }) => resourceName === DECISIONS_TOPIC && operation === AclOperationTypes.READ,
-    () => isServedByTheLedger(worker, /gave up: Not authorized to access topics/),
+    async () => {
+      await isServedByTheLedger(worker, /gave up: Not authorized to access topics/);
+      // The next client joins the group with no more right than the first had: it claimed to be live until its first fetch failed.
+      expect(timesDown()).toBe(before + 1);
+    },
   );
   await untilStreaming();
 });
