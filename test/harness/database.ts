@@ -35,8 +35,10 @@ async function makeDatabase(template: string): Promise<TestDatabase> {
     },
     superuserUrl: inDatabase(superuserUrl),
     [Symbol.asyncDispose]: async () => {
-      // A permanent slot that a test left would forbid the drop; a temporary one ends with its session.
-      await server.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name]);
+      // A permanent slot that a test left would forbid the drop; a temporary one does so until its session has ended.
+      await server.query('select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = $1', [
+        name,
+      ]);
       await server.query(
         'select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not temporary',
         [name],
