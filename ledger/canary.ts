@@ -8,6 +8,7 @@ import { Address, NORMAL_FORM } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { inTransaction } from './database.ts';
 import type { Client, Pool, Queryable } from './database.ts';
+import { everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
@@ -52,19 +53,19 @@ async function issueCanary(
   return await inTransaction(pool, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.canaries'))");
     const subject = { kind, value: new Address(addresses[kind]) };
-    const matchKey = keys.ring.matchKey(subject);
+    const key = subjectKey(keys.ring, subject);
     const { rows } = await client.query<{ id: string; due: boolean; held: string[] }>(
       `select s.id, coalesce(c.issued_at <= clock_timestamp() - make_interval(secs => $4), true) as due,
          array(select jsonb_object_keys(s.state)) as held
        from subjects s left join canaries c on c.kind = s.kind and c.subject_id = s.id
-       where s.match_key = $1 and s.pepper_id = $2 and s.kind = $3 for update of s`,
-      [matchKey, keys.ring.pepperId, kind, everySeconds],
+       where s.match_key = any ($1::bytea[]) and is_newest_pepper($2) and s.kind = $3 for update of s`,
+      [everyMatch([key]), keys.ring.pepperId, kind, everySeconds],
     );
     const known = rows[0];
     if (known?.due === false) return false;
     const id = known?.id ?? randomUUIDv7();
     if (known === undefined)
-      await makeSubject(client, keys, { id, kind, matchKey, address: addresses[kind] }, scopes);
+      await makeSubject(client, keys, { id, kind, matchKey: key.match, address: addresses[kind] }, scopes);
     else
       await decideAgain(client, keys, id, {
         suppress: scopes.filter((scope) => !known.held.includes(scope)),

@@ -36,7 +36,9 @@ export async function checkSendable(
   ring: KeyRing,
   items: readonly CheckItem[],
 ): Promise<{ asOf: string; items: readonly CheckAnswer[] }> {
-  const keys = items.map((item) => item.subjects.map((subject) => ring.matchKey(subject)));
+  const keys = items.map((item) =>
+    item.subjects.flatMap((subject) => [ring.matchKey(subject), ...ring.olderMatchKeys(subject)]),
+  );
   const { rows } = await db.query<{
     as_of: string;
     keys: Buffer[] | null;
@@ -45,7 +47,7 @@ export async function checkSendable(
     name: 'check-sendable',
     // One row out, so that a call costs the same few round-trip bytes for the thousands who never opted out.
     text: `select clock_timestamp() as as_of, array_agg(s.match_key) as keys, json_agg(s.state) as states
-           from subjects s where s.match_key = any ($1::bytea[]) and s.pepper_id = $2 and s.state <> '{}'`,
+           from subjects s where s.match_key = any ($1::bytea[]) and is_newest_pepper($2) and s.state <> '{}'`,
     values: [keys.flat(), ring.pepperId],
   });
   const row = rows[0]!;

@@ -143,10 +143,13 @@ export const sayReadOnly = (where: string, error: unknown): string | undefined =
     ? `The database ${where} takes no writes: it is a replica, or its recovery has not ended (\`select pg_wal_replay_resume()\`).`
     : undefined;
 
+/** The process has an older key ring than the database (migration 0016). */
+const hasOldPepper = (error: unknown): boolean => code(error) === 'AB001';
+
 /**
  * Whether the database could not be asked, as opposed to having refused. Class 08 connection, 53 out of resources, 57
  * operator intervention (shutdown, cancel), 58 system error, 25006 read-only (a replica after a failover). FATAL of any
- * class: the session was refused or ended.
+ * class: the session was refused or ended. With an older key ring nothing can be asked either.
  */
 export const isUnavailable = (error: unknown): boolean =>
   (error instanceof Error &&
@@ -154,6 +157,7 @@ export const isUnavailable = (error: unknown): boolean =>
     (error.severity === 'FATAL' || error.severity === 'PANIC')) ||
   /^(08|53|57|58)/.test(code(error)) ||
   code(error) === '25006' ||
+  hasOldPepper(error) ||
   /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EHOST|EAI_)/.test(code(error)) ||
   (error instanceof Error &&
     /^(Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error)/.test(
@@ -164,8 +168,13 @@ export const isUnavailable = (error: unknown): boolean =>
 /** Turns a driver's error into the answer a client gets; anything that is not unavailability stays as it is. */
 export const asLedgerError = (error: unknown): unknown =>
   isUnavailable(error)
-    ? new AbideError('ledger-unavailable', undefined, { cause: error, retryAfterSeconds: 1 })
+    ? new AbideError('ledger-unavailable', hasOldPepper(error) ? OLD_PEPPER : undefined, {
+        cause: error,
+        retryAfterSeconds: 1,
+      })
     : error;
+
+const OLD_PEPPER = 'The pepper was replaced: this process must be started again with the new key ring.';
 
 /** Runs one transaction; rolls back and frees the client whatever happens. */
 export const inTransaction = <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> =>

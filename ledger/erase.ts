@@ -7,6 +7,7 @@ import type { Subject } from '../suppression/subject.ts';
 import { audit } from './audit.ts';
 import { asLedgerError, isLockTimeout, isRace, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
+import { byEveryMatch, everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Caller, Erased, StorePropagation } from './ledger.ts';
 import { propagationOfSubjects } from './propagation.ts';
@@ -17,7 +18,6 @@ type Context = { readonly ring: KeyRing; readonly stores: readonly RegisteredSto
 type Row = {
   id: string;
   match: string;
-  kind: string;
   version: number;
   state: SubjectState['suppressed'];
   granted: SubjectState['granted'];
@@ -27,9 +27,11 @@ type Row = {
 // The lock keeps back decisions about these people until all of this is done: none is erased between its recording and its stores.
 // A canary is nobody; without its address no store would be known to be well.
 const LOCK = `
-  select s.id, encode(s.match_key, 'hex') as match, s.kind, s.version, s.state, s.granted, s.sealed is null as erased
-  from subjects s join json_to_recordset($1) as x (kind text, match bytea) on s.match_key = x.match and s.kind = x.kind
-  where s.pepper_id = $2 and not exists (select from canaries c where c.subject_id = s.id) order by s.match_key for update of s`;
+  select s.id, encode(s.match_key, 'hex') as match, s.version, s.state, s.granted, s.sealed is null as erased
+  from subjects s
+  where s.match_key = any ($1::bytea[]) and is_newest_pepper($2)
+    and not exists (select from canaries c where c.subject_id = s.id)
+  order by s.match_key for update of s`;
 
 // A grant keeps its evidence, which nothing may change: it alone shows why a suppression was lifted.
 const ERASE_OPT_OUTS = `
@@ -64,16 +66,11 @@ async function erase(
 ): Promise<readonly Erased[]> {
   await client.query('begin isolation level read committed');
   await client.query("set local synchronous_commit = on; set local lock_timeout = '1s'");
-  const asked = subjects.map((subject) => ({
-    kind: subject.kind,
-    match: ring.matchKey(subject).toString('hex'),
-  }));
-  const { rows } = await client.query<Row>(LOCK, [
-    JSON.stringify(asked.map(({ kind, match }) => ({ kind, match: `\\x${match}` }))),
-    ring.pepperId,
-  ]);
-  const known = new Map(rows.map((row) => [`${row.kind} ${row.match}`, row]));
-  const found = asked.map(({ kind, match }) => known.get(`${kind} ${match}`));
+  const keys = subjects.map((subject) => subjectKey(ring, subject));
+  const { rows } = await client.query<Row>(LOCK, [everyMatch(keys), ring.pepperId]);
+  const currentOf = byEveryMatch(keys);
+  const known = new Map(rows.map((row) => [currentOf(row.match), row]));
+  const found = keys.map(({ hex }) => known.get(hex));
   const sealed = found.flatMap((row) => (row === undefined || row.erased ? [] : [row.id]));
 
   const arrived = await propagationOfSubjects(client, stores, sealed);

@@ -7,6 +7,7 @@ import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
+import { everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type {
   Evidence,
@@ -300,8 +301,9 @@ export async function lookupSubject(
     granted: SubjectState['granted'];
   }>({
     name: 'find-subject',
-    text: 'select id, version, state, granted from subjects where match_key = $1 and pepper_id = $2 and kind = $3',
-    values: [context.ring.matchKey(subject), context.ring.pepperId, subject.kind],
+    text: `select id, version, state, granted from subjects
+           where match_key = any ($1::bytea[]) and is_newest_pepper($2) and kind = $3`,
+    values: [everyMatch([subjectKey(context.ring, subject)]), context.ring.pepperId, subject.kind],
   });
   const row = known[0];
   if (row === undefined) {

@@ -14,7 +14,7 @@ import { toMilliseconds } from './database.ts';
 import type { Client } from './database.ts';
 import { findOptOut, findOptOutsOf, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
 import { foldIntent, namedBy } from './fold.ts';
-import type { Folded, Locked, Looks } from './fold.ts';
+import type { Folded, Locked, Looks, SubjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type {
   OptOut,
@@ -36,10 +36,13 @@ export type Pending = {
   readonly intent: OptOutIntent;
   readonly render: (recorded: Recorded) => string;
   /** One per subject, in the intent's order. */
-  readonly keys: readonly { readonly match: Buffer; readonly hex: string }[];
+  readonly keys: readonly SubjectKey[];
   /** Namespaced by client; undefined if the request names no key. */
   readonly keyHex: string | undefined;
   readonly intentHex: string;
+  /** Both as they were under peppers that were replaced. */
+  readonly olderKeyHexes: readonly string[];
+  readonly olderIntentHexes: readonly string[];
   /** Names of its subjects and of its key: an item that shares one goes after it. */
   readonly names: readonly string[];
   /** When it has waited as long as an item may wait. */
@@ -115,7 +118,8 @@ export async function foldBatch(
     const { intent, keyHex } = item;
     const before = keyHex && (remembered.get(keyHex)?.intentHex ?? claimed.get(keyHex));
     if (before !== undefined) {
-      if (before === item.intentHex) replays.push({ item, of: keyHex! });
+      if (before === item.intentHex || item.olderIntentHexes.includes(before))
+        replays.push({ item, of: keyHex! });
       else refuse(item, new AbideError('idempotency-key-reused'));
       return;
     }

@@ -6,12 +6,34 @@ import { UNKNOWN_SUBJECT } from '../suppression/decision.ts';
 import type { AbideError } from '../suppression/errors.ts';
 import { applyOptOut } from '../suppression/precedence.ts';
 import type { Scope } from '../suppression/scope.ts';
+import type { Subject } from '../suppression/subject.ts';
+import type { KeyRing } from './key-ring.ts';
 import type { OptOutIntent } from './ledger.ts';
 
 const HOUR_MS = 3_600_000;
 
 /** A subject whose row is locked, or that does not exist yet. */
 export type Locked = { id: string; state: SubjectState; isNew: boolean; changed: boolean; erased: boolean };
+
+/** What a subject is found by: its match key, and those that it may have had under a pepper that was replaced. */
+export type SubjectKey = { readonly match: Buffer; readonly hex: string; readonly older: readonly Buffer[] };
+
+export function subjectKey(ring: KeyRing, subject: Subject): SubjectKey {
+  const match = ring.matchKey(subject);
+  return { match, hex: match.toString('hex'), older: ring.olderMatchKeys(subject) };
+}
+
+/** Every key to look for, each once. */
+export const everyMatch = (keys: readonly SubjectKey[]): Buffer[] =>
+  [...new Map(keys.map((key) => [key.hex, key])).values()].flatMap(({ match, older }) => [match, ...older]);
+
+/** Gives the match key, in hexadecimal, of what was found under that one or an older one. */
+export function byEveryMatch(keys: readonly SubjectKey[]): (found: string) => string {
+  const current = new Map(
+    keys.flatMap(({ hex, older }) => older.map((match) => [match.toString('hex'), hex] as const)),
+  );
+  return (found) => current.get(found) ?? found;
+}
 
 export type LockedRow = {
   readonly id: string;
@@ -28,18 +50,23 @@ export type LockedRow = {
  */
 export const LOCKED = `locked as materialized (
     select s.id, encode(s.match_key, 'hex') as match, s.version, s.state, s.granted, s.sealed is null as erased
-    from subjects s where s.match_key = any ($1::bytea[]) and s.pepper_id = $2
+    from subjects s where s.match_key = any ($1::bytea[]) and is_newest_pepper($2)
     order by s.match_key for update
   )`;
 
 /** By match key, in hexadecimal. */
-export const toLocked = (rows: readonly LockedRow[] | null): Map<string, Locked> =>
-  new Map(
+export function toLocked(
+  rows: readonly LockedRow[] | null,
+  keys: readonly SubjectKey[],
+): Map<string, Locked> {
+  const currentOf = byEveryMatch(keys);
+  return new Map(
     (rows ?? []).map(({ id, match, version, state, granted, erased }) => [
-      match,
+      currentOf(match),
       { id, state: { version, suppressed: state, granted }, isNew: false, changed: false, erased },
     ]),
   );
+}
 
 /** The locked subject of each of these match keys, or a new one if there is none. */
 export const namedBy = (

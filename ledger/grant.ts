@@ -13,10 +13,11 @@ import type { OnRefused } from './budgets.ts';
 import { asLedgerError, isLockTimeout, isRace, onClient, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findGrant, sealEvidence } from './find.ts';
+import { everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Grant, GrantAnswer, GrantIntent, RecordedGrant } from './ledger.ts';
 import { begunPropagation } from './propagation.ts';
-import { fingerprintOfKey } from './record.ts';
+import { fingerprintsOfKey } from './record.ts';
 import { insertDecision, sinceOf } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
 
@@ -86,11 +87,14 @@ async function grantOnce(
   const { caller, subject, scopes, grantedAt } = intent;
   await client.query('begin isolation level read committed');
   await client.query("set local synchronous_commit = on; set local lock_timeout = '1s'");
-  const key = fingerprintOfKey(ring, caller.client, intent.idempotencyKey);
-  const intentHmac = ring.fingerprint('intent', intentText(intent));
-  const first = key && (await findAnswer(client, ring, caller.client, key));
+  const keys = fingerprintsOfKey(ring, caller.client, intent.idempotencyKey);
+  const [key] = keys;
+  const asked = intentText(intent);
+  const intentHmac = ring.fingerprint('intent', asked);
+  const first = key && (await findAnswer(client, ring, caller.client, keys));
   if (first !== undefined) {
-    if (!first.intent.equals(intentHmac)) throw new AbideError('idempotency-key-reused');
+    if (![intentHmac, ...ring.olderFingerprints('intent', asked)].some((one) => first.intent.equals(one)))
+      throw new AbideError('idempotency-key-reused');
     await audit(client, caller, 'grant.replayed', first.id, { scopes });
     await client.query('commit');
     return { status: first.status, body: first.body, replayed: true, grantId: first.id, decisions: [] };
@@ -98,10 +102,10 @@ async function grantOnce(
   const { rows } = await client.query<Locked & { now: string }>(
     `with locked as materialized (
        select id, version, state, granted, sealed is null as erased from subjects
-       where match_key = $1 and pepper_id = $2 and kind = $3 for update)
+       where match_key = any ($1::bytea[]) and is_newest_pepper($2) and kind = $3 for update)
      select locked.*, pg_current_xact_id()::text as xid, clock_timestamp() as now
      from (values (1)) one left join locked on true`,
-    [ring.matchKey(subject), ring.pepperId, subject.kind],
+    [everyMatch([subjectKey(ring, subject)]), ring.pepperId, subject.kind],
   );
   const { now, ...locked } = rows[0]!;
   const at = toMilliseconds(now);
@@ -272,12 +276,12 @@ async function findAnswer(
   client: Client,
   ring: KeyRing,
   owner: string,
-  key: Buffer,
+  keys: readonly Buffer[],
 ): Promise<{ id: string; status: number; body: string; intent: Buffer } | undefined> {
   const { rows } = await client.query<{ id: string; status: number; answer: Buffer; intent: Buffer }>(
     `select opt_out_id as id, status, answer, intent_hmac as intent from idempotency_keys
-     where key_hmac = $1 and client = $2 and pepper_id = $3`,
-    [key, owner, ring.pepperId],
+     where key_hmac = any ($1::bytea[]) and client = $2`,
+    [keys, owner],
   );
   const row = rows[0];
   return row && { ...row, body: ring.unseal(row.answer, [row.id, 'answer']) };

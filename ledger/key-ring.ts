@@ -3,8 +3,8 @@
 // key in use, and a ring that lacks one does not start.
 //
 // Storage keys are rotated: a new one is added, and what was sealed before is opened with the old ones, which stay. A new key is
-// used from a time by which every process must have the ring, since no process can read what it has no key for. The pepper never
-// changes: it is what finds people again.
+// used from a time by which every process must have the ring, since no process can read what it has no key for. A pepper is replaced
+// at once and for everybody (replace-pepper.ts), and those before it stay: who was erased is found by them for ever.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import type { Instant } from '../suppression/decision.ts';
@@ -38,6 +38,9 @@ export type KeyRing = {
   matchKey(subject: Subject): Buffer;
   /** HMAC under the pepper of anything that must be recognisable but not readable; the label keeps uses apart. */
   fingerprint(label: string, text: string): Buffer;
+  /** The same two under each pepper that was in use before. */
+  olderMatchKeys(subject: Subject): readonly Buffer[];
+  olderFingerprints(label: string, text: string): readonly Buffer[];
   seal(content: string | Buffer, context: SealContext): Buffer;
   unseal(envelope: Buffer, context: SealContext): string;
   unsealBytes(envelope: Buffer, context: SealContext): Buffer;
@@ -67,31 +70,28 @@ function parseRing(text: string): z.infer<typeof Ring> {
   }
 }
 
-/** The ring's text with one more storage key, which seals from `useFrom` on. Throws KEYS_INVALID. */
-function addStorageKey(text: string, useFrom: Instant): { text: string; id: number } {
+/** The ring's text with one more key, which is used from `useFrom` on. Throws KEYS_INVALID. */
+export function addKey(text: string, purpose: Purpose, useFrom?: Instant): { text: string; id: number } {
   readKeyRing(text);
   const { keys } = parseRing(text);
   const id = Math.max(...keys.map((key) => key.id)) + 1;
-  const added = {
-    id,
-    purpose: 'storage',
-    secret: randomBytes(32).toString('base64'),
-    use_from: useFrom,
-  } as const;
+  const added = { id, purpose, secret: randomBytes(32).toString('base64'), use_from: useFrom };
   return { text: `${JSON.stringify({ keys: [...keys, added] }, null, 2)}\n`, id };
 }
 
 /**
- * Reads a ring's text. The key in use for a purpose is the one with the highest id whose time has come. Throws KEYS_INVALID, never
- * with a secret in it.
+ * Reads a ring's text. The key in use for a purpose is the one with the highest id whose time has come; a pepper above
+ * `pepperThrough` is as if it was not there. Throws KEYS_INVALID, never with a secret in it.
  */
-export function readKeyRing(text: string): KeyRing {
-  const keys = parseRing(text).keys.map(({ id, purpose, secret, use_from: useFrom }) => ({
-    id,
-    purpose,
-    secret: Buffer.from(secret, 'base64'),
-    useFromMs: useFrom === undefined ? 0 : Date.parse(useFrom),
-  }));
+export function readKeyRing(text: string, { pepperThrough = Infinity } = {}): KeyRing {
+  const keys = parseRing(text)
+    .keys.filter(({ purpose, id }) => purpose !== 'pepper' || id <= pepperThrough)
+    .map(({ id, purpose, secret, use_from: useFrom }) => ({
+      id,
+      purpose,
+      secret: Buffer.from(secret, 'base64'),
+      useFromMs: useFrom === undefined ? 0 : Date.parse(useFrom),
+    }));
   const current = (purpose: Purpose): (() => SealingKey) => {
     const its = keys.filter((one) => one.purpose === purpose).sort((a, b) => b.id - a.id);
     if (!its.some((key) => key.useFromMs <= Date.now()))
@@ -99,6 +99,7 @@ export function readKeyRing(text: string): KeyRing {
     return () => its.find((key) => key.useFromMs <= Date.now())!;
   };
   const pepper = current('pepper')();
+  const olderPeppers = keys.filter((one) => one.purpose === 'pepper' && one !== pepper);
   const storage = current('storage');
   current('signing');
   const storageKeyOf = (envelope: Buffer): SealingKey => {
@@ -107,10 +108,15 @@ export function readKeyRing(text: string): KeyRing {
     if (key === undefined) throw new AbideError('KEYS_MISSING', `The key ring lacks storage key ${id}.`);
     return key;
   };
+  const hmac = ({ secret }: SealingKey, label: string, text: string): Buffer =>
+    createHmac('sha256', secret).update(`${label}\0${text}`).digest();
+  const underOlder = (label: string, text: string): Buffer[] =>
+    olderPeppers.map((older) => hmac(older, label, text));
   return {
-    matchKey: ({ kind, value }) =>
-      createHmac('sha256', pepper.secret).update(`${kind}\0${value.reveal()}`).digest(),
-    fingerprint: (label, text) => createHmac('sha256', pepper.secret).update(`${label}\0${text}`).digest(),
+    matchKey: ({ kind, value }) => hmac(pepper, kind, value.reveal()),
+    fingerprint: (label, text) => hmac(pepper, label, text),
+    olderMatchKeys: ({ kind, value }) => underOlder(kind, value.reveal()),
+    olderFingerprints: underOlder,
     seal: (content, context) => seal(content, storage(), context),
     unseal: (envelope, context) => open(envelope, storageKeyOf(envelope), context),
     unsealBytes: (envelope, context) => openBytes(envelope, storageKeyOf(envelope), context),
@@ -125,7 +131,8 @@ export function readKeyRing(text: string): KeyRing {
 
 /**
  * Brings ring and database together. `read` gives the ring's text, or undefined if there is none; `make` keeps a new one and is
- * called only for an empty database. Throws KEYS_MISSING naming the ids that the ring lacks.
+ * called only for an empty database. A pepper that the ring has and the database does not use yet is left out. Throws KEYS_MISSING
+ * naming the ids that the ring lacks.
  */
 export async function matchKeyRing(
   pool: Pool,
@@ -142,7 +149,8 @@ export async function matchKeyRing(
       text = makeKeyRing();
       make(text);
     }
-    const ring = readKeyRing(text);
+    const peppers = rows.filter(({ purpose }) => purpose === 'pepper').map(({ key_id: id }) => id);
+    const ring = readKeyRing(text, peppers.length === 0 ? {} : { pepperThrough: Math.max(...peppers) });
     const lacking = rows.filter(
       (row) =>
         !ring.checks.some(
@@ -153,14 +161,18 @@ export async function matchKeyRing(
         ),
     );
     if (lacking.length > 0) throw missing(lacking);
-    for (const check of ring.checks) {
-      await client.query(
-        'insert into key_checks (key_id, purpose, check_value) values ($1, $2, $3) on conflict do nothing',
-        [check.keyId, check.purpose, check.value],
-      );
-    }
+    await keepChecks(client, ring);
     return ring;
   });
+}
+
+/** From here on the database does not begin with a ring that lacks one of these keys. */
+export async function keepChecks(client: Client, ring: KeyRing): Promise<void> {
+  for (const { keyId, purpose, value } of ring.checks)
+    await client.query(
+      'insert into key_checks (key_id, purpose, check_value) values ($1, $2, $3) on conflict do nothing',
+      [keyId, purpose, value],
+    );
 }
 
 /**
@@ -178,14 +190,15 @@ export async function rotateStorageKey(
 ): Promise<number> {
   return await inTransaction(pool, async (client) => {
     await lockRing(client);
-    const { text, id } = addStorageKey(read(), useFrom);
+    const { text, id } = addKey(read(), 'storage', useFrom);
     await audit(client, caller, 'key_ring.rotated', `storage key ${id}`, { use_from: useFrom });
     keep(text);
     return id;
   });
 }
 
-const lockRing = (client: Client) => client.query("select pg_advisory_xact_lock(hashtext('abide.key_ring'))");
+export const lockRing = (client: Client) =>
+  client.query("select pg_advisory_xact_lock(hashtext('abide.key_ring'))");
 
 const missing = (rows: readonly { key_id: number; purpose: Purpose }[]): AbideError =>
   new AbideError(

@@ -461,7 +461,7 @@ export async function openLedger({
     audit: (ask) => forClient(() => readAudit(pool, ask)),
     ready: () =>
       asked(async () => {
-        await pool.query('select from decisions limit 0');
+        await pool.query('select is_newest_pepper($1) and exists (select from decisions)', [ring.pepperId]);
       }),
     stores: () => stores,
     refresh: () => asked(refresh),

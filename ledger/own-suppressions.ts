@@ -12,6 +12,7 @@ import type { SubjectKind } from '../suppression/subject-kind.ts';
 import type { SubjectState } from '../suppression/decision.ts';
 import { toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
+import { byEveryMatch, everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Listing, OptOutIntent } from './ledger.ts';
 import type { RegisteredStore } from './stores.ts';
@@ -229,14 +230,16 @@ async function unknownAmong(
   found: readonly FoundListed[],
 ): Promise<readonly Found[]> {
   if (found.length === 0) return [];
-  const byKey = Map.groupBy(found, ({ subject }) => ring.matchKey(subject).toString('hex'));
+  const keys = found.map(({ subject }) => subjectKey(ring, subject));
+  const byKey = Map.groupBy(found, (_, n) => keys[n]!.hex);
   const { rows } = await db.query<{ match: string; decided: SubjectState['suppressed'] }>({
     name: 'listing-known',
     text: `select encode(match_key, 'hex') as match, state || granted as decided
-           from subjects where match_key = any ($1::bytea[]) and pepper_id = $2`,
-    values: [[...byKey.keys()].map((key) => Buffer.from(key, 'hex')), ring.pepperId],
+           from subjects where match_key = any ($1::bytea[]) and is_newest_pepper($2)`,
+    values: [everyMatch(keys), ring.pepperId],
   });
-  const decided = new Map(rows.map((row) => [row.match, row.decided]));
+  const currentOf = byEveryMatch(keys);
+  const decided = new Map(rows.map((row) => [currentOf(row.match), row.decided]));
   // One person in two spellings is one opt-out.
   return [...byKey].flatMap(([key, spellings]): Found[] => {
     const known = decided.get(key);

@@ -18,8 +18,8 @@ import type { OnRefused } from './budgets.ts';
 import { isLockTimeout, isRace, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findOptOutTogether, findSameOptOut } from './find.ts';
-import { foldIntent, LOCKED, namedBy, toLocked } from './fold.ts';
-import type { Locked, LockedRow, Looks } from './fold.ts';
+import { everyMatch, foldIntent, LOCKED, namedBy, subjectKey, toLocked } from './fold.ts';
+import type { Locked, LockedRow, Looks, SubjectKey } from './fold.ts';
 import { ERRORS_KEPT_MAX, LEASE } from './imports.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Caller, Import, ImportBatch, RowError } from './ledger.ts';
@@ -99,8 +99,6 @@ const asList = (words: readonly string[]): string =>
   `{${words.map((word) => `"${asText(word)}"`).join(',')}}`;
 const line = (...values: readonly (string | number | boolean)[]): string => `${values.join('\t')}\n`;
 
-type Key = { readonly match: Buffer; readonly hex: string };
-
 export type BulkRecorder = {
   /** As in Imports. */
   record(of: Import, holder: string, batch: ImportBatch, before: Promise<unknown>): Promise<boolean>;
@@ -126,16 +124,11 @@ export function createBulkRecorder({
   /** Batches name their people in the order of the batches: otherwise two that share somebody would wait for each other. */
   let named: Promise<unknown> = Promise.resolve();
 
-  async function keysOf(batch: ImportBatch): Promise<Key[][]> {
-    const keys: Key[][] = [];
+  async function keysOf(batch: ImportBatch): Promise<SubjectKey[][]> {
+    const keys: SubjectKey[][] = [];
     for (const [n, { subjects }] of batch.rows.entries()) {
       if (n % SLICE === SLICE - 1) await nextTurn();
-      keys.push(
-        subjects.map((subject) => {
-          const match = ring.matchKey(subject);
-          return { match, hex: match.toString('hex') };
-        }),
-      );
+      keys.push(subjects.map((subject) => subjectKey(ring, subject)));
     }
     return keys;
   }
@@ -144,7 +137,7 @@ export function createBulkRecorder({
     of: Import,
     holder: string,
     batch: ImportBatch,
-    keys: readonly (readonly Key[])[],
+    keys: readonly (readonly SubjectKey[])[],
     before: Promise<unknown>,
   ): Promise<boolean> {
     let decisions = 0;
@@ -193,10 +186,10 @@ export function createBulkRecorder({
     client: Client,
     of: Import,
     batch: ImportBatch,
-    keys: readonly (readonly Key[])[],
+    keys: readonly (readonly SubjectKey[])[],
     before: Promise<unknown>,
   ) {
-    const matches = [...new Map(keys.flat().map(({ hex, match }) => [hex, match])).values()];
+    const matches = everyMatch(keys.flat());
     await client.query(BEGIN);
     const { rows } = await client.query<{
       subjects: LockedRow[] | null;
@@ -211,14 +204,14 @@ export function createBulkRecorder({
     const { now, subjects: locked, per_day: perDay, is_revoked: isRevoked } = rows[0]!;
     // Nothing more is wanted of a revoked key; a key that expired or was rotated sent its file while it was good.
     if (isRevoked) throw new AbideError('unauthenticated');
-    const subjects = toLocked(locked);
+    const subjects = toLocked(locked, keys.flat());
     if (of.dryRun) {
       const seen = await client.query<LockedRow>({
         name: 'import-seen',
         text: SEEN,
         values: [of.id, matches],
       });
-      for (const [hex, subject] of toLocked(seen.rows)) subjects.set(hex, subject);
+      for (const [hex, subject] of toLocked(seen.rows, keys.flat())) subjects.set(hex, subject);
     }
     // After the subjects, as everywhere; a dry run spends nothing. The batch before it goes first: otherwise that one would wait
     // for the budget, and this one for it.

@@ -1,6 +1,6 @@
 // The two statements of recording: the first locks and reads what a batch is about, the second writes all of it.
-import type { Locked, LockedRow } from './fold.ts';
-import { LOCKED, toLocked } from './fold.ts';
+import type { Locked, LockedRow, SubjectKey } from './fold.ts';
+import { everyMatch, LOCKED, toLocked } from './fold.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
 import { together } from './database.ts';
 import type { Client } from './database.ts';
@@ -16,7 +16,7 @@ const LOCK = `
          (select json_agg(json_build_object('client', k.client, 'key', encode(k.key_hmac, 'hex'),
             'intent', encode(k.intent_hmac, 'hex'), 'status', k.status, 'answer', encode(k.answer, 'base64'),
             'version', k.api_version, 'id', k.opt_out_id))
-          from idempotency_keys k where k.key_hmac = any ($3::bytea[]) and k.pepper_id = $2) as keys,
+          from idempotency_keys k where k.key_hmac = any ($3::bytea[])) as keys,
          pg_current_xact_id()::text as xid,
          clock_timestamp() as now`;
 
@@ -29,7 +29,7 @@ export type RememberedAnswer = {
   readonly intentHex: string;
 };
 
-/** The name of a client's key within a batch. */
+/** The name of a client's key within a batch; what it is known by has 64 hexadecimal digits. */
 export const keyName = (keyHex: string, client: string): string => `${keyHex}${client}`;
 
 export type Opened = {
@@ -41,17 +41,21 @@ export type Opened = {
   readonly now: string;
 };
 
-/** Each item gives the match keys of its subjects and the name of its key. */
+/** Each item gives the keys of its subjects, and the name of its own key: now, and under peppers that were replaced. */
 export async function lockAndRead(
   client: Client,
   ring: KeyRing,
   batch: readonly {
-    readonly keys: readonly { readonly match: Buffer; readonly hex: string }[];
+    readonly keys: readonly SubjectKey[];
     readonly keyHex: string | undefined;
+    readonly olderKeyHexes: readonly string[];
   }[],
 ): Promise<Opened> {
-  const bySubject = new Map(batch.flatMap(({ keys }) => keys).map(({ hex, match }) => [hex, match]));
-  const named = new Set(batch.flatMap(({ keyHex }) => keyHex ?? []));
+  const keys = batch.flatMap((item) => item.keys);
+  const named = new Set(batch.flatMap(({ keyHex, olderKeyHexes }) => [keyHex ?? [], olderKeyHexes].flat()));
+  const currentName = new Map(
+    batch.flatMap(({ keyHex, olderKeyHexes }) => olderKeyHexes.map((older) => [older, keyHex!] as const)),
+  );
   const { rows } = await client.query<{
     subjects: LockedRow[] | null;
     keys:
@@ -70,7 +74,7 @@ export async function lockAndRead(
     name: 'record-lock',
     text: LOCK,
     values: [
-      [...bySubject.values()],
+      everyMatch(keys),
       ring.pepperId,
       [...named].map((name) => Buffer.from(name.slice(0, 64), 'hex')),
     ],
@@ -79,9 +83,16 @@ export async function lockAndRead(
   const remembered = new Map<string, RememberedAnswer>();
   for (const { client: owner, key, intent, status, answer, version: apiVersion, id } of row.keys ?? []) {
     const body = ring.unseal(Buffer.from(answer, 'base64'), [id, 'answer']);
-    remembered.set(keyName(key, owner), { status, body, apiVersion, optOutId: id, intentHex: intent });
+    const name = keyName(key, owner);
+    remembered.set(currentName.get(name) ?? name, {
+      status,
+      body,
+      apiVersion,
+      optOutId: id,
+      intentHex: intent,
+    });
   }
-  return { subjects: toLocked(row.subjects), remembered, now: row.now };
+  return { subjects: toLocked(row.subjects, keys), remembered, now: row.now };
 }
 
 /** Columns whose bytes travel in one binary parameter and are cut out by position: as text they would be twice as long. */

@@ -23,6 +23,7 @@ import {
   within,
 } from './database.ts';
 import type { Pool } from './database.ts';
+import { subjectKey } from './fold.ts';
 import { foldBatch } from './fold-batch.ts';
 import type { Pending } from './fold-batch.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -228,12 +229,12 @@ export function createRecorder({
         return Promise.reject(new AbideError('overloaded', undefined, { retryAfterSeconds: 1 }));
       }
       const { caller } = intent;
-      const key = fingerprintOfKey(ring, caller.client, intent.idempotencyKey);
-      const keyHex = key && keyName(key.toString('hex'), caller.client);
-      const keys = intent.subjects.map((subject) => {
-        const match = ring.matchKey(subject);
-        return { match, hex: match.toString('hex') };
-      });
+      const nameOf = (key: Buffer): string => keyName(key.toString('hex'), caller.client);
+      const [keyHex, ...olderKeyHexes] = fingerprintsOfKey(ring, caller.client, intent.idempotencyKey).map(
+        nameOf,
+      );
+      const keys = intent.subjects.map((subject) => subjectKey(ring, subject));
+      const asked = intentText(intent);
       const names = keys.map(({ hex }) => hex);
       if (keyHex !== undefined) names.push(keyHex);
       return new Promise((resolve, reject) => {
@@ -243,7 +244,9 @@ export function createRecorder({
           keys,
           keyHex,
           names,
-          intentHex: ring.fingerprint('intent', intentText(intent)).toString('hex'),
+          intentHex: ring.fingerprint('intent', asked).toString('hex'),
+          olderKeyHexes,
+          olderIntentHexes: ring.olderFingerprints('intent', asked).map((older) => older.toString('hex')),
           until: performance.now() + WAIT_MS_MAX,
           resolve,
           reject,
@@ -258,15 +261,19 @@ export function createRecorder({
 /** What is left of the time that an item waits for the transaction under way. */
 const patienceOf = ({ until }: Pending): number => until - WAIT_MS_MAX + PATIENCE_MS - performance.now();
 
-/** What a caller's key is known by, since the key itself may be somebody's address. */
-export const fingerprintOfKey = (
+/**
+ * What a caller's key is known by, since the key itself may be somebody's address; then what it was known by under peppers that were
+ * replaced. None if there is no key.
+ */
+export function fingerprintsOfKey(
   ring: KeyRing,
   client: string,
   idempotencyKey: string | undefined,
-): Buffer | undefined =>
-  idempotencyKey === undefined
-    ? undefined
-    : ring.fingerprint('idempotency-key', `${client}\0${idempotencyKey}`);
+): readonly Buffer[] {
+  if (idempotencyKey === undefined) return [];
+  const named = ['idempotency-key', `${client}\0${idempotencyKey}`] as const;
+  return [ring.fingerprint(...named), ...ring.olderFingerprints(...named)];
+}
 
 /** Nothing of the item was begun. */
 const tooLate = (): AbideError =>

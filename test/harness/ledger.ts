@@ -19,8 +19,10 @@ export type TestLedger = AsyncDisposable & {
   readonly ledger: OpenLedger;
   readonly db: TestDatabase;
   readonly pool: Pool;
-  /** Another process on the same database, as far as the ledger can tell; its pool may be one that a test made. */
-  another(pool?: Pool): Promise<OpenLedger>;
+  /** Another process on the same database, as far as the ledger can tell; its pool may be one that a test made, its ring another. */
+  another(pool?: Pool, keys?: string): Promise<OpenLedger>;
+  /** The ring's text. */
+  readonly keys: string;
   register(...stores: (Partial<StoreRegistration> & { name: string })[]): Promise<void>;
 };
 
@@ -48,8 +50,9 @@ export async function freshLedger(): Promise<TestLedger> {
   const opened: OpenLedger[] = [];
   const another = async (
     pool = openPool(db.urls.api, { max: 6, onError: () => undefined }),
+    keys = text,
   ): Promise<OpenLedger> => {
-    const ring = await matchKeyRing(pool, { read: () => text, make: () => undefined });
+    const ring = await matchKeyRing(pool, { read: () => keys, make: () => undefined });
     const ledger = await openLedger({ pool, ring, log: quiet });
     let closed: PromiseLike<void> | undefined;
     // A test may close it before the others.
@@ -64,6 +67,7 @@ export async function freshLedger(): Promise<TestLedger> {
     db,
     pool,
     another,
+    keys: text,
     register: async (...stores) => {
       await syncStores(pool, stores.map(store), undefined);
       await ledger.refresh();
