@@ -14,10 +14,13 @@ import {
 import { makeKeyRing } from '../ledger/key-ring.ts';
 import type { ApiKey, KeyLimits } from '../ledger/ledger.ts';
 import { toInstant } from '../suppression/instant.ts';
+import type { PepperReplaced } from '../ledger/replace-pepper.ts';
 import { environmentOf, ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
+import { untilInterrupted } from './interruption.ts';
 import { expectStore, onLedger, operator } from './on-ledger.ts';
 import { print, printJson, printTable, sayNo, toJson } from './output.ts';
+import { createPace, drawAmount, showProgress } from './progress.ts';
 import { readCount } from './read-arguments.ts';
 
 const toExpiry = (text: string): string => {
@@ -256,10 +259,62 @@ export function addKeys(program: Command): void {
           'from then on it seals, and a process that lacks it cannot read what others sealed.\n',
       );
     });
+  ofInstallation(keys.command('rotate-pepper'))
+    .description(
+      'Replace the pepper, by which people are found. Calls to every Abide that runs fail from then on, until it is started again with the new ring; none says "send". Replaces keys.json, or prints the new ABIDE_KEYS and changes nothing until it is given. If it is interrupted, type it again.',
+    )
+    .action(async (options: Installation) => {
+      const interruption = untilInterrupted();
+      try {
+        const result = await replacePepper(options, interruption.signal);
+        if ('ring' in result) {
+          print(result.ring.trim());
+          process.stderr.write(
+            'Nothing is changed yet. Back up this ring, make it ABIDE_KEYS, and type the command again.\n',
+          );
+        } else sayReplaced(result.replaced, result.file);
+      } catch (error) {
+        if (!interruption.isThere()) throw error;
+        process.stderr.write('Interrupted: type it again to finish. Nobody is lost meanwhile.\n');
+      }
+      interruption.pass();
+    });
   keys
     .command('token')
     .description('Print a new key for ABIDE_ADMIN_KEY. No Abide knows it until it starts with it.')
     .action(() => print(makeToken()));
+}
+
+async function replacePepper(options: Installation, signal: AbortSignal) {
+  const { rotatePepper } = await import('../processes/running-database.ts');
+  let done = 0;
+  const pace = createPace();
+  using _ = showProgress((width) => {
+    const aSecond = pace(done, performance.now());
+    return drawAmount(
+      { what: 'looked at', done, total: undefined, say: String, unit: ' people', aSecond },
+      width,
+    );
+  });
+  const onSeen = (people: number): void => void (done = people);
+  return await rotatePepper(environmentOf(options), { caller: operator(), onSeen, signal });
+}
+
+function sayReplaced(
+  { keyId, isNew, moved, erased, unreadable }: PepperReplaced,
+  file: string | undefined,
+): void {
+  print(`${moved} ${moved === 1 ? 'person is' : 'people are'} found by pepper key ${keyId} now`);
+  if (erased > 0) print(`${erased} erased: found by the pepper of before, which stays in the ring for good`);
+  if (unreadable > 0)
+    print(
+      `${unreadable} whose address cannot be opened: found by the pepper of before, which stays in the ring`,
+    );
+  if (!isNew) print('This finished an earlier replacement. To replace the pepper once more, type it again.');
+  else
+    print(
+      `Back up ${file ?? 'ABIDE_KEYS'}, and start every Abide again with it: until then its calls fail. Workers have no ring.`,
+    );
 }
 
 const noKey = (id: string): string => `no key ${id} is in use`;

@@ -6,6 +6,8 @@ import { dataFolderOf } from '../config/data-folder.ts';
 import { isUnavailable, openPool, sayReadOnly } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { matchKeyRing, rotateStorageKey } from '../ledger/key-ring.ts';
+import { replacePepper } from '../ledger/replace-pepper.ts';
+import type { PepperReplaced } from '../ledger/replace-pepper.ts';
 import type { KeyRing } from '../ledger/key-ring.ts';
 import type { Caller } from '../ledger/ledger.ts';
 import type { Instant } from '../suppression/decision.ts';
@@ -108,3 +110,32 @@ export const rotateStorage = (
     });
     return { id, ring, file: folder === undefined ? undefined : keysFile(folder) };
   });
+
+/**
+ * Replaces the pepper of this installation (ledger/replace-pepper.ts). A ring that came by ABIDE_KEYS is only returned when a pepper is
+ * added: it must be given back first. Throws as replacePepper and withLedger do.
+ */
+export async function rotatePepper(
+  env: Env,
+  { caller, onSeen, signal }: { caller: Caller; onSeen: (people: number) => void; signal: AbortSignal },
+): Promise<{ ring: string } | { replaced: PepperReplaced; file: string | undefined }> {
+  const file = env['ABIDE_KEYS'] ? undefined : keysFile(dataFolderOf(env));
+  let ring = '';
+  const replaced = await withLedgerDatabase(
+    env,
+    (owner) =>
+      replacePepper(owner, {
+        read: () => readRing(env),
+        keep: (text) => {
+          ring = text;
+          if (file !== undefined) replaceFile(file, text);
+          return file !== undefined;
+        },
+        caller,
+        onSeen,
+        signal,
+      }),
+    'owner',
+  );
+  return replaced === undefined ? { ring } : { replaced, file };
+}
