@@ -59,11 +59,11 @@ export function createFaults({
   }
 
   /** A command of operations; it fails while the ledger is away, and operations would try again. */
-  async function changeByCommand(verb: 'pause' | 'resume', store: StoreName): Promise<void> {
+  async function command(...args: readonly string[]): Promise<void> {
     const { dataFolder, configFile } = system.abide;
     const env = { ABIDE_DATA: dataFolder, ABIDE_CONFIG: configFile, ABIDE_LOG: 'silent' };
     await eventually(async () => {
-      const { code, output } = await runAbide(['stores', verb, store], env);
+      const { code, output } = await runAbide(args, env);
       // 3: it is so already.
       if (code !== 0 && code !== 3) throw new Error(output);
     }, RESTART_MS);
@@ -114,9 +114,16 @@ export function createFaults({
         if (restore === undefined) return say('left out: there is no backup yet');
         return await changeStore('crm', restore);
       case 'pause':
-        await changeByCommand('pause', fault.store);
+        await command('stores', 'pause', fault.store);
         await last(fault.forMs);
-        return await changeByCommand('resume', fault.store);
+        return await command('stores', 'resume', fault.store);
+      case 'replace_pepper':
+        // Whoever starts in the middle of it may have the old ring, and would have to be started once more.
+        processes = processes.then(async () => {
+          await command('keys', 'rotate-pepper');
+          await system.kill(system.holdsRing);
+        });
+        return await processes;
       case 'long_transaction': {
         // While the server is away nobody can have one open.
         const client = await system.abide.connect('postgres').catch(() => undefined);

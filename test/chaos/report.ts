@@ -24,6 +24,7 @@ const nameOf = (fault: Fault): string => {
     case 'long_transaction':
     case 'drop_slots':
     case 'disk_full':
+    case 'replace_pepper':
       return fault.kind.replace('_', ' ');
     case 'back_up_ledger':
       return 'ledger restored';

@@ -65,6 +65,7 @@ test('200 seeds hold every kind of fault, every way of a line to be bad, and eve
         'clock',
         'disk_full',
         'back_up_ledger',
+        'replace_pepper',
       ],
       ...['bulk', 'race', 'one key, several clients', 'no key, several clients'],
     ].sort(),

@@ -65,6 +65,8 @@ export type Fault =
   | { readonly kind: 'disk_full'; readonly forMs: number }
   /** When everything else is over, the ledger becomes what it is now. */
   | { readonly kind: 'back_up_ledger' }
+  /** The pepper is replaced while everything goes on; then whoever has the ring is killed, and has the new one. */
+  | { readonly kind: 'replace_pepper' }
   /** The clock of a process jumps ahead, and back: of the API (embedded, that is everything), or of a store's worker. */
   | {
       readonly kind: 'clock';
@@ -117,6 +119,7 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source 
   // These have a source of their own, so that a seed still means what it meant before they existed.
   const later = drawFrom(randomOf(~seed));
   const latest = drawFrom(randomOf(seed ^ 0x5eed));
+  const newest = drawFrom(randomOf(~(seed ^ 0x5eed)));
 
   const FAULTS: readonly [weight: number, make: () => Fault][] = [
     [3, () => ({ kind: 'kill', what: oneOf(['abide', 'abide', 'database', 'both']) })],
@@ -218,6 +221,12 @@ export function makeScenario(seed: number, lengthMs = LENGTH_MS, source: Source 
   }
   if (source === 'pgoutput' && latest.upTo(3) === 0)
     steps.push({ atMs: latest.between(300, lengthMs), kind: 'fault', fault: { kind: 'back_up_ledger' } });
+  if (newest.upTo(3) === 0)
+    steps.push({
+      atMs: newest.between(200, lengthMs),
+      kind: 'fault',
+      fault: { kind: 'replace_pepper' },
+    });
   if (source === 'kafka') {
     for (const [n, step] of steps.entries()) {
       if (step.kind !== 'fault') continue;

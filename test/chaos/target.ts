@@ -19,6 +19,8 @@ export type Target = Deployment & {
   readonly abide: Pick<AbideProcess, 'url' | 'key' | 'dataFolder' | 'configFile' | 'output' | 'connect'>;
   /** kill -9; returns once it runs again. */
   kill(what: Killed): Promise<void>;
+  /** The process that has the key ring. */
+  readonly holdsRing: Killed;
   /** How far the clock of this process is ahead of the true one, from now on. */
   setClock(of: 'serve' | StoreName, aheadMs: number): Promise<void>;
   /** Leaves no byte on the disk of the data folder; the function that it gives frees them. Undefined if that cannot be done. */
@@ -106,6 +108,7 @@ async function startEmbedded(withDisk: boolean): Promise<Target> {
   const owned = stack.move();
   return {
     ...system,
+    holdsRing: 'abide',
     setClock,
     fillDisk: disk?.fill,
     backUpLedger: () => abide.backUp(),
@@ -142,6 +145,7 @@ async function startOverKafka(): Promise<Target> {
   const owned = place.move();
   return {
     ...spoken,
+    holdsRing: 'api',
     stores,
     abide: {
       url,
