@@ -1,4 +1,6 @@
-import type { Admin, Kafka } from 'kafkajs';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Admin, ITopicConfig, Kafka } from 'kafkajs';
+import { AbideError } from '../suppression/errors.ts';
 import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, readTopics, readTopicsOfConnect } from './files.ts';
 import type { TopicDefinition } from './files.ts';
 
@@ -23,17 +25,41 @@ export async function ensureTopics(
   }
   const missing = [...readTopics(), ...seen].filter(([topic]) => !there.has(topic));
   if (missing.length > 0) {
-    await admin.createTopics({
-      waitForLeaders: true,
-      topics: missing.map(([topic, { partitions, config }]) => ({
+    await makeTopics(
+      admin,
+      missing.map(([topic, { partitions, config }]) => ({
         topic,
         numPartitions: partitions,
         replicationFactor: -1,
         configEntries: Object.entries(config).map(([name, value]) => ({ name, value })),
       })),
-    });
+    );
   }
   return missing.map(([topic]) => topic);
+}
+
+const LEADERS_MS_MAX = 10_000;
+const LOOK_MS = 100;
+
+/**
+ * Makes topics and returns once all of their partitions have leaders; those that exist stay as they are. The library's own wait fails
+ * for a topic that was made, if the broker that it asks has not heard of it yet. Throws KAFKA_FAILED.
+ */
+export async function makeTopics(admin: Admin, topics: ITopicConfig[]): Promise<void> {
+  await admin.createTopics({ waitForLeaders: false, topics });
+  for (const until = performance.now() + LEADERS_MS_MAX; ; await delay(LOOK_MS)) {
+    const { topics: all } = await admin.fetchTopicMetadata();
+    const led = new Set(
+      all.filter(({ partitions }) => partitions.every(({ leader }) => leader >= 0)).map(({ name }) => name),
+    );
+    const waiting = topics.filter(({ topic }) => !led.has(topic));
+    if (waiting.length === 0) return;
+    if (performance.now() > until)
+      throw new AbideError(
+        'KAFKA_FAILED',
+        `The brokers give no leaders to ${waiting.map(({ topic }) => topic).join(', ')}.`,
+      );
+  }
 }
 
 /** Where the topics that Debezium writes end: the text changes once anything comes to one of them. */

@@ -10,9 +10,10 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { AssignerProtocol } from 'kafkajs';
-import type { Kafka } from 'kafkajs';
+import type { Admin, Kafka } from 'kafkajs';
 import { request } from 'undici';
 import { createConnectApi, readConnector } from '../../debezium/connect-api.ts';
+import { makeTopics } from '../../debezium/ensure-topics.ts';
 import { DECISIONS_TOPIC, HEARTBEAT_TOPIC, PARKED_TOPIC, readTopicsOfConnect } from '../../debezium/files.ts';
 import { createKey } from '../../ledger/api-keys.ts';
 import { openPool } from '../../ledger/database.ts';
@@ -344,7 +345,7 @@ describe('the stream', () => {
     const consumer = client.consumer({ groupId: randomUUID(), maxWaitTimeInMs: 50 });
     const producer = client.producer();
     const read: string[] = [];
-    await stack.admin.createTopics({ waitForLeaders: true, topics });
+    await makeTopics(stack.admin, topics);
     try {
       await Promise.all([consumer.connect(), producer.connect()]);
       await producer.sendBatch({
@@ -366,11 +367,26 @@ describe('the stream', () => {
     expect(read.toSorted()).toEqual(names.flatMap((name) => values.map((_, n) => `${name} ${n}`)).toSorted());
   });
 
+  // The library's own wait failed then, after the topic was made.
+  test('a topic is made once the broker that is asked has heard of it', async () => {
+    const topic = `new-${randomUUID()}`;
+    let looks = 0;
+    const fetchTopicMetadata: Admin['fetchTopicMetadata'] = async () => {
+      looks += 1;
+      return looks === 1 ? { topics: [] } : await stack.admin.fetchTopicMetadata();
+    };
+    await makeTopics({ ...stack.admin, fetchTopicMetadata }, [{ topic, numPartitions: 3 }]);
+    expect(looks).toBeGreaterThan(1);
+    const { topics } = await stack.admin.fetchTopicMetadata({ topics: [topic] });
+    expect(topics[0]!.partitions.map(({ leader }) => leader >= 0)).toEqual([true, true, true]);
+    await stack.admin.deleteTopics({ topics: [topic] });
+  });
+
   // After the last record stands the end of its transaction: the source said for ever that it was catching up. And it did not
   // report what it could not read: if the registry had lost its schemas, each opt-out was 5 s late and an alarm.
   test('a source that has read what was written in a transaction is at the end, and tells of what it could not read', async () => {
     const topic = `transaction-${randomUUID()}`;
-    await stack.admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: 1 }] });
+    await makeTopics(stack.admin, [{ topic, numPartitions: 1 }]);
     const kafka = createKafka({ address: address(), clientId: 'abide-at-the-end', log: quietLog });
     const producer = kafka.producer({ transactionalId: topic, idempotent: true, maxInFlightRequests: 1 });
     const source = sourceOf(kafka, topic, fetchOfTheRun(), topic);
@@ -399,7 +415,7 @@ describe('the stream', () => {
   const HALF_OF_BEFORE_MS = 15_000;
   test('what is written to a partition that was added is read soon', async () => {
     const topic = `grows-${randomUUID()}`;
-    await stack.admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: 1 }] });
+    await makeTopics(stack.admin, [{ topic, numPartitions: 1 }]);
     const kafka = createKafka({ address: address(), clientId: 'abide-grows', log: quietLog });
     const producer = kafka.producer();
     const source = sourceOf(kafka, topic, fetchOfTheRun(), topic);

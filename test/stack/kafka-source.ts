@@ -5,6 +5,7 @@ import type { Kafka } from 'kafkajs';
 import pg from 'pg';
 import { request } from 'undici';
 import { readConnector } from '../../debezium/connect-api.ts';
+import { makeTopics } from '../../debezium/ensure-topics.ts';
 import { migrate } from '../../ledger/migrate.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { quietLog } from '../../processes/log.ts';
@@ -31,14 +32,11 @@ export async function makeKafkaLedger(stack: RunningStack): Promise<KafkaLedger>
 
   await stack.query(`create database ${name} owner abide_owner`);
   await migrate(inDatabase(urls.owner), ROLES);
-  await stack.admin.createTopics({
-    waitForLeaders: true,
-    topics: [
-      { topic, numPartitions: PARTITIONS },
-      { topic: pulseTopic, numPartitions: 1 },
-      { topic: `__debezium-heartbeat.${name}`, numPartitions: 1 },
-    ],
-  });
+  await makeTopics(stack.admin, [
+    { topic, numPartitions: PARTITIONS },
+    { topic: pulseTopic, numPartitions: 1 },
+    { topic: `__debezium-heartbeat.${name}`, numPartitions: 1 },
+  ]);
   const { body } = await request(`${connector}/config`, {
     method: 'PUT',
     headers: { 'content-type': 'application/json' },
