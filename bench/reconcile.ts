@@ -34,7 +34,7 @@ async function makeSubjects(abide: AbideProcess, subjects: number): Promise<void
       return {
         id,
         address,
-        match: ring.matchKey({ kind: 'email', value: new Address(address) }),
+        match: ring.matchKeys({ kind: 'email', value: new Address(address) })[0],
         travels: seal(address, transport, [id, 'email']),
         stays: ring.seal(address, [id, 'email']),
       };

@@ -8,12 +8,12 @@ import { Address, NORMAL_FORM } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { inTransaction } from './database.ts';
 import type { Client, Pool, Queryable } from './database.ts';
-import { everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
 import { decideAgain, insertDecision, suppressedFrom } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
+import { everyMatch, subjectKey } from './subject-key.ts';
 
 export type Canaries = {
   readonly everySeconds: number;

@@ -36,9 +36,7 @@ export async function checkSendable(
   ring: KeyRing,
   items: readonly CheckItem[],
 ): Promise<{ asOf: string; items: readonly CheckAnswer[] }> {
-  const keys = items.map((item) =>
-    item.subjects.flatMap((subject) => [ring.matchKey(subject), ...ring.olderMatchKeys(subject)]),
-  );
+  const keys = items.map((item) => item.subjects.flatMap((subject) => ring.matchKeys(subject)));
   const { rows } = await db.query<{
     as_of: string;
     keys: Buffer[] | null;

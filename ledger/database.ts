@@ -165,6 +165,8 @@ export const isUnavailable = (error: unknown): boolean =>
     )) ||
   (error instanceof AggregateError && error.errors.some(isUnavailable));
 
+const OLD_PEPPER = 'The pepper was replaced: this process must be started again with the new key ring.';
+
 /** Turns a driver's error into the answer a client gets; anything that is not unavailability stays as it is. */
 export const asLedgerError = (error: unknown): unknown =>
   isUnavailable(error)
@@ -173,8 +175,6 @@ export const asLedgerError = (error: unknown): unknown =>
         retryAfterSeconds: 1,
       })
     : error;
-
-const OLD_PEPPER = 'The pepper was replaced: this process must be started again with the new key ring.';
 
 /** Runs one transaction; rolls back and frees the client whatever happens. */
 export const inTransaction = <T>(pool: Pool, work: (client: Client) => Promise<T>): Promise<T> =>

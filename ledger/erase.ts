@@ -7,11 +7,11 @@ import type { Subject } from '../suppression/subject.ts';
 import { audit } from './audit.ts';
 import { asLedgerError, isLockTimeout, isRace, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
-import { byEveryMatch, everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Caller, Erased, StorePropagation } from './ledger.ts';
 import { propagationOfSubjects } from './propagation.ts';
 import type { RegisteredStore } from './stores.ts';
+import { byEveryMatch, everyMatch, subjectKey } from './subject-key.ts';
 
 type Context = { readonly ring: KeyRing; readonly stores: readonly RegisteredStore[] };
 

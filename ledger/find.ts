@@ -7,7 +7,6 @@ import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
-import { everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type {
   Evidence,
@@ -23,6 +22,7 @@ import type {
 } from './ledger.ts';
 import { propagationOf, propagationOfGrants } from './propagation.ts';
 import type { RegisteredStore } from './stores.ts';
+import { everyMatch, subjectKey } from './subject-key.ts';
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 export const isUuid = (text: string): boolean => UUID.test(text);

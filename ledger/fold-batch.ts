@@ -14,7 +14,7 @@ import { toMilliseconds } from './database.ts';
 import type { Client } from './database.ts';
 import { findOptOut, findOptOutsOf, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
 import { foldIntent, namedBy } from './fold.ts';
-import type { Folded, Locked, Looks, SubjectKey } from './fold.ts';
+import type { Folded, Locked, Looks } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type {
   OptOut,
@@ -30,6 +30,7 @@ import { Bytes } from './record-rows.ts';
 import type { BatchRows, ItemRow, Opened, RememberedAnswer, SubjectRow } from './record-rows.ts';
 import { sinceOf } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
+import type { SubjectKey } from './subject-key.ts';
 
 /** An intent, and the caller that waits for its outcome. */
 export type Pending = {
@@ -39,10 +40,10 @@ export type Pending = {
   readonly keys: readonly SubjectKey[];
   /** Namespaced by client; undefined if the request names no key. */
   readonly keyHex: string | undefined;
-  readonly intentHex: string;
-  /** Both as they were under peppers that were replaced. */
+  /** As it was under peppers that were replaced. */
   readonly olderKeyHexes: readonly string[];
-  readonly olderIntentHexes: readonly string[];
+  /** What is asked for, under the pepper in use and then under those. */
+  readonly intentHexes: readonly string[];
   /** Names of its subjects and of its key: an item that shares one goes after it. */
   readonly names: readonly string[];
   /** When it has waited as long as an item may wait. */
@@ -118,8 +119,7 @@ export async function foldBatch(
     const { intent, keyHex } = item;
     const before = keyHex && (remembered.get(keyHex)?.intentHex ?? claimed.get(keyHex));
     if (before !== undefined) {
-      if (before === item.intentHex || item.olderIntentHexes.includes(before))
-        replays.push({ item, of: keyHex! });
+      if (item.intentHexes.includes(before)) replays.push({ item, of: keyHex! });
       else refuse(item, new AbideError('idempotency-key-reused'));
       return;
     }
@@ -133,7 +133,7 @@ export async function foldBatch(
     }
     // Nothing is recorded under the key either.
     if (folded.kind === 'exhausted') return void refuse(item, folded.error);
-    if (keyHex !== undefined) claimed.set(keyHex, item.intentHex);
+    if (keyHex !== undefined) claimed.set(keyHex, item.intentHexes[0]!);
     const { optOut, propagation, decided } =
       folded.kind === 'recorded'
         ? decide(item, named, folded, receivedAt)
@@ -284,7 +284,8 @@ export async function foldBatch(
   /** Answers in the words of the caller and under its key; gives the rows that say so. */
   function put({ item, recorded, decided }: Outcome, propagation: Propagation | undefined): ItemRow[] {
     if (propagation === undefined) throw new Error('an opt-out without a decision');
-    const { keyHex, intentHex, intent } = item;
+    const { keyHex, intent } = item;
+    const intentHex = item.intentHexes[0]!;
     const { outcome, optOut } = recorded;
     const status = outcome === 'recorded' ? 201 : 200;
     const full: Recorded = { ...recorded, propagation };

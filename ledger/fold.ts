@@ -6,34 +6,14 @@ import { UNKNOWN_SUBJECT } from '../suppression/decision.ts';
 import type { AbideError } from '../suppression/errors.ts';
 import { applyOptOut } from '../suppression/precedence.ts';
 import type { Scope } from '../suppression/scope.ts';
-import type { Subject } from '../suppression/subject.ts';
-import type { KeyRing } from './key-ring.ts';
 import type { OptOutIntent } from './ledger.ts';
+import { byEveryMatch } from './subject-key.ts';
+import type { SubjectKey } from './subject-key.ts';
 
 const HOUR_MS = 3_600_000;
 
 /** A subject whose row is locked, or that does not exist yet. */
 export type Locked = { id: string; state: SubjectState; isNew: boolean; changed: boolean; erased: boolean };
-
-/** What a subject is found by: its match key, and those that it may have had under a pepper that was replaced. */
-export type SubjectKey = { readonly match: Buffer; readonly hex: string; readonly older: readonly Buffer[] };
-
-export function subjectKey(ring: KeyRing, subject: Subject): SubjectKey {
-  const match = ring.matchKey(subject);
-  return { match, hex: match.toString('hex'), older: ring.olderMatchKeys(subject) };
-}
-
-/** Every key to look for, each once. */
-export const everyMatch = (keys: readonly SubjectKey[]): Buffer[] =>
-  [...new Map(keys.map((key) => [key.hex, key])).values()].flatMap(({ match, older }) => [match, ...older]);
-
-/** Gives the match key, in hexadecimal, of what was found under that one or an older one. */
-export function byEveryMatch(keys: readonly SubjectKey[]): (found: string) => string {
-  const current = new Map(
-    keys.flatMap(({ hex, older }) => older.map((match) => [match.toString('hex'), hex] as const)),
-  );
-  return (found) => current.get(found) ?? found;
-}
 
 export type LockedRow = {
   readonly id: string;

@@ -13,13 +13,13 @@ import type { OnRefused } from './budgets.ts';
 import { asLedgerError, isLockTimeout, isRace, onClient, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findGrant, sealEvidence } from './find.ts';
-import { everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Grant, GrantAnswer, GrantIntent, RecordedGrant } from './ledger.ts';
 import { begunPropagation } from './propagation.ts';
 import { fingerprintsOfKey } from './record.ts';
 import { insertDecision, sinceOf } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
+import { everyMatch, subjectKey } from './subject-key.ts';
 
 type Context = {
   readonly ring: KeyRing;
@@ -89,12 +89,10 @@ async function grantOnce(
   await client.query("set local synchronous_commit = on; set local lock_timeout = '1s'");
   const keys = fingerprintsOfKey(ring, caller.client, intent.idempotencyKey);
   const [key] = keys;
-  const asked = intentText(intent);
-  const intentHmac = ring.fingerprint('intent', asked);
+  const intents = ring.fingerprints('intent', intentText(intent));
   const first = key && (await findAnswer(client, ring, caller.client, keys));
   if (first !== undefined) {
-    if (![intentHmac, ...ring.olderFingerprints('intent', asked)].some((one) => first.intent.equals(one)))
-      throw new AbideError('idempotency-key-reused');
+    if (!intents.some((one) => first.intent.equals(one))) throw new AbideError('idempotency-key-reused');
     await audit(client, caller, 'grant.replayed', first.id, { scopes });
     await client.query('commit');
     return { status: first.status, body: first.body, replayed: true, grantId: first.id, decisions: [] };
@@ -127,7 +125,7 @@ async function grantOnce(
         caller.client,
         ring.pepperId,
         key,
-        intentHmac,
+        intents[0],
         id,
         status,
         intent.apiVersion,

@@ -211,7 +211,7 @@ export function createImports({
   }
 
   const fingerprintOf = (row: Row, sha256: Buffer): Buffer =>
-    ring.fingerprint(
+    ring.fingerprints(
       'import',
       JSON.stringify([
         row.client,
@@ -222,7 +222,7 @@ export function createImports({
         row.reason,
         row.effective_at,
       ]),
-    );
+    )[0];
 
   async function submit(id: string, file: Parameters<Imports['submit']>[1]): ReturnType<Imports['submit']> {
     let fingerprint: Buffer | undefined;

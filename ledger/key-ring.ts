@@ -33,14 +33,14 @@ const Ring = z.object({
     .min(3),
 });
 
+/** Under the pepper in use, and then under each that was in use before. */
+export type UnderEachPepper = readonly [current: Buffer, ...older: Buffer[]];
+
 export type KeyRing = {
   /** HMAC-SHA-256 (pepper, kind ‖ 0x00 ‖ normal form). */
-  matchKey(subject: Subject): Buffer;
+  matchKeys(subject: Subject): UnderEachPepper;
   /** HMAC under the pepper of anything that must be recognisable but not readable; the label keeps uses apart. */
-  fingerprint(label: string, text: string): Buffer;
-  /** The same two under each pepper that was in use before. */
-  olderMatchKeys(subject: Subject): readonly Buffer[];
-  olderFingerprints(label: string, text: string): readonly Buffer[];
+  fingerprints(label: string, text: string): UnderEachPepper;
   seal(content: string | Buffer, context: SealContext): Buffer;
   unseal(envelope: Buffer, context: SealContext): string;
   unsealBytes(envelope: Buffer, context: SealContext): Buffer;
@@ -110,13 +110,13 @@ export function readKeyRing(text: string, { pepperThrough = Infinity } = {}): Ke
   };
   const hmac = ({ secret }: SealingKey, label: string, text: string): Buffer =>
     createHmac('sha256', secret).update(`${label}\0${text}`).digest();
-  const underOlder = (label: string, text: string): Buffer[] =>
-    olderPeppers.map((older) => hmac(older, label, text));
+  const fingerprints = (label: string, text: string): UnderEachPepper => [
+    hmac(pepper, label, text),
+    ...olderPeppers.map((older) => hmac(older, label, text)),
+  ];
   return {
-    matchKey: ({ kind, value }) => hmac(pepper, kind, value.reveal()),
-    fingerprint: (label, text) => hmac(pepper, label, text),
-    olderMatchKeys: ({ kind, value }) => underOlder(kind, value.reveal()),
-    olderFingerprints: underOlder,
+    matchKeys: ({ kind, value }) => fingerprints(kind, value.reveal()),
+    fingerprints,
     seal: (content, context) => seal(content, storage(), context),
     unseal: (envelope, context) => open(envelope, storageKeyOf(envelope), context),
     unsealBytes: (envelope, context) => openBytes(envelope, storageKeyOf(envelope), context),
@@ -131,12 +131,12 @@ export function readKeyRing(text: string, { pepperThrough = Infinity } = {}): Ke
 
 /**
  * Brings ring and database together. `read` gives the ring's text, or undefined if there is none; `make` keeps a new one and is
- * called only for an empty database. A pepper that the ring has and the database does not use yet is left out. Throws KEYS_MISSING
- * naming the ids that the ring lacks.
+ * called only for an empty database; without `make` an empty one is refused. A pepper that the ring has and the database does not use
+ * yet is left out. Throws KEYS_MISSING naming the ids that the ring lacks.
  */
 export async function matchKeyRing(
   pool: Pool,
-  { read, make }: { read: () => string | undefined; make: (text: string) => void },
+  { read, make = refuseEmpty }: { read: () => string | undefined; make?: (text: string) => void },
 ): Promise<KeyRing> {
   return await inTransaction(pool, async (client) => {
     await lockRing(client);
@@ -195,6 +195,10 @@ export async function rotateStorageKey(
     keep(text);
     return id;
   });
+}
+
+function refuseEmpty(): never {
+  throw new AbideError('KEYS_MISSING', 'The database is empty: no Abide has started on it yet.');
 }
 
 export const lockRing = (client: Client) =>

@@ -12,10 +12,10 @@ import type { SubjectKind } from '../suppression/subject-kind.ts';
 import type { SubjectState } from '../suppression/decision.ts';
 import { toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
-import { byEveryMatch, everyMatch, subjectKey } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Listing, OptOutIntent } from './ledger.ts';
 import type { RegisteredStore } from './stores.ts';
+import { byEveryMatch, everyMatch, subjectKey } from './subject-key.ts';
 
 /** Between two pages of the list that nobody waits for: at most 500 entries a second. */
 const PAUSE_MS = 1_000;

@@ -18,12 +18,14 @@ import type { OnRefused } from './budgets.ts';
 import { isLockTimeout, isRace, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findOptOutTogether, findSameOptOut } from './find.ts';
-import { everyMatch, foldIntent, LOCKED, namedBy, subjectKey, toLocked } from './fold.ts';
-import type { Locked, LockedRow, Looks, SubjectKey } from './fold.ts';
+import { foldIntent, LOCKED, namedBy, toLocked } from './fold.ts';
+import type { Locked, LockedRow, Looks } from './fold.ts';
 import { ERRORS_KEPT_MAX, LEASE } from './imports.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Caller, Import, ImportBatch, RowError } from './ledger.ts';
 import { sinceOf } from './reissue.ts';
+import { everyMatch, subjectKey } from './subject-key.ts';
+import type { SubjectKey } from './subject-key.ts';
 
 /** As many at once as keep both sides busy. */
 export const BULK_FLIGHTS = 2;
@@ -189,7 +191,8 @@ export function createBulkRecorder({
     keys: readonly (readonly SubjectKey[])[],
     before: Promise<unknown>,
   ) {
-    const matches = everyMatch(keys.flat());
+    const all = keys.flat();
+    const matches = everyMatch(all);
     await client.query(BEGIN);
     const { rows } = await client.query<{
       subjects: LockedRow[] | null;
@@ -204,14 +207,14 @@ export function createBulkRecorder({
     const { now, subjects: locked, per_day: perDay, is_revoked: isRevoked } = rows[0]!;
     // Nothing more is wanted of a revoked key; a key that expired or was rotated sent its file while it was good.
     if (isRevoked) throw new AbideError('unauthenticated');
-    const subjects = toLocked(locked, keys.flat());
+    const subjects = toLocked(locked, all);
     if (of.dryRun) {
       const seen = await client.query<LockedRow>({
         name: 'import-seen',
         text: SEEN,
         values: [of.id, matches],
       });
-      for (const [hex, subject] of toLocked(seen.rows, keys.flat())) subjects.set(hex, subject);
+      for (const [hex, subject] of toLocked(seen.rows, all)) subjects.set(hex, subject);
     }
     // After the subjects, as everywhere; a dry run spends nothing. The batch before it goes first: otherwise that one would wait
     // for the budget, and this one for it.

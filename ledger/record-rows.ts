@@ -1,12 +1,14 @@
 // The two statements of recording: the first locks and reads what a batch is about, the second writes all of it.
-import type { Locked, LockedRow, SubjectKey } from './fold.ts';
-import { everyMatch, LOCKED, toLocked } from './fold.ts';
+import type { Locked, LockedRow } from './fold.ts';
+import { LOCKED, toLocked } from './fold.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
 import { together } from './database.ts';
 import type { Client } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
 import { selectRows, toParameter } from './rows.ts';
 import type { Columns, RowOf } from './rows.ts';
+import { everyMatch } from './subject-key.ts';
+import type { SubjectKey } from './subject-key.ts';
 
 // The clock is read last in the list, after every lock was waited for (fold.ts); the transaction draws its id here, in a
 // statement before the one that takes sequence numbers (fence.ts).
@@ -29,7 +31,7 @@ export type RememberedAnswer = {
   readonly intentHex: string;
 };
 
-/** The name of a client's key within a batch; what it is known by has 64 hexadecimal digits. */
+/** The name of a client's key within a batch. */
 export const keyName = (keyHex: string, client: string): string => `${keyHex}${client}`;
 
 export type Opened = {

@@ -23,13 +23,13 @@ import {
   within,
 } from './database.ts';
 import type { Pool } from './database.ts';
-import { subjectKey } from './fold.ts';
 import { foldBatch } from './fold-batch.ts';
 import type { Pending } from './fold-batch.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { OptOutIntent, RecordAnswer, Recorded } from './ledger.ts';
 import { keyName, lockAndRead, writeAndCommit } from './record-rows.ts';
 import type { RegisteredStore } from './stores.ts';
+import { subjectKey } from './subject-key.ts';
 
 const BATCH = 256;
 /** While one transaction waits for the disk, another one works; a third one does not record more (measured at 32 clients). */
@@ -234,7 +234,7 @@ export function createRecorder({
         nameOf,
       );
       const keys = intent.subjects.map((subject) => subjectKey(ring, subject));
-      const asked = intentText(intent);
+      const intentHexes = ring.fingerprints('intent', intentText(intent)).map((one) => one.toString('hex'));
       const names = keys.map(({ hex }) => hex);
       if (keyHex !== undefined) names.push(keyHex);
       return new Promise((resolve, reject) => {
@@ -244,9 +244,8 @@ export function createRecorder({
           keys,
           keyHex,
           names,
-          intentHex: ring.fingerprint('intent', asked).toString('hex'),
           olderKeyHexes,
-          olderIntentHexes: ring.olderFingerprints('intent', asked).map((older) => older.toString('hex')),
+          intentHexes,
           until: performance.now() + WAIT_MS_MAX,
           resolve,
           reject,
@@ -265,15 +264,12 @@ const patienceOf = ({ until }: Pending): number => until - WAIT_MS_MAX + PATIENC
  * What a caller's key is known by, since the key itself may be somebody's address; then what it was known by under peppers that were
  * replaced. None if there is no key.
  */
-export function fingerprintsOfKey(
+export const fingerprintsOfKey = (
   ring: KeyRing,
   client: string,
   idempotencyKey: string | undefined,
-): readonly Buffer[] {
-  if (idempotencyKey === undefined) return [];
-  const named = ['idempotency-key', `${client}\0${idempotencyKey}`] as const;
-  return [ring.fingerprint(...named), ...ring.olderFingerprints(...named)];
-}
+): readonly Buffer[] =>
+  idempotencyKey === undefined ? [] : ring.fingerprints('idempotency-key', `${client}\0${idempotencyKey}`);
 
 /** Nothing of the item was begun. */
 const tooLate = (): AbideError =>

@@ -50,13 +50,7 @@ export async function replacePepper(
     signal?: AbortSignal;
   },
 ): Promise<PepperReplaced | undefined> {
-  const own = {
-    read,
-    make: () => {
-      throw new AbideError('KEYS_MISSING', 'The database is empty: no Abide has started on it yet.');
-    },
-  };
-  const before = await matchKeyRing(owner, own);
+  const before = await matchKeyRing(owner, { read });
   if (readKeyRing(read()!).pepperId === before.pepperId) {
     const walked = await moveEverybody(owner, before, onSeen, signal);
     if (walked.moved > 0) return { keyId: before.pepperId, isNew: false, ...walked };
@@ -168,7 +162,7 @@ function keyOf(
   } catch {
     return undefined;
   }
-  const subject = { kind, value: new Address(address) };
-  if (!ring.olderMatchKeys(subject).some((older) => older.equals(found))) return undefined;
-  return { id, match_key: `\\x${ring.matchKey(subject).toString('hex')}` };
+  const [current, ...older] = ring.matchKeys({ kind, value: new Address(address) });
+  if (!older.some((one) => one.equals(found))) return undefined;
+  return { id, match_key: `\\x${current.toString('hex')}` };
 }

@@ -78,14 +78,24 @@ export const readRing = (env: Env): string | undefined => env['ABIDE_KEYS'] || r
  */
 export const withLedger = <T>(env: Env, work: (pool: Pool, ring: KeyRing) => Promise<T>): Promise<T> =>
   withLedgerDatabase(env, async (pool) => {
-    const ring = await matchKeyRing(pool, {
-      read: () => readRing(env),
-      make: () => {
-        throw new AbideError('KEYS_MISSING', 'The database is empty: no Abide has started on it yet.');
-      },
-    });
+    const ring = await matchKeyRing(pool, { read: () => readRing(env) });
     return await work(pool, ring);
   });
+
+/** The ring as a command changes it: its file is replaced, and `keep` says so; one that came by ABIDE_KEYS is only given back. */
+function ringToChange(env: Env) {
+  const file = env['ABIDE_KEYS'] ? undefined : keysFile(dataFolderOf(env));
+  let kept = '';
+  return {
+    file,
+    keep: (text: string): boolean => {
+      kept = text;
+      if (file !== undefined) replaceFile(file, text);
+      return file !== undefined;
+    },
+    kept: (): string => kept,
+  };
+}
 
 /**
  * Adds a storage key to this installation's ring (ledger/key-ring.ts). If the ring is a file, the file is replaced and named; a
@@ -97,45 +107,24 @@ export const rotateStorage = (
   caller: Caller,
 ): Promise<{ id: number; ring: string; file: string | undefined }> =>
   withLedger(env, async (pool) => {
-    const folder = env['ABIDE_KEYS'] ? undefined : dataFolderOf(env);
-    let ring = '';
-    const id = await rotateStorageKey(pool, {
-      read: () => readRing(env)!,
-      keep: (text) => {
-        ring = text;
-        if (folder !== undefined) replaceFile(keysFile(folder), text);
-      },
-      useFrom,
-      caller,
-    });
-    return { id, ring, file: folder === undefined ? undefined : keysFile(folder) };
+    const { file, keep, kept } = ringToChange(env);
+    const id = await rotateStorageKey(pool, { read: () => readRing(env)!, keep, useFrom, caller });
+    return { id, ring: kept(), file };
   });
 
 /**
  * Replaces the pepper of this installation (ledger/replace-pepper.ts). A ring that came by ABIDE_KEYS is only returned when a pepper is
- * added: it must be given back first. Throws as replacePepper and withLedger do.
+ * added: it must be given back first. Throws as replacePepper and withLedgerDatabase do.
  */
 export async function rotatePepper(
   env: Env,
-  { caller, onSeen, signal }: { caller: Caller; onSeen: (people: number) => void; signal: AbortSignal },
+  how: { caller: Caller; onSeen: (people: number) => void; signal: AbortSignal },
 ): Promise<{ ring: string } | { replaced: PepperReplaced; file: string | undefined }> {
-  const file = env['ABIDE_KEYS'] ? undefined : keysFile(dataFolderOf(env));
-  let ring = '';
+  const { file, keep, kept } = ringToChange(env);
   const replaced = await withLedgerDatabase(
     env,
-    (owner) =>
-      replacePepper(owner, {
-        read: () => readRing(env),
-        keep: (text) => {
-          ring = text;
-          if (file !== undefined) replaceFile(file, text);
-          return file !== undefined;
-        },
-        caller,
-        onSeen,
-        signal,
-      }),
+    (owner) => replacePepper(owner, { read: () => readRing(env), keep, ...how }),
     'owner',
   );
-  return replaced === undefined ? { ring } : { replaced, file };
+  return replaced === undefined ? { ring: kept() } : { replaced, file };
 }
