@@ -1,5 +1,5 @@
 // The direction of imports (ARCHITECTURE.md, "Direction"):
-// suppression <- ledger, stream, connectors/contract, config <- connectors, consumers <- api <- processes <- cli.
+// suppression <- ledger, stream, connectors/contract, config <- connectors, consumers, receipts <- api <- processes <- cli.
 // client/ stands beside all of it.
 const not = (name, from, to, comment) => ({ name, severity: 'error', comment, from, to });
 const ours =
@@ -17,7 +17,7 @@ module.exports = {
     not(
       'the-ledger-knows-the-rules-only',
       { path: '^ledger/' },
-      { path: '^(api|cli|config|connectors|consumers|console|processes|stream)/' },
+      { path: '^(api|cli|config|connectors|consumers|console|processes|receipts|stream)/' },
     ),
     not(
       'the-stream-knows-the-rules-only',
@@ -46,6 +46,12 @@ module.exports = {
       'a-worker-gets-the-ledger-as-parameters',
       { path: '^consumers/' },
       { path: '^(api|cli|config|ledger|processes)/|^connectors/(?!contract/)' },
+    ),
+    not(
+      'a-receipt-knows-the-ledger-only',
+      { path: '^receipts/' },
+      { path: '^(api|cli|client|config|connectors|consumers|console|processes|stream)/' },
+      'Whoever checks one needs nothing that runs.',
     ),
     not(
       'the-api-reaches-no-store',

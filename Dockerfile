@@ -18,6 +18,7 @@ COPY connectors connectors
 COPY ledger ledger
 COPY stream stream
 COPY consumers consumers
+COPY receipts receipts
 COPY api api
 COPY client client
 COPY debezium debezium

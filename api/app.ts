@@ -23,6 +23,7 @@ import { addHealth } from './ops/health.ts';
 import { createMetrics } from './ops/metrics.ts';
 import type { Metrics } from './ops/metrics.ts';
 import { answerProblem, asAbideError } from './problem.ts';
+import { addReceiptKeys } from './public/receipt-keys.ts';
 import { addReference } from './public/reference.ts';
 import type { ApiLog } from './deps.ts';
 import { addSecurityTxt } from './public/security-txt.ts';
@@ -111,6 +112,7 @@ export function createApp({
     if (resources.length > 0) metrics.called(version, 0);
   }
   addReference(api, versions);
+  addReceiptKeys(api, ledger);
   if (security !== undefined) addSecurityTxt(api, security);
   const doorOf = createDoorOf(pathsOfWorkers);
   return {

@@ -18,6 +18,7 @@ import { addChecks as addChecksV2 } from './v2/checks.ts';
 import { addGrants } from './v2/grants.ts';
 import { addOptOuts as addOptOutsV2 } from './v2/opt-outs.ts';
 import { addPropagation as addPropagationV2 } from './v2/propagation.ts';
+import { addReceipts } from './v2/receipts.ts';
 import { addSubjects as addSubjectsV2 } from './v2/subjects.ts';
 
 export const VERSIONS: Versions = {
@@ -35,7 +36,17 @@ export const VERSIONS: Versions = {
       addAcknowledgements,
     ],
   },
-  v2: { resources: [addOptOutsV2, addPropagationV2, addSubjectsV2, addGrants, addImports, addChecksV2] },
+  v2: {
+    resources: [
+      addOptOutsV2,
+      addPropagationV2,
+      addReceipts,
+      addSubjectsV2,
+      addGrants,
+      addImports,
+      addChecksV2,
+    ],
+  },
 };
 
 export const operationsOf = (name: string): Operation[] => operationsIn(VERSIONS[name]!);

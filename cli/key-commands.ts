@@ -12,6 +12,7 @@ import {
   rotateKey,
 } from '../ledger/api-keys.ts';
 import { makeKeyRing } from '../ledger/key-ring.ts';
+import type { RotatedPurpose } from '../ledger/key-ring.ts';
 import type { ApiKey, KeyLimits } from '../ledger/ledger.ts';
 import { toInstant } from '../suppression/instant.ts';
 import type { PepperReplaced } from '../ledger/replace-pepper.ts';
@@ -239,26 +240,16 @@ export function addKeys(program: Command): void {
       'Print a new key ring for ABIDE_KEYS. Keep it: a database never starts with another ring than its own.',
     )
     .action(() => print(makeKeyRing().trim()));
-  ofInstallation(keys.command('rotate-storage'))
-    .description(
+  addRotation(keys, 'storage', {
+    description:
       'Add a storage key to the key ring, which seals addresses from a time on; the old ones stay and open what they sealed. Replaces keys.json, or prints the new ABIDE_KEYS.',
-    )
-    .addOption(
-      new Option('--after <time>', 'by when every API process is restarted, such as 0s, 30m or 24h')
-        .argParser(toSeconds)
-        .default(SECONDS['h']!, '1h'),
-    )
-    .action(async (options: Installation & { after: number }) => {
-      const { rotateStorage } = await import('../processes/running-database.ts');
-      const useFrom = new Date(Date.now() + options.after * 1000).toISOString();
-      const { id, ring, file } = await rotateStorage(environmentOf(options), useFrom, operator());
-      if (file === undefined) print(ring.trim());
-      process.stderr.write(
-        `storage key ${id} ${file === undefined ? 'is in this ring: make it ABIDE_KEYS' : `is in ${file}`}. ` +
-          `Back up the ring, and restart every API process before ${useFrom}: ` +
-          'from then on it seals, and a process that lacks it cannot read what others sealed.\n',
-      );
-    });
+    why: 'from then on it seals, and a process that lacks it cannot read what others sealed.',
+  });
+  addRotation(keys, 'signing', {
+    description:
+      'Add a signing key to the key ring, which signs receipts from a time on; the old ones stay, so that their receipts can be checked. Replaces keys.json, or prints the new ABIDE_KEYS.',
+    why: 'from then on it signs. Publish the public keys again, for whoever checks receipts elsewhere.',
+  });
   ofInstallation(keys.command('rotate-pepper'))
     .description(
       'Replace the pepper, by which people are found. Calls to every Abide that runs fail from then on, until it is started again with the new ring; none says "send". Replaces keys.json, or prints the new ABIDE_KEYS and changes nothing until it is given. If it is interrupted, type it again.',
@@ -283,6 +274,34 @@ export function addKeys(program: Command): void {
     .command('token')
     .description('Print a new key for ABIDE_ADMIN_KEY. No Abide knows it until it starts with it.')
     .action(() => print(makeToken()));
+}
+
+function addRotation(
+  keys: Command,
+  purpose: RotatedPurpose,
+  { description, why }: { readonly description: string; readonly why: string },
+): void {
+  ofInstallation(keys.command(`rotate-${purpose}`))
+    .description(description)
+    .addOption(
+      new Option('--after <time>', 'by when every API process is restarted, such as 0s, 30m or 24h')
+        .argParser(toSeconds)
+        .default(SECONDS['h']!, '1h'),
+    )
+    .action(async (options: Installation & { after: number }) => {
+      const { rotateRing } = await import('../processes/running-database.ts');
+      const useFrom = new Date(Date.now() + options.after * 1000).toISOString();
+      const { id, ring, file } = await rotateRing(environmentOf(options), {
+        purpose,
+        useFrom,
+        caller: operator(),
+      });
+      if (file === undefined) print(ring.trim());
+      process.stderr.write(
+        `${purpose} key ${id} ${file === undefined ? 'is in this ring: make it ABIDE_KEYS' : `is in ${file}`}. ` +
+          `Back up the ring, and restart every API process before ${useFrom}: ${why}\n`,
+      );
+    });
 }
 
 async function replacePepper(options: Installation, signal: AbortSignal) {

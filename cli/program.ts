@@ -13,6 +13,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Add>>> = {
   check: async () => (await import('./api-commands.ts')).addCheck,
   gate: async () => (await import('./api-commands.ts')).addGate,
   erase: async () => (await import('./api-commands.ts')).addErase,
+  receipt: async () => (await import('./receipt-commands.ts')).addReceipt,
+  verify: async () => (await import('./receipt-commands.ts')).addVerify,
   quarantine: async () => (await import('./quarantine-commands.ts')).addQuarantine,
   stores: async () => (await import('./ledger-commands.ts')).addStores,
   reconcile: async () => (await import('./reconcile.ts')).addReconcile,

@@ -19,6 +19,7 @@ export type OptOutRequest = V2['schemas']['OptOutRequest'];
 export type RecordedOptOut = V2['schemas']['RecordedOptOut'];
 export type OptOut = V2['schemas']['OptOut'];
 export type Propagation = V2['schemas']['Propagation'];
+export type Receipt = V2['schemas']['Receipt'];
 export type SubjectState = V2['schemas']['SubjectState'];
 export type Erasure = V2['schemas']['Erasure'];
 export type CheckItem = V2['schemas']['CheckItem'];
@@ -76,6 +77,8 @@ export type Abide = {
      * there is no store to wait for.
      */
     waitUntilPropagated(id: string, options?: CallOptions): Promise<Propagation>;
+    /** A signed statement of it and of how far it has come, which anybody can check. */
+    receipt(id: string, options?: Waiting & CallOptions): Promise<Receipt>;
   };
   readonly checks: {
     /**
@@ -193,6 +196,7 @@ export function createAbide(options: AbideOptions): Abide {
         ),
       propagation: (id, more) => call('GET /v2/opt-outs/{id}/propagation', { ...more, path: { id } }),
       waitUntilPropagated: (id, more) => waitUntilPropagated(call, id, more),
+      receipt: (id, more) => call('GET /v2/opt-outs/{id}/receipt', { ...more, path: { id } }),
     },
     checks: { ask: (items, more) => ask(call, items, more) },
     subjects: {

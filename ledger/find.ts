@@ -5,8 +5,8 @@ import { Address, mask } from '../suppression/subject.ts';
 import type { Subject } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { toMilliseconds } from './database.ts';
-import type { Queryable } from './database.ts';
+import { inTransaction, toMilliseconds } from './database.ts';
+import type { Pool, Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
 import type {
   Evidence,
@@ -162,28 +162,26 @@ async function keepFirstCompletions(
   );
 }
 
-async function toFound(
-  db: Queryable,
-  rows: readonly FullRow[],
-  { ring, stores }: Context,
-): Promise<FoundOptOut[]> {
+async function toFound(db: Queryable, rows: readonly FullRow[], context: Context): Promise<FoundOptOut[]> {
   if (rows.length === 0) return [];
   const propagation = await propagationOf(
     db,
-    stores,
+    context.stores,
     rows.map((row) => row.id),
   );
   await keepFirstCompletions(db, rows, propagation);
-  return rows.map((row) => ({
-    optOut: toOptOut(row, ring),
-    subjects: row.subjects.map((subject) => toFoundSubject(subject, ring)),
-    inForce: row.subjects.every(({ state }) =>
-      row.requested_scopes.every((scope) => state[scope] !== undefined),
-    ),
-    evidence: row.evidence === null ? undefined : unsealEvidence(ring, row.evidence, row.id),
-    propagation: propagation.get(row.id)!,
-  }));
+  return rows.map((row) => asFound(row, propagation.get(row.id)!, context));
 }
+
+const asFound = (row: FullRow, propagation: Propagation, { ring }: Context): FoundOptOut => ({
+  optOut: toOptOut(row, ring),
+  subjects: row.subjects.map((subject) => toFoundSubject(subject, ring)),
+  inForce: row.subjects.every(({ state }) =>
+    row.requested_scopes.every((scope) => state[scope] !== undefined),
+  ),
+  evidence: row.evidence === null ? undefined : unsealEvidence(ring, row.evidence, row.id),
+  propagation,
+});
 
 function toFoundSubject(row: Omit<SubjectRow, 'state'>, ring: KeyRing): FoundSubject {
   const address =
@@ -193,6 +191,7 @@ function toFoundSubject(row: Omit<SubjectRow, 'state'>, ring: KeyRing): FoundSub
   return {
     id: row.id,
     kind: row.kind,
+    address,
     masked: address === undefined ? undefined : mask({ kind: row.kind, value: address }),
     state: { version: row.version, suppressed: row.recorded_state, granted: {} },
   };
@@ -210,13 +209,37 @@ export async function findOptOut(
   id: string,
   client: string | undefined,
 ): Promise<FoundOptOut | undefined> {
-  if (!isUuid(id)) return undefined;
+  return (await toFound(db, await readOptOut(db, id, client), context))[0];
+}
+
+async function readOptOut(db: Queryable, id: string, client: string | undefined): Promise<FullRow[]> {
+  if (!isUuid(id)) return [];
   const { rows } = await db.query<FullRow>({
     name: 'find-opt-out',
     text: `${FULL} where o.id = $1 and ($2::text is null or o.client = $2)`,
     values: [id, client ?? null],
   });
-  return (await toFound(db, rows, context))[0];
+  return rows;
+}
+
+/** The same, all of it as the database had it at one moment: a receipt must not put together what never was. */
+export async function findOptOutAsOf(
+  pool: Pool,
+  context: Context,
+  id: string,
+  client: string | undefined,
+): Promise<{ readonly asOf: Instant; readonly found: FoundOptOut } | undefined> {
+  const seen = await inTransaction(pool, async (db) => {
+    await db.query('set transaction isolation level repeatable read, read only');
+    const { rows: clock } = await db.query<{ at: string }>('select clock_timestamp() as at');
+    const [row] = await readOptOut(db, id, client);
+    if (row === undefined) return undefined;
+    return { at: clock[0]!.at, row, propagation: await propagationOf(db, context.stores, [row.id]) };
+  });
+  if (seen === undefined) return undefined;
+  const { at, row, propagation } = seen;
+  await keepFirstCompletions(pool, [row], propagation);
+  return { asOf: toMilliseconds(at), found: asFound(row, propagation.get(row.id)!, context) };
 }
 
 /** The first UUIDv7 of a millisecond, as a bound on ids. */

@@ -1,10 +1,11 @@
-// The key ring: what makes match keys (pepper), seals addresses at rest (storage) and will sign receipts (signing). A ring belongs
+// The key ring: what makes match keys (pepper), seals addresses at rest (storage) and signs receipts (signing). A ring belongs
 // to its database: another pepper over old data would answer every check with "send", so the database keeps a check value of every
 // key in use, and a ring that lacks one does not start.
 //
-// Storage keys are rotated: a new one is added, and what was sealed before is opened with the old ones, which stay. A new key is
-// used from a time by which every process must have the ring, since no process can read what it has no key for. A pepper is replaced
-// at once and for everybody (replace-pepper.ts), and those before it stay: who was erased is found by them for ever.
+// Storage and signing keys are rotated: a new one is added, and the old ones stay: they open what was sealed, and what they signed
+// is checked with them. A new key is used from a time by which every process must have the ring, since no process can read what it
+// has no key for, nor name the key that a receipt was signed by. A pepper is replaced at once and for everybody (replace-pepper.ts),
+// and those before it stay: who was erased is found by them for ever.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import type { Instant } from '../suppression/decision.ts';
@@ -16,9 +17,13 @@ import { audit } from './audit.ts';
 import { inTransaction } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import type { Caller } from './ledger.ts';
+import { toSigningKey } from './signing-key.ts';
+import type { Signing } from './signing-key.ts';
 
 const PURPOSES = ['pepper', 'storage', 'signing'] as const;
 type Purpose = (typeof PURPOSES)[number];
+/** What is rotated beside running processes. */
+export type RotatedPurpose = Exclude<Purpose, 'pepper'>;
 
 const Ring = z.object({
   keys: z
@@ -44,6 +49,7 @@ export type KeyRing = {
   seal(content: string | Buffer, context: SealContext): Buffer;
   unseal(envelope: Buffer, context: SealContext): string;
   unsealBytes(envelope: Buffer, context: SealContext): Buffer;
+  readonly signing: Signing;
   readonly pepperId: number;
   /** Identifies the ring, for the database's check. */
   readonly checks: readonly { readonly keyId: number; readonly purpose: Purpose; readonly value: Buffer }[];
@@ -92,16 +98,20 @@ export function readKeyRing(text: string, { pepperThrough = Infinity } = {}): Ke
       secret: Buffer.from(secret, 'base64'),
       useFromMs: useFrom === undefined ? 0 : Date.parse(useFrom),
     }));
-  const current = (purpose: Purpose): (() => SealingKey) => {
-    const its = keys.filter((one) => one.purpose === purpose).sort((a, b) => b.id - a.id);
+  const newestFirst = (purpose: Purpose) =>
+    keys.filter((one) => one.purpose === purpose).sort((a, b) => b.id - a.id);
+  const inUse = <Key extends { useFromMs: number }>(purpose: Purpose, its: readonly Key[]): (() => Key) => {
     if (!its.some((key) => key.useFromMs <= Date.now()))
       throw new AbideError('KEYS_INVALID', `The key ring has no ${purpose} key.`);
     return () => its.find((key) => key.useFromMs <= Date.now())!;
   };
-  const pepper = current('pepper')();
+  const pepper = inUse('pepper', newestFirst('pepper'))();
   const olderPeppers = keys.filter((one) => one.purpose === 'pepper' && one !== pepper);
-  const storage = current('storage');
-  current('signing');
+  const storage = inUse('storage', newestFirst('storage'));
+  const signingKeys = newestFirst('signing').map((key) => ({
+    ...toSigningKey(key.secret),
+    useFromMs: key.useFromMs,
+  }));
   const storageKeyOf = (envelope: Buffer): SealingKey => {
     const id = sealedWith(envelope);
     const key = keys.find((one) => one.purpose === 'storage' && one.id === id);
@@ -120,6 +130,10 @@ export function readKeyRing(text: string, { pepperThrough = Infinity } = {}): Ke
     seal: (content, context) => seal(content, storage(), context),
     unseal: (envelope, context) => open(envelope, storageKeyOf(envelope), context),
     unsealBytes: (envelope, context) => openBytes(envelope, storageKeyOf(envelope), context),
+    signing: {
+      current: inUse('signing', signingKeys),
+      publicKeys: signingKeys.map(({ publicKey }) => publicKey),
+    },
     pepperId: pepper.id,
     checks: keys.map(({ id, purpose, secret }) => ({
       keyId: id,
@@ -176,22 +190,29 @@ export async function keepChecks(client: Client, ring: KeyRing): Promise<void> {
 }
 
 /**
- * Adds a storage key, which seals from `useFrom` on, to the ring of `read` and gives the result to `keep`. Nothing in the database
+ * Adds a key, which is in use from `useFrom` on, to the ring of `read` and gives the result to `keep`. Nothing in the database
  * needs that key yet: if it is lost before a process has started with it, the previous ring is as good as it was.
  */
-export async function rotateStorageKey(
+export async function rotateKeyOfRing(
   pool: Pool,
   {
+    purpose,
     read,
     keep,
     useFrom,
     caller,
-  }: { read: () => string; keep: (text: string) => void; useFrom: Instant; caller: Caller },
+  }: {
+    purpose: RotatedPurpose;
+    read: () => string;
+    keep: (text: string) => void;
+    useFrom: Instant;
+    caller: Caller;
+  },
 ): Promise<number> {
   return await inTransaction(pool, async (client) => {
     await lockRing(client);
-    const { text, id } = addKey(read(), 'storage', useFrom);
-    await audit(client, caller, 'key_ring.rotated', `storage key ${id}`, { use_from: useFrom });
+    const { text, id } = addKey(read(), purpose, useFrom);
+    await audit(client, caller, 'key_ring.rotated', `${purpose} key ${id}`, { use_from: useFrom });
     keep(text);
     return id;
   });

@@ -10,8 +10,9 @@ import type {
 import type { Decision, Instant, SubjectState } from '../suppression/decision.ts';
 import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
 import type { Channel, Scope } from '../suppression/scope.ts';
-import type { Subject } from '../suppression/subject.ts';
+import type { Address, Subject } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
+import type { Signing } from './signing-key.ts';
 
 export const REASONS = ['person_request', 'complaint', 'legal', 'other'] as const;
 export type Reason = (typeof REASONS)[number];
@@ -186,7 +187,8 @@ export type FoundOptOut = {
 export type FoundSubject = {
   readonly id: string;
   readonly kind: SubjectKind;
-  /** Undefined once the subject is erased. */
+  /** Undefined, as `masked` is, once the subject is erased. */
+  readonly address: Address | undefined;
   readonly masked: string | undefined;
   /** As this opt-out or grant left it. */
   readonly state: SubjectState;
@@ -654,6 +656,12 @@ export type Ledger = {
   record(intent: OptOutIntent, render: (recorded: Recorded) => string): Promise<RecordAnswer>;
   /** `client` undefined: any client's (opt_outs:read_all). */
   findOptOut(id: string, client: string | undefined): Promise<FoundOptOut | undefined>;
+  /** The same, all of it as it was at one moment, by the database's clock. */
+  findOptOutAsOf(
+    id: string,
+    client: string | undefined,
+  ): Promise<{ readonly asOf: Instant; readonly found: FoundOptOut } | undefined>;
+  readonly signing: Signing;
   /** Undefined: no such store. */
   listOptOuts(
     filter: ListFilter,

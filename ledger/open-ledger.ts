@@ -14,7 +14,7 @@ import { checkSendable } from './check-sendable.ts';
 import { asLedgerError, openPool } from './database.ts';
 import type { Pool } from './database.ts';
 import { eraseSubjects } from './erase.ts';
-import { findGrant, findOptOut, listOptOuts, lookupSubject } from './find.ts';
+import { findGrant, findOptOut, findOptOutAsOf, listOptOuts, lookupSubject } from './find.ts';
 import { judgeGate } from './gate.ts';
 import { recordGrant } from './grant.ts';
 import { forget } from './forget.ts';
@@ -302,6 +302,8 @@ export async function openLedger({
   return {
     record: (intent, render) => recorder.record(intent, render),
     findOptOut: (id, client) => forClient(() => findOptOut(pool, context(), id, client)),
+    findOptOutAsOf: (id, client) => forClient(() => findOptOutAsOf(pool, context(), id, client)),
+    signing: ring.signing,
     listOptOuts: (filter) => forClient(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => forClient(() => lookupSubject(pool, context(), subject)),
     erase: (subjects, caller) => forClient(() => eraseSubjects(pool, { ring, stores }, subjects, caller)),

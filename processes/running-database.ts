@@ -5,10 +5,10 @@ import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { isUnavailable, openPool, sayReadOnly } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
-import { matchKeyRing, rotateStorageKey } from '../ledger/key-ring.ts';
+import { matchKeyRing, rotateKeyOfRing } from '../ledger/key-ring.ts';
 import { replacePepper } from '../ledger/replace-pepper.ts';
 import type { PepperReplaced } from '../ledger/replace-pepper.ts';
-import type { KeyRing } from '../ledger/key-ring.ts';
+import type { KeyRing, RotatedPurpose } from '../ledger/key-ring.ts';
 import type { Caller } from '../ledger/ledger.ts';
 import type { Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -98,17 +98,16 @@ function ringToChange(env: Env) {
 }
 
 /**
- * Adds a storage key to this installation's ring (ledger/key-ring.ts). If the ring is a file, the file is replaced and named; a
- * ring that came by ABIDE_KEYS is only returned. Throws as withLedger does.
+ * Adds a key to this installation's ring (ledger/key-ring.ts). If the ring is a file, the file is replaced and named; a ring that
+ * came by ABIDE_KEYS is only returned. Throws as withLedger does.
  */
-export const rotateStorage = (
+export const rotateRing = (
   env: Env,
-  useFrom: Instant,
-  caller: Caller,
+  how: { purpose: RotatedPurpose; useFrom: Instant; caller: Caller },
 ): Promise<{ id: number; ring: string; file: string | undefined }> =>
   withLedger(env, async (pool) => {
     const { file, keep, kept } = ringToChange(env);
-    const id = await rotateStorageKey(pool, { read: () => readRing(env)!, keep, useFrom, caller });
+    const id = await rotateKeyOfRing(pool, { ...how, read: () => readRing(env)!, keep });
     return { id, ring: kept(), file };
   });
 

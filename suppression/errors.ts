@@ -132,6 +132,12 @@ export const ERRORS = {
     'Use the ring that belongs to this database: ABIDE_KEYS, or keys.json in the data folder.',
   ),
   KEYS_INVALID: entry(500, 'The key ring cannot be read', false, 'Restore it from its backup.'),
+  RECEIPT_INVALID: entry(
+    500,
+    'A receipt does not prove what it says',
+    false,
+    'Check it with the public keys of the Abide that signed it; if they are the right ones, it was changed.',
+  ),
   CONFIG_INVALID: entry(
     500,
     'The configuration is wrong',

@@ -164,7 +164,15 @@ export const FOUND: FoundOptOut = {
     idempotencyKey: 'one',
     firstCompletedAt: undefined,
   },
-  subjects: [{ id: SUBJECT_ID, kind: 'email', masked: 'a••@e••.com', state: stateOf(['email', 'sms'], ID) }],
+  subjects: [
+    {
+      id: SUBJECT_ID,
+      kind: 'email',
+      address: new Address('ada@example.com'),
+      masked: 'a••@e••.com',
+      state: stateOf(['email', 'sms'], ID),
+    },
+  ],
   inForce: true,
   evidence: undefined,
   propagation: {
@@ -218,6 +226,8 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     },
     findOptOut: (id, client) =>
       Promise.resolve(id === ID && (client ?? 'shop') === FOUND.optOut.client ? FOUND : undefined),
+    findOptOutAsOf: never('findOptOutAsOf'),
+    signing: { current: never('signing.current'), publicKeys: [] },
     listOptOuts: () => Promise.resolve({ optOuts: [FOUND], nextCursor: undefined }),
     lookupSubject: () =>
       Promise.resolve({

@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeAll, expect, jest, test } from '@jest/global
 import { readAudit } from '../../ledger/audit.ts';
 import { openPool } from '../../ledger/database.ts';
 import type { Pool } from '../../ledger/database.ts';
-import { makeKeyRing, matchKeyRing, readKeyRing, rotateStorageKey } from '../../ledger/key-ring.ts';
+import { makeKeyRing, matchKeyRing, readKeyRing, rotateKeyOfRing } from '../../ledger/key-ring.ts';
 import type { KeyRing } from '../../ledger/key-ring.ts';
 import { sealedWith } from '../../suppression/seal.ts';
 import type { SealContext } from '../../suppression/seal.ts';
@@ -40,7 +40,8 @@ const begin = (text: string | undefined): Promise<KeyRing> =>
 
 async function rotate(text: string, useFrom: string): Promise<{ id: number; text: string }> {
   let kept = '';
-  const id = await rotateStorageKey(pool, {
+  const id = await rotateKeyOfRing(pool, {
+    purpose: 'storage',
     read: () => text,
     keep: (made) => {
       kept = made;

@@ -63,10 +63,13 @@ const seen = ({ status, headers, text }: Answer): object => {
   return { status, headers: { ...rest, 'x-request-id': '' }, text: text.replaceAll(id, '') };
 };
 
-const PATHS = ['v1', 'v2'].flatMap((version) => [
-  `/${version}/opt-outs/{id}`,
-  `/${version}/opt-outs/{id}/propagation`,
-]);
+const PATHS = [
+  '/v1/opt-outs/{id}',
+  '/v1/opt-outs/{id}/propagation',
+  '/v2/opt-outs/{id}',
+  '/v2/opt-outs/{id}/propagation',
+  '/v2/opt-outs/{id}/receipt',
+];
 
 describe("another client's opt-out is refused as one that does not exist", () => {
   test.each(PATHS)('GET %s, by its words and headers', async (path) => {

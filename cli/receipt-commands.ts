@@ -1,0 +1,156 @@
+// A receipt is asked of the API, and checked without it: whoever was handed one needs the public keys and nothing else of Abide.
+import { readFile } from 'node:fs/promises';
+import { text as textOf } from 'node:stream/consumers';
+import { InvalidArgumentError, Option } from 'commander';
+import type { Command } from 'commander';
+import type { JSONWebKeySet } from 'jose';
+import { z } from 'zod';
+import { RECEIPT_KEYS_PATH } from '../api/public/receipt-keys.ts';
+import type { ReceiptStatement } from '../receipts/receipt.ts';
+import { isAbout, verifyReceipt } from '../receipts/verify.ts';
+import { AbideError } from '../suppression/errors.ts';
+import { normalise } from '../suppression/subject.ts';
+import type { Subject } from '../suppression/subject.ts';
+import { apiUrlOf, createAsk, URL_HELP, withApi } from './api-client.ts';
+import type { ApiOptions } from './api-client.ts';
+import { identify, KIND_WORDS, SUBJECT_HELP } from './identify.ts';
+import { print, printJson, printTable, sayNo } from './output.ts';
+import { readCount } from './read-arguments.ts';
+
+const WAIT_SECONDS_MAX = 30;
+const KEYS_MS_MAX = 10_000;
+
+export function addReceipt(program: Command): void {
+  withApi(program.command('receipt'))
+    .description(
+      'Print a signed statement of an opt-out and how far it has come, as JSON. `abide verify` checks it, wherever it is.',
+    )
+    .argument('<id>', "the opt-out's")
+    .addOption(
+      new Option(
+        '--wait <seconds>',
+        'wait until every required store has confirmed, for at most this long',
+      ).argParser((typed) => {
+        const seconds = readCount(1)(typed);
+        if (seconds > WAIT_SECONDS_MAX) throw new InvalidArgumentError(`At most ${WAIT_SECONDS_MAX}.`);
+        return seconds;
+      }),
+    )
+    .action(async (id: string, options: ApiOptions & { wait?: number }) => {
+      const wait = options.wait === undefined ? {} : { waitSeconds: options.wait };
+      printJson(await createAsk(options)((abide) => abide.optOuts.receipt(id, wait)));
+    });
+}
+
+export function addVerify(program: Command): void {
+  program
+    .command('verify')
+    .description(
+      'Check a receipt. Exit code 0: its key signed exactly this. 3: it proves nothing, or is about somebody else.',
+    )
+    .argument('[file]', 'what `abide receipt` printed; - or nothing: standard input', '-')
+    .option(
+      '--keys <file or url>',
+      `the public keys (default: those that the API has at ${RECEIPT_KEYS_PATH})`,
+    )
+    .option('--subject <subject>', `is it about this one? ${SUBJECT_HELP}`, toSubject)
+    .option('--url <url>', URL_HELP)
+    .option('--json', 'print JSON')
+    .action(
+      async (file: string, options: { keys?: string; subject?: Subject; url?: string; json?: boolean }) => {
+        const { subject } = options;
+        const { receipt, salt } = readReceipt(await read(file));
+        if (subject !== undefined && salt === undefined)
+          throw new Error(
+            `${nameOf(file)} has no salt: without it nobody can tell whom the receipt is about.`,
+          );
+        const keys = await readKeys(
+          options.keys ?? apiUrlOf(options).replace(/\/+$/, '') + RECEIPT_KEYS_PATH,
+        );
+        try {
+          const { statement, kid } = await verifyReceipt(receipt, keys);
+          const about =
+            subject === undefined || salt === undefined ? null : isAbout(statement, salt, subject);
+          if (options.json === true) printJson({ valid: true, kid, about, statement });
+          else sayStatement(statement, kid);
+          if (subject === undefined) return;
+          const words = `about this ${KIND_WORDS[subject.kind]}`;
+          if (about !== true) sayNo(`NOT ${words}`, options);
+          else if (options.json !== true) print(words);
+        } catch (error) {
+          if (!(error instanceof AbideError) || error.code !== 'RECEIPT_INVALID') throw error;
+          if (options.json === true) printJson({ valid: false });
+          sayNo(`NOT valid: ${error.message}`, options);
+        }
+      },
+    );
+}
+
+/** In its normal form. A number needs its country here: no configuration is read. */
+function toSubject(text: string): Subject {
+  const [kind, given] = identify(text);
+  const normal = normalise(kind, given);
+  if (!normal.ok) throw new InvalidArgumentError(`It ${normal.detail}.`);
+  return { kind, value: normal.value };
+}
+
+function sayStatement(
+  { as_of: asOf, opt_out: optOut, propagation }: ReceiptStatement,
+  kid: string | undefined,
+): void {
+  const kinds = optOut.identifiers.map(({ kind }) => KIND_WORDS[kind]).join(', ');
+  print(`valid: signed by key ${kid}`);
+  print(`as of ${asOf}: ${optOut.in_force ? 'in force' : 'NOT in force any more'}, ${propagation.state}`);
+  print(`opt-out ${optOut.id} of ${optOut.requested_scopes.join(', ')}`);
+  print(`for ${kinds}, recorded ${optOut.recorded_at}`);
+  if (propagation.uncovered.length > 0) print(`in no store: ${propagation.uncovered.join(', ')}`);
+  printTable(
+    ['STORE', 'STATE', 'CONFIRMED'],
+    propagation.stores.map(({ store, required, state, decisions }) => {
+      const times = decisions.map(({ acknowledged_at: at }) => at);
+      return [
+        required ? store : `${store} (optional)`,
+        state,
+        times.includes(null) ? '-' : (times.sort().at(-1) ?? '-'),
+      ];
+    }),
+  );
+}
+
+const Printed = z.object({ receipt: z.string(), salt: z.string().optional() });
+
+/** What `abide receipt` printed, or the receipt alone. */
+function readReceipt(text: string): z.infer<typeof Printed> {
+  try {
+    return Printed.parse(JSON.parse(text));
+  } catch {
+    return { receipt: text.trim() };
+  }
+}
+
+const nameOf = (file: string): string => (file === '-' ? 'standard input' : file);
+
+async function read(file: string): Promise<string> {
+  try {
+    return file === '-' ? await textOf(process.stdin) : await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new Error(`${nameOf(file)} cannot be read.`, { cause });
+  }
+}
+
+async function readKeys(from: string): Promise<JSONWebKeySet> {
+  const text = /^https?:/.test(from) ? await fetchKeys(from) : await read(from);
+  try {
+    return JSON.parse(text) as JSONWebKeySet;
+  } catch (cause) {
+    throw new Error(`${from} has no public keys: it is not JSON.`, { cause });
+  }
+}
+
+async function fetchKeys(url: string): Promise<string> {
+  const answer = await fetch(url, { signal: AbortSignal.timeout(KEYS_MS_MAX) }).catch((cause: unknown) => {
+    throw new Error(`Nobody answers at ${url}: name the file with the public keys by --keys.`, { cause });
+  });
+  if (!answer.ok) throw new Error(`${url} has no public keys: it answered ${answer.status}.`);
+  return await answer.text();
+}

@@ -1,0 +1,46 @@
+// Checks a receipt with public keys alone: no Abide need run.
+import { compactVerify, createLocalJWKSet, errors } from 'jose';
+import type { JSONWebKeySet } from 'jose';
+import { AbideError } from '../suppression/errors.ts';
+import type { Subject } from '../suppression/subject.ts';
+import { digestOf, RECEIPT_TYPE, ReceiptStatement } from './receipt.ts';
+
+/**
+ * What a receipt states, and the `kid` of the key that signed it. Throws RECEIPT_INVALID if none of the keys signed exactly this, or if
+ * it is no receipt.
+ */
+export async function verifyReceipt(
+  receipt: string,
+  keys: JSONWebKeySet,
+): Promise<{ readonly statement: ReceiptStatement; readonly kid: string | undefined }> {
+  try {
+    const { payload, protectedHeader } = await compactVerify(receipt, createLocalJWKSet(keys), {
+      algorithms: ['EdDSA'],
+    });
+    if (protectedHeader.typ !== RECEIPT_TYPE)
+      throw invalid('Its key signed it as something else than a receipt.');
+    const statement = ReceiptStatement.parse(JSON.parse(Buffer.from(payload).toString()));
+    return { statement, kid: protectedHeader.kid };
+  } catch (error) {
+    throw error instanceof AbideError ? error : invalid(sayWhy(error), error);
+  }
+}
+
+const invalid = (why: string, cause?: unknown): AbideError =>
+  new AbideError('RECEIPT_INVALID', why, { cause });
+
+function sayWhy(error: unknown): string {
+  if (error instanceof errors.JWKSNoMatchingKey)
+    return 'None of the public keys is the one that it says it was signed by.';
+  if (error instanceof errors.JWKSInvalid)
+    return 'The public keys are not a set of keys (JWK Set, RFC 7517).';
+  if (error instanceof errors.JWSSignatureVerificationFailed)
+    return 'The signature does not fit: something was changed after it was signed, or somebody else signed it.';
+  return 'It is not a receipt.';
+}
+
+/** Whether one of the identifiers that the receipt is about is this one. */
+export const isAbout = (statement: ReceiptStatement, salt: string, subject: Subject): boolean => {
+  const digest = digestOf(Buffer.from(salt, 'base64url'), subject);
+  return statement.opt_out.identifiers.some((one) => one.kind === subject.kind && one.digest === digest);
+};

@@ -1,0 +1,43 @@
+import { expect, test } from '@jest/globals';
+import { VERSIONS } from '../../api/versions.ts';
+import { operationsIn } from '../../api/version.ts';
+import { isAbout, verifyReceipt } from '../../receipts/verify.ts';
+import { subject } from '../harness/ledger.ts';
+import { after, blocksOf, readPage } from './markdown.ts';
+
+/** A program without types. */
+const EXAMPLE: string = '../../docs/examples/check-receipt.mjs';
+type Example = {
+  check: (receipt: string, keys: readonly object[]) => object;
+  isAbout: (statement: object, salt: string, kind: string, address: string) => boolean;
+};
+
+const page = readPage('docs/receipts.md');
+type Vector = { keys: object[]; receipt: string; salt: string; kind: 'email'; address: string };
+const vector = JSON.parse(blocksOf(after(page, 'test vector'), 'json')[0]!) as Vector;
+
+test("the page's test vector is valid by our code, and by the example that has none of it", async () => {
+  const example = (await import(EXAMPLE)) as Example;
+  const { statement } = await verifyReceipt(vector.receipt, { keys: vector.keys });
+  expect(isAbout(statement, vector.salt, subject(vector.address))).toBe(true);
+
+  expect(example.check(vector.receipt, vector.keys)).toEqual(statement);
+  expect(example.isAbout(statement, vector.salt, vector.kind, vector.address)).toBe(true);
+  expect(example.isAbout(statement, vector.salt, vector.kind, 'bob@example.com')).toBe(false);
+  const [head, payload, signature] = vector.receipt.split('.');
+  const flipped = Buffer.from(signature!, 'base64url');
+  flipped[0]! ^= 1;
+  expect(() => example.check(`${head}.${payload}.${flipped.toString('base64url')}`, vector.keys)).toThrow(
+    'The signature does not fit.',
+  );
+});
+
+test('the table has every member that is signed, and the API documents this very receipt', async () => {
+  const { statement } = await verifyReceipt(vector.receipt, { keys: vector.keys });
+  for (const name of [...Object.keys(statement), ...Object.keys(statement.opt_out)].filter(
+    (one) => one !== 'opt_out',
+  ))
+    expect(page).toMatch(new RegExp(`^\\|.*\`(?:opt_out)?\\.?${name}\``, 'm'));
+  const { examples } = operationsIn(VERSIONS['v2']!).find(({ id }) => id === 'getReceipt')!;
+  expect(examples['receipt']!.answer).toMatchObject({ receipt: vector.receipt, salt: vector.salt });
+});
