@@ -29,5 +29,5 @@ VOLUME /data
 EXPOSE 8080 9464
 STOPSIGNAL SIGTERM
 # The first process: it gets SIGTERM itself, finishes what is under way, and ends.
-ENTRYPOINT ["node", "--disable-warning=ExperimentalWarning", "--disable-warning=TimeoutNegativeWarning", "cli/abide.ts"]
+ENTRYPOINT ["node", "--disable-warning=ExperimentalWarning", "cli/abide.ts"]
 CMD ["serve", "--no-workers"]

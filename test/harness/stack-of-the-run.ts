@@ -3,15 +3,16 @@ import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Kafka, logLevel } from 'kafkajs';
-import type { Admin } from 'kafkajs';
+import type { Admin, Kafka } from 'kafkajs';
 import pg from 'pg';
 import { request } from 'undici';
 import { openPool } from '../../ledger/database.ts';
 import type { LagReport } from '../../ledger/ledger.ts';
 import { changeStore } from '../../ledger/stores.ts';
 import { findEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
+import { quietLog } from '../../processes/log.ts';
 import { stackStatus } from '../../processes/stack/running-stack.ts';
+import { createKafka } from '../../stream/kafka-client.ts';
 import { spawnAbide } from './abide.ts';
 import { eventually } from './eventually.ts';
 
@@ -104,11 +105,11 @@ export async function openStack({
   const read = async (name: string): Promise<string> => (await readFile(join(folder, name), 'utf8')).trim();
   const ports = JSON.parse(await read('stack/ports.json')) as RunningStack['ports'];
   const authorization = `Bearer ${await read('admin.key')}`;
-  const kafka = new Kafka({
+  const kafka = createKafka({
+    address: { brokers: [`127.0.0.1:${ports.broker}`] },
     clientId: 'abide-test',
-    brokers: [`127.0.0.1:${ports.broker}`],
-    logLevel: logLevel.NOTHING,
-    retry: { initialRetryTime: 100, maxRetryTime: 500, retries: 60 },
+    log: quietLog,
+    retries: 60,
   });
   const { superuserUrl } = (await findEmbeddedPostgres(folder))!;
   // Connections are kept for a moment, since logging in costs more than what is asked; nobody needs to end them.
