@@ -27,16 +27,25 @@ export const toJson = (record: object): Readonly<Record<string, unknown>> =>
     ]),
   );
 
-/** Columns as wide as their widest cell; the last one as it is. */
-export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
+/**
+ * Columns as wide as their widest cell; the last one as it is. In a terminal that is narrower than that (`terminal`: its columns), a
+ * line for each cell instead, since wrapped rows cannot be read.
+ */
+export function printTable(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  // Undefined if it is no terminal: a script finds the same columns everywhere.
+  terminal = process.stdout.columns || Infinity,
+): void {
   const widths = head.map((title, n) => Math.max(title.length, ...rows.map((row) => row[n]?.length ?? 0)));
-  for (const row of [head, ...rows]) {
-    print(
-      row
-        .map((cell, n) => (n === head.length - 1 ? cell : cell.padEnd(widths[n]!)))
-        .join('  ')
-        .trimEnd(),
-    );
+  const padded = (cell: string, n: number): string =>
+    n === head.length - 1 ? cell : cell.padEnd(widths[n]!);
+  const lines = [head, ...rows].map((row) => row.map(padded).join('  ').trimEnd());
+  if (lines.every((line) => line.length <= terminal)) return lines.forEach(print);
+  const title = Math.max(...head.map(({ length }) => length));
+  for (const [n, row] of rows.entries()) {
+    if (n > 0) print('');
+    row.forEach((cell, column) => print(`${head[column]!.padEnd(title)}  ${cell}`));
   }
 }
 
