@@ -12,7 +12,7 @@ import { audit } from './audit.ts';
 import { inTransaction, isRace, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import { isUuid } from './find.ts';
-import type { KeyRing } from './key-ring.ts';
+import type { KeyRing, UnderEachPepper } from './key-ring.ts';
 import type {
   Caller,
   Import,
@@ -36,6 +36,8 @@ const LEFT_BEHIND = [
   ['import_chunks', 'n', 200],
   ['import_seen', 'match_key', 20_000],
 ] as const;
+/** SQL: the import `o` stands for its file, and the same file is not taken again. As the index `imports_once` has it. */
+const IS_THAT_FILE = "o.state not in ('receiving', 'failed', 'cancelled')";
 const SMALLEST_COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 
 const compress = promisify(zstdCompress);
@@ -178,7 +180,7 @@ export function createImports({
   async function complete(
     id: string,
     { sha256, bytes, rows, approveAbove }: Parameters<Imports['submit']>[1],
-    fingerprintOf: (row: Row, sha256: Buffer) => Buffer,
+    fingerprintsOf: (row: Row, sha256: Buffer) => UnderEachPepper,
   ): Promise<Import | undefined> {
     return await inTransaction(pool, async (client) => {
       const { rows: found } = await client.query<Row & { caller_address: string; request_id: string }>(
@@ -189,13 +191,16 @@ export function createImports({
       const row = found[0];
       if (row === undefined) throw new AbideError('request-timeout');
       const state: ImportState = !row.dry_run && rows > approveAbove ? 'awaiting_approval' : 'pending';
+      const [fingerprint, ...older] = fingerprintsOf(row, sha256);
       const made = await oneImport(
         client,
         `update imports set state = $2, fingerprint = $3, bytes = $4, rows_total = $5, received_at = clock_timestamp(),
            lease_until = null
-         where id = $1`,
-        [id, state, fingerprintOf(row, sha256), bytes, rows],
+         where id = $1 and not exists (
+           select from imports o where o.client = $6 and o.fingerprint = any ($7) and ${IS_THAT_FILE})`,
+        [id, state, fingerprint, bytes, rows, row.client, older],
       );
+      if (made === undefined) return undefined;
       const caller = {
         client: row.client,
         keyId: row.key_id,
@@ -210,7 +215,7 @@ export function createImports({
     });
   }
 
-  const fingerprintOf = (row: Row, sha256: Buffer): Buffer =>
+  const fingerprintsOf = (row: Row, sha256: Buffer): UnderEachPepper =>
     ring.fingerprints(
       'import',
       JSON.stringify([
@@ -222,21 +227,20 @@ export function createImports({
         row.reason,
         row.effective_at,
       ]),
-    )[0];
+    );
 
   async function submit(id: string, file: Parameters<Imports['submit']>[1]): ReturnType<Imports['submit']> {
-    let fingerprint: Buffer | undefined;
+    let fingerprints: UnderEachPepper | undefined;
     for (;;) {
-      const made = await complete(id, file, (row, sha256) => (fingerprint = fingerprintOf(row, sha256)));
+      const made = await complete(id, file, (row, sha256) => (fingerprints = fingerprintsOf(row, sha256)));
       if (made !== undefined) {
         onWaiting();
         return { import: made, isNew: true };
       }
       const { rows } = await pool.query<Row>(
-        `select ${COLUMNS} from imports
-         where client = (select client from imports where id = $1) and fingerprint = $2
-           and state not in ('receiving', 'failed', 'cancelled')`,
-        [id, fingerprint],
+        `select ${COLUMNS} from imports o
+         where client = (select client from imports where id = $1) and fingerprint = any ($2) and ${IS_THAT_FILE}`,
+        [id, fingerprints],
       );
       // If that one failed or was cancelled in between, this one is the first.
       if (rows[0] === undefined) continue;

@@ -122,6 +122,25 @@ test('everybody is found by the new pepper, and the answers to keys are', async 
   );
 });
 
+test('a file that was sent before it is known when it is sent again', async () => {
+  const sendFile = (send: Send) =>
+    send('POST', '/v2/imports?scopes=email', {
+      key: api.key,
+      body: 'email\nada@example.com\n',
+      headers: { 'content-type': 'text/csv' },
+    });
+  const first = await sendFile(api.send);
+  expect(first.status).toBe(202);
+  for (let n = 0; n < 2; n += 1) {
+    await replace();
+    const { send } = await startAnew();
+    const again = await sendFile(send);
+    expect([again.status, again.json.id]).toEqual([200, first.json.id]);
+  }
+  const { rows } = await api.t.pool.query('select from imports');
+  expect(rows).toHaveLength(1);
+});
+
 test('a process that has the older ring is refused whatever it asks about a person', async () => {
   await post('/v1/opt-outs', { subject: ADA });
   await replace();
