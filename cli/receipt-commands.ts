@@ -46,7 +46,7 @@ export function addVerify(program: Command): void {
   program
     .command('verify')
     .description(
-      'Check a receipt. Exit code 0: its key signed exactly this. 3: it proves nothing, or is about somebody else.',
+      'Check a receipt. Exit code 0: its key signed exactly this. 3: it proves nothing, or not that it is about them.',
     )
     .argument('[file]', 'what `abide receipt` printed; - or nothing: standard input', '-')
     .option(
@@ -60,9 +60,10 @@ export function addVerify(program: Command): void {
       async (file: string, options: { keys?: string; subject?: Subject; url?: string; json?: boolean }) => {
         const { subject } = options;
         const { receipt, salt } = readReceipt(await read(file));
-        if (subject !== undefined && salt === undefined)
+        // With half of it every answer would be that the receipt is about somebody else.
+        if (subject !== undefined && !SALT.test(salt ?? ''))
           throw new Error(
-            `${nameOf(file)} has no salt: without it nobody can tell whom the receipt is about.`,
+            `${nameOf(file)} has no salt, or not all of it: without it nobody can tell whom the receipt is about.`,
           );
         const keys = await readKeys(
           options.keys ?? apiUrlOf(options).replace(/\/+$/, '') + RECEIPT_KEYS_PATH,
@@ -70,12 +71,17 @@ export function addVerify(program: Command): void {
         try {
           const { statement, kid } = await verifyReceipt(receipt, keys);
           const about =
-            subject === undefined || salt === undefined ? null : isAbout(statement, salt, subject);
+            subject === undefined || salt === undefined ? null : (isAbout(statement, salt, subject) ?? null);
           if (options.json === true) printJson({ valid: true, kid, about, statement });
           else sayStatement(statement, kid);
           if (subject === undefined) return;
           const words = `about this ${KIND_WORDS[subject.kind]}`;
-          if (about !== true) sayNo(`NOT ${words}`, options);
+          if (about === null)
+            sayNo(
+              `it cannot be told whether it is ${words}: one was erased before the receipt was made`,
+              options,
+            );
+          else if (!about) sayNo(`NOT ${words}`, options);
           else if (options.json !== true) print(words);
         } catch (error) {
           if (!(error instanceof AbideError) || error.code !== 'RECEIPT_INVALID') throw error;
@@ -118,6 +124,7 @@ function sayStatement(
 }
 
 const Printed = z.object({ receipt: z.string(), salt: z.string().optional() });
+const SALT = /^[\w-]{43}$/;
 
 /** What `abide receipt` printed, or the receipt alone. */
 function readReceipt(text: string): z.infer<typeof Printed> {

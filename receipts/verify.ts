@@ -39,8 +39,13 @@ function sayWhy(error: unknown): string {
   return 'It is not a receipt.';
 }
 
-/** Whether one of the identifiers that the receipt is about is this one. */
-export const isAbout = (statement: ReceiptStatement, salt: string, subject: Subject): boolean => {
+/**
+ * Whether one of the identifiers that the receipt is about is this one; undefined if that cannot be told any more, since one of this
+ * kind was erased.
+ */
+export const isAbout = (statement: ReceiptStatement, salt: string, subject: Subject): boolean | undefined => {
   const digest = digestOf(Buffer.from(salt, 'base64url'), subject);
-  return statement.opt_out.identifiers.some((one) => one.kind === subject.kind && one.digest === digest);
+  const ofKind = statement.opt_out.identifiers.filter(({ kind }) => kind === subject.kind);
+  if (ofKind.some((one) => one.digest === digest)) return true;
+  return ofKind.some((one) => one.digest === null) ? undefined : false;
 };

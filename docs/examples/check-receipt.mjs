@@ -35,7 +35,8 @@ if (process.argv[1] === import.meta.filename) {
   const statement = check(receipt, keys);
   console.log(JSON.stringify(statement, null, 2));
   if (kind !== undefined && !isAbout(statement, salt, kind, address)) {
-    console.error('It is about somebody else.');
+    const isErased = statement.opt_out.identifiers.some((one) => one.kind === kind && one.digest === null);
+    console.error(isErased ? 'It cannot be told any more: one was erased.' : 'It is about somebody else.');
     process.exitCode = 1;
   }
 }

@@ -62,6 +62,17 @@ $`),
   const set = await send('GET', KEYS_PATH);
   expect(JSON.parse(set.text).keys.map(({ kid }: { kid: string }) => kid)).toEqual(kids.reverse());
   const keys = await keep('keys.json.public', set.text);
+  await send('POST', '/v2/subjects/erasure', {
+    key: abide.key,
+    body: { identifiers: [{ email: 'ada@example.com' }] },
+  });
+  const erased = await keep('erased.json', (await runAbide(['receipt', json.id], env)).stdout);
+  expect(await runAbide(['verify', erased, '--subject', 'ada@example.com'], env)).toMatchObject({
+    code: 3,
+    output: expect.stringMatching(
+      /\nit cannot be told whether it is about this email address: one was erased/,
+    ),
+  });
   await abide.stop();
   const offline = ['--keys', keys, '--subject', 'ada@example.com', '--json'];
   for (const file of [receipt, later]) {
@@ -77,6 +88,11 @@ $`),
   await expect(promisify(execFile)(process.execPath, [...example, 'bob@example.com'])).rejects.toMatchObject({
     code: 1,
     stderr: 'It is about somebody else.\n',
+  });
+  const ofErased = ['docs/examples/check-receipt.mjs', erased, keys, 'email', 'ada@example.com'];
+  await expect(promisify(execFile)(process.execPath, ofErased)).rejects.toMatchObject({
+    code: 1,
+    stderr: 'It cannot be told any more: one was erased.\n',
   });
 
   expect(await runAbide(['verify', receipt], env)).toMatchObject({
@@ -99,6 +115,13 @@ $`),
   expect(await runAbide(['verify', bare, ...offline])).toMatchObject({
     code: 1,
     output: expect.stringContaining('has no salt'),
+  });
+  // Half a salt is none: of everybody it would be told that the receipt is about somebody else.
+  const { salt } = JSON.parse(text) as { salt: string };
+  const cut = await keep('cut.json', text.replace(salt, salt.slice(0, -5)));
+  expect(await runAbide(['verify', cut, ...offline])).toMatchObject({
+    code: 1,
+    output: expect.stringContaining('has no salt, or not all of it'),
   });
 });
 
