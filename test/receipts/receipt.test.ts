@@ -131,12 +131,43 @@ describe('what proves nothing is refused, and it is said why', () => {
 
   test('keys that are none', async () => {
     const receipt = await signReceipt(STATEMENT, key);
-    expect(await refused(receipt, {} as { keys: object[] })).toBe(
-      'The public keys are not a set of keys (JWK Set, RFC 7517).',
-    );
     expect(await refused(receipt, { keys: [] })).toBe(
       'None of the public keys is the one that it says it was signed by.',
     );
+  });
+});
+
+// The receipt may be as good as any: whoever is told that it is not valid accuses somebody.
+test('if the keys are at fault, the receipt is not said to be', async () => {
+  const receipt = await signReceipt(STATEMENT, key);
+  const why = async (keys: unknown): Promise<unknown> =>
+    verifyReceipt(receipt, keys as typeof KEYS).catch((thrown: unknown) => [
+      (thrown as { code?: string }).code,
+      (thrown as Error).message,
+    ]);
+  for (const none of [null, [key.publicKey], key.publicKey, {}, { keys: [null] }])
+    expect(await why(none)).toEqual([
+      undefined,
+      'The public keys are not a set of keys (JWK Set, RFC 7517).',
+    ]);
+  const { x } = key.publicKey;
+  for (const damaged of [{ x: 'AAAA' }, { x: undefined }, { d: x }])
+    expect(await why({ keys: [{ ...key.publicKey, ...damaged }] })).toEqual([
+      undefined,
+      'The public key that the receipt says it was signed by is damaged, or is no public key.',
+    ]);
+});
+
+test('a key that is in the set twice, or beside another of its name, does no harm', async () => {
+  const impostor = { ...toSigningKey(Buffer.alloc(32, 8)).publicKey, kid: key.publicKey.kid };
+  const receipt = await signReceipt(STATEMENT, key);
+  for (const other of [key.publicKey, impostor])
+    expect(await verifyReceipt(receipt, { keys: [other, key.publicKey] })).toMatchObject({
+      statement: STATEMENT,
+    });
+  await expect(verifyReceipt(receipt, { keys: [impostor, impostor] })).rejects.toMatchObject({
+    code: 'RECEIPT_INVALID',
+    message: expect.stringContaining('The signature does not fit'),
   });
 });
 
