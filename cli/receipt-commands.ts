@@ -1,6 +1,6 @@
 // A receipt is asked of the API, and checked without it: whoever was handed one needs the public keys and nothing else of Abide.
-import { readFile } from 'node:fs/promises';
-import { text as textOf } from 'node:stream/consumers';
+import { createReadStream } from 'node:fs';
+import { Readable } from 'node:stream';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import type { JSONWebKeySet } from 'jose';
@@ -19,6 +19,8 @@ import { readCount } from './read-arguments.ts';
 
 const WAIT_SECONDS_MAX = 30;
 const KEYS_MS_MAX = 10_000;
+/** More than any receipt or set of keys has: what never ends would fill the memory. */
+const READ_MIB_MAX = 16;
 
 export function addReceipt(program: Command): void {
   withApi(program.command('receipt'))
@@ -138,11 +140,26 @@ function readReceipt(text: string): z.infer<typeof Printed> {
 const nameOf = (file: string): string => (file === '-' ? 'standard input' : file);
 
 async function read(file: string): Promise<string> {
-  try {
-    return file === '-' ? await textOf(process.stdin) : await readFile(file, 'utf8');
-  } catch (cause) {
+  const text = await textOf(file === '-' ? process.stdin : createReadStream(file)).catch((cause: unknown) => {
     throw new Error(`${nameOf(file)} cannot be read.`, { cause });
+  });
+  return text ?? tooLarge(nameOf(file));
+}
+
+/** Without the mark that editors put before UTF-8; undefined if it is too large. */
+async function textOf(source: AsyncIterable<Uint8Array>): Promise<string | undefined> {
+  const chunks: Uint8Array[] = [];
+  let left = READ_MIB_MAX * 1024 * 1024;
+  for await (const chunk of source) {
+    left -= chunk.length;
+    if (left < 0) return undefined;
+    chunks.push(chunk);
   }
+  return new TextDecoder().decode(Buffer.concat(chunks));
+}
+
+function tooLarge(name: string): never {
+  throw new Error(`${name} has more than ${READ_MIB_MAX} MiB: no receipt and no public keys are so large.`);
 }
 
 async function readKeys(from: string): Promise<JSONWebKeySet> {
@@ -150,7 +167,7 @@ async function readKeys(from: string): Promise<JSONWebKeySet> {
   try {
     return JSON.parse(text) as JSONWebKeySet;
   } catch (cause) {
-    throw new Error(`${from} has no public keys: it is not JSON.`, { cause });
+    throw new Error(`${nameOf(from)} has no public keys: it is not JSON.`, { cause });
   }
 }
 
@@ -159,5 +176,10 @@ async function fetchKeys(url: string): Promise<string> {
     throw new Error(`Nobody answers at ${url}: name the file with the public keys by --keys.`, { cause });
   });
   if (!answer.ok) throw new Error(`${url} has no public keys: it answered ${answer.status}.`);
-  return await answer.text();
+  const text = await textOf(answer.body ?? Readable.from([])).catch((cause: unknown) => {
+    throw new Error(`${url} did not answer to the end: name the file with the public keys by --keys.`, {
+      cause,
+    });
+  });
+  return text ?? tooLarge(url);
 }

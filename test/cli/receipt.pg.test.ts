@@ -1,10 +1,16 @@
 // `abide receipt` and `abide verify`, as whoever hands a receipt over types them, and whoever was handed one.
 import { execFile } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from '@jest/globals';
 import { runAbide, startAbide } from '../harness/abide.ts';
+import { after, blocksOf, readPage } from '../docs/markdown.ts';
 import { createSend } from '../harness/http.ts';
 
 const KEYS_PATH = '/.well-known/abide-receipt-keys.json';
@@ -123,6 +129,62 @@ $`),
     code: 1,
     output: expect.stringContaining('has no salt, or not all of it'),
   });
+});
+
+/** A server that answers as a test says. */
+async function serve(
+  answer: (path: string, response: ServerResponse) => unknown,
+): Promise<AsyncDisposable & { readonly url: string }> {
+  const server = createServer((request, response) => void answer(request.url!, response));
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+test('what a server or an editor makes of the keys is taken, or refused in words and in time', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-receipt-'));
+  const vector = JSON.parse(
+    blocksOf(after(readPage('docs/receipts.md'), 'test vector'), 'json')[0]!,
+  ) as object & { keys: object[] };
+  const file = join(folder, 'vector.json');
+  // Windows' editors put a mark before UTF-8.
+  await writeFile(file, `\ufeff${JSON.stringify(vector)}`);
+  const keys = JSON.stringify({ keys: vector.keys });
+  await using server = await serve((path, answer) => {
+    if (path === '/moved') return answer.writeHead(302, { location: '/keys' }).end();
+    if (path === '/cut') {
+      answer.writeHead(200, { 'content-length': keys.length }).write(keys.slice(0, 9));
+      return setTimeout(() => answer.destroy(), 100);
+    }
+    if (path !== '/endless') return answer.end(`\ufeff${keys}`);
+    answer.on('error', () => undefined);
+    const more = (): void => {
+      while (answer.write(Buffer.alloc(65_536, ' ')));
+      answer.once('drain', more);
+    };
+    return more();
+  });
+  const verify = (from: string) => runAbide(['verify', file, '--keys', from]);
+  try {
+    for (const good of [file, `${server.url}/keys`, `${server.url}/moved`])
+      expect(await verify(good)).toMatchObject({ code: 0 });
+    expect(await verify(`${server.url}/cut`)).toMatchObject({
+      code: 1,
+      output: expect.stringContaining('/cut did not answer to the end'),
+    });
+    for (const endless of [`${server.url}/endless`, '/dev/zero'])
+      expect(await verify(endless)).toMatchObject({
+        code: 1,
+        output: expect.stringContaining(`${endless} has more than 16 MiB`),
+      });
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 test('what cannot be read or understood is said in words', async () => {
