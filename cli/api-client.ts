@@ -66,16 +66,18 @@ function listensAt(file: string): { host: string; port: string } {
 }
 
 /**
- * Asks at apiUrlOf(), with `--key` or ABIDE_KEY, or the administrator's key of the data folder. `say`: what a command has to say of
- * a problem that has a meaning of its own there.
+ * Asks at apiUrlOf(), with `--key` or ABIDE_KEY, or the administrator's key of the data folder. `heldSeconds`: for how long the API
+ * was asked to hold its answer. `say`: what a command has to say of a problem that has a meaning of its own there.
  */
 export function createAsk(
   options: ApiOptions,
   {
     patience = PATIENCE,
+    heldSeconds = 0,
     say = () => undefined,
   }: {
     readonly patience?: Patience;
+    readonly heldSeconds?: number;
     readonly say?: (problem: AbideProblem) => Error | undefined;
   } = {},
 ): Ask {
@@ -86,10 +88,13 @@ export function createAsk(
     ...patience,
   });
   return async (question) => {
-    const slow = setTimeout(() => {
-      if (patience === PATIENCE)
-        process.stderr.write(`abide: ${url} does not answer yet; waiting for it (Ctrl-C ends that).\n`);
-    }, SLOW_MS);
+    const slow = setTimeout(
+      () => {
+        if (patience === PATIENCE)
+          process.stderr.write(`abide: ${url} does not answer yet; waiting for it (Ctrl-C ends that).\n`);
+      },
+      SLOW_MS + heldSeconds * 1000,
+    );
     try {
       return await question(abide);
     } catch (error) {
@@ -99,6 +104,12 @@ export function createAsk(
     }
   };
 }
+
+export const unlessNotThere = <T>(asked: Promise<T>): Promise<T | undefined> =>
+  asked.catch((error: unknown) => {
+    if (error instanceof AbideProblem && error.code === 'not-found') return undefined;
+    throw error;
+  });
 
 /** A command that runs until it is interrupted asks again. */
 export class NobodyAnswersError extends Error {}

@@ -9,7 +9,7 @@ import type { Abide, Fault, Import, RowError, SentImport } from '../client/clien
 import { IMPORT_FORMATS, IMPORT_STATES, REASONS } from '../ledger/ledger.ts';
 import type { ImportFormat, ImportState, Reason } from '../ledger/ledger.ts';
 import { ERRORS } from '../suppression/errors.ts';
-import { createAsk, LONG_PATIENCE, NobodyAnswersError, withApi } from './api-client.ts';
+import { createAsk, LONG_PATIENCE, NobodyAnswersError, unlessNotThere, withApi } from './api-client.ts';
 import type { ApiOptions, Ask } from './api-client.ts';
 import { openImportSource } from './import-source.ts';
 import type { ImportSource } from './import-source.ts';
@@ -432,12 +432,6 @@ async function decide(
   else if (options.json === true) printJson(decided);
   else print(done(decided));
 }
-
-const unlessNotThere = <T>(asked: Promise<T>): Promise<T | undefined> =>
-  asked.catch((error: unknown) => {
-    if (error instanceof AbideProblem && error.code === 'not-found') return undefined;
-    throw error;
-  });
 
 function sayNotThere(id: string, options: Parameters<typeof sayNo>[1]): void {
   sayNo(`no import ${id}, or it is another client's`, options);

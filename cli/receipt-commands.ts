@@ -11,7 +11,7 @@ import { isAbout, verifyReceipt } from '../receipts/verify.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { normalise } from '../suppression/subject.ts';
 import type { Subject } from '../suppression/subject.ts';
-import { apiUrlOf, createAsk, URL_HELP, withApi } from './api-client.ts';
+import { apiUrlOf, createAsk, unlessNotThere, URL_HELP, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
 import { identify, KIND_WORDS, SUBJECT_HELP } from './identify.ts';
 import { print, printJson, printTable, sayNo } from './output.ts';
@@ -25,7 +25,7 @@ const READ_MIB_MAX = 16;
 export function addReceipt(program: Command): void {
   withApi(program.command('receipt'))
     .description(
-      'Print a signed statement of an opt-out and how far it has come, as JSON. `abide verify` checks it, wherever it is.',
+      'Print a signed statement of an opt-out and how far it has come, as JSON. `abide verify` checks it, wherever it is. Exit code 3: there is no such opt-out.',
     )
     .argument('<id>', "the opt-out's")
     .addOption(
@@ -39,8 +39,13 @@ export function addReceipt(program: Command): void {
       }),
     )
     .action(async (id: string, options: ApiOptions & { wait?: number }) => {
-      const wait = options.wait === undefined ? {} : { waitSeconds: options.wait };
-      printJson(await createAsk(options)((abide) => abide.optOuts.receipt(id, wait)));
+      const { wait = 0 } = options;
+      const receipt = await createAsk(options, { heldSeconds: wait })((abide) =>
+        unlessNotThere(abide.optOuts.receipt(id, wait === 0 ? {} : { waitSeconds: wait })),
+      );
+      // Standard output is kept as the receipt.
+      if (receipt === undefined) return sayNo(`no opt-out ${id}, or it is another client's`, { json: true });
+      printJson(receipt);
     });
 }
 

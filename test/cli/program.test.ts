@@ -52,13 +52,20 @@ test('every command, and every command below it, has a --help that ends with 0',
   }
 });
 
-test.each(['check', 'gate', 'reconcile', 'guard status', 'import', 'import-filter', 'doctor'])(
-  '%s --help says what its exit code 3 means',
-  async (command) => {
-    const [output] = await help(command.split(' '));
-    expect(output.replaceAll(/\s+/g, ' ')).toMatch(/Exit code (0: .*)?3:/);
-  },
-);
+test.each([
+  'check',
+  'gate',
+  'reconcile',
+  'guard status',
+  'import',
+  'import-filter',
+  'doctor',
+  'receipt',
+  'verify',
+])('%s --help says what its exit code 3 means', async (command) => {
+  const [output] = await help(command.split(' '));
+  expect(output.replaceAll(/\s+/g, ' ')).toMatch(/Exit code (0: .*)?3:/);
+});
 
 // It was the help of `abide`, which lists none of a command's options.
 test('after a mistake the help of that command is named', async () => {

@@ -31,6 +31,11 @@ test('a receipt is checked beside Abide and without it, and after its signing ke
   const kidOf = async (file: string): Promise<string> =>
     (JSON.parse((await runAbide(['verify', file, '--json'], env)).stdout) as { kid: string }).kid;
 
+  expect(await runAbide(['receipt', '01a21107-b4e9-77fd-a4a6-3364d00e3f37'], env)).toEqual({
+    code: 3,
+    stdout: '',
+    output: "no opt-out 01a21107-b4e9-77fd-a4a6-3364d00e3f37, or it is another client's\n",
+  });
   const asked = await runAbide(['receipt', json.id, '--wait', '30'], env);
   expect(asked.code).toBe(0);
   const receipt = await keep('receipt.json', asked.stdout);
@@ -185,6 +190,17 @@ test('what a server or an editor makes of the keys is taken, or refused in words
   } finally {
     await rm(folder, { recursive: true });
   }
+});
+
+test('an answer that is held because it was asked to be is not slow', async () => {
+  await using server = await serve((_, answer) => setTimeout(() => answer.end('{}'), 6_000));
+  const env = { ABIDE_URL: server.url, ABIDE_KEY: 'abide_live_x' };
+  const [held, slow] = await Promise.all([
+    runAbide(['receipt', 'x', '--wait', '8'], env),
+    runAbide(['receipt', 'x'], env),
+  ]);
+  expect(held.output).not.toContain('does not answer yet');
+  expect(slow.output).toContain('does not answer yet');
 });
 
 test('what cannot be read or understood is said in words', async () => {
