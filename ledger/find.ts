@@ -21,6 +21,7 @@ import type {
   Regime,
 } from './ledger.ts';
 import { propagationOf, propagationOfGrants } from './propagation.ts';
+import { listStores } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 import { everyMatch, subjectKey } from './subject-key.ts';
 
@@ -222,10 +223,13 @@ async function readOptOut(db: Queryable, id: string, client: string | undefined)
   return rows;
 }
 
-/** The same, all of it as the database had it at one moment: a receipt must not put together what never was. */
+/**
+ * The same, all of it as the database had it at one moment: a receipt must not put together what never was. So the stores are read
+ * as well: those in memory are up to half a second old.
+ */
 export async function findOptOutAsOf(
   pool: Pool,
-  context: Context,
+  ring: KeyRing,
   id: string,
   client: string | undefined,
 ): Promise<{ readonly asOf: Instant; readonly found: FoundOptOut } | undefined> {
@@ -234,12 +238,13 @@ export async function findOptOutAsOf(
     const { rows: clock } = await db.query<{ at: string }>('select clock_timestamp() as at');
     const [row] = await readOptOut(db, id, client);
     if (row === undefined) return undefined;
-    return { at: clock[0]!.at, row, propagation: await propagationOf(db, context.stores, [row.id]) };
+    const stores = await listStores(db);
+    return { at: clock[0]!.at, row, stores, propagation: await propagationOf(db, stores, [row.id]) };
   });
   if (seen === undefined) return undefined;
-  const { at, row, propagation } = seen;
+  const { at, row, stores, propagation } = seen;
   await keepFirstCompletions(pool, [row], propagation);
-  return { asOf: toMilliseconds(at), found: asFound(row, propagation.get(row.id)!, context) };
+  return { asOf: toMilliseconds(at), found: asFound(row, propagation.get(row.id)!, { ring, stores }) };
 }
 
 /** The first UUIDv7 of a millisecond, as a bound on ids. */

@@ -302,7 +302,7 @@ export async function openLedger({
   return {
     record: (intent, render) => recorder.record(intent, render),
     findOptOut: (id, client) => forClient(() => findOptOut(pool, context(), id, client)),
-    findOptOutAsOf: (id, client) => forClient(() => findOptOutAsOf(pool, context(), id, client)),
+    findOptOutAsOf: (id, client) => forClient(() => findOptOutAsOf(pool, ring, id, client)),
     signing: ring.signing,
     listOptOuts: (filter) => forClient(() => listOptOuts(pool, context(), filter)),
     lookupSubject: (subject) => forClient(() => lookupSubject(pool, context(), subject)),

@@ -191,13 +191,23 @@ test('what happens while it is made is not in it', async () => {
       });
     },
   } as unknown as Pool;
-  const context = { ring: readKeyRing(api.t.keys), stores: api.t.ledger.stores() };
+  const ring = readKeyRing(api.t.keys);
 
-  const first = await findOptOutAsOf(watched, context, id, undefined);
+  const first = await findOptOutAsOf(watched, ring, id, undefined);
   expect(first!.found.propagation.state).toBe('pending');
   meanwhile = undefined;
-  const second = await findOptOutAsOf(watched, context, id, undefined);
+  const second = await findOptOutAsOf(watched, ring, id, undefined);
   expect(second!.found.propagation.state).toBe('complete');
   const [row] = (await pool.query('select first_completed_at from opt_outs where id = $1', [id])).rows;
   expect(row.first_completed_at).not.toBeNull();
+});
+
+test('a store that another process retired a moment ago covers nothing in it', async () => {
+  const id = await optOut(ADA);
+  await api.t.pool.query("update stores set retired_at = clock_timestamp() where name = 'crm'");
+  expect((await receiptOf(id)).statement.propagation).toMatchObject({
+    state: 'uncovered',
+    required: 0,
+    uncovered: ['email'],
+  });
 });
