@@ -3,7 +3,6 @@ import { createReadStream } from 'node:fs';
 import { Readable } from 'node:stream';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import type { JSONWebKeySet } from 'jose';
 import { z } from 'zod';
 import { RECEIPT_KEYS_PATH } from '../api/public/receipt-keys.ts';
 import type { ReceiptStatement } from '../receipts/receipt.ts';
@@ -70,7 +69,7 @@ export function addVerify(program: Command): void {
         // With half of it every answer would be that the receipt is about somebody else.
         if (subject !== undefined && !SALT.test(salt ?? ''))
           throw new Error(
-            `${nameOf(file)} has no salt, or not all of it: without it nobody can tell whom the receipt is about.`,
+            `${nameOf(file)} has no salt, or not all of it: without it nobody can tell whom the receipt is about. A key with opt_outs:write of the client that recorded the opt-out gets one.`,
           );
         const keys = await readKeys(
           options.keys ?? apiUrlOf(options).replace(/\/+$/, '') + RECEIPT_KEYS_PATH,
@@ -78,7 +77,7 @@ export function addVerify(program: Command): void {
         try {
           const { statement, kid } = await verifyReceipt(receipt, keys);
           const about =
-            subject === undefined || salt === undefined ? null : (isAbout(statement, salt, subject) ?? null);
+            subject === undefined || salt == null ? null : (isAbout(statement, salt, subject) ?? null);
           if (options.json === true) printJson({ valid: true, kid, about, statement });
           else sayStatement(statement, kid);
           if (subject === undefined) return;
@@ -130,7 +129,7 @@ function sayStatement(
   );
 }
 
-const Printed = z.object({ receipt: z.string(), salt: z.string().optional() });
+const Printed = z.object({ receipt: z.string(), salt: z.string().nullish() });
 const SALT = /^[\w-]{43}$/;
 
 /** What `abide receipt` printed, or the receipt alone. */
@@ -167,10 +166,10 @@ function tooLarge(name: string): never {
   throw new Error(`${name} has more than ${READ_MIB_MAX} MiB: no receipt and no public keys are so large.`);
 }
 
-async function readKeys(from: string): Promise<JSONWebKeySet> {
+async function readKeys(from: string): Promise<unknown> {
   const text = /^https?:/.test(from) ? await fetchKeys(from) : await read(from);
   try {
-    return JSON.parse(text) as JSONWebKeySet;
+    return JSON.parse(text) as unknown;
   } catch (cause) {
     throw new Error(`${nameOf(from)} has no public keys: it is not JSON.`, { cause });
   }

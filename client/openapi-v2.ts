@@ -707,8 +707,8 @@ export interface components {
             readonly opt_out_id: components["schemas"]["Id"];
             /** @description A JSON Web Signature. docs/receipts.md says what it states. It names nobody. */
             readonly receipt: string;
-            /** @description Whoever has it and the address can show that the receipt is about that address. A phone number can be guessed with it: hand it over only to whom it may concern. */
-            readonly salt: string;
+            /** @description Whoever has it and the address can show that the receipt is about that address. Phone numbers can be tried out with it: it is answered only to a key with `opt_outs:write` of the client that recorded the opt-out, which knows the address. */
+            readonly salt: string | null;
         };
         readonly RecordedGrant: {
             /** @constant */

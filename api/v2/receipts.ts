@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { signReceipt, stateReceipt } from '../../receipts/receipt.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { Deps } from '../deps.ts';
+import { authorizedOf } from '../guard/authorize.ts';
 import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
 import { findVisible, visibleClient } from '../guard/visible.ts';
 import { Id } from '../operation.ts';
@@ -22,8 +23,9 @@ const Receipt = z
     salt: z
       .string()
       .regex(/^[\w-]{43}$/)
+      .nullable()
       .describe(
-        'Whoever has it and the address can show that the receipt is about that address. A phone number can be guessed with it: hand it over only to whom it may concern.',
+        'Whoever has it and the address can show that the receipt is about that address. Phone numbers can be tried out with it: it is answered only to a key with `opt_outs:write` of the client that recorded the opt-out, which knows the address.',
       ),
   })
   .meta({ title: 'Receipt' });
@@ -69,13 +71,15 @@ export function addReceipts(routes: Routes, { ledger, closing }: Deps): void {
     const seen = await ledger.findOptOutAsOf(id, visibleClient(ctx));
     if (seen === undefined) throw new AbideError('not-found');
     waited(ctx, wait);
+    const { key } = authorizedOf(ctx);
+    const knowsThem = seen.found.optOut.client === key.client && key.scopes.includes('opt_outs:write');
     const salt = randomBytes(SALT_BYTES);
     const statement = stateReceipt(seen.found, { asOf: seen.asOf, salt });
     ctx.body = {
       object: 'receipt',
       opt_out_id: seen.found.optOut.id,
       receipt: await signReceipt(statement, ledger.signing.current()),
-      salt: salt.toString('base64url'),
+      salt: knowsThem ? salt.toString('base64url') : null,
     } satisfies z.input<typeof Receipt>;
   });
 }

@@ -162,8 +162,19 @@ test("another client's opt-out has no receipt for this one, and a key needs the 
     for (const none of ['nonsense', '01a21107-b4e9-77fd-a4a6-3364d00e3f37'])
       expect((await ask(none, headers)).status).toBe(404);
   }
-  const all = await api.makeKey({ client: 'auditor', scopes: ['opt_outs:read_all'] });
-  expect((await ask(id, {}, all.token)).status).toBe(200);
+});
+
+// With the salt and a masked number every phone number that fits is tried out in seconds, offline.
+test('the salt is for the client that recorded the opt-out, by a key that records', async () => {
+  const id = await optOut(ADA);
+  const saltFor = async (client: string, ...scopes: string[]): Promise<unknown> => {
+    const { status, json } = await ask(id, {}, (await api.makeKey({ client, scopes })).token);
+    expect([status, json.receipt]).toEqual([200, expect.any(String)]);
+    return json.salt;
+  };
+  expect(await saltFor('shop', 'opt_outs:read', 'opt_outs:write')).toEqual(expect.any(String));
+  expect(await saltFor('shop', 'opt_outs:read')).toBeNull();
+  expect(await saltFor('auditor', 'opt_outs:read_all', 'opt_outs:write', 'subjects:read')).toBeNull();
 });
 
 // A store confirms while the receipt is made: `in_force`, `as_of` and the stores must be of one moment all the same.
