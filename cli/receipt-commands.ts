@@ -67,7 +67,7 @@ export function addVerify(program: Command): void {
         const { subject } = options;
         const { receipt, salt } = readReceipt(await read(file));
         // With half of it every answer would be that the receipt is about somebody else.
-        if (subject !== undefined && !SALT.test(salt ?? ''))
+        if (subject !== undefined && !SALT.test(salt))
           throw new Error(
             `${nameOf(file)} has no salt, or not all of it: without it nobody can tell whom the receipt is about. A key with opt_outs:write of the client that recorded the opt-out gets one.`,
           );
@@ -76,19 +76,10 @@ export function addVerify(program: Command): void {
         );
         try {
           const { statement, kid } = await verifyReceipt(receipt, keys);
-          const about =
-            subject === undefined || salt == null ? null : (isAbout(statement, salt, subject) ?? null);
-          if (options.json === true) printJson({ valid: true, kid, about, statement });
+          const about = subject && isAbout(statement, salt, subject);
+          if (options.json === true) printJson({ valid: true, kid, about: about ?? null, statement });
           else sayStatement(statement, kid);
-          if (subject === undefined) return;
-          const words = `about this ${KIND_WORDS[subject.kind]}`;
-          if (about === null)
-            sayNo(
-              `it cannot be told whether it is ${words}: one was erased before the receipt was made`,
-              options,
-            );
-          else if (!about) sayNo(`NOT ${words}`, options);
-          else if (options.json !== true) print(words);
+          if (subject !== undefined) sayAbout(about, subject, options);
         } catch (error) {
           if (!(error instanceof AbideError) || error.code !== 'RECEIPT_INVALID') throw error;
           if (options.json === true) printJson({ valid: false });
@@ -106,10 +97,7 @@ function toSubject(text: string): Subject {
   return { kind, value: normal.value };
 }
 
-function sayStatement(
-  { as_of: asOf, opt_out: optOut, propagation }: ReceiptStatement,
-  kid: string | undefined,
-): void {
+function sayStatement({ as_of: asOf, opt_out: optOut, propagation }: ReceiptStatement, kid: string): void {
   const kinds = optOut.identifiers.map(({ kind }) => KIND_WORDS[kind]).join(', ');
   print(`valid: signed by key ${kid}`);
   print(`as of ${asOf}: ${optOut.in_force ? 'in force' : 'NOT in force any more'}, ${propagation.state}`);
@@ -129,15 +117,24 @@ function sayStatement(
   );
 }
 
+function sayAbout(about: boolean | undefined, { kind }: Subject, options: { json?: boolean }): void {
+  const words = `about this ${KIND_WORDS[kind]}`;
+  if (about === undefined)
+    sayNo(`it cannot be told whether it is ${words}: one was erased before the receipt was made`, options);
+  else if (!about) sayNo(`NOT ${words}`, options);
+  else if (options.json !== true) print(words);
+}
+
 const Printed = z.object({ receipt: z.string(), salt: z.string().nullish() });
 const SALT = /^[\w-]{43}$/;
 
-/** What `abide receipt` printed, or the receipt alone. */
-function readReceipt(text: string): z.infer<typeof Printed> {
+/** What `abide receipt` printed, or the receipt alone. An empty salt is none. */
+function readReceipt(text: string): { readonly receipt: string; readonly salt: string } {
   try {
-    return Printed.parse(JSON.parse(text));
+    const { receipt, salt } = Printed.parse(JSON.parse(text));
+    return { receipt, salt: salt ?? '' };
   } catch {
-    return { receipt: text.trim() };
+    return { receipt: text.trim(), salt: '' };
   }
 }
 
