@@ -157,7 +157,8 @@ export async function openStack({
       for (const pid of pids) process.kill(pid, signal);
       await eventually(async () => {
         const again = await Promise.all(programs.map(pidOf));
-        if (again.some((pid) => pids.includes(pid))) throw new Error('a program has not ended');
+        const left = programs.filter((_, n) => again[n] === pids[n]);
+        if (left.length > 0) throw new Error(`${left.join(' and ')} has not ended`);
       });
     },
     retire: async (stores) => {

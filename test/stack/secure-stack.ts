@@ -86,13 +86,14 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
   const properties = (name: string): string => join(stack.folder, 'stack', `${name}.properties`);
   const config = join(stack.folder, 'stack/abide.yaml');
   const files = [properties('broker'), properties('connect'), config];
+  // Told to end, Connect waits up to a minute for brokers that it cannot reach by the settings that it has.
+  const restartConnect = () => stack.restart(['connect'], 'SIGKILL');
   const before = new Map(
     await Promise.all(files.map(async (path) => [path, await readFile(path, 'utf8')] as const)),
   );
   place.defer(async () => {
     for (const [path, text] of before) await writeFile(path, text);
-    // When told to end, Connect would wait for brokers that it no longer finds.
-    await stack.restart(['connect'], 'SIGKILL');
+    await restartConnect();
     await stack.restart(['broker', 'api']);
     await eventually(() => stack.retire([STORE]));
   });
@@ -146,7 +147,8 @@ export async function secureStack(stack: RunningStack): Promise<SecureStack> {
     securedConnect(before.get(properties('connect'))!, { brokers, folder }),
   );
   await writeFile(config, await readFile(apiConfig, 'utf8'));
-  await stack.restart(['connect', 'api']);
+  await restartConnect();
+  await stack.restart(['api']);
   // Once the API reaches Connect it looks at the connector, and replaces another one by its own; it does so only once.
   await eventually(async () => {
     const [source] = (await stack.lag()).sources;
