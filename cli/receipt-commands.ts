@@ -5,6 +5,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { z } from 'zod';
 import { RECEIPT_KEYS_PATH } from '../api/public/receipt-keys.ts';
+import { SALT } from '../receipts/receipt.ts';
 import type { ReceiptStatement } from '../receipts/receipt.ts';
 import { isAbout, verifyReceipt } from '../receipts/verify.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -126,7 +127,6 @@ function sayAbout(about: boolean | undefined, { kind }: Subject, options: { json
 }
 
 const Printed = z.object({ receipt: z.string(), salt: z.string().nullish() });
-const SALT = /^[\w-]{43}$/;
 
 /** What `abide receipt` printed, or the receipt alone. An empty salt is none. */
 function readReceipt(text: string): { readonly receipt: string; readonly salt: string } {

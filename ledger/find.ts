@@ -171,10 +171,10 @@ async function toFound(db: Queryable, rows: readonly FullRow[], context: Context
     rows.map((row) => row.id),
   );
   await keepFirstCompletions(db, rows, propagation);
-  return rows.map((row) => asFound(row, propagation.get(row.id)!, context));
+  return rows.map((row) => asFound(row, propagation.get(row.id)!, context.ring));
 }
 
-const asFound = (row: FullRow, propagation: Propagation, { ring }: Context): FoundOptOut => ({
+const asFound = (row: FullRow, propagation: Propagation, ring: KeyRing): FoundOptOut => ({
   optOut: toOptOut(row, ring),
   subjects: row.subjects.map((subject) => toFoundSubject(subject, ring)),
   inForce: row.subjects.every(({ state }) =>
@@ -239,12 +239,12 @@ export async function findOptOutAsOf(
     const [row] = await readOptOut(db, id, client);
     if (row === undefined) return undefined;
     const stores = await listStores(db);
-    return { at: clock[0]!.at, row, stores, propagation: await propagationOf(db, stores, [row.id]) };
+    return { at: clock[0]!.at, row, propagation: await propagationOf(db, stores, [row.id]) };
   });
   if (seen === undefined) return undefined;
-  const { at, row, stores, propagation } = seen;
+  const { at, row, propagation } = seen;
   await keepFirstCompletions(pool, [row], propagation);
-  return { asOf: toMilliseconds(at), found: asFound(row, propagation.get(row.id)!, { ring, stores }) };
+  return { asOf: toMilliseconds(at), found: asFound(row, propagation.get(row.id)!, ring) };
 }
 
 /** The first UUIDv7 of a millisecond, as a bound on ids. */

@@ -191,7 +191,8 @@ export async function keepChecks(client: Client, ring: KeyRing): Promise<void> {
 
 /**
  * Adds a key, which is in use from `useFrom` on, to the ring of `read` and gives the result to `keep`. Nothing in the database
- * needs that key yet: if it is lost before a process has started with it, the previous ring is as good as it was.
+ * needs that key yet: if it is lost before a process has started with it, or a command has read it, the previous ring is as good as
+ * it was.
  */
 export async function rotateKeyOfRing(
   pool: Pool,

@@ -53,6 +53,9 @@ export const ReceiptStatement = z.object({
 });
 export type ReceiptStatement = z.infer<typeof ReceiptStatement>;
 
+/** A salt as it is handed over: 32 bytes in base64url. */
+export const SALT = /^[\w-]{43}$/;
+
 /** HMAC-SHA-256 (salt, kind ‖ 0x00 ‖ normal form), in base64url: who has the salt and the address can make it anew. */
 export const digestOf = (salt: Buffer, { kind, value }: Subject): string =>
   createHmac('sha256', salt).update(`${kind}\0${value.reveal()}`).digest('base64url');

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
-import { signReceipt, stateReceipt } from '../../receipts/receipt.ts';
+import { SALT, signReceipt, stateReceipt } from '../../receipts/receipt.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
@@ -22,7 +22,7 @@ const Receipt = z
       .describe('A JSON Web Signature. docs/receipts.md says what it states. It names nobody.'),
     salt: z
       .string()
-      .regex(/^[\w-]{43}$/)
+      .regex(SALT)
       .nullable()
       .describe(
         'Whoever has it and the address can show that the receipt is about that address. Phone numbers can be tried out with it: it is answered only to a key with `opt_outs:write` of the client that recorded the opt-out, which knows the address.',
