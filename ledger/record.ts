@@ -13,6 +13,7 @@ import { AbideError } from '../suppression/errors.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { beginSpending } from './budgets.ts';
 import type { OnRefused } from './budgets.ts';
+import { createCompany, FEW } from './company.ts';
 import {
   asLedgerError,
   isLockTimeout,
@@ -34,12 +35,7 @@ import { subjectKey } from './subject-key.ts';
 const BATCH = 256;
 /** While one transaction waits for the disk, another one works; a third one does not record more (measured at 32 clients). */
 const FLIGHTS = 2;
-/**
- * A second transaction does not begin for fewer, so that at least this many share its cost and all that follows from its commit. If
- * it began for a single request, a decision at 500/s would be verified 4.5 ms after its commit instead of 2.8 (two slow cores).
- */
-const SECOND_FLIGHT_MIN = 4;
-/** Fewer requests wait this long for the first transaction, which may be waiting for a lock. */
+/** Fewer than FEW requests wait this long for the first transaction, which may be waiting for a lock. */
 const PATIENCE_MS = 10;
 /** If more than this wait, it takes longer than a client waits: refusing early keeps memory and answers bounded. */
 const QUEUE = 10_000;
@@ -106,13 +102,15 @@ export function createRecorder({
   let scheduled = false;
   let patience: NodeJS.Timeout | undefined;
   let looking = false;
+  const company = createCompany();
   /** Subjects and keys of the batches under way: an item that shares one waits for the batch instead of racing it. */
   const underWay = new Set<string>();
 
   /** Runs after the current turn: requests that arrived in the same burst share a transaction. */
   function schedule(): void {
     if (scheduled || flights >= FLIGHTS || queue.length === 0) return;
-    const patientMs = flights > 0 && queue.length < SECOND_FLIGHT_MIN ? patienceOf(queue[0]!) : 0;
+    const patientMs =
+      flights === 0 ? company.patienceMs(queue.length) : queue.length < FEW ? patienceOf(queue[0]!) : 0;
     if (patientMs > 0) {
       patience ??= setTimeout(() => {
         patience = undefined;
@@ -123,8 +121,10 @@ export function createRecorder({
     scheduled = true;
     setImmediate(() => {
       scheduled = false;
+      const waiting = queue.length;
       const batch = nextBatch();
       if (batch.length === 0) return;
+      company.began(waiting);
       flights += 1;
       void recordBatch(batch).finally(() => {
         flights -= 1;
@@ -162,7 +162,7 @@ export function createRecorder({
     // The queue is shared among the free flights: one batch of everything would leave this process idle while it is written, and
     // the database idle while the next one is made.
     const share = Math.ceil(queue.length / (FLIGHTS - flights));
-    const most = Math.min(BATCH, queue.length - share < SECOND_FLIGHT_MIN ? queue.length : share);
+    const most = Math.min(BATCH, queue.length - share < FEW ? queue.length : share);
     for (const [n, item] of queue.entries()) {
       if (batch.length === most) {
         waiting.push(...queue.slice(n));
@@ -250,6 +250,7 @@ export function createRecorder({
           resolve,
           reject,
         });
+        company.came(flights > 0);
         schedule();
         lookForLate();
       });
