@@ -11,7 +11,10 @@ export const freshEmail = (): string => `p${process.pid}-${(made += 1)}@example.
 export const optOutBody = (): string =>
   JSON.stringify({ subject: { email: freshEmail() }, idempotency_key: `bench-${process.pid}-${made}` });
 
-/** A keep-alive client for one API. */
+/** More than an open loop ever has under way: a request that waited for a connection would show the load's own limit. */
+export const UNLIMITED = 1_000;
+
+/** A keep-alive client for one API, which opens as many connections as it has requests under way, up to `connections`. */
 export function createPoster(abide: Pick<AbideProcess, 'url' | 'key'>, connections: number) {
   const pool = new Pool(abide.url, { connections, pipelining: 1 });
   const headers = { authorization: `Bearer ${abide.key}`, 'content-type': 'application/json' };

@@ -7,7 +7,7 @@
 import { print, printTable } from '../cli/output.ts';
 import type pg from 'pg';
 import { startAbide } from '../test/harness/abide.ts';
-import { createPoster, lastSeq, optOutBody, postOpenLoop, retireCrm } from './abide.ts';
+import { createPoster, lastSeq, optOutBody, postOpenLoop, retireCrm, UNLIMITED } from './abide.ts';
 import type { AbideProcess } from '../test/harness/abide.ts';
 import { judge, ms, percentile, times } from './measure.ts';
 
@@ -62,7 +62,7 @@ async function createPeer(source: pg.Client, abide: AbideProcess): Promise<pg.Cl
 }
 
 async function load(abide: AbideProcess, idle: boolean): Promise<void> {
-  const poster = createPoster(abide, 64);
+  const poster = createPoster(abide, UNLIMITED);
   const post = (body: string) => poster.post('/v1/opt-outs', body);
   if (idle) {
     for (let n = 0; n < IDLE_POSTS; n += 1) {
@@ -196,7 +196,7 @@ async function measureThreeStores(): Promise<Spread> {
     config: `stores:\n${store('one')}${store('two')}${store('three')}`,
   });
   const latencies: number[] = [];
-  const poster = createPoster(abide, 64);
+  const poster = createPoster(abide, UNLIMITED);
   await postOpenLoop(
     async (body) => {
       const began = performance.now();

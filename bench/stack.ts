@@ -12,7 +12,7 @@ import { stackStatus } from '../processes/stack/running-stack.ts';
 import { spawnAbide, startAbide } from '../test/harness/abide.ts';
 import { eventually } from '../test/harness/eventually.ts';
 import { freePort } from '../test/harness/free-port.ts';
-import { createPoster, lastSeq, optOutBody, postOpenLoop, retireCrm } from './abide.ts';
+import { createPoster, lastSeq, optOutBody, postOpenLoop, retireCrm, UNLIMITED } from './abide.ts';
 import { recordMany } from './catch-up.ts';
 import { startJdbcSinks, TABLES } from './jdbc-sink.ts';
 import type { Peer } from './jdbc-sink.ts';
@@ -116,7 +116,7 @@ export async function benchStack(): Promise<void> {
   judge('memory', memory / 1024 ** 3, { atMost: 1.5 }, ' GiB');
 
   const key = (await readFile(join(folder, 'admin.key'), 'utf8')).trim();
-  const poster = createPoster({ url: `http://127.0.0.1:${port}`, key }, 64);
+  const poster = createPoster({ url: `http://127.0.0.1:${port}`, key }, UNLIMITED);
   undone.defer(() => poster.close());
   const db = await connect(databaseUrl('abide'));
   undone.defer(() => db.end());
