@@ -66,6 +66,10 @@ export function addVerify(program: Command): void {
     .action(
       async (file: string, options: { keys?: string; subject?: Subject; url?: string; json?: boolean }) => {
         const { subject } = options;
+        if (file === '-' && options.keys === '-')
+          throw new Error(
+            'Standard input has either the receipt or the public keys: name a file for one of them.',
+          );
         const { receipt, salt } = readReceipt(await read(file));
         // With half of it every answer would be that the receipt is about somebody else.
         if (subject !== undefined && !SALT.test(salt))

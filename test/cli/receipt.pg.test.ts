@@ -219,6 +219,10 @@ test('what cannot be read or understood is said in words', async () => {
     code: 1,
     output: expect.stringContaining('The public keys are not a set of keys'),
   });
+  expect(await runAbide(['verify', '-', '--keys', '-'])).toMatchObject({
+    code: 1,
+    output: expect.stringContaining('name a file for one of them'),
+  });
   for (const subject of ['0791234567', '+41', 'ada@'])
     expect(await runAbide(['verify', 'package.json', '--subject', subject])).toMatchObject({ code: 2 });
   expect(await runAbide(['receipt', 'x', '--wait', '31'])).toMatchObject({ code: 2 });
