@@ -232,17 +232,17 @@ export type RecordedGrant = {
   readonly asked: readonly Scope[];
   /** What stays suppressed for the subject. */
   readonly stillSuppressed: readonly Scope[];
-} & (
-  | { readonly outcome: 'recorded'; readonly grant: Grant; readonly propagation: Propagation }
-  /** The same consent was recorded before; `inForce`: none of it was suppressed since. */
-  | {
-      readonly outcome: 'already_recorded';
-      readonly grant: Grant;
-      readonly inForce: boolean;
-      readonly propagation: Propagation;
-    }
-  | { readonly outcome: 'not_suppressed' }
-);
+} &
+  /** `already_recorded`: the same consent was recorded before. `inForce`: none of its scopes is suppressed, nor its channel. */
+  (
+    | {
+        readonly outcome: 'recorded' | 'already_recorded';
+        readonly grant: Grant;
+        readonly inForce: boolean;
+        readonly propagation: Propagation;
+      }
+    | { readonly outcome: 'not_suppressed' }
+  );
 
 /** Like RecordAnswer; `grantId` is undefined if there was nothing to record. */
 export type GrantAnswer = Omit<RecordAnswer, 'optOutId'> & { readonly grantId: string | undefined };

@@ -62,3 +62,9 @@ export function heldAs(decided: string, store: StoreScopes): string[] {
   }
   return [...names];
 }
+
+/** Whether whoever suppressed these scopes refuses this one: `email` covers `email/newsletter`, never the reverse. */
+export function covers(suppressed: Readonly<Record<string, unknown>>, scope: string): boolean {
+  const channel = channelOfTopic(scope);
+  return suppressed[scope] !== undefined || (channel !== undefined && suppressed[channel] !== undefined);
+}

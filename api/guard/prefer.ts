@@ -1,6 +1,8 @@
 import type { Context } from 'koa';
 import { z } from 'zod';
+import { AbideError } from '../../suppression/errors.ts';
 import type { HeaderField } from '../operation.ts';
+import { authorizedOf } from './authorize.ts';
 import { placeOf } from './rooms.ts';
 
 const WAIT_SECONDS_MAX = 30;
@@ -37,6 +39,13 @@ export function preferredWait(ctx: Context): number | undefined {
 /** Said only of an answer that was held: an error has applied nothing. */
 export function waited(ctx: Context, seconds: number | undefined): void {
   if (seconds !== undefined) ctx.set('Preference-Applied', `wait=${seconds}`);
+}
+
+/** The same after waiting, unless the key expired or was revoked meanwhile. Throws AbideError('unauthenticated'). */
+export async function waitedStillValid(ctx: Context, seconds: number | undefined): Promise<void> {
+  if (seconds !== undefined && seconds > 0 && !(await authorizedOf(ctx).isStillValid()))
+    throw new AbideError('unauthenticated');
+  waited(ctx, seconds);
 }
 
 /** Aborts when the client has gone, or this server stops: nobody waits for nobody. */

@@ -8,7 +8,14 @@ import { isScope } from '../../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { boundedText, shortText } from '../bounded-text.ts';
 import { requireSomeStore, requireStore } from '../guard/authorize.ts';
-import { beginWait, goneSignal, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import {
+  beginWait,
+  goneSignal,
+  PREFER,
+  PREFERENCE_APPLIED,
+  preferredWait,
+  waitedStillValid,
+} from '../guard/prefer.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -492,7 +499,7 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
       signal: waitMs > 0 ? beginWait(ctx, closing, 'worker_waits') : goneSignal(ctx, closing),
     });
     if (page === undefined) throw new AbideError('not-found', 'The store is not registered.');
-    waited(ctx, wait);
+    await waitedStillValid(ctx, wait);
     ctx.body = {
       generation: page.generation,
       decisions: page.decisions.map(render),

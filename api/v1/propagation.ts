@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Propagation } from '../../ledger/ledger.ts';
-import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waitedStillValid } from '../guard/prefer.ts';
 import { Id, Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
 import type { Deps } from '../deps.ts';
@@ -107,7 +107,7 @@ export function addPropagation(routes: Routes, { ledger, closing }: Deps): void 
       wait === undefined || wait === 0
         ? ofNow
         : await ledger.waitForPropagation(optOut.id, wait * 1000, beginWait(ctx, closing));
-    waited(ctx, wait);
+    await waitedStillValid(ctx, wait);
     ctx.body = render(optOut.id, ofThen);
   });
 }

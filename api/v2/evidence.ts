@@ -8,7 +8,9 @@ export const Statement = boundedText(2_000, 'What the person was shown, or said.
 export const Source = boundedText(500, 'Where from: a page, a call, a campaign. Kept sealed.');
 
 /** For fields that must not be left empty. */
-export const EMPTY = 'must not be empty';
+const EMPTY = 'must not be empty';
+export const filled = (text: ReturnType<typeof boundedText>) =>
+  text.min(1, { error: EMPTY, abort: true }).refine((given) => given.trim() !== '', EMPTY);
 
 /** As it is answered to the client that gave it. */
 export const EvidenceAnswer = z

@@ -9,14 +9,14 @@ import { answerRecorded, RECORDED_HEADERS } from '../answer-recorded.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { IDEMPOTENCY_HEADER, keyInHeader } from '../guard/idempotency.ts';
-import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waitedStillValid } from '../guard/prefer.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { traceparentOf } from '../guard/trace.ts';
 import { visibleClient, withItsName } from '../guard/visible.ts';
 import { InstantSchema } from '../instant.ts';
 import { exampleProblem, Id, Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
-import { EMPTY, EvidenceAnswer, Method, renderEvidence, Source, Statement } from './evidence.ts';
+import { EvidenceAnswer, filled, Method, renderEvidence, Source, Statement } from './evidence.ts';
 import { createIdentifierSchema, MaskedIdentifier } from './identifier.ts';
 import { AT, propagationMember, PropagationSummary } from './opt-outs.ts';
 import { createScopesSchema } from './scopes.ts';
@@ -31,7 +31,7 @@ const createSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 
       'When the person consented, RFC 3339 with an offset: later than every opt-out that it lifts, and not in the future.',
     ),
     evidence: z
-      .strictObject({ method: Method, statement: Statement.min(1, EMPTY), source: Source.min(1, EMPTY) })
+      .strictObject({ method: Method, statement: filled(Statement), source: filled(Source) })
       .meta({ title: 'GrantEvidence' }),
   });
 
@@ -105,7 +105,7 @@ function renderRecorded(recorded: RecordedGrant, client: string): string {
           object: 'grant',
           api_version: 'v2',
           outcome: recorded.outcome,
-          in_force: recorded.outcome === 'recorded' || recorded.inForce,
+          in_force: recorded.inForce,
           ...about,
           ...renderGrant(withItsName(recorded.grant, client)),
           propagation: propagationMember(urlOf(recorded.grant.id), recorded.propagation),
@@ -289,14 +289,18 @@ export function addGrants(routes: Routes, deps: Deps): void {
 
   routes.add(read, async (ctx) => {
     const wait = preferredWait(ctx);
-    const found = await ledger.findGrant(ctx.params.id!, visibleClient(ctx));
-    if (found === undefined) throw new AbideError('not-found');
-    const propagation =
-      wait === undefined || wait === 0
-        ? found.propagation
-        : await ledger.waitForPropagation(found.grant.id, wait * 1000, beginWait(ctx, closing));
-    waited(ctx, wait);
-    const grant = withItsName(found.grant, authorizedOf(ctx).key.client);
-    ctx.body = renderFound({ ...found, grant, propagation });
+    const find = async (): Promise<FoundGrant> => {
+      const found = await ledger.findGrant(ctx.params.id!, visibleClient(ctx));
+      if (found === undefined) throw new AbideError('not-found');
+      return found;
+    };
+    let found = await find();
+    if (wait !== undefined && wait > 0) {
+      await ledger.waitForPropagation(found.grant.id, wait * 1000, beginWait(ctx, closing));
+      // The person may have opted out again meanwhile.
+      found = await find();
+    }
+    await waitedStillValid(ctx, wait);
+    ctx.body = renderFound({ ...found, grant: withItsName(found.grant, authorizedOf(ctx).key.client) });
   });
 }

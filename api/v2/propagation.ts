@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { DecisionPropagation, FoundSubject, Propagation } from '../../ledger/ledger.ts';
 import type { Deps } from '../deps.ts';
-import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waitedStillValid } from '../guard/prefer.ts';
 import { findVisible } from '../guard/visible.ts';
 import { Id, Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -141,7 +141,7 @@ export function addPropagation(routes: Routes, { ledger, closing }: Deps): void 
       wait === undefined || wait === 0
         ? ofNow
         : await ledger.waitForPropagation(optOut.id, wait * 1000, beginWait(ctx, closing));
-    waited(ctx, wait);
+    await waitedStillValid(ctx, wait);
     ctx.body = render(optOut.id, subjects, ofThen);
   });
 }

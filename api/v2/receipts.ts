@@ -4,7 +4,7 @@ import { SALT, signReceipt, stateReceipt } from '../../receipts/receipt.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
-import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waited } from '../guard/prefer.ts';
+import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waitedStillValid } from '../guard/prefer.ts';
 import { findVisible, visibleClient } from '../guard/visible.ts';
 import { Id } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
@@ -70,7 +70,7 @@ export function addReceipts(routes: Routes, { ledger, closing }: Deps): void {
     }
     const seen = await ledger.findOptOutAsOf(id, visibleClient(ctx));
     if (seen === undefined) throw new AbideError('not-found');
-    waited(ctx, wait);
+    await waitedStillValid(ctx, wait);
     const { key } = authorizedOf(ctx);
     const knowsThem = seen.found.optOut.client === key.client && key.scopes.includes('opt_outs:write');
     const salt = randomBytes(SALT_BYTES);

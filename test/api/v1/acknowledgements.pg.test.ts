@@ -190,3 +190,30 @@ test('a subject that the ledger does not know, and a key that it never made, are
   ];
   expect(answers.map(problemOf)).toEqual(Array(3).fill([404, 'not-found']));
 });
+
+test('a long poll whose key is revoked while it is held learns nothing', async () => {
+  for (const decision of (await outstanding()).decisions) await acknowledge(decision);
+  const { key: revoked, token } = await api.t.ledger.createKey({
+    client: 'worker of crm',
+    scopes: ['acknowledgements:write'],
+    store: 'crm',
+    expiresAt: undefined,
+    caller: undefined,
+  });
+  const waiting = Promise.withResolvers<void>();
+  const send = await api.serve({
+    ...api.t.ledger,
+    outstanding: (...args) => {
+      waiting.resolve();
+      return api.t.ledger.outstanding(...args);
+    },
+  });
+  const held = send('GET', '/v1/stores/crm/outstanding', { key: token, headers: { Prefer: 'wait=20' } });
+  await waiting.promise;
+  await api.t.ledger.revokeKey(revoked.id, undefined);
+  await eventually(async () => {
+    expect((await send('GET', '/v1/stores/crm/canary', { key: token })).status).toBe(401);
+  });
+  await optOut('revoked@example.com');
+  expect(problemOf(await held)).toEqual([401, 'unauthenticated']);
+});

@@ -189,3 +189,41 @@ test('the API’s role can neither change nor take back a grant', async () => {
   for (const sql of ['delete from grants', "update grants set client = 'x'", 'truncate grants'])
     await expect(api.t.pool.query(sql)).rejects.toMatchObject({ code: '42501' });
 });
+
+test('a consent to a topic is not in force while its channel is refused, and an opt-out of the topic still is', async () => {
+  const who = somebody();
+  await optOut(who, ['email', 'email/newsletter']);
+  const ofTopic = await optOut(who, ['email/newsletter'], '2026-03-01T10:00:00.000Z');
+  const { json } = await grant(who, { scopes: ['email/newsletter'] });
+  expect(json).toMatchObject({ outcome: 'recorded', in_force: false, still_suppressed: ['email'] });
+  const found = await api.send('GET', `/v2/grants/${json.id}`, { key: api.key });
+  expect(found.json.in_force).toBe(false);
+  const read = await api.send('GET', `/v2/opt-outs/${ofTopic.json.id}`, { key: api.key });
+  expect(read.json.in_force).toBe(true);
+});
+
+test('an answer that was held says whether the consent is in force after the wait', async () => {
+  const who = somebody();
+  await optOut(who);
+  const { json } = await grant(who);
+  const waiting = Promise.withResolvers<void>();
+  const send = await api.serve({
+    ...api.t.ledger,
+    waitForPropagation: (...args) => {
+      waiting.resolve();
+      return api.t.ledger.waitForPropagation(...args);
+    },
+  });
+  const held = send('GET', `/v2/grants/${json.id}`, { key: api.key, headers: { Prefer: 'wait=1' } });
+  await waiting.promise;
+  await optOut(who, ['email'], '2026-03-03T09:00:00.000Z');
+  expect((await held).json).toMatchObject({ in_force: false, still_suppressed: ['email'] });
+});
+
+test('evidence of nothing but white space is none', async () => {
+  const who = somebody();
+  await optOut(who);
+  const refused = await grant(who, { evidence: { ...EVIDENCE, statement: ' \n', source: '' } });
+  expect(problemOf(refused)).toEqual([422, 'invalid-value', ['/evidence/statement', '/evidence/source']]);
+  expect(await suppressed(who)).toEqual(['email']);
+});
