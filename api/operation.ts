@@ -7,6 +7,7 @@ import { AbideError } from '../suppression/errors.ts';
 import type { ErrorCode, Fault } from '../suppression/errors.ts';
 import { shortText } from './bounded-text.ts';
 import type { Authorize, KeyScope } from './guard/authorize.ts';
+import { parse } from './guard/read-body.ts';
 import { toProblem } from './problem.ts';
 import type { Problem } from './problem.ts';
 
@@ -72,6 +73,8 @@ export type Routes = {
   add(operation: Operation, handler: RouterMiddleware): void;
 };
 
+const NO_QUERY = z.strictObject({});
+
 /** Serves what is added; `onCalled` sees each call that was let in. */
 export const createRoutes = (
   router: Router,
@@ -81,6 +84,8 @@ export const createRoutes = (
   add: (operation, handler) => {
     const called: RouterMiddleware = (ctx, next) => {
       onCalled(ctx);
+      // `?dry_run=true` beside a call that knows none would record.
+      if (operation.method === 'post' && operation.query === undefined) parse(NO_QUERY, { ...ctx.query });
       return next();
     };
     router[operation.method](operation.path, authorize(...operation.scopes), called, handler);

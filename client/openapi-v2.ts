@@ -1726,6 +1726,7 @@ export interface operations {
                 };
             };
             readonly 409: components["responses"]["ImportNotWaiting"];
+            readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
             readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];
@@ -1768,6 +1769,7 @@ export interface operations {
                 };
             };
             readonly 409: components["responses"]["ImportNotWaiting"];
+            readonly 422: components["responses"]["InvalidValue"];
             readonly 429: components["responses"]["TooManyRequests"];
             readonly 500: components["responses"]["InternalError"];
             readonly 503: components["responses"]["IssuerUnavailableOrLedgerUnavailableOrOverloaded"];

@@ -26,7 +26,7 @@ import type {
   RecordedOutcome,
 } from './ledger.ts';
 import { begunPropagation, propagationOf } from './propagation.ts';
-import { Bytes } from './record-rows.ts';
+import { Bytes, joinAnswer } from './record-rows.ts';
 import type { BatchRows, ItemRow, Opened, RememberedAnswer, SubjectRow } from './record-rows.ts';
 import { sinceOf } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
@@ -290,6 +290,11 @@ export async function foldBatch(
     const status = outcome === 'recorded' ? 201 : 200;
     const full: Recorded = { ...recorded, propagation };
     const body = item.render(full);
+    const { effectiveAtAdjusted, subjects: named } = recorded;
+    const facts =
+      outcome === 'recorded' && !effectiveAtAdjusted
+        ? undefined
+        : { effectiveAtAdjusted, states: named.map(({ state }) => state) };
     const answered = { status, body, optOutId: optOut.id };
     answers.push((seqs) => {
       const decisions = (decided?.decisions ?? []).map(({ id, ...decision }): RecordedDecision => ({
@@ -306,12 +311,18 @@ export async function foldBatch(
     const row = { ...audited, ...decided?.columns };
     const others = decided?.others ?? [];
     if (keyHex === undefined) return [row, ...others];
-    remembered.set(keyHex, { ...answered, apiVersion: intent.apiVersion, intentHex, recorded: full });
+    remembered.set(keyHex, {
+      ...answered,
+      facts,
+      apiVersion: intent.apiVersion,
+      intentHex,
+      recorded: full,
+    });
     const underKey = {
       key_hmac: `\\x${keyHex.slice(0, 64)}`,
       intent_hmac: `\\x${intentHex}`,
       status,
-      ...bytes.add('answer', ring.seal(body, [optOut.id, 'answer'])),
+      ...bytes.add('answer', ring.seal(joinAnswer(body, facts), [optOut.id, 'answer'])),
     };
     return [{ ...row, ...underKey }, ...others];
   }
@@ -325,7 +336,10 @@ export async function foldBatch(
     return auditColumns(item, 'opt_out.replayed', optOutId);
   }
 
-  /** The first answer to a key in the words of another API version: the same opt-out, with its propagation as of now. */
+  /**
+   * The first answer to a key in the words of another API version: the same opt-out, with its propagation as of now. One of the
+   * versions names one identifier, so their order is the same.
+   */
   async function inOtherWords(
     { intent, render }: Pending,
     first: RememberedAnswer & { readonly recorded?: Recorded },
@@ -339,11 +353,13 @@ export async function foldBatch(
       optOut: found.optOut,
       subjects: intent.subjects.map((subject, n) => ({
         subject,
-        state: found.subjects[n]?.state ?? found.subjects[0]!.state,
+        // Before there were facts, only the opt-out was known.
+        state:
+          (first.facts?.states ?? found.subjects.map(({ state }) => state))[n] ?? found.subjects[0]!.state,
       })),
       asked: intent.scopes,
       idempotencyKey: intent.idempotencyKey!,
-      effectiveAtAdjusted: false,
+      effectiveAtAdjusted: first.facts?.effectiveAtAdjusted ?? false,
       propagation: found.propagation,
     });
   }

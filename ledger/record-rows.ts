@@ -1,10 +1,12 @@
 // The two statements of recording: the first locks and reads what a batch is about, the second writes all of it.
 import type { Locked, LockedRow } from './fold.ts';
 import { LOCKED, toLocked } from './fold.ts';
+import type { SubjectState } from '../suppression/decision.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
 import { together } from './database.ts';
 import type { Client } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
+import type { Recorded } from './ledger.ts';
 import { selectRows, toParameter } from './rows.ts';
 import type { Columns, RowOf } from './rows.ts';
 import { everyMatch } from './subject-key.ts';
@@ -22,14 +24,31 @@ const LOCK = `
          pg_current_xact_id()::text as xid,
          clock_timestamp() as now`;
 
+/** What an answer in the words of another API version takes besides the opt-out itself. */
+export type AnswerFacts = Pick<Recorded, 'effectiveAtAdjusted'> & {
+  /** What each of the identifiers had come to, in the order of the request. */
+  readonly states: readonly SubjectState[];
+};
+
 /** What is kept of the answer to a key. */
 export type RememberedAnswer = {
   readonly status: number;
   readonly body: string;
+  /** Undefined if the opt-out was made by this answer as it was asked for, so that it says all of it. */
+  readonly facts: AnswerFacts | undefined;
   readonly apiVersion: string;
   readonly optOutId: string;
   readonly intentHex: string;
 };
+
+/** As one text, to be sealed: a body is JSON without line ends. */
+export const joinAnswer = (body: string, facts: AnswerFacts | undefined): string =>
+  facts === undefined ? body : `${body}\n${JSON.stringify(facts)}`;
+
+function splitAnswer(text: string): Pick<RememberedAnswer, 'body' | 'facts'> {
+  const [body = '', facts] = text.split('\n');
+  return { body, facts: facts === undefined ? undefined : (JSON.parse(facts) as AnswerFacts) };
+}
 
 /** The name of a client's key within a batch. */
 export const keyName = (keyHex: string, client: string): string => `${keyHex}${client}`;
@@ -84,11 +103,10 @@ export async function lockAndRead(
   const row = rows[0]!;
   const remembered = new Map<string, RememberedAnswer>();
   for (const { client: owner, key, intent, status, answer, version: apiVersion, id } of row.keys ?? []) {
-    const body = ring.unseal(Buffer.from(answer, 'base64'), [id, 'answer']);
     const name = keyName(key, owner);
     remembered.set(currentName.get(name) ?? name, {
       status,
-      body,
+      ...splitAnswer(ring.unseal(Buffer.from(answer, 'base64'), [id, 'answer'])),
       apiVersion,
       optOutId: id,
       intentHex: intent,

@@ -223,7 +223,7 @@ export function toOpenApi(name: string, versions: Versions): OpenApi {
       ...ALWAYS,
       ...(operation.body === undefined ? [] : WITH_BODY),
       ...(operation.file === undefined ? [] : WITH_FILE),
-      ...(operation.query === undefined ? [] : (['invalid-value'] as const)),
+      ...(operation.query === undefined && operation.method === 'get' ? [] : (['invalid-value'] as const)),
       ...(operation.problems ?? []),
     ]);
     const statuses = new Set([

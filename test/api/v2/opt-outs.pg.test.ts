@@ -394,3 +394,63 @@ describe('v1 and v2 are one', () => {
     expect((await api.send('GET', '/v2/opt-outs', { key })).json.opt_outs).toEqual([]);
   });
 });
+
+describe('a key that is used again in the other version', () => {
+  const shownV2 = ({ json }: Answer): string[] =>
+    json.identifiers[0].suppressed.map(({ scope }: { scope: string }) => scope).sort();
+
+  test('shows what this identifier had come to, and not what another one of the same opt-out had', async () => {
+    const [email, phone] = somebody();
+    await post({ identifiers: [email], scopes: ['sms', 'push'] });
+    await post({ identifiers: [email, phone], scopes: ['email'] });
+    const key = `again-${people}`;
+    const first = await postV1({ subject: phone, scope: { email: true } }, { 'idempotency-key': key });
+    expect(first.json).toMatchObject({ outcome: 'already_opted_out', scope: { email: true, sms: false } });
+    const again = await post({ identifiers: [phone], scopes: ['email'] }, keyed(key));
+    expect(again.headers['idempotency-replayed']).toBe('true');
+    expect(shownV2(again)).toEqual(['email']);
+  });
+
+  test('shows what was lifted by then as lifted, and what came later as well', async () => {
+    const [email] = somebody();
+    const effective_at = '2026-03-01T09:00:00.000Z';
+    const body = { subject: email, scope: { email: true, sms: true }, effective_at };
+    await postV1(body);
+    await api.send('POST', '/v2/grants', {
+      key: api.key,
+      body: {
+        identifier: email,
+        scopes: ['email'],
+        granted_at: '2026-03-02T09:00:00.000Z',
+        evidence: { method: 'web_form', statement: 'Yes', source: 'a page' },
+      },
+    });
+    const key = `lifted-${people}`;
+    const first = await postV1(body, { 'idempotency-key': key });
+    expect(first.json).toMatchObject({ outcome: 'already_recorded', scope: { email: false, sms: true } });
+    const again = await post({ identifiers: [email], scopes: ['email', 'sms'], effective_at }, keyed(key));
+    expect(again.json).toMatchObject({ outcome: 'already_recorded', in_force: false });
+    expect(shownV2(again)).toEqual(['sms']);
+  });
+
+  test('says again that a date ahead was taken as now', async () => {
+    const [email] = somebody();
+    const effective_at = new Date(Date.now() + 20 * 60_000).toISOString();
+    const key = `ahead-${people}`;
+    const first = await postV1(
+      { subject: email, scope: { email: true }, effective_at },
+      { 'idempotency-key': key },
+    );
+    const again = await post({ identifiers: [email], scopes: ['email'], effective_at }, keyed(key));
+    expect(first.json.adjustments).toHaveLength(1);
+    expect(again.json.adjustments).toMatchObject([{ code: 'effective_at_in_future' }]);
+  });
+});
+
+test('a call that knows no query refuses one: a dry run that records would be for ever', async () => {
+  const [email] = somebody();
+  const body = { identifiers: [email], scopes: ['email'] };
+  const refused = await api.send('POST', '/v2/opt-outs?dry_run=true', { key: api.key, body });
+  expect(problemOf(refused)).toEqual([422, 'invalid-value', ['/dry_run']]);
+  expect((await post(body)).json.outcome).toBe('recorded');
+});
