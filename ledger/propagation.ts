@@ -8,7 +8,7 @@ import type { Queryable } from './database.ts';
 import type { DecisionPropagation, Propagation, StorePropagation } from './ledger.ts';
 import type { RegisteredStore } from './stores.ts';
 
-type Coverage = Pick<RegisteredStore, 'accepts' | 'scopes' | 'topics' | 'required' | 'retiredAt'>;
+type Coverage = Pick<RegisteredStore, 'name' | 'accepts' | 'scopes' | 'topics' | 'required' | 'retiredAt'>;
 
 /** The asked scopes that no required store in service covers for any of these kinds of subject (undefined: for any at all). */
 export const uncoveredScopes = <S extends Scope>(
@@ -38,7 +38,7 @@ type Row = {
   store: string | null;
   required: boolean;
   added_at: string;
-  retired: boolean;
+  retired_at: string | null;
   paused: boolean;
   read_back: boolean;
   outcome: 'verified' | 'applied' | 'superseded' | null;
@@ -60,7 +60,7 @@ type Row = {
  */
 const createSql = (table: string, decided: string, firstCompleted: string): string => `
   select o.id, d.seq, d.subject_id, d.kind, o.requested_scopes, ${firstCompleted} as first_completed_at, d.recorded_at,
-         s.name as store, s.required, s.added_at, s.retired_at is not null as retired,
+         s.name as store, s.required, s.added_at, s.retired_at,
          s.paused_at is not null as paused, s.evidence = 'read_back' as read_back,
          a.outcome, a.acknowledged_at, a.latency_ms, a.attempts, a.evidence,
          (select min(every.acknowledged_at) from acknowledgements every
@@ -112,7 +112,7 @@ function stateOf(row: Row): DecisionPropagation['state'] {
   if (row.outcome !== null && row.exception === null) return row.outcome;
   // At or below the mark, a decision without an exception is confirmed without a row: old partitions may be detached.
   if (row.exception === null && row.below_mark) return row.read_back ? 'verified' : 'applied';
-  if (row.retired) return 'retired';
+  if (row.retired_at !== null) return 'retired';
   if (row.exception === 'absent') return 'absent';
   if (row.paused) return 'paused';
   return row.exception === 'quarantine' ? 'quarantined' : 'pending';
@@ -129,19 +129,19 @@ function within(row: Row, at: Instant | undefined): Instant | undefined {
 }
 
 /**
- * When every store that was required at the time had first confirmed: stores that joined later do not undo it. Undefined if that
- * never was the case.
+ * When every store that was required at the time had first confirmed, or was retired: stores that joined later do not undo it.
+ * Undefined if that never was the case.
  */
 function firstCompleted(rows: readonly Row[]): string | undefined {
   const required = rows
-    .filter((row) => row.required && !row.retired)
+    .filter((row) => row.required && (row.retired_at === null || row.retired_at > row.recorded_at))
     .sort((a, b) => (a.added_at < b.added_at ? -1 : 1));
   let at: string | undefined;
   for (const row of required) {
     if (at !== undefined && row.added_at > at) break;
     const confirmed =
       row.first_acknowledged_at ??
-      (row.exception === 'absent' ? row.exception_since : row.below_mark ? row.recorded_at : null);
+      (row.exception === 'absent' ? row.exception_since : row.below_mark ? row.recorded_at : row.retired_at);
     if (confirmed === null) return undefined;
     if (at === undefined || confirmed > at) at = confirmed;
   }
@@ -208,12 +208,15 @@ export const propagationOfSubjects = createRead('propagation-of-subjects', OF_SU
 
 function toPropagations(rows: readonly Row[], stores: readonly Coverage[]): Map<string, Propagation> {
   const answers = new Map<string, Propagation>();
+  // What the registry said a moment ago may be older than the rows.
+  const retired = new Set(rows.flatMap((row) => (row.retired_at === null ? [] : row.store)));
+  const inService = stores.filter(({ name }) => !retired.has(name));
   for (const [id, group] of Map.groupBy(rows, (row) => row.id)) {
     const head = group[0]!;
     const due = group.filter((row) => row.store !== null);
     const byStore = [...Map.groupBy(due, (row) => row.store!)];
     const listed = byStore.map(([store, ofStore]) => toStore(store, ofStore));
-    const counted = listed.filter((store, n) => store.required && !byStore[n]![1][0]!.retired);
+    const counted = listed.filter((store, n) => store.required && byStore[n]![1][0]!.retired_at === null);
     const confirmed = counted.filter(({ state }) =>
       ['verified', 'applied', 'superseded'].includes(state),
     ).length;
@@ -226,7 +229,7 @@ function toPropagations(rows: readonly Row[], stores: readonly Coverage[]): Map<
       confirmed,
       verified: counted.filter((store) => store.state === 'verified').length,
       uncovered: uncoveredScopes(
-        stores,
+        inService,
         head.requested_scopes,
         group.map((row) => row.kind),
       ),

@@ -93,22 +93,23 @@ export async function decideAgain(
   const version = (above ?? subject.version) + 1;
   const id = randomUUIDv7();
   const state = { ...subject.state, ...suppressedFrom(subject.now, suppress, id) };
+  const granted = Object.fromEntries(
+    Object.entries(subject.granted).filter(([scope]) => !suppress.includes(scope)),
+  );
   await insertDecision(client, transport, {
     id,
     cause: 'reissue',
     subject: [subjectId, subject.kind],
     version,
     state,
-    granted: subject.granted,
+    granted,
     now: subject.now,
     address: subject.sealed === null ? undefined : ring.unseal(subject.sealed, [subjectId, subject.kind]),
   });
-  await client.query('update subjects set version = $2, state = $3, updated_at = $4 where id = $1', [
-    subjectId,
-    version,
-    JSON.stringify(state),
-    subject.now,
-  ]);
+  await client.query(
+    'update subjects set version = $2, state = $3, granted = $4, updated_at = $5 where id = $1',
+    [subjectId, version, JSON.stringify(state), JSON.stringify(granted), subject.now],
+  );
   return version;
 }
 

@@ -562,7 +562,21 @@ test('a store that left the file stays due until it is retired', async () => {
   expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'pending', required: 2, confirmed: 1 });
   expect((await t.ledger.lag()).status).toBe('unknown');
   await changeStore(t.pool, 'mail', 'retired', { reason: 'sold' }, undefined);
-  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', required: 1 });
+  const propagation = await propagationIn(t.ledger, id);
+  expect(propagation).toMatchObject({ state: 'complete', required: 1 });
+  // It was pending until then.
+  const { rows } = await t.pool.query<{ at: Date }>(
+    "select retired_at as at from stores where name = 'mail'",
+  );
+  expect(Date.parse(propagation!.firstCompletedAt!)).toBe(new Date(rows[0]!.at).getTime());
+});
+
+test('what a retired store had covered is uncovered in the very answer that no longer counts it', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', scopes: ['email'] });
+  const { id } = read(await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render));
+  await changeStore(t.pool, 'crm', 'retired', { reason: 'sold' }, undefined);
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'uncovered', uncovered: ['email'] });
 });
 
 test('what no required store covers is uncovered, never complete', async () => {

@@ -73,6 +73,24 @@ test("whoever opts out a canary's address is answered like anybody", async () =>
   expect(answers.map(({ status }) => status)).toEqual([201, 200]);
 });
 
+test("what a consent lifted for a canary's address is suppressed again at the next canary, and granted no more", async () => {
+  const identifier = { email: 'abide-canary@canary.invalid' };
+  const { status } = await system.ask('POST', '/v2/grants', {
+    identifier,
+    scopes: ['sms'],
+    granted_at: new Date().toISOString(),
+    evidence: { method: 'web_form', statement: 'Yes', source: 'a page' },
+  });
+  expect(status).toBe(201);
+  await eventually(async () => {
+    const { text } = await system.ask('POST', '/v2/subjects/lookup', { identifier });
+    const shown = (JSON.parse(text) as { identifier: { suppressed: { scope: string }[]; granted: object[] } })
+      .identifier;
+    expect(shown.suppressed.map(({ scope }) => scope)).toContain('sms');
+    expect(shown.granted).toEqual([]);
+  });
+});
+
 test('a store whose canaries stopped is not ok, though nothing is outstanding', async () => {
   const db = await system.abide.connect();
   try {
