@@ -29,7 +29,6 @@ export async function ledgerRestored(
   return await inTransaction(owner, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
     const stores = (await listStores(client)).filter(({ retiredAt }) => retiredAt === undefined);
-    await client.query('update stores set target_since = clock_timestamp() where retired_at is null');
     for (const { name } of stores)
       await newGeneration(client, name, fence, 'the ledger was restored', caller, true);
     await audit(client, caller, 'ledger.restored', undefined, { from });

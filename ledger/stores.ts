@@ -188,7 +188,9 @@ async function syncStore(
   ];
   if (now.formerly !== undefined) {
     const renamed = await client.query(
-      'update stores set name = $1 where name = $2 and not exists (select from stores where name = $1)',
+      // What a store keeps of us under its old name is not found again: versions beside tables of the user's own.
+      `update stores set name = $1, target_since = clock_timestamp()
+       where name = $2 and not exists (select from stores where name = $1)`,
       [now.name, now.formerly],
     );
     if (renamed.rowCount === 1) {
@@ -250,8 +252,8 @@ async function syncStore(
 }
 
 /**
- * Runs in the caller's transaction, under the lock of the stores. `isAnother`: the store is not what it was, and what was told to
- * it before says nothing of it. False if no such store is in service.
+ * Runs in the caller's transaction, under the lock of the stores. `isAnother`: the store is not what it was, what was told to it
+ * before says nothing of it, and it may suppress by itself whom an earlier consent would lift. False if no such store is in service.
  */
 export async function newGeneration(
   client: Client,
@@ -262,7 +264,8 @@ export async function newGeneration(
   isAnother: boolean,
 ): Promise<boolean> {
   const { rows } = await client.query<{ id: number; generation: number }>(
-    `update stores set generation = generation + 1, told_since = case when $2 then generation + 1 else told_since end
+    `update stores set generation = generation + 1, told_since = case when $2 then generation + 1 else told_since end,
+       target_since = case when $2 then clock_timestamp() else target_since end
      where name = $1 and retired_at is null returning id, generation`,
     [name, isAnother],
   );

@@ -571,6 +571,22 @@ test('a store that left the file stays due until it is retired', async () => {
   expect(Date.parse(propagation!.firstCompletedAt!)).toBe(new Date(rows[0]!.at).getTime());
 });
 
+test('a renamed store is told of no earlier consent: what it kept of us under its old name it does not find', async () => {
+  await using t = await freshLedger();
+  const fingerprint = Buffer.alloc(32, 1);
+  await t.register({ name: 'crm', fingerprint });
+  const since = async (name: string): Promise<number> => {
+    const { rows } = await t.pool.query<{ at: Date }>(
+      'select target_since as at from stores where name = $1',
+      [name],
+    );
+    return new Date(rows[0]!.at).getTime();
+  };
+  const before = await since('crm');
+  await t.register({ name: 'shop', formerly: 'crm', fingerprint });
+  expect(await since('shop')).toBeGreaterThan(before);
+});
+
 test('what a retired store had covered is uncovered in the very answer that no longer counts it', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm', scopes: ['email'] });
