@@ -428,8 +428,17 @@ export async function loadConfiguration({
   const declared = readableDeclarations(yaml.value);
   for (const [name, stanza] of Object.entries(stanzas)) {
     const store = await readStore({ name, stanza, yaml, folder, loadConnector, declared });
-    if (store instanceof Array) faults.push(...store);
-    else stores.push(store);
+    if (store instanceof Array) {
+      faults.push(...store);
+      continue;
+    }
+    const same = stores.find((one) => isSamePlace(one, store));
+    if (same !== undefined) {
+      const path = ['stores', name];
+      const detail = `is the same place as ${same.name}, and each would take what the other one writes for the store's own: name all scopes in one stanza`;
+      faults.push({ path, at: yaml.positionOf(path), detail });
+    }
+    stores.push(store);
   }
   const port = readPort(env['PORT'], faults);
   if (faults.length > 0 || !file.success) throw invalid(path, withoutEchoes(faults, yaml.faults));
@@ -659,6 +668,12 @@ async function readStore({
     ]),
   };
 }
+
+/** Whether both could write about the same person in the same row. */
+const isSamePlace = (one: StoreConfiguration, other: StoreConfiguration): boolean =>
+  one.fingerprint.equals(other.fingerprint) &&
+  one.keyForm === other.keyForm &&
+  one.accepts.some((kind) => other.accepts.includes(kind));
 
 const sha256 = (parts: readonly unknown[]): Buffer =>
   createHash('sha256').update(JSON.stringify(parts)).digest();

@@ -100,7 +100,7 @@ test('what a store suppresses by itself is recorded only where the stanza says s
   const { stores } = await load(
     `stores:
   crm: { connector: sql, url: "x:y", scopes: [email] }
-  mail: { connector: sql, url: "x:y", scopes: [email], record_own: true }
+  mail: { connector: sql, url: "x:z", scopes: [email], record_own: true }
 `,
   );
   expect(stores.map(({ recordOwn }) => recordOwn)).toEqual([false, true]);
@@ -178,6 +178,10 @@ test.each([
     /^line 2, column 45: .*scopes\.0 fax is not a scope/,
   ],
   ['stores:\n  a: { connector: sql, url: "x:y", scopes: [] }', /scopes names no scope/],
+  [
+    'stores:\n  a: { connector: sql, url: "x:y", scopes: [sms] }\n  b: { connector: sql, url: "x:y", scopes: [email] }',
+    /^line 3, column \d+: stores\.b is the same place as a, /,
+  ],
   ['stores:\n  a: { connector: sql, url: "x:y", scopes: [sms, sms] }', /scopes\.1 sms is named twice/],
   [
     'stores:\n  a: { connector: sql, url: "x:y", scopes: { sms: 1 } }',
