@@ -89,7 +89,7 @@ again. If you interrupt the command, the pass goes on.`,
       const pass = await untilFinished(id, async () => (await look(10)).passes, watch);
       const listing = await untilListed(() => look(1), watch);
       const held =
-        differences(pass) === 0 || (await untilHeld(options.store, () => ask((abide) => abide.lag())));
+        differences(pass) === 0 || (await untilHeld(options.store, pass, () => ask((abide) => abide.lag())));
       endProgress();
       if (options.json === true) printJson(listing === undefined ? pass : { ...pass, listing });
       else {
@@ -156,10 +156,16 @@ async function untilListed(
 }
 
 /** What a pass found is outstanding until it is read back; bounded, since a store may be away. */
-async function untilHeld(store: string, look: () => Promise<PropagationLag>): Promise<boolean> {
+async function untilHeld(
+  store: string,
+  pass: ReconciliationPass,
+  look: () => Promise<PropagationLag>,
+): Promise<boolean> {
   for (let tries = 0; tries < 120; tries += 1) {
-    const lag = (await look()).stores.find((one) => one.store === store);
-    if (lag?.drift === 0) return true;
+    const report = await look();
+    const lag = report.stores.find((one) => one.store === store);
+    // An answer is kept for a moment: one of before the pass ended does not know what it found.
+    if (lag?.drift === 0 && report.as_of > (pass.finished_at ?? '')) return true;
     printProgress(`${lag?.drift ?? 'unknown'} carried to the store again`);
     await delay(LOOK_MS);
   }

@@ -63,7 +63,13 @@ export function lookedAt(name: string, connector: Connector): Connector {
   }
   return {
     ...connector,
-    target: (options) => connector.target(options),
+    target(options) {
+      try {
+        return connector.target(options);
+      } catch (cause) {
+        throw new AbideError('CONFIG_INVALID', `${name}: target() fails on the stanza's options.`, { cause });
+      }
+    },
     async open(options, context) {
       const store = (await connector.open(options, context)) as Store | undefined;
       if (!STORE.every((part) => typeof store?.[part] === 'function'))
