@@ -200,11 +200,11 @@ test('a long poll whose key is revoked while it is held learns nothing', async (
     expiresAt: undefined,
     caller: undefined,
   });
-  const waiting = Promise.withResolvers<void>();
+  const waiting = Promise.withResolvers();
   const send = await api.serve({
     ...api.t.ledger,
     outstanding: (...args) => {
-      waiting.resolve();
+      waiting.resolve(undefined);
       return api.t.ledger.outstanding(...args);
     },
   });

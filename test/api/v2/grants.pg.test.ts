@@ -206,11 +206,11 @@ test('an answer that was held says whether the consent is in force after the wai
   const who = somebody();
   await optOut(who);
   const { json } = await grant(who);
-  const waiting = Promise.withResolvers<void>();
+  const waiting = Promise.withResolvers();
   const send = await api.serve({
     ...api.t.ledger,
     waitForPropagation: (...args) => {
-      waiting.resolve();
+      waiting.resolve(undefined);
       return api.t.ledger.waitForPropagation(...args);
     },
   });
