@@ -169,6 +169,10 @@ export default defineConnector({
   options: z.strictObject({
     url: z
       .url({ protocol: /^rediss?$/, error: 'must be a redis:// or rediss:// URL' })
+      .refine(
+        (url) => /^\/?\d*$/.test(URL.parse(url)?.pathname ?? ''),
+        "must have a database's number as its path, or none",
+      )
       .describe('URL of the primary, with the database number as its path; never a replica'),
     prefix: z.string().default('suppressed:').describe('Prefix of every key: <prefix><kind>:<key>'),
   }),

@@ -159,3 +159,11 @@ test('a target is host, port, database and prefix, never a password', () => {
   ]);
   expect(target('redis://cache.internal')).toEqual(['cache.internal', '6379', '0', 'suppressed:']);
 });
+
+test('a path that is no database number is a fault of the file', () => {
+  const messages = (url: string) =>
+    redis.options.safeParse({ url }).error?.issues.map(({ message }) => message);
+  expect(messages('redis://127.0.0.1/abc')).toEqual(["must have a database's number as its path, or none"]);
+  expect(messages('http://127.0.0.1')).toEqual(['must be a redis:// or rediss:// URL']);
+  for (const path of ['', '/', '/9']) expect(messages(`redis://127.0.0.1${path}`)).toBeUndefined();
+});
