@@ -418,7 +418,7 @@ export interface components {
             readonly object: "grant";
             /** @constant */
             readonly api_version: "v2";
-            /** @description Whether none of its scopes is suppressed now. */
+            /** @description Whether none of its scopes is suppressed now, nor the channel of any. */
             readonly in_force: boolean;
             readonly identifier: components["schemas"]["MaskedIdentifier"];
             readonly requested_scopes: readonly string[];
@@ -579,7 +579,7 @@ export interface components {
             /** @constant */
             readonly api_version: "v2";
             readonly id: components["schemas"]["Id"];
-            /** @description Whether every scope that was asked for is still suppressed, for every identifier. */
+            /** @description Whether every scope that was asked for is still suppressed, by itself or with its channel, for every identifier. */
             readonly in_force: boolean;
             /** @description In the order of the request. */
             readonly identifiers: readonly components["schemas"]["IdentifierState"][];
@@ -720,7 +720,7 @@ export interface components {
              * @enum {string}
              */
             readonly outcome: "recorded" | "already_recorded";
-            /** @description Whether none of its scopes is suppressed. */
+            /** @description Whether none of its scopes is suppressed, nor the channel of any. */
             readonly in_force: boolean;
             readonly identifier: components["schemas"]["MaskedIdentifier"];
             readonly requested_scopes: readonly string[];

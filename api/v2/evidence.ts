@@ -7,8 +7,8 @@ export const Method = z.enum(EVIDENCE_METHODS).describe('How the person said it.
 export const Statement = boundedText(2_000, 'What the person was shown, or said. Kept sealed.');
 export const Source = boundedText(500, 'Where from: a page, a call, a campaign. Kept sealed.');
 
-/** For fields that must not be left empty. */
 const EMPTY = 'must not be empty';
+/** The same for a field that must be filled: white space alone says nothing. */
 export const filled = (text: ReturnType<typeof boundedText>) =>
   text.min(1, { error: EMPTY, abort: true }).refine((given) => given.trim() !== '', EMPTY);
 

@@ -56,7 +56,7 @@ const RecordedGrantAnswer = z
     outcome: z
       .enum(['recorded', 'already_recorded'])
       .describe('`already_recorded`: the same consent was recorded before, and lifts nothing a second time.'),
-    in_force: z.boolean().describe('Whether none of its scopes is suppressed.'),
+    in_force: z.boolean().describe('Whether none of its scopes is suppressed, nor the channel of any.'),
     ...OF_SUBJECT,
     ...RECORDED,
     propagation: PropagationSummary,
@@ -71,7 +71,7 @@ const NothingToGrant = z.object({ ...OBJECT, outcome: z.literal('not_suppressed'
 const GrantAnswer = z
   .object({
     ...OBJECT,
-    in_force: z.boolean().describe('Whether none of its scopes is suppressed now.'),
+    in_force: z.boolean().describe('Whether none of its scopes is suppressed now, nor the channel of any.'),
     ...OF_SUBJECT,
     ...RECORDED,
     evidence: EvidenceAnswer,

@@ -116,7 +116,9 @@ export const OptOutAnswer = z
     ...OBJECT,
     in_force: z
       .boolean()
-      .describe('Whether every scope that was asked for is still suppressed, for every identifier.'),
+      .describe(
+        'Whether every scope that was asked for is still suppressed, by itself or with its channel, for every identifier.',
+      ),
     ...ABOUT,
     evidence: EvidenceAnswer.nullable().describe(
       'Also null if another client gave it, unless the key has `opt_outs:read_all`.',
