@@ -21,7 +21,7 @@ beforeAll(async () => {
   crm: { connector: postgres, url: '${database.urls.owner}', scopes: [email], ${guard} }
   away: { connector: postgres, url: 'postgres://127.0.0.1:${await freePort()}/crm', scopes: [email], ${guard} }
   cache: { connector: redis, url: 'redis://127.0.0.1', scopes: [email], ${guard} }
-  plain: { connector: postgres, url: '${database.urls.owner}', scopes: [email] }
+  plain: { connector: postgres, url: '${database.urls.owner}', table: others, scopes: [email] }
 `;
   await writeFile(join(folder, 'abide.yaml'), `database: '${ledger.urls.api}'\n${stores}`);
   await writeFile(join(folder, 'of-the-store.yaml'), stores);

@@ -99,8 +99,8 @@ test('a stanza becomes a store, with the defaults of the design', async () => {
 test('what a store suppresses by itself is recorded only where the stanza says so, and the store can be read', async () => {
   const { stores } = await load(
     `stores:
-  crm: { connector: sql, url: "x:y", scopes: [email] }
-  mail: { connector: sql, url: "x:z", scopes: [email], record_own: true }
+  crm: { connector: sql, url: "x:y", scopes: [email], accepts: [email] }
+  mail: { connector: sql, url: "x:y", scopes: [email], accepts: [phone], record_own: true }
 `,
   );
   expect(stores.map(({ recordOwn }) => recordOwn)).toEqual([false, true]);

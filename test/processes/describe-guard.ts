@@ -67,7 +67,7 @@ export function describeGuard(
       await writeFile(
         file,
         `stores:\n  ${name}:\n    connector: ${connectorName}\n    url: '${place.url}'\n    scopes: [email, sms]\n    ${more}\n    guard:${tables}\n` +
-          `  second: ${stanza}, guard: [{ table: contacts, key: phone, kind: phone, suppressed: { email: no_texts } }] }\n`,
+          `  second: ${stanza}, table: others, guard: [{ table: contacts, key: phone, kind: phone, suppressed: { email: no_texts } }] }\n`,
       );
     }
     await configure(guard);
@@ -341,6 +341,7 @@ export function describeGuard(
     test('of two stores in one database each has its own, and the log goes with the last', async () => {
       await using t = await given();
       await t.tell('ada@example.com');
+      await t.place.query('create table others as select * from suppressions');
       const before = await t.place.listing();
       await t.install('crm');
       await t.install('second');

@@ -70,7 +70,7 @@ async function given() {
       file,
       `stores:
   crm: { connector: mysql, url: '${url}', scopes: [email], guard: [{ table: contacts, key: email, may_send: { email: ${column} } }] }
-  second: { connector: mysql, url: '${url}', scopes: [email], guard: [{ table: customers, key: email, may_send: { email: may_mail } }] }
+  second: { connector: mysql, url: '${url}', table: others, scopes: [email], guard: [{ table: customers, key: email, may_send: { email: may_mail } }] }
 `,
     );
   const open = (as = url, name = 'crm') => openGuard({ ABIDE_CONFIG: file }, name, as);
@@ -154,6 +154,8 @@ test('where a trigger cannot be made it says what is not guarded until the next 
 test('the log stays where triggers may write to it that whoever removes a guard cannot see', async () => {
   await using t = await given();
   await t.database.query('create table customers (email varchar(200), may_mail boolean)');
+  await t.database.query('create table others like suppressions');
+  await t.database.query('insert into others select * from suppressions');
   await t.install(t.database.url, 'second');
   const narrow = await t.database.user('all', 'contacts');
   const user = `${new URL(narrow).username}@'127.0.0.1'`;
