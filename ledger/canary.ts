@@ -3,15 +3,16 @@
 // that it acknowledged has forgotten more than that. HTTP reaches none of this.
 import { randomUUIDv7 } from 'node:crypto';
 import type { Decision } from '../suppression/decision.ts';
+import { applyOptOut } from '../suppression/precedence.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { Address, NORMAL_FORM } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
-import { inTransaction } from './database.ts';
+import { inTransaction, toMilliseconds } from './database.ts';
 import type { Client, Pool, Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
-import { decideAgain, insertDecision, suppressedFrom } from './reissue.ts';
+import { decideAgain, insertDecision } from './reissue.ts';
 import type { RegisteredStore } from './stores.ts';
 import { everyMatch, subjectKey } from './subject-key.ts';
 
@@ -91,7 +92,10 @@ async function makeSubject(
   );
   const { now } = rows[0]!;
   const decision = randomUUIDv7();
-  const state = suppressedFrom(now, scopes, decision);
+  const { suppressed: state } = applyOptOut(
+    { version: 0, suppressed: {}, granted: {} },
+    { id: decision, scopes, effectiveAt: toMilliseconds(now) },
+  ).state;
   const subject = [id, kind] as const;
   await insertDecision(client, transport, {
     cause: 'reissue',

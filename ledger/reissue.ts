@@ -1,5 +1,6 @@
 // Decides the same state once more under a higher version: this heals a store that holds a version the ledger never gave it.
 import { randomUUIDv7 } from 'node:crypto';
+import { applyOptOut } from '../suppression/precedence.ts';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import type { Cause, Instant, SubjectState } from '../suppression/decision.ts';
@@ -92,37 +93,29 @@ export async function decideAgain(
   if (subject === undefined || (above !== undefined && subject.version > above)) return undefined;
   const version = (above ?? subject.version) + 1;
   const id = randomUUIDv7();
-  const state = { ...subject.state, ...suppressedFrom(subject.now, suppress, id) };
-  const granted = Object.fromEntries(
-    Object.entries(subject.granted).filter(([scope]) => !suppress.includes(scope)),
-  );
+  const before = { version: subject.version, suppressed: subject.state, granted: subject.granted };
+  // Without anybody's opt-out: its id is the decision's own.
+  const { suppressed, granted } = applyOptOut(before, {
+    id,
+    scopes: suppress,
+    effectiveAt: toMilliseconds(subject.now),
+  }).state;
   await insertDecision(client, transport, {
     id,
     cause: 'reissue',
     subject: [subjectId, subject.kind],
     version,
-    state,
+    state: suppressed,
     granted,
     now: subject.now,
     address: subject.sealed === null ? undefined : ring.unseal(subject.sealed, [subjectId, subject.kind]),
   });
   await client.query(
     'update subjects set version = $2, state = $3, granted = $4, updated_at = $5 where id = $1',
-    [subjectId, version, JSON.stringify(state), JSON.stringify(granted), subject.now],
+    [subjectId, version, JSON.stringify(suppressed), JSON.stringify(granted), subject.now],
   );
   return version;
 }
-
-/** Scopes suppressed from now on without anybody's opt-out: `id` is the decision's own. */
-export const suppressedFrom = (
-  now: string,
-  scopes: readonly string[],
-  id: string,
-): SubjectState['suppressed'] => {
-  const since = toMilliseconds(now);
-  const suppressed = { first_effective_at: since, last_effective_at: since, opt_out_id: id };
-  return Object.fromEntries(scopes.map((scope) => [scope, suppressed]));
-};
 
 /** Scope → since when, as a decision says it. */
 export function sinceOf(state: SubjectState['suppressed']): Record<string, Instant> {
