@@ -1,6 +1,6 @@
 // May a sender send? One set-based look at the current states. No answer means do not send.
 import type { Suppressed } from '../suppression/decision.ts';
-import { channelOfTopic, isChannel } from '../suppression/scope.ts';
+import { channelOfTopic, coveredBy, isChannel } from '../suppression/scope.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -22,8 +22,7 @@ const blocked = (reason: 'opted_out' | 'topic_required', held: Suppressed): Chec
 
 /** What one subject's state says of a scope; undefined: nothing forbids sending. */
 function judge(state: Readonly<Record<string, Suppressed>>, { scope }: CheckItem): CheckAnswer | undefined {
-  const channel = channelOfTopic(scope);
-  const held = (channel === undefined ? undefined : state[channel]) ?? state[scope];
+  const held = coveredBy(state, scope);
   if (held !== undefined) return blocked('opted_out', held);
   if (!isChannel(scope)) return undefined;
   const someTopic = Object.keys(state).find((one) => channelOfTopic(one) === scope);

@@ -1,6 +1,6 @@
 // Reads opt-outs back: by id, as pages, by subject.
 import type { Instant, SubjectState, Suppressed } from '../suppression/decision.ts';
-import { covers } from '../suppression/scope.ts';
+import { coveredBy } from '../suppression/scope.ts';
 import type { Scope } from '../suppression/scope.ts';
 import { Address, mask } from '../suppression/subject.ts';
 import type { Subject } from '../suppression/subject.ts';
@@ -178,7 +178,9 @@ async function toFound(db: Queryable, rows: readonly FullRow[], context: Context
 const asFound = (row: FullRow, propagation: Propagation, ring: KeyRing): FoundOptOut => ({
   optOut: toOptOut(row, ring),
   subjects: row.subjects.map((subject) => toFoundSubject(subject, ring)),
-  inForce: row.subjects.every(({ state }) => row.requested_scopes.every((scope) => covers(state, scope))),
+  inForce: row.subjects.every(({ state }) =>
+    row.requested_scopes.every((scope) => coveredBy(state, scope) !== undefined),
+  ),
   evidence: row.evidence === null ? undefined : unsealEvidence(ring, row.evidence, row.id),
   propagation,
 });
@@ -411,7 +413,7 @@ export async function findGrant(
   return {
     grant,
     subject: toFoundSubject({ ...row, id: row.subject_id, recorded_state: {} }, ring),
-    inForce: !row.requested_scopes.some((scope) => covers(row.state, scope)),
+    inForce: row.requested_scopes.every((scope) => coveredBy(row.state, scope) === undefined),
     stillSuppressed: Object.keys(row.state) as Scope[],
     evidence: unsealEvidence(ring, row.evidence, row.id),
     propagation: propagation.get(row.id)!,

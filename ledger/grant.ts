@@ -5,7 +5,7 @@ import { isDue } from '../suppression/acknowledgement.ts';
 import type { SubjectState } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { applyGrant } from '../suppression/precedence.ts';
-import { covers } from '../suppression/scope.ts';
+import { coveredBy } from '../suppression/scope.ts';
 import type { Scope } from '../suppression/scope.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { audit } from './audit.ts';
@@ -257,7 +257,7 @@ async function grantOnce(
   const body = render({
     outcome: 'recorded',
     grant,
-    inForce: !scopes.some((scope) => covers(after.suppressed, scope)),
+    inForce: scopes.every((scope) => coveredBy(after.suppressed, scope) === undefined),
     propagation: begunPropagation(context.stores, awaited, scopes, [subject.kind], at),
     subject,
     asked: scopes,

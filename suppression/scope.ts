@@ -63,8 +63,8 @@ export function heldAs(decided: string, store: StoreScopes): string[] {
   return [...names];
 }
 
-/** Whether whoever suppressed these scopes refuses this one: `email` covers `email/newsletter`, never the reverse. */
-export function covers(suppressed: Readonly<Record<string, unknown>>, scope: string): boolean {
+/** By which of the suppressed scopes this one is refused: `email` covers `email/newsletter`, never the reverse. */
+export function coveredBy<Held>(suppressed: Readonly<Record<string, Held>>, scope: string): Held | undefined {
   const channel = channelOfTopic(scope);
-  return suppressed[scope] !== undefined || (channel !== undefined && suppressed[channel] !== undefined);
+  return (channel === undefined ? undefined : suppressed[channel]) ?? suppressed[scope];
 }

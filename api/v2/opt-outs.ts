@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { REASONS, REGIMES } from '../../ledger/ledger.ts';
 import type { FoundOptOut, Propagation, Recorded } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
-import { CHANNELS, covers } from '../../suppression/scope.ts';
+import { CHANNELS, coveredBy } from '../../suppression/scope.ts';
 import type { Channel, Scope } from '../../suppression/scope.ts';
 import { mask, unreachedChannels } from '../../suppression/subject.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
@@ -170,7 +170,9 @@ function renderRecorded(recorded: Recorded): string {
     api_version: 'v2',
     id: optOut.id,
     outcome: recorded.outcome,
-    in_force: subjects.every(({ state }) => asked.every((scope) => covers(state.suppressed, scope))),
+    in_force: subjects.every(({ state }) =>
+      asked.every((scope) => coveredBy(state.suppressed, scope) !== undefined),
+    ),
     identifiers: subjects.map(({ subject, state }) => ({
       kind: subject.kind,
       masked: mask(subject),
