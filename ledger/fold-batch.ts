@@ -353,9 +353,8 @@ export async function foldBatch(
       optOut: found.optOut,
       subjects: intent.subjects.map((subject, n) => ({
         subject,
-        // Before there were facts, only the opt-out was known.
-        state:
-          (first.facts?.states ?? found.subjects.map(({ state }) => state))[n] ?? found.subjects[0]!.state,
+        // Without facts, what the opt-out made of its one identifier is what was answered.
+        state: first.facts?.states[n] ?? found.subjects[0]!.state,
       })),
       asked: intent.scopes,
       idempotencyKey: intent.idempotencyKey!,

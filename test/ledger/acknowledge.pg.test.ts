@@ -576,11 +576,11 @@ test('a renamed store is told of no earlier consent: what it kept of us under it
   const fingerprint = Buffer.alloc(32, 1);
   await t.register({ name: 'crm', fingerprint });
   const since = async (name: string): Promise<number> => {
-    const { rows } = await t.pool.query<{ at: Date }>(
-      'select target_since as at from stores where name = $1',
+    const { rows } = await t.pool.query<{ at: number }>(
+      'select extract(epoch from target_since)::float8 as at from stores where name = $1',
       [name],
     );
-    return new Date(rows[0]!.at).getTime();
+    return rows[0]!.at;
   };
   const before = await since('crm');
   await t.register({ name: 'shop', formerly: 'crm', fingerprint });
