@@ -151,6 +151,7 @@ export async function syncStores(
   const fence = await takeFence(pool);
   return await inTransaction(pool, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
+    await renameStores(client, registrations, caller);
     const revived: string[] = [];
     for (const registration of registrations)
       if (await syncStore(client, registration, fence, caller)) revived.push(registration.name);
@@ -160,6 +161,43 @@ export async function syncStores(
     );
     return { missing: rows.map(({ name }) => name), revived };
   });
+}
+
+/** Before anything else, and in whatever order makes the names free: a stanza may take a name that another one has just given up. */
+async function renameStores(
+  client: Client,
+  registrations: readonly StoreRegistration[],
+  caller: Caller | undefined,
+): Promise<void> {
+  let waiting = registrations.filter(({ formerly }) => formerly !== undefined);
+  for (;;) {
+    const remaining: StoreRegistration[] = [];
+    for (const one of waiting) if (!(await renameStore(client, one, caller))) remaining.push(one);
+    if (remaining.length === waiting.length) return;
+    waiting = remaining;
+  }
+}
+
+/** Returns whether there was a store of the former name and none of the new one. */
+async function renameStore(
+  client: Client,
+  { name, formerly }: StoreRegistration,
+  caller: Caller | undefined,
+): Promise<boolean> {
+  const renamed = await client.query(
+    // What a store keeps of us under its old name is not found again: versions beside tables of the user's own.
+    `update stores set name = $1, target_since = clock_timestamp()
+     where name = $2 and not exists (select from stores where name = $1)`,
+    [name, formerly],
+  );
+  if (renamed.rowCount === 0) return false;
+  // They are bound to the store, not to whichever has that name next.
+  const { rows } = await client.query<{ id: string }>(
+    'update api_keys set store = $1 where store = $2 returning id',
+    [name, formerly],
+  );
+  await audit(client, caller, 'store.renamed', name, { formerly, keys: rows.map(({ id }) => id).sort() });
+  return true;
 }
 
 /** Returns whether the store was retired before. */
@@ -186,25 +224,6 @@ async function syncStore(
     now.ownScopes,
     now.stanza,
   ];
-  if (now.formerly !== undefined) {
-    const renamed = await client.query(
-      // What a store keeps of us under its old name is not found again: versions beside tables of the user's own.
-      `update stores set name = $1, target_since = clock_timestamp()
-       where name = $2 and not exists (select from stores where name = $1)`,
-      [now.name, now.formerly],
-    );
-    if (renamed.rowCount === 1) {
-      // They are bound to the store, not to whichever has that name next.
-      const { rows } = await client.query<{ id: string }>(
-        'update api_keys set store = $1 where store = $2 returning id',
-        [now.name, now.formerly],
-      );
-      await audit(client, caller, 'store.renamed', now.name, {
-        formerly: now.formerly,
-        keys: rows.map(({ id }) => id).sort(),
-      });
-    }
-  }
   const { rows } = await client.query<Full>(
     `select ${COLUMNS}, target_fingerprint from stores where name = $1 for update`,
     [now.name],

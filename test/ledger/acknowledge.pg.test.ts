@@ -587,6 +587,29 @@ test('a renamed store is told of no earlier consent: what it kept of us under it
   expect(await since('shop')).toBeGreaterThan(before);
 });
 
+test('renamed stores keep what they were told of, wherever they stand in the file, and though others take their names', async () => {
+  await using t = await freshLedger();
+  const [old, older, fresh] = [1, 2, 3].map((n) => Buffer.alloc(32, n));
+  await t.register({ name: 'crm', fingerprint: old! }, { name: 'shop', fingerprint: older! });
+  const ids = async (): Promise<Record<string, { id: number; generation: number }>> => {
+    const { rows } = await t.pool.query<{ name: string; id: number; generation: number }>(
+      'select name, id::int, generation::int from stores',
+    );
+    return Object.fromEntries(rows.map(({ name, ...rest }) => [name, rest]));
+  };
+  const before = await ids();
+  await t.register(
+    { name: 'crm', fingerprint: fresh! },
+    { name: 'shop', formerly: 'crm', fingerprint: old! },
+    { name: 'outlet', formerly: 'shop', fingerprint: older! },
+  );
+  expect(await ids()).toEqual({
+    shop: before['crm'],
+    outlet: before['shop'],
+    crm: { id: expect.any(Number), generation: 1 },
+  });
+});
+
 test('what a retired store had covered is uncovered in the very answer that no longer counts it', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm', scopes: ['email'] });
