@@ -10,6 +10,8 @@ import { lookedAt } from './their-connector.ts';
 /** Our own files are TypeScript in a checkout and JavaScript when published. */
 const OWN = extname(import.meta.filename);
 
+const LOADED_MS_MAX = 10_000;
+
 type ConnectorModule = { readonly default?: Connector };
 
 /**
@@ -17,7 +19,7 @@ type ConnectorModule = { readonly default?: Connector };
  * be, and the TryLater of another copy would be unknown to us. In TypeScript it is a module, as in its suite, even beside a
  * package.json as `npm init` makes it, with `"type": "commonjs"`.
  */
-async function importTheirs(file: URL): Promise<ConnectorModule> {
+async function importTheirs(name: string, file: URL): Promise<ConnectorModule> {
   const given = new Map([
     ['abide/connector', new URL(`../connectors/contract/connector${OWN}`, import.meta.url).href],
     ['zod', import.meta.resolve('zod')],
@@ -30,9 +32,22 @@ async function importTheirs(file: URL): Promise<ConnectorModule> {
       return found.format === 'commonjs-typescript' ? { ...found, format: 'module-typescript' } : found;
     },
   });
+  const late = Promise.withResolvers<never>();
+  // While it waits for nothing that ever comes, only this keeps the process from ending without a word.
+  const timer = setTimeout(
+    () =>
+      late.reject(
+        new AbideError(
+          'CONFIG_INVALID',
+          `${name} has not finished loading after ${LOADED_MS_MAX / 1000} s: what does it await at its top level?`,
+        ),
+      ),
+    LOADED_MS_MAX,
+  );
   try {
-    return (await import(file.href)) as ConnectorModule;
+    return (await Promise.race([import(file.href), late.promise])) as ConnectorModule;
   } finally {
+    clearTimeout(timer);
     hooks.deregister();
   }
 }
@@ -55,7 +70,7 @@ export async function loadConnector(name: string, folder: string): Promise<Conne
       `There is no connector ${name} (looked for ${isPath ? fileURLToPath(url) : `connectors/${name}`}).`,
     );
   }
-  const module = isPath ? await importTheirs(url) : ((await import(url.href)) as ConnectorModule);
+  const module = isPath ? await importTheirs(name, url) : ((await import(url.href)) as ConnectorModule);
   if (typeof module.default?.open !== 'function') {
     throw new AbideError('CONFIG_INVALID', `${name} has no default export made by defineConnector().`);
   }

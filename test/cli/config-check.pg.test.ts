@@ -210,6 +210,8 @@ test('a connector in JavaScript that declares or answers something else is told 
     shape: declared(sound, store("['email']")),
     nobody: declared(sound, store('[null]')),
     declared: declared("evidence: 'readback'", store('[]')),
+    // Nothing keeps this alive, and it ended the process with Node's words.
+    forever: `await new Promise(() => undefined);\n${declared(sound, store('[]'))}`,
   };
   for (const [name, text] of Object.entries(files)) await writeFile(join(f.folder, `${name}.js`), text);
   const check = (...names: (keyof typeof files)[]) =>
@@ -218,7 +220,7 @@ test('a connector in JavaScript that declares or answers something else is told 
     );
 
   const answers = await check('store', 'none', 'fewer', 'shape', 'nobody');
-  const declaration = await check('declared');
+  const declaration = await check('declared', 'forever');
 
   expect([answers.code, answers.stdout.split('\n').slice(1, -1)]).toEqual([
     3,
@@ -235,6 +237,9 @@ test('a connector in JavaScript that declares or answers something else is told 
     'stores.declared.connector ./declared.js does not declare a connector: evidence Invalid option: expected one of',
   );
   expect(declaration.output).toContain('; limits is missing.');
+  expect(declaration.output).toContain(
+    'stores.forever.connector ./forever.js has not finished loading after 10 s: what does it await at its top level?',
+  );
 });
 
 test('every fault of a file is told with line and column, and no store is asked', async () => {
