@@ -526,13 +526,13 @@ export interface components {
             readonly subjects?: readonly components["schemas"]["Subject"][];
             /** @enum {string} */
             readonly channel: "email" | "sms" | "push";
-            /** @description What the message is about, such as `newsletter`. */
+            /** @description What the message is about, such as `newsletter`: a topic that the configuration declares. */
             readonly topic?: string;
         };
         readonly CheckedItem: {
             readonly ref?: string;
             readonly can_send: boolean;
-            /** @description `topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read. */
+            /** @description `topic_required`: a topic of this channel is suppressed, and the item names none that is declared. `invalid_item`: it cannot be read. */
             readonly reason: ("opted_out" | "topic_required" | "invalid_item") | null;
             readonly opt_out_id: string | null;
             /** @description Since when it is suppressed. */

@@ -21,11 +21,15 @@ const blocked = (reason: 'opted_out' | 'topic_required', held: Suppressed): Chec
 });
 
 /** What one subject's state says of a scope; undefined: nothing forbids sending. */
-function judge(state: Readonly<Record<string, Suppressed>>, { scope }: CheckItem): CheckAnswer | undefined {
+function judge(
+  state: Readonly<Record<string, Suppressed>>,
+  { scope, isDeclared }: CheckItem,
+): CheckAnswer | undefined {
   const held = coveredBy(state, scope);
   if (held !== undefined) return blocked('opted_out', held);
-  if (!isChannel(scope)) return undefined;
-  const someTopic = Object.keys(state).find((one) => channelOfTopic(one) === scope);
+  const channel = isChannel(scope) ? scope : isDeclared ? undefined : channelOfTopic(scope);
+  if (channel === undefined) return undefined;
+  const someTopic = Object.keys(state).find((one) => channelOfTopic(one) === channel);
   return someTopic === undefined ? undefined : blocked('topic_required', state[someTopic]!);
 }
 

@@ -272,6 +272,8 @@ export type CheckItem = {
   readonly subjects: readonly Subject[];
   /** What would be done: a message on a channel, perhaps about a topic, or a purpose. */
   readonly scope: Scope;
+  /** False for a topic that nobody can have refused by this name: it may be any of its channel's, misspelt. */
+  readonly isDeclared: boolean;
 };
 export type CheckAnswer = {
   readonly canSend: boolean;

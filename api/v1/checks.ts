@@ -1,7 +1,8 @@
 // May a message be sent? No answer means do not send.
 import { z } from 'zod';
 import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
-import { CHANNELS, isChannel } from '../../suppression/scope.ts';
+import { CHANNELS, isChannel, isDeclared } from '../../suppression/scope.ts';
+import type { Scope } from '../../suppression/scope.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { parse, readJson } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
@@ -42,7 +43,11 @@ export const createItemSchema = (defaultRegion: string | undefined) => {
         .describe('Every identifier of the person that you hold: if one is suppressed, so is the item.')
         .optional(),
       channel: z.enum(CHANNELS),
-      topic: z.string().regex(TOPIC).describe('What the message is about, such as `newsletter`.').optional(),
+      topic: z
+        .string()
+        .regex(TOPIC)
+        .describe('What the message is about, such as `newsletter`: a topic that the configuration declares.')
+        .optional(),
     })
     .refine(({ subject, subjects }) => (subject === undefined) !== (subjects === undefined))
     .meta({
@@ -52,7 +57,10 @@ export const createItemSchema = (defaultRegion: string | undefined) => {
 };
 
 /** One item in one pass; a bad one is undefined, and is answered with "do not send". */
-function readItem(value: unknown, defaultRegion: string | undefined): CheckItem | undefined {
+function readItem(
+  value: unknown,
+  { defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 'declared'>,
+): CheckItem | undefined {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
   for (const name in value) if (!MEMBERS.includes(name)) return undefined;
   const { ref, subject, subjects, channel, topic } = value as Record<string, unknown>;
@@ -61,7 +69,8 @@ function readItem(value: unknown, defaultRegion: string | undefined): CheckItem 
   if (!isRef(ref)) return undefined;
   if ((subject === undefined) === (subjects === undefined)) return undefined;
   const read = readSubjects(subject === undefined ? subjects : [subject], SUBJECTS_MAX, defaultRegion);
-  return read && { subjects: read, scope: topic === undefined ? channel : `${channel}/${topic}` };
+  const scope: Scope = topic === undefined ? channel : `${channel}/${topic}`;
+  return read && { subjects: read, scope, isDeclared: isDeclared(scope, declared) };
 }
 
 const CheckedItem = z
@@ -72,7 +81,7 @@ const CheckedItem = z
       .enum(['opted_out', 'topic_required', 'invalid_item'])
       .nullable()
       .describe(
-        '`topic_required`: a topic of this channel is suppressed, and the item names none. `invalid_item`: it cannot be read.',
+        '`topic_required`: a topic of this channel is suppressed, and the item names none that is declared. `invalid_item`: it cannot be read.',
       ),
     opt_out_id: z.uuid().nullable(),
     effective_at: Instant.nullable().describe('Since when it is suppressed.'),
@@ -93,7 +102,7 @@ const render = (answer: CheckAnswer | undefined): z.input<typeof CheckedItem> =>
         effective_at: answer.effectiveAt ?? null,
       };
 
-export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void {
+export function addChecks(routes: Routes, deps: Deps): void {
   const check: Operation = {
     method: 'post',
     path: '/v1/checks',
@@ -106,7 +115,7 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
       'Ask with every identifier of the person that you hold, shortly before you send. An unknown person is not suppressed.',
     scopes: ['checks:read'],
     body: z
-      .strictObject({ items: z.array(createItemSchema(defaultRegion)).max(CHECKS_MAX) })
+      .strictObject({ items: z.array(createItemSchema(deps.defaultRegion)).max(CHECKS_MAX) })
       .meta({ title: 'ChecksRequest' }),
     answers: { 200: { description: 'One answer per item.', schema: ChecksAnswer } },
     problems: ['budget-exhausted'],
@@ -144,10 +153,10 @@ export function addChecks(routes: Routes, { ledger, defaultRegion }: Deps): void
 
   routes.add(check, async (ctx) => {
     const { items } = parse(Envelope, await readJson(ctx, CHECKS_BYTES_MAX));
-    const read = await readItems(items, (item) => readItem(item, defaultRegion));
+    const read = await readItems(items, (item) => readItem(item, deps));
     const good = read.filter((item) => item !== undefined);
-    await ledger.spend(authorizedOf(ctx).caller, 'check', identifiersIn(good));
-    const { asOf, items: answers } = await ledger.checkSendable(good);
+    await deps.ledger.spend(authorizedOf(ctx).caller, 'check', identifiersIn(good));
+    const { asOf, items: answers } = await deps.ledger.checkSendable(good);
     let next = 0;
     const answer: z.input<typeof ChecksAnswer> = {
       as_of: asOf,

@@ -56,7 +56,7 @@ function readItem(
   if (typeof scope !== 'string' || !isDeclared(scope, declared)) return undefined;
   if (!isRef(ref)) return undefined;
   const subjects = readSubjects(identifiers, IDENTIFIERS_MAX, defaultRegion);
-  return subjects && { subjects, scope };
+  return subjects && { subjects, scope, isDeclared: true };
 }
 
 const CheckedItem = z

@@ -6,7 +6,7 @@ import type { ServedToClients } from '../serving.ts';
 
 let api: ServedToClients;
 beforeAll(async () => {
-  api = await serveToClients();
+  api = await serveToClients({ declared: { topics: { email: ['news', 'offers'] }, purposes: [] } });
   await api.t.register({ name: 'crm' });
 });
 afterAll(async () => {
@@ -126,7 +126,7 @@ describe('checking', () => {
     ).toEqual([answer(false, 'opted_out', json.id, DAY), SENDABLE]);
   });
 
-  test('where a topic is suppressed, an item of its channel must name one', async () => {
+  test('where a topic is suppressed, an item of its channel must name one that is declared', async () => {
     const who = 'topics@example.com';
     const { optOutId } = await api.t.ledger.record(
       intent(who, { scopes: ['email/news'] as never, effectiveAt: DAY }),
@@ -139,12 +139,14 @@ describe('checking', () => {
         { ...item, topic: 'news' },
         { ...item, topic: 'offers' },
         { ...item, topic: 'new' },
+        { ...item, topic: 'new', subject: { email: 'topicless@example.com' } },
         { ...item, channel: 'sms' },
       ),
     ).toEqual([
       answer(false, 'topic_required', optOutId, DAY),
       answer(false, 'opted_out', optOutId, DAY),
       SENDABLE,
+      answer(false, 'topic_required', optOutId, DAY),
       SENDABLE,
       SENDABLE,
     ]);
