@@ -6,6 +6,7 @@ import { benchCatchUp } from './catch-up.ts';
 import { benchChecks } from './checks.ts';
 import { benchGrowth } from './growth.ts';
 import { benchImport } from './import.ts';
+import { printMachine } from './machine.ts';
 import { benchPropagate } from './propagate.ts';
 import { benchRecord } from './record.ts';
 import { benchReconcile } from './reconcile.ts';
@@ -34,6 +35,7 @@ if (unknown.length > 0) {
   print(`no benchmark ${unknown.join(', ')}; there are ${NAMES.join(', ')}`);
   process.exit(EXIT.usage);
 }
+printMachine();
 for (const name of asked.length > 0
   ? NAMES.filter((one) => asked.includes(one))
   : NAMES.filter((one) => !LARGE.includes(one))) {
