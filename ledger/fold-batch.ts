@@ -96,7 +96,7 @@ type Using = {
 /** The items share no subject and no key with any other recording under way: all of them are locked. */
 export async function foldBatch(
   batch: readonly Pending[],
-  { subjects, remembered: answeredBefore, now }: Opened,
+  { subjects, remembered: answeredBefore, now, clockOffsetMs }: Opened,
   { client, ring, transport, stores, spending }: Using,
 ): Promise<FoldedBatch> {
   const nowMs = Date.parse(now);
@@ -123,7 +123,7 @@ export async function foldBatch(
       else refuse(item, new AbideError('idempotency-key-reused'));
       return;
     }
-    const receivedAt = new Date(nowMs - Math.max(0, performance.now() - intent.receivedAtMs)).toISOString();
+    const receivedAt = new Date(clockOffsetMs + intent.receivedAtMs).toISOString();
     const named = namedBy(item.keys, subjects);
     const folded = await foldIntent(intent, named, { receivedAt, nowMs }, looksOf(item));
     if (folded.kind === 'too_far_ahead') {

@@ -98,6 +98,7 @@ async function grantOnce(
     await client.query('commit');
     return { status: first.status, body: first.body, replayed: true, grantId: first.id, decisions: [] };
   }
+  const askedMs = performance.now();
   const { rows } = await client.query<Locked & { now: string }>(
     `with locked as materialized (
        select id, version, state, granted, sealed is null as erased from subjects
@@ -192,9 +193,7 @@ async function grantOnce(
 
   const id = randomUUIDv7();
   const after = effect.state;
-  const receivedAt = new Date(
-    Date.parse(now) - Math.max(0, performance.now() - intent.receivedAtMs),
-  ).toISOString();
+  const receivedAt = new Date(Date.parse(now) - (askedMs - intent.receivedAtMs)).toISOString();
   const grant: Grant = {
     id,
     requestedScopes: scopes,

@@ -69,7 +69,7 @@ export type OptOutIntent = {
   readonly apiVersion: string;
   readonly caller: Caller;
   readonly traceparent: string | undefined;
-  /** `performance.now()` when the request arrived: the time of receipt is the database's clock minus what has passed since. */
+  /** `performance.now()` when the request arrived: recording brings it to the database's clock. */
   readonly receivedAtMs: number;
 };
 

@@ -22,6 +22,7 @@ const LOCK = `
             'version', k.api_version, 'id', k.opt_out_id))
           from idempotency_keys k where k.key_hmac = any ($3::bytea[])) as keys,
          pg_current_xact_id()::text as xid,
+         extract(epoch from statement_timestamp()) * 1000 as came_ms,
          clock_timestamp() as now`;
 
 /** What an answer in the words of another API version takes besides the opt-out itself. */
@@ -60,6 +61,11 @@ export type Opened = {
   readonly remembered: ReadonlyMap<string, RememberedAnswer>;
   /** The database's clock, once every lock was waited for. */
   readonly now: string;
+  /**
+   * What leads from `performance.now()` to the database's clock, in milliseconds since 1970. It errs towards later, by what the
+   * statement took to the database: an opt-out must not seem to have come before it did, or an earlier consent would lift it.
+   */
+  readonly clockOffsetMs: number;
 };
 
 /** Each item gives the keys of its subjects, and the name of its own key: now, and under peppers that were replaced. */
@@ -77,6 +83,7 @@ export async function lockAndRead(
   const currentName = new Map(
     batch.flatMap(({ keyHex, olderKeyHexes }) => olderKeyHexes.map((older) => [older, keyHex!] as const)),
   );
+  const askedMs = performance.now();
   const { rows } = await client.query<{
     subjects: LockedRow[] | null;
     keys:
@@ -90,6 +97,7 @@ export async function lockAndRead(
           id: string;
         }[]
       | null;
+    came_ms: string;
     now: string;
   }>({
     name: 'record-lock',
@@ -112,7 +120,8 @@ export async function lockAndRead(
       intentHex: intent,
     });
   }
-  return { subjects: toLocked(row.subjects, keys), remembered, now: row.now };
+  const clockOffsetMs = Number(row.came_ms) - askedMs;
+  return { subjects: toLocked(row.subjects, keys), remembered, now: row.now, clockOffsetMs };
 }
 
 /** Columns whose bytes travel in one binary parameter and are cut out by position: as text they would be twice as long. */

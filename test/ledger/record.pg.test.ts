@@ -104,6 +104,31 @@ test('a transaction that stands before a lock holds up nobody else, however few 
   expect(answered).toEqual(['bob@example.com', 'ada@example.com']);
 });
 
+// A consent given between the two would lift it. It seemed to have come as much earlier as the process stood still while the database
+// answered.
+test('however long the process stands still, an opt-out never seems to have come before it did', async () => {
+  await using t = await freshLedger();
+  await t.ledger.record(intent('ada@example.com', { scopes: ['email'] }), render);
+  await withClient(t.db.superuserUrl, async (other) => {
+    await other.query('begin');
+    await other.query('select from subjects for update');
+    const sentAt = new Date().toISOString();
+    const recorded = t.ledger.record(intent('ada@example.com'), render);
+    await eventually(async () => {
+      const { rowCount } = await other.query(
+        "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+      );
+      expect(rowCount).toBe(1);
+    });
+    const committed = other.query('commit');
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
+    await committed;
+    const { optOut } = (await t.ledger.findOptOut(read(await recorded).id, undefined))!;
+    expect(optOut.receivedAt >= sentAt).toBe(true);
+    expect(optOut.receivedAt <= optOut.recordedAt).toBe(true);
+  });
+});
+
 test('the same key of two clients is two keys; of two keys of one client, one', async () => {
   await using t = await freshLedger();
   const as = (client: string, keyId: string) => ({
