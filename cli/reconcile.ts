@@ -88,15 +88,16 @@ again. If you interrupt the command, the pass goes on.`,
       const watch = createWatch(options.store, () => ask((abide) => abide.lag()));
       const pass = await untilFinished(id, async () => (await look(10)).passes, watch);
       const listing = await untilListed(() => look(1), watch);
-      const held =
-        differences(pass) === 0 || (await untilHeld(options.store, pass, () => ask((abide) => abide.lag())));
+      const outcome =
+        differences(pass) === 0
+          ? undefined
+          : await untilHeld(options.store, pass, () => ask((abide) => abide.lag()));
       endProgress();
       if (options.json === true) printJson(listing === undefined ? pass : { ...pass, listing });
       else {
         printPass(pass);
         if (listing !== undefined) printListing(listing);
-        if (differences(pass) > 0)
-          print(held ? 'all of it is held again' : 'some of it is not held yet: see `abide lag`');
+        if (outcome !== undefined) print(outcome);
       }
       if (differences(pass) > 0) process.exitCode = EXIT.no;
     });
@@ -155,21 +156,24 @@ async function untilListed(
   }
 }
 
-/** What a pass found is outstanding until it is read back; bounded, since a store may be away. */
+/** What a pass found is outstanding until it is read back; bounded, since a store may be away. Says how it ended. */
 async function untilHeld(
   store: string,
   pass: ReconciliationPass,
   look: () => Promise<PropagationLag>,
-): Promise<boolean> {
+): Promise<string> {
   for (let tries = 0; tries < 120; tries += 1) {
     const report = await look();
     const lag = report.stores.find((one) => one.store === store);
     // An answer is kept for a moment: one of before the pass ended does not know what it found.
-    if (lag?.drift === 0 && report.as_of > (pass.finished_at ?? '')) return true;
+    if (lag?.drift === 0 && report.as_of > (pass.finished_at ?? ''))
+      return lag.absent === 0
+        ? 'all of it is held again'
+        : 'all of it is held again, but of people who are no longer there: `abide quarantine list --kind absent`';
     printProgress(`${lag?.drift ?? 'unknown'} carried to the store again`);
     await delay(LOOK_MS);
   }
-  return false;
+  return 'some of it is not held: see `abide lag` and `abide quarantine list`';
 }
 
 /** Records what only the store holds: the opt-outs that a restored ledger lost, or that the store took by itself. */

@@ -1074,11 +1074,11 @@ export interface components {
             /** @description Decisions that it must hold and has not confirmed. */
             readonly outstanding: number | null;
             /**
-             * @description The count stopped at 10,000.
+             * @description The count stopped at 10,000, or the store is being filled: whom that has not reached is not counted.
              * @constant
              */
             readonly outstanding_is_at_least?: true;
-            /** @description The lag. 0 only if it is known that there is none. */
+            /** @description The lag. 0 only if it is known that there is none; null while a back-fill may have some. */
             readonly oldest_outstanding_seconds: number | null;
             /** @description People whom the store does not know, or whose address was erased before it was told. */
             readonly absent: number | null;

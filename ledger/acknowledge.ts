@@ -75,8 +75,8 @@ export const REPORTED = {
 } as const satisfies Columns;
 
 /**
- * While a store is back-filled, its mark is 0. Decisions at or below the fence need no row once the back-fill is done; they get one
- * so that an older opt-out is complete before that. Only a canary has more decisions than this.
+ * While a store is back-filled, its mark is 0. What the back-fill covers, and nobody has to carry by itself, needs no row once that is
+ * done; it gets one so that an older opt-out is complete before that. Only a canary has more decisions than this.
  */
 const WALKED = 1_000;
 
@@ -111,7 +111,7 @@ export const SETTLE = `
         select older.walked + 1, o.* from older, lateral (
           select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from decisions o
           where o.subject_id = i.subject_id and o.version < older.version order by o.version desc limit 1) o
-        where older.seq > s.scanned_through and (older.walked < ${WALKED} or older.seq > coalesce(s.backfill_fence, 0))
+        where older.seq > s.scanned_through and (older.walked < ${WALKED} or older.seq > coalesce(least(s.backfill_fence, s.backfill_live_through), 0))
       )
       select o.seq, o.version, o.recorded_at, o.kind, o.suppressed, o.granted from older o where o.seq > s.scanned_through
       union

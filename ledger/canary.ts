@@ -77,6 +77,14 @@ async function issueCanary(
          issued_at = excluded.issued_at`,
       [kind, id, everySeconds],
     );
+    // A store that has nobody like that and remembers no strangers would be asked hourly for each canary there ever was.
+    await client.query(
+      `delete from exceptions e using stores s
+       where e.subject_id = $1 and e.kind = 'absent' and s.id = e.store_id
+         and e.seq <= coalesce(s.backfill_live_through, s.scanned_through)
+         and e.version < (select version from subjects where id = $1) - 1`,
+      [id],
+    );
     return true;
   });
 }

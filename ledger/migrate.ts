@@ -19,6 +19,7 @@ import * as toldSince from './migrations/0013-told-since.ts';
 import * as datesStay from './migrations/0014-dates-stay.ts';
 import * as erasure from './migrations/0015-erasure.ts';
 import * as newestPepper from './migrations/0016-newest-pepper.ts';
+import * as backfillMoved from './migrations/0017-backfill-moved.ts';
 import { grantPrivileges } from './roles.ts';
 
 type Migration = Knex.Migration & { readonly name: string };
@@ -41,6 +42,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0014-dates-stay', up: (db) => datesStay.up(plainSql(db)), down: ledger.down },
   { name: '0015-erasure', up: (db) => erasure.up(plainSql(db)), down: ledger.down },
   { name: '0016-newest-pepper', up: (db) => newestPepper.up(plainSql(db)), down: ledger.down },
+  { name: '0017-backfill-moved', up: (db) => backfillMoved.up(plainSql(db)), down: ledger.down },
 ];
 
 /** A migration is SQL as PostgreSQL reads it. Knex would take the question mark in jsonb's operators for a parameter. */

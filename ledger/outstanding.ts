@@ -239,7 +239,9 @@ export async function outstandingPage(
   let backfill: Row[] = [];
   let seen: string | undefined;
   if (left > 0 && head.backfill_fence !== null && from !== null) {
-    backfill = await page('backfill', BACKFILL, from, head.backfill_fence, head.backfill_after_xid, left);
+    // What comes after the mark is listed as live.
+    const through = Math.min(head.backfill_fence, head.live_after);
+    backfill = await page('backfill', BACKFILL, from, through, head.backfill_after_xid, left);
     if (backfill.length < left) seen = await seenThrough(db, from, head.backfill_after_xid);
   }
   const rows = [...retries, ...live, ...backfill];

@@ -31,6 +31,7 @@ type Head = {
   scanned_through: number;
   reconciled_through: number | null;
   backfill_started_at: string | null;
+  backfill_still: number | null;
   remaining: number | null;
 };
 
@@ -82,13 +83,16 @@ export const LAG_OF_STORE = `
   cross join (
     select count(*) filter (where e.kind <> 'absent') as count,
            count(*) filter (where e.kind = 'quarantine') as quarantined,
-           count(*) filter (where e.kind = 'absent') as absent,
-           count(*) filter (where e.kind = 'redrive') as drift,
+           count(distinct e.subject_id) filter (where e.kind = 'absent') as absent,
+           count(*) filter (where e.kind = 'redrive' or e.kind = 'quarantine' and was.acknowledged) as drift,
            min(e.speaks_from) filter (where e.kind <> 'absent') as speaks_from,
            min(d.recorded_at) filter (where e.kind <> 'absent') as oldest
     from exceptions e
     left join lateral (
       select d.recorded_at from decisions d where d.seq = e.speaks_from and e.kind <> 'absent' offset 0) d on true
+    cross join lateral (
+      select exists (
+        select from acknowledgements a where a.store_id = $1 and a.generation = $2 and a.seq = e.seq offset 0) as acknowledged) was
     where e.store_id = $1 and e.generation = $2
   ) parked
   cross join (
@@ -110,7 +114,7 @@ export const LAG_OF_STORE = `
 const HEADS = `
   select id, generation, accepts, due_exact, due_channels, coalesce(backfill_live_through, scanned_through) as mark,
     name, connector, required, evidence, late_after_seconds, paused_at is not null as paused, scanned_through, reconciled_through,
-    backfill_started_at,
+    backfill_started_at, ${AGE('backfill_moved_at')} as backfill_still,
     case when backfill_fence is not null then (
       select count(*) from (select from subjects j where j.id > backfill_cursor limit ${COUNTED}) more) end as remaining,
     clock_timestamp() as now
@@ -154,12 +158,19 @@ function statusOf(row: Row, oldest: number | null, canariesFail: boolean): LagSt
 }
 
 function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
-  const ages = [row.oldest_live, row.oldest_parked].filter((age) => age !== null);
+  // Whom a back-fill has not reached is outstanding for at least as long as it has stood still.
+  const isStuck = (row.backfill_still ?? 0) > row.late_after_seconds;
+  const ages = [row.oldest_live, row.oldest_parked, isStuck ? row.backfill_still : null].filter(
+    (age) => age !== null,
+  );
   const oldest = ages.length === 0 ? null : Math.max(...ages);
   // Pausing hides nothing: a paused store's worker is silent by order, so the store is late or paused, but not unknown for that.
   const status = statusOf(row.paused ? { ...row, heard: true } : row, oldest, canariesFail);
   const perSecond = row.settled_in_window / WINDOW_SECONDS;
   const outstanding = row.live + row.parked;
+  // What a back-fill still has to bring is not counted, so that there is none is not known.
+  const isFilling = row.backfill_started_at !== null;
+  const none = isFilling ? null : 0;
   return {
     store: row.name,
     connector: row.connector,
@@ -168,13 +179,12 @@ function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
     ...(row.paused ? { paused: true as const } : {}),
     evidence: row.evidence,
     outstanding: Math.min(row.live, COUNTED) + row.parked,
-    ...(row.live > COUNTED ? { outstanding_is_at_least: true as const } : {}),
+    ...(row.live > COUNTED || isFilling ? { outstanding_is_at_least: true as const } : {}),
     // 0 says that there is none, so a decision of this very instant is a millisecond old.
-    oldest_outstanding_seconds: oldest === null ? 0 : Math.max(0.001, Math.round(oldest * 1000) / 1000),
+    oldest_outstanding_seconds: oldest === null ? none : Math.max(0.001, Math.round(oldest * 1000) / 1000),
     absent: row.absent,
     quarantined: row.quarantined,
-    verified_through:
-      row.backfill_started_at !== null ? 0 : Math.min(row.scanned_through, (row.speaks_from ?? Infinity) - 1),
+    verified_through: isFilling ? 0 : Math.min(row.scanned_through, (row.speaks_from ?? Infinity) - 1),
     last_acknowledged_at: row.last_acknowledged_at === null ? null : toMilliseconds(row.last_acknowledged_at),
     latency_ms: percentiles(row),
     worker: {
@@ -189,7 +199,7 @@ function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
     canary_age_seconds: row.canary_age === null ? null : Math.round(row.canary_age * 1000) / 1000,
     drift: row.drift,
     reconciled_through: row.reconciled_through,
-    drain_eta_seconds: outstanding === 0 ? 0 : perSecond === 0 ? null : Math.ceil(outstanding / perSecond),
+    drain_eta_seconds: outstanding === 0 ? none : perSecond === 0 ? null : Math.ceil(outstanding / perSecond),
   };
 }
 

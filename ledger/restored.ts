@@ -30,7 +30,7 @@ export async function ledgerRestored(
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
     const stores = (await listStores(client)).filter(({ retiredAt }) => retiredAt === undefined);
     for (const { name } of stores)
-      await newGeneration(client, name, fence, 'the ledger was restored', caller, true);
+      await newGeneration(client, name, fence, 'the ledger was restored', caller, { isAnother: true });
     await audit(client, caller, 'ledger.restored', undefined, { from });
     return { from, stores: stores.map(({ name }) => name) };
   });

@@ -95,15 +95,22 @@ const dueArguments = ({ scopes, topics }: Pick<StoreRegistration, 'scopes' | 'to
 
 /**
  * Starts a generation's back-fill: a cursor goes over what the subjects hold at or below the fence, once the fence is final; what
- * comes after is live from now on. An empty ledger has nothing to fill in.
+ * comes after is live from now on, and what comes after `mark`. An empty ledger has nothing to fill in.
  */
-async function startBackfill(client: Client, storeId: number, fence: Fence | undefined): Promise<void> {
+async function startBackfill(
+  client: Client,
+  storeId: number,
+  fence: Fence | undefined,
+  mark?: number,
+): Promise<void> {
   await client.query(
-    `update stores set scanned_through = 0, reconciled_through = null, backfill_fence = $2, backfill_after_xid = $3, backfill_live_through = $2,
+    `update stores set scanned_through = 0, reconciled_through = null, backfill_fence = $2, backfill_after_xid = $3,
+       backfill_live_through = case when $2::bigint is not null then least($2, $4::bigint) end,
        backfill_cursor = case when $2::bigint is not null then '00000000-0000-0000-0000-000000000000'::uuid end,
-       backfill_started_at = case when $2::bigint is not null then clock_timestamp() end
+       backfill_started_at = case when $2::bigint is not null then clock_timestamp() end,
+       backfill_moved_at = case when $2::bigint is not null then clock_timestamp() end
      where id = $1`,
-    [storeId, fence?.seq ?? null, fence?.xid ?? null],
+    [storeId, fence?.seq ?? null, fence?.xid ?? null, mark ?? null],
   );
 }
 
@@ -265,14 +272,19 @@ async function syncStore(
       'update stores set incarnation = null, target_since = clock_timestamp() where name = $1',
       [now.name],
     );
-    await newGeneration(client, now.name, fence, refill, caller, newStore !== undefined);
+    await newGeneration(client, now.name, fence, refill, caller, {
+      isAnother: newStore !== undefined,
+      wasRetired: before.retiredAt !== null,
+    });
   }
   return before.retiredAt !== null;
 }
 
 /**
  * Runs in the caller's transaction, under the lock of the stores. `isAnother`: the store is not what it was, what was told to it
- * before says nothing of it, and it may suppress by itself whom an earlier consent would lift. False if no such store is in service.
+ * before says nothing of it, and it may suppress by itself whom an earlier consent would lift. What was outstanding stays so, with
+ * its age: the name still owes it, unless it comes back from retirement, where nothing was due to it. False if no such store is in
+ * service.
  */
 export async function newGeneration(
   client: Client,
@@ -280,17 +292,24 @@ export async function newGeneration(
   fence: Fence | undefined,
   reason: string,
   caller: Caller | undefined,
-  isAnother: boolean,
+  { isAnother, wasRetired = false }: { isAnother: boolean; wasRetired?: boolean },
 ): Promise<boolean> {
-  const { rows } = await client.query<{ id: number; generation: number }>(
+  const { rows } = await client.query<{ id: number; generation: number; mark: number }>(
     `update stores set generation = generation + 1, told_since = case when $2 then generation + 1 else told_since end,
        target_since = case when $2 then clock_timestamp() else target_since end
-     where name = $1 and retired_at is null returning id, generation`,
+     where name = $1 and retired_at is null
+     returning id, generation, coalesce(backfill_live_through, scanned_through) as mark`,
     [name, isAnother],
   );
   const store = rows[0];
   if (store === undefined) return false;
-  await startBackfill(client, store.id, fence);
+  if (!wasRetired)
+    await client.query(
+      `update exceptions set generation = $2, next_try_at = clock_timestamp()
+       where store_id = $1 and generation = $2 - 1 and kind <> 'absent'`,
+      [store.id, store.generation],
+    );
+  await startBackfill(client, store.id, fence, wasRetired ? undefined : store.mark);
   await audit(client, caller, 'store.refilled', name, { generation: store.generation, reason });
   return true;
 }
@@ -305,7 +324,7 @@ export async function refillStore(
   const fence = await takeFence(pool);
   return await inTransaction(pool, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
-    return await newGeneration(client, name, fence, reason, caller, false);
+    return await newGeneration(client, name, fence, reason, caller, { isAnother: false });
   });
 }
 
@@ -345,7 +364,8 @@ export async function observeStore(
     const why = whyAnother(rows[0].incarnation ?? undefined, observed);
     if (incarnation !== undefined)
       await client.query('update stores set incarnation = $2 where id = $1', [store.id, incarnation]);
-    if (why !== undefined) await newGeneration(client, store.name, fence, why, undefined, true);
+    if (why !== undefined)
+      await newGeneration(client, store.name, fence, why, undefined, { isAnother: true });
     return why;
   });
 }

@@ -44,11 +44,11 @@ const FILLED = `
      where seen.id < coalesce((select id from blocked), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
      order by seen.id desc limit 1) as passed`;
 
-const FILL = `update stores set backfill_cursor = $4 where id = $1 and generation = $2 and backfill_cursor = $3`;
+const FILL = `update stores set backfill_cursor = $4, backfill_moved_at = clock_timestamp() where id = $1 and generation = $2 and backfill_cursor = $3`;
 
 const FULL = `
   update stores set scanned_through = backfill_live_through, backfill_fence = null, backfill_after_xid = null,
-    backfill_live_through = null, backfill_cursor = null, backfill_started_at = null
+    backfill_live_through = null, backfill_cursor = null, backfill_started_at = null, backfill_moved_at = null
   where id = $1 and generation = $2 and backfill_cursor = $3`;
 
 type Marks = {

@@ -27,8 +27,15 @@ const StoreLag = z
     paused: z.literal(true).describe('It is paused, also if its status is a worse one.').optional(),
     evidence: z.enum(['read_back', 'applied', 'relay']),
     outstanding: count.describe('Decisions that it must hold and has not confirmed.'),
-    outstanding_is_at_least: z.literal(true).describe('The count stopped at 10,000.').optional(),
-    oldest_outstanding_seconds: seconds.describe('The lag. 0 only if it is known that there is none.'),
+    outstanding_is_at_least: z
+      .literal(true)
+      .describe(
+        'The count stopped at 10,000, or the store is being filled: whom that has not reached is not counted.',
+      )
+      .optional(),
+    oldest_outstanding_seconds: seconds.describe(
+      'The lag. 0 only if it is known that there is none; null while a back-fill may have some.',
+    ),
     absent: count.describe(
       'People whom the store does not know, or whose address was erased before it was told.',
     ),

@@ -59,7 +59,7 @@ test('what a pass found is not called held again by a lag that was looked up bef
   const lags = [
     { as_of: at(1), stores: [{ store: 'crm', drift: 0 }] },
     { as_of: at(3), stores: [{ store: 'crm', drift: 14 }] },
-    { as_of: at(4), stores: [{ store: 'crm', drift: 0 }] },
+    { as_of: at(4), stores: [{ store: 'crm', drift: 0, absent: 0 }] },
   ];
   const api = createServer((request, response) => {
     const isLag = request.url!.startsWith('/v1/propagation-lag');

@@ -1,6 +1,7 @@
 // An open ledger on a fresh database, and the few things that tests ask of it in words.
 import { openPool } from '../../ledger/database.ts';
 import type { Pool } from '../../ledger/database.ts';
+import type { Canaries } from '../../ledger/canary.ts';
 import { makeKeyRing, matchKeyRing } from '../../ledger/key-ring.ts';
 import type { OptOutIntent, Outstanding, Propagation, Recorded } from '../../ledger/ledger.ts';
 import { openLedger } from '../../ledger/open-ledger.ts';
@@ -20,7 +21,7 @@ export type TestLedger = AsyncDisposable & {
   readonly db: TestDatabase;
   readonly pool: Pool;
   /** Another process on the same database, as far as the ledger can tell; its pool may be one that a test made, its ring another. */
-  another(pool?: Pool, keys?: string): Promise<OpenLedger>;
+  another(pool?: Pool, keys?: string, canaries?: Canaries): Promise<OpenLedger>;
   /** The ring's text. */
   readonly keys: string;
   register(...stores: (Partial<StoreRegistration> & { name: string })[]): Promise<void>;
@@ -51,9 +52,10 @@ export async function freshLedger(): Promise<TestLedger> {
   const another = async (
     pool = openPool(db.urls.api, { max: 6, onError: () => undefined }),
     keys = text,
+    canaries?: Canaries,
   ): Promise<OpenLedger> => {
     const ring = await matchKeyRing(pool, { read: () => keys, make: () => undefined });
-    const ledger = await openLedger({ pool, ring, log: quiet });
+    const ledger = await openLedger({ pool, ring, log: quiet, canaries });
     let closed: PromiseLike<void> | undefined;
     // A test may close it before the others.
     const closing = { ...ledger, [Symbol.asyncDispose]: () => (closed ??= ledger[Symbol.asyncDispose]()) };

@@ -276,6 +276,7 @@ test('a store without versions that was told of a grant is believed where it sup
   expect(await told()).toEqual([2, 1]);
   await t.register({ name: 'crm', scopes: ['email', 'sms', 'push', 'email/newsletter'] });
   expect(await told()).toEqual([2, 1]);
+  await t.pool.query('update stores set backfill_live_through = 2');
   expect(await refillStore(t.pool, 'crm', 'asked for', undefined)).toBe(true);
   await t.ledger.refresh();
   const [again] = await eventually(async () => {
@@ -381,13 +382,31 @@ test('whoever is absent for a decision is absent for the older ones, also for a 
   expect(later.map(({ version }) => version)).toEqual([2, 3, 4, 5]);
   await t.ledger.acknowledge('crm', report([verified(later[1]!, absent), verified(later[3]!, absent)]));
   const lag = async () => (await t.ledger.lag()).stores[0];
-  expect(await lag()).toMatchObject({ outstanding: 0, quarantined: 0, absent: 5 });
+  expect(await lag()).toMatchObject({ outstanding: 0, quarantined: 0, absent: 1 });
   await eventually(async () => expect(await lag()).toMatchObject({ verified_through: 5 }));
   await t.pool.query('update exceptions set next_try_at = clock_timestamp()');
   const again = await outstandingOf(t.ledger, 'crm');
   // Once the person is there, the newest settles all of them.
   await t.ledger.acknowledge('crm', report([verified(again.find(({ version }) => version === 5)!)]));
   await eventually(async () => expect(await lag()).toMatchObject({ outstanding: 0, absent: 0 }));
+});
+
+// A table of the user's own in which the canary is nobody: there was one more of it every minute, each asked for again hourly.
+test('a canary that a store does not have is one absent person, however long', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const addresses = { email: 'c@canary.invalid', phone: '+1', push_token: 'c', person_id: 'c' };
+  await using canaries = await t.another(undefined, undefined, { everySeconds: 0.05, addresses });
+  const absent = { outcome: 'absent', code: 'ABSENT', held: { version: undefined, suppressed: [] } } as const;
+  await eventually(async () => {
+    const due = await outstandingOf(canaries, 'crm');
+    await canaries.acknowledge('crm', report(due.map((one) => verified(one, absent))));
+    expect(due.at(-1)?.version).toBeGreaterThan(20);
+  });
+  await eventually(async () => {
+    expect((await canaries.lag()).stores).toMatchObject([{ absent: 1 }]);
+    expect((await t.pool.query('select from exceptions')).rowCount).toBeLessThan(3);
+  });
 });
 
 test('the mark follows what is settled, stops below what is not, and passes what is parked', async () => {
@@ -500,6 +519,9 @@ test.each([
   await t.ledger.record(intent('ada@example.com'), render);
   const [decision] = await outstandingOf(t.ledger, 'crm');
   await t.ledger.acknowledge('crm', report([verified(decision!)]));
+  await eventually(async () =>
+    expect((await t.ledger.lag()).stores).toMatchObject([{ verified_through: 1 }]),
+  );
   const [before] = t.ledger.stores();
   await t.register({ name: 'crm', ...change });
   const [now] = t.ledger.stores();
@@ -509,6 +531,71 @@ test.each([
   await eventually(async () => {
     expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: 1, lane: 'backfill' }]);
   });
+});
+
+// It turned the alarm of a store that was down green, until the next opt-out was late.
+test('what was outstanding stays so, with its age, when the store is filled again', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', lateAfterSeconds: 0.001 });
+  await t.ledger.record(intent('ada@example.com'), render);
+  await t.ledger.acknowledge(
+    'crm',
+    report((await outstandingOf(t.ledger, 'crm')).map((one) => verified(one))),
+  );
+  const lag = async () => (await t.ledger.lag()).stores[0]!;
+  await eventually(async () => expect(await lag()).toMatchObject({ status: 'ok', verified_through: 1 }));
+  await t.ledger.record(intent('bob@example.com'), render);
+  await t.ledger.record(intent('cyd@example.com'), render);
+  const [, cyd] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(cyd!, { outcome: 'refused', code: 'NO' })]));
+  const late = { status: 'late', outstanding: 2, quarantined: 1 };
+  const before = await eventually(async () => {
+    const now = await lag();
+    expect(now).toMatchObject(late);
+    return now.oldest_outstanding_seconds!;
+  });
+
+  await refillStore(t.pool, 'crm', 'test', undefined);
+  await t.ledger.refresh();
+  await eventually(async () => {
+    const now = await lag();
+    expect(now).toMatchObject({ ...late, backfill: expect.anything() });
+    expect(now.oldest_outstanding_seconds).toBeGreaterThan(before);
+  });
+  await eventually(async () =>
+    expect((await outstandingOf(t.ledger, 'crm')).map(({ seq, lane }) => [seq, lane])).toEqual([
+      [3, 'live'],
+      [2, 'live'],
+      [1, 'backfill'],
+    ]),
+  );
+  const held = (await outstandingOf(t.ledger, 'crm')).map((one) => verified(one));
+  await t.ledger.acknowledge('crm', report(held, { generation: 2 }));
+  await eventually(async () =>
+    expect(await lag()).toMatchObject({ status: 'ok', backfill: null, outstanding: 0, verified_through: 3 }),
+  );
+});
+
+test('while a store is filled nobody knows that nothing is outstanding, and a back-fill that stands still is late', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  await t.register({ name: 'mail', lateAfterSeconds: 60 });
+  await t.ledger.acknowledge('mail', report([]));
+  const lag = async () => (await t.ledger.lag()).stores.find(({ store }) => store === 'mail');
+  expect(await lag()).toMatchObject({
+    status: 'backfilling',
+    outstanding: 0,
+    outstanding_is_at_least: true,
+    oldest_outstanding_seconds: null,
+    drain_eta_seconds: null,
+  });
+  await t.pool.query(
+    "update stores set backfill_moved_at = backfill_moved_at - interval '61 seconds' where name = 'mail'",
+  );
+  await eventually(async () =>
+    expect(await lag()).toMatchObject({ status: 'late', oldest_outstanding_seconds: expect.any(Number) }),
+  );
 });
 
 test('a store made narrower, or read again unchanged, keeps its generation', async () => {
@@ -725,7 +812,8 @@ test('while a store is filled, an acknowledgement settles no more than the last 
       insert into decisions (id, cause, subject_id, kind, version, suppressed, granted, effective_at, recorded_at)
         select gen_random_uuid(), 'reissue', subject_id, kind, version + n, suppressed, granted, effective_at, recorded_at
         from decisions, generate_series(1, 2500) n where seq = 1 order by n;
-      update subjects set version = 2501 where id = (select subject_id from decisions where seq = 1);`),
+      update subjects set version = 2501 where id = (select subject_id from decisions where seq = 1);
+      update stores set scanned_through = 2502;`),
   );
   await refillStore(t.pool, 'crm', 'test', undefined);
   await t.ledger.refresh();

@@ -317,14 +317,18 @@ test('a whole store is tried again in steps, each its own transaction', async ()
   expect(entries.map(({ details }) => details['retried'])).toEqual([5_000, 5_000, 2_001]);
 });
 
-test('what an older generation had parked, or a retired store, is no longer there to be tried', async () => {
+test('what was parked stays so when the store is filled again; a retired store has nothing to be tried', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
   await record(t, 'a');
   await refuse(t);
   await refillStore(t.pool, 'crm', 'test', undefined);
+  expect((await t.ledger.listParked('crm', all))?.parked).toMatchObject([{ seq: 1, code: 'NO' }]);
+  await t.ledger.refresh();
+  const again = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(again[0]!)], { generation: 2 }));
   expect((await t.ledger.listParked('crm', all))?.parked).toEqual([]);
-  expect(await t.ledger.retryParked('crm', { all: true }, caller)).toBe(0);
+  await refuse(t);
   await changeStore(t.pool, 'crm', 'retired', {}, undefined);
   expect(await t.ledger.listParked('crm', all)).toBeUndefined();
   expect(await t.ledger.retryParked('crm', { all: true }, caller)).toBeUndefined();

@@ -66,6 +66,12 @@ test.each(['resurrected', 'missing'] as const)(
       });
     await lagIs(t, { verified_through: 0, outstanding: 1, drift: 1 });
 
+    // Carried in vain, it is parked; it is as lost as before.
+    const [lost] = await outstandingOf(t.ledger, 'crm');
+    await t.ledger.acknowledge('crm', report([verified(lost!, { outcome: 'failed', code: 'NOT_HELD' })]));
+    await lagIs(t, { outstanding: 1, quarantined: 1, drift: 1 });
+    await t.pool.query('update exceptions set next_try_at = clock_timestamp()');
+
     await settle(t);
     for (const id of ids)
       expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', verified: 1 });

@@ -137,11 +137,12 @@ test('a back-fill that began on another server goes on where the ledger was move
   await t.register({ name: 'crm' });
   await t.ledger.record(intent('ada@example.com'), render);
   await settleAll(t, 'crm');
+  const round = rounds(t);
+  await untilMarks(t, [1], round);
   await refillStore(t.pool, 'crm', 'test', undefined);
   await t.pool.query(
     'update stores set backfill_after_xid = (backfill_after_xid::text::bigint + 1000000000)::text::xid8',
   );
-  const round = rounds(t);
 
   const due = await outstandingOf(t.ledger, 'crm');
   expect(due).toMatchObject([{ seq: 1, lane: 'backfill' }]);
