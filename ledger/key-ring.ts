@@ -144,20 +144,24 @@ export function readKeyRing(text: string, { pepperThrough = Infinity } = {}): Ke
 }
 
 /**
- * Brings ring and database together. `read` gives the ring's text, or undefined if there is none; `make` keeps a new one and is
+ * Brings ring and database together. `read` gives the ring's text, or undefined if there is none, and is told whether
+ * the database is empty; `make` keeps a new one and is
  * called only for an empty database; without `make` an empty one is refused. A pepper that the ring has and the database does not use
  * yet is left out. Throws KEYS_MISSING naming the ids that the ring lacks.
  */
 export async function matchKeyRing(
   pool: Pool,
-  { read, make = refuseEmpty }: { read: () => string | undefined; make?: (text: string) => void },
+  {
+    read,
+    make = refuseEmpty,
+  }: { read: (isEmpty: boolean) => string | undefined; make?: (text: string) => void },
 ): Promise<KeyRing> {
   return await inTransaction(pool, async (client) => {
     await lockRing(client);
     const { rows } = await client.query<{ key_id: number; purpose: Purpose; check_value: Buffer }>(
       'select key_id, purpose, check_value from key_checks order by purpose, key_id',
     );
-    let text = read();
+    let text = read(rows.length === 0);
     if (text === undefined) {
       if (rows.length > 0) throw missing(rows);
       text = makeKeyRing();

@@ -26,10 +26,11 @@ import { dirname, join, resolve } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
+import { z } from 'zod';
 import type { Log } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { freePort, tryPort } from './free-port.ts';
-import { makeFile, replaceFile, syncFolder } from './kept-file.ts';
+import { makeFile, refuseNewLedger, replaceFile, syncFolder } from './kept-file.ts';
 import { isAlive, isTaken } from './proc-stat.ts';
 
 const HOST = '127.0.0.1';
@@ -92,7 +93,11 @@ export type EmbeddedPostgres = {
   stop(): Promise<void>;
 };
 
-type Kept = { readonly port: number; readonly passwords: Readonly<Record<Role, string>> };
+const Kept = z.object({
+  port: z.int(),
+  passwords: z.object({ superuser: z.string(), owner: z.string(), api: z.string(), replication: z.string() }),
+});
+type Kept = z.infer<typeof Kept>;
 type Folder = {
   readonly root: string;
   readonly cluster: string;
@@ -178,6 +183,7 @@ export async function startEmbeddedPostgres({
   if (hasCluster && kept === undefined) throw passwordsMissing(folder);
   const freshlyMade = !hasCluster;
   if (freshlyMade) {
+    refuseNewLedger(folder.root, `${folder.cluster} is gone`);
     log.info({ folder: folder.cluster }, 'making a PostgreSQL cluster');
     await makeCluster(folder, binaries, kept ?? (await keep(folder)));
   }
@@ -246,7 +252,7 @@ async function findBinaries(): Promise<Binaries> {
 
 async function readKept(folder: Folder): Promise<Kept | undefined> {
   try {
-    return JSON.parse(await readFile(folder.kept, 'utf8')) as Kept;
+    return Kept.parse(JSON.parse(await readFile(folder.kept, 'utf8')));
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return undefined;
     throw failed(`${folder.kept} cannot be read.`, error);

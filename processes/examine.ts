@@ -15,7 +15,7 @@ import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
 import { examineKafka } from './examine-kafka.ts';
 import { lackingSecrets } from './given-secrets.ts';
-import { keysFile } from './open-database.ts';
+import { keysFile } from './kept-file.ts';
 import type { DatabaseUrls } from './open-database.ts';
 import { findDatabase, readConfiguration, readRing } from './running-database.ts';
 

@@ -3,12 +3,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.ts';
-import { replaceFile } from './kept-file.ts';
-import { keysFile } from './open-database.ts';
+import { adminKeyFile, keysFile, replaceFile } from './kept-file.ts';
 
 export const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'localhost'].includes(host);
-
-export const adminKeyFile = (dataFolder: string): string => join(dataFolder, 'admin.key');
 
 /** Puts the new key into admin.key if that keeps the one that it replaces; the commands here read it there. Returns the file. */
 export function keepRotated(dataFolder: string, oldId: string, token: string): string | undefined {

@@ -3,6 +3,7 @@
 import {
   chownSync,
   closeSync,
+  existsSync,
   fsyncSync,
   linkSync,
   openSync,
@@ -11,7 +12,21 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
+import { AbideError } from '../suppression/errors.ts';
+
+export const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.json');
+export const adminKeyFile = (dataFolder: string): string => join(dataFolder, 'admin.key');
+
+/** A folder that has the keys of a ledger gets no new one: that would know of no opt-out, and answer every check with "send". */
+export function refuseNewLedger(dataFolder: string, why: string): void {
+  const kept = [keysFile(dataFolder), adminKeyFile(dataFolder)].filter((file) => existsSync(file));
+  if (kept.length === 0) return;
+  throw new AbideError(
+    'LEDGER_MISSING',
+    `${why}, but there are the keys of a ledger (${kept.join(', ')}). A new one would know of no opt-out, and answer every check with "send". Restore the ledger; or, to begin anew, move these files away.`,
+  );
+}
 
 /** Makes a file that only we can read, and that is there whole or not at all. Throws EEXIST if there is one. */
 export function makeFile(file: string, text: string): void {

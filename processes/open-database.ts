@@ -1,6 +1,5 @@
 // The ledger's database, made ready: embedded or elsewhere, migrated, with the key ring that belongs to it.
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import { openPool } from '../ledger/database.ts';
@@ -9,7 +8,7 @@ import { matchKeyRing } from '../ledger/key-ring.ts';
 import type { KeyRing } from '../ledger/key-ring.ts';
 import { migrate } from '../ledger/migrate.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { makeFile } from './kept-file.ts';
+import { adminKeyFile, keysFile, makeFile, refuseNewLedger } from './kept-file.ts';
 
 export type DatabaseUrls = { readonly owner: string; readonly api: string; readonly replication: string };
 
@@ -26,8 +25,6 @@ export function urlsOf(configuration: Configuration, log: Log): DatabaseUrls | u
   return { api, owner: ownerDatabase ?? api, replication: replicationDatabase ?? api };
 }
 
-export const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.json');
-
 /** The text of the ring that is kept in a data folder; undefined if there is none. */
 export function readKeysOf(dataFolder: string): string | undefined {
   const file = keysFile(dataFolder);
@@ -39,7 +36,7 @@ const roleOf = (url: string): string => decodeURIComponent(new URL(url).username
 /**
  * Migrates, opens the API's pool and brings key ring and database together. The ring is `keys` (ABIDE_KEYS), or keys.json (0600) in
  * the data folder. One is made only together with an empty database, and only if `mayMakeSecrets`. Throws AbideError:
- * DATABASE_UNREACHABLE, KEYS_MISSING, KEYS_INVALID.
+ * DATABASE_UNREACHABLE, KEYS_MISSING, KEYS_INVALID, LEDGER_MISSING.
  */
 export async function openDatabase({
   urls,
@@ -61,7 +58,12 @@ export async function openDatabase({
   });
   try {
     const ring = await matchKeyRing(pool, {
-      read: () => keys ?? readKeysOf(dataFolder),
+      read: (isEmpty) => {
+        // With a key of its own making, an earlier start came further than to an empty database.
+        if (isEmpty && keys === undefined && existsSync(adminKeyFile(dataFolder)))
+          refuseNewLedger(dataFolder, 'the database is empty');
+        return keys ?? readKeysOf(dataFolder);
+      },
       make: (text) => {
         if (!mayMakeSecrets) {
           throw new AbideError(

@@ -131,6 +131,12 @@ export const ERRORS = {
     false,
     'Use the ring that belongs to this database: ABIDE_KEYS, or keys.json in the data folder.',
   ),
+  LEDGER_MISSING: entry(
+    500,
+    'The keys of a ledger are here, the ledger is not',
+    false,
+    'Restore the ledger from its backup; or, to begin anew, move the files away that are named.',
+  ),
   KEYS_INVALID: entry(500, 'The key ring cannot be read', false, 'Restore it from its backup.'),
   RECEIPT_INVALID: entry(
     500,

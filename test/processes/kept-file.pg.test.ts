@@ -1,6 +1,6 @@
 // Seen on a file system whose machine lost power seconds after the first start: an opt-out that had been answered was in the
 // database, and the key ring, which alone can read it, was a file of 0 bytes.
-import { chown, mkdtemp, readFile, readdir, rm, stat } from 'node:fs/promises';
+import { chown, mkdtemp, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,7 +9,9 @@ import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { makeFile } from '../../processes/kept-file.ts';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
+import { emptyDatabase } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
+import { putClusterInto } from '../harness/postgres-of-the-run.ts';
 
 let folder: string;
 
@@ -56,6 +58,35 @@ test('what nobody can make again is on disk when Abide is ready, and so is its n
     expect([output, code]).toEqual([expect.any(String), 0]);
     await expectSynced('keys.json');
   });
+});
+
+// A volume that was not mounted: Abide began an empty ledger without a word, and answered every check with "send".
+test('the keys of a ledger get no new one: neither where it is gone, nor in an empty database', async () => {
+  await putClusterInto(folder);
+  await whileServing({}, () => Promise.resolve());
+  const cluster = join(folder, 'postgres');
+  const refused = async (why: string, ...args: string[]): Promise<void> => {
+    const { code, output } = await runAbide(['serve', '--data', folder, ...args], { PORT: '0' });
+    expect([code, output]).toEqual([
+      1,
+      expect.stringContaining(`${why}, but there are the keys of a ledger`),
+    ]);
+  };
+  await rename(cluster, `${cluster}.lost`);
+  await refused(`${cluster} is gone`);
+  expect(await readdir(folder)).not.toContain('postgres');
+
+  await using elsewhere = await emptyDatabase();
+  const { api, owner, replication } = elsewhere.urls;
+  const config = join(folder, 'elsewhere.yaml');
+  await writeFile(
+    config,
+    `database: ${api}\nowner_database: ${owner}\nreplication_database: ${replication}\nstores: {}\n`,
+  );
+  await refused('the database is empty', '--config', config);
+
+  await rename(`${cluster}.lost`, cluster);
+  await whileServing({}, () => Promise.resolve());
 });
 
 test('a file that is there is not made again, and nothing is left beside it', async () => {
