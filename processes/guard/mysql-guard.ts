@@ -94,7 +94,10 @@ const isOther = (row: string, { column, held }: GuardedColumn): string =>
   `not (${row}.${id(column)} <=> ${held ? 1 : 0})`;
 
 type Column = { readonly type: string; readonly extra: string; readonly isView: number };
+const isGenerated = ({ extra }: Column): boolean => /(virtual|stored) generated/i.test(extra);
+
 type Place = { readonly schema: string; readonly name: string; readonly full: string };
+type Guarded = Place & { readonly key: Column };
 const UNSEEN =
   'triggers that this user cannot see may write to it. A user with the privilege `trigger` on the whole database may drop it';
 
@@ -147,7 +150,7 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   }
 
   /** A table of the user's with its columns checked. */
-  async function findGuarded(table: GuardedTable): Promise<Place> {
+  async function findGuarded(table: GuardedTable): Promise<Guarded> {
     const place = placeOf(table.table);
     const columns = await find(place);
     if (columns === undefined) throw refuse(`There is no table ${table.table}.`);
@@ -156,17 +159,17 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
       if (!columns.has(column)) throw refuse(`Table ${table.table} has no column ${column}.`);
     }
     for (const { column } of columnsOf(table)) {
-      const { type, extra } = columns.get(column)!;
-      if (!TYPES.includes(type))
+      const is = columns.get(column)!;
+      if (!TYPES.includes(is.type))
         throw refuse(
-          `Column ${column} of table ${table.table} is ${type}: the guard sets columns that are boolean.`,
+          `Column ${column} of table ${table.table} is ${is.type}: the guard sets columns that are boolean.`,
         );
-      if (/(virtual|stored) generated/i.test(extra))
+      if (isGenerated(is))
         throw refuse(
           `Column ${column} of table ${table.table} is generated after every trigger: name what it is made from instead.`,
         );
     }
-    return place;
+    return { ...place, key: columns.get(table.key)! };
   }
 
   function bodyOf(table: GuardedTable, place: Place, suppressions: Place): string {
@@ -216,6 +219,8 @@ end`;
     );
     return row?.last ?? 0;
   };
+  /** A column is generated once, before all triggers: what one of theirs then makes of its source is not in it. */
+  const isStale = ({ key }: Guarded, last: number): boolean => isGenerated(key) && last > 0;
   const isAsWanted = ({ on, body }: Trigger, { schema, name }: Place, wanted: string): boolean => {
     const place = `${schema}.${name}`;
     return body === wanted && (folds === 0 ? on === place : on.toLowerCase() === place.toLowerCase());
@@ -234,10 +239,15 @@ end`;
         const body = bodyOf(table, place, at);
         for (const event of EVENTS) {
           const name = `${nameOf(store.name, table)}_${event}`;
+          const last = await lastOther(place, event);
+          if (isStale(place, last))
+            throw refuse(
+              `Column ${table.key} of table ${table.table} is generated, and not again after a trigger of yours before the ${event}: name the column that it is made from instead.`,
+            );
           const before = triggers.get(name);
           triggers.delete(name);
           const isRight = before !== undefined && before.isMine === 1 && isAsWanted(before, place, body);
-          if (isRight && before.position > (await lastOther(place, event))) continue;
+          if (isRight && before.position > last) continue;
           if (before !== undefined) making.push(dropOf(before));
           making.push(
             `create trigger ${id(place.schema)}.${id(name)} before ${event} on ${place.full} for each row\n${body}`,
@@ -305,7 +315,9 @@ end`;
           const last = await lastOther(place, event);
           found.push({
             isThere: there.length > 0,
-            isRight: there.some((one) => isAsWanted(one, place, wanted) && one.position > last),
+            isRight:
+              !isStale(place, last) &&
+              there.some((one) => isAsWanted(one, place, wanted) && one.position > last),
           });
         }
         const state = found.every(({ isThere }) => !isThere)
