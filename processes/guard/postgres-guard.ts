@@ -40,6 +40,11 @@ const COLLATIONS = ['und-x-icu', 'pg_unicode_fast', 'pg_c_utf8', 'default'];
 /** With these each letter becomes one letter, whatever stands around it: I with a dot and sigma do not become what they should. */
 const BY_LETTER = ['pg_c_utf8', 'default'];
 
+/** Without it row-level security hides rows in silence: somebody suppressed is not found, or not held down. With it, that is an error. */
+const SEE_ALL = 'set row_security = off';
+const HIDES = (table: string, role: string): string =>
+  `Row-level security applies to ${role} in ${table}, and may hide people from the guard whatever its policies are. Let ${role} bypass it (alter role ${id(role)} bypassrls), or name another role that it does not apply to (--url).`;
+
 const SPACES_LITERAL = `U&'${[...SPACES].map((space) => `\\${space.charCodeAt(0).toString(16).padStart(4, '0')}`).join('')}'`;
 
 /** The normal form of an address as far as SQL can make it; null if it cannot. */
@@ -108,6 +113,8 @@ type Found = {
   readonly oid: string;
   readonly schema: string;
   readonly isView: boolean;
+  /** The role in whose name we look, if row-level security may hide rows from it. */
+  readonly hiddenFrom: string | null;
   readonly columns: ReadonlyMap<string, Column>;
 };
 
@@ -127,7 +134,7 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
   async function find(table: string): Promise<Found> {
     const { rows } = await client.query<Column & Omit<Found, 'columns'> & { name: string }>(
       `select pg_class.oid::text as oid, nspname as schema, relkind in ('v', 'm') as "isView", attname as name, format_type(atttypid, null) as type,
-         attgenerated <> '' as "isGenerated",
+         attgenerated <> '' as "isGenerated", case when row_security_active(pg_class.oid) then current_user end as "hiddenFrom",
          (select rolname from pg_roles where pg_roles.oid = typowner and not rolsuper) as "typeOf"
        from pg_class join pg_namespace on pg_namespace.oid = relnamespace join pg_attribute on attrelid = pg_class.oid
          join pg_type on pg_type.oid = atttypid
@@ -136,8 +143,8 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
     );
     const [first] = rows;
     if (first === undefined) throw refuse(`There is no table ${table}.`);
-    const { oid, schema, isView } = first;
-    return { oid, schema, isView, columns: new Map(rows.map((row) => [row.name, row])) };
+    const { oid, schema, isView, hiddenFrom } = first;
+    return { oid, schema, isView, hiddenFrom, columns: new Map(rows.map((row) => [row.name, row])) };
   }
 
   type Suppressions = {
@@ -156,19 +163,25 @@ export async function openPostgresGuard(store: GuardedStore): Promise<Guard> {
       );
     }
     const { oid, schema } = found;
-    const { rows } = await client.query<Pick<Suppressions, 'as' | 'isOther'>>(
-      `select runs_as as "as", runs_as <> current_user as "isOther" from pg_roles, pg_class,
-         lateral (select case when rolsuper then pg_get_userbyid(relowner) else current_user end as runs_as) as one
-       where rolname = current_user and pg_class.oid = $1`,
+    const { rows } = await client.query<Pick<Suppressions, 'as' | 'isOther'> & { isHidden: boolean }>(
+      `select one.rolname as "as", one.oid <> me.oid as "isOther",
+         relrowsecurity and not (one.rolsuper or one.rolbypassrls)
+           and (relforcerowsecurity or not pg_has_role(one.oid, relowner, 'usage')) as "isHidden"
+       from pg_class join pg_roles as me on me.rolname = current_user
+         join pg_roles as one on one.oid = case when me.rolsuper then relowner else me.oid end
+       where pg_class.oid = $1`,
       [oid],
     );
-    return { schema, table: `${id(schema)}.${id(store.suppressions.split('.').at(-1)!)}`, ...rows[0]! };
+    const { isHidden, ...runs } = rows[0]!;
+    if (isHidden) throw refuse(HIDES(store.suppressions, runs.as));
+    return { schema, table: `${id(schema)}.${id(store.suppressions.split('.').at(-1)!)}`, ...runs };
   }
 
   /** A table of the user's with its columns checked, including whether a function that runs as `as` may look at them. */
   async function findGuarded(table: GuardedTable, as?: string): Promise<{ oid: string; full: string }> {
-    const { oid, schema, isView, columns } = await find(table.table);
+    const { oid, schema, isView, hiddenFrom, columns } = await find(table.table);
     if (isView) throw refuse(IS_VIEW(table.table));
+    if (hiddenFrom !== null) throw refuse(HIDES(table.table, hiddenFrom));
     const wanted = [
       ...columnsOf(table).map(({ column }) => [column, 'boolean'] as const),
       [table.key, undefined] as const,
@@ -252,10 +265,12 @@ end `;
         body: string;
         fires: boolean;
         is_public: boolean;
+        sees_all: boolean;
       }>(
         `select tgrelid::regclass::text as table, tgrelid::text as on, tgname as trigger, prosrc as body,
            not exists (select from pg_trigger as one where one.tgfoid = pg_proc.oid and one.tgenabled not in ('O', 'A')) as fires,
-           has_function_privilege('public', pg_proc.oid, 'execute') as is_public
+           has_function_privilege('public', pg_proc.oid, 'execute') as is_public,
+           coalesce('row_security=off' = any (proconfig), false) as sees_all
          from pg_trigger join pg_proc on pg_proc.oid = tgfoid
          where tgname::text ^@ any ($1::text[]) and not tgisinternal and tgparentid = 0`,
         [prefixes.map(triggerOf)],
@@ -290,7 +305,7 @@ end `;
         const name = nameOf(store.name, table);
         const made = `${id(at.schema)}.${id(name)}`;
         making.push(
-          `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $abide$${bodyOf(table, full, at, collation)}$abide$`,
+          `create function ${made}() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp ${SEE_ALL} as $abide$${bodyOf(table, full, at, collation)}$abide$`,
           // A role that may execute the function may hang it on a table of its own, and learn from it who is suppressed. To fire, a
           // trigger needs nobody's right.
           `revoke all on function ${made}() from public`,
@@ -310,6 +325,7 @@ end `;
         sweeping.push(`update ${full} as contact set ${held.join(',\n  ')}\nwhere ${any}`);
       }
       return [
+        SEE_ALL,
         `create table if not exists ${log} (
   at timestamptz not null default clock_timestamp(), table_name text not null, kind text not null,
   channel text not null, key text collate "C" not null)`,
@@ -356,7 +372,7 @@ end `;
         const names = namesOf(store).map((name) => triggerOf(nameOf(name, table)));
         const found = installed.filter(({ trigger }) => names.includes(trigger));
         const isRight = found.some(
-          (one) => one.on === oid && one.fires && !one.is_public && one.body === wanted,
+          (one) => one.on === oid && one.fires && !one.is_public && one.sees_all && one.body === wanted,
         );
         const state = found.length === 0 ? 'absent' : isRight ? 'installed' : 'outdated';
         const columns = columnsOf(table);

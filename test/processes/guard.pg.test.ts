@@ -70,11 +70,12 @@ async function given(contacts = 'create table contacts (email text, may_mail boo
   );
   const query = async (sql: string) =>
     (await withClient(database.urls.owner, (client) => client.query<Record<string, unknown>>(sql))).rows;
+  const open = (url?: string) => openGuard({ ABIDE_CONFIG: file }, 'crm', url);
   const guard = async (
     statementsOf: (guard: Guard) => Promise<readonly string[]>,
     url?: string,
   ): Promise<void> => {
-    await using opened = await openGuard({ ABIDE_CONFIG: file }, 'crm', url);
+    await using opened = await open(url);
     await opened.run(await statementsOf(opened));
   };
   await query(`
@@ -83,11 +84,11 @@ async function given(contacts = 'create table contacts (email text, may_mail boo
     insert into suppressions values ('email', 'ada@example.com', true);`);
   await guard((opened) => opened.installing());
   const status = async () => {
-    await using opened = await openGuard({ ABIDE_CONFIG: file }, 'crm');
+    await using opened = await open();
     return (await opened.status())[0];
   };
   const state = async () => (await status())?.state;
-  return { database, query, guard, status, state, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  return { database, query, open, guard, status, state, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 test('a trigger of theirs that enables everybody comes before the guard', async () => {
@@ -253,4 +254,56 @@ test('what it left of a table that was dropped is removed as well', async () => 
       "select proname from pg_proc where proname like 'abide%' union select relname from pg_class where relname like 'abide%'",
     ),
   ).toEqual([]);
+});
+
+// Its owner saw no row of a table whose row-level security was forced: the installation held nobody down, and status was fine.
+test('contacts that row-level security hides are not taken for nobody', async () => {
+  await using t = await given();
+  await t.query(
+    "alter table contacts disable trigger user; insert into contacts values ('ada@example.com', true)",
+  );
+  await t.query('alter table contacts enable row level security');
+  expect((await t.status())?.resurrected).toBe(1);
+
+  await t.query('alter table contacts force row level security');
+  const hidden = /^Row-level security applies to abide_owner in contacts, .*alter role .* bypassrls/;
+  await expect(t.status()).rejects.toThrow(hidden);
+  await expect(t.guard((guard) => guard.installing())).rejects.toThrow(hidden);
+  await t.guard((guard) => guard.installing(), t.database.superuserUrl);
+  await t.query('alter table contacts no force row level security');
+  expect(await t.query('select may_mail from contacts')).toEqual([{ may_mail: false }]);
+});
+
+// The printed SQL may be run by another role than the one that printed it.
+test('the installation itself fails where row-level security would hide rows from it', async () => {
+  await using t = await given();
+  await using opened = await t.open();
+  const statements = await opened.installing();
+  await t.query(
+    'alter table contacts enable row level security; alter table contacts force row level security',
+  );
+  await expect(opened.run(statements)).rejects.toThrow('row-level security');
+});
+
+// The function's role saw no row of the suppressions: whoever was suppressed was enabled, and status was fine.
+test('a write fails where row-level security hides the suppressions from the guard', async () => {
+  await using t = await given();
+  const made = "select oid::regprocedure::text as name from pg_proc where proname like 'abide_guard_%'";
+  // As it used to be installed.
+  await t.query(`alter function ${String((await t.query(made))[0]!['name'])} reset row_security`);
+  expect(await t.state()).toBe('outdated');
+  await t.guard((guard) => guard.installing());
+  expect(await t.state()).toBe('installed');
+
+  await t.query(
+    'alter table suppressions enable row level security; alter table suppressions force row level security',
+  );
+  await expect(t.query("insert into contacts values ('ada@example.com', true)")).rejects.toThrow(
+    'row-level security',
+  );
+  const hidden = /^Row-level security applies to abide_owner in suppressions, /;
+  await expect(t.status()).rejects.toThrow(hidden);
+  await expect(t.guard((guard) => guard.installing())).rejects.toThrow(hidden);
+  // Installed by a superuser it runs as the owner as well.
+  await expect(t.guard((guard) => guard.installing(), t.database.superuserUrl)).rejects.toThrow(hidden);
 });
