@@ -39,8 +39,21 @@ const pattern = (regexp: string): string =>
 const SPACES_AT_ENDS = pattern(`^[${SPACES}]+|[${SPACES}]+$`);
 /** Letters that the server lowers one by one: I with a dot and sigma do not become what they should. */
 const LOWERED_AMISS = pattern('[\u0130\u03a3]');
-/** Letters that the server left in capitals, and marks that make one letter with the one before them. */
-const NOT_NORMAL = pattern('[[:upper:]\u0300-\u036f]');
+/**
+ * Characters that NFC replaces, or may join to the one before them: of those with NFC_Quick_Check = No or Maybe in Unicode's
+ * DerivedNormalizationProps.txt all, and for brevity the rest of three blocks. A test compares them with what Node's normalize does.
+ */
+const CHANGED_BY_NFC = [
+  '\u0300-\u036f\u0374\u037e\u0387\u0653-\u0655\u093c\u0958-\u095f\u09be\u09d7\u09dc\u09dd\u09df\u0a33\u0a36\u0a59-\u0a5b\u0a5e',
+  '\u0b3e\u0b56\u0b57\u0b5c\u0b5d\u0bbe\u0bd7\u0c56\u0cc2\u0cd5\u0cd6\u0d3e\u0d57\u0dca\u0dcf\u0ddf\u0f43\u0f4d\u0f52\u0f57\u0f5c',
+  '\u0f69\u0f73\u0f75\u0f76\u0f78\u0f81\u0f93\u0f9d\u0fa2\u0fa7\u0fac\u0fb9\u102e\u1161-\u1175\u11a8-\u11c2\u1b35\u1f71\u1f73\u1f75',
+  '\u1f77\u1f79\u1f7b\u1f7d\u1fbb\u1fbe\u1fc9\u1fcb\u1fd3\u1fdb\u1fe3\u1feb\u1fee\u1fef\u1ff9\u1ffb\u1ffd\u2000\u2001\u2126\u212a',
+  '\u212b\u2329\u232a\u2adc\u3099\u309a\uf900-\ufaff\ufb1d-\ufb4e\u{110ba}\u{11127}\u{1133e}\u{11357}\u{113b8}\u{113bb}\u{113c2}',
+  '\u{113c9}\u{114b0}\u{114ba}\u{114bd}\u{115af}\u{11930}\u{1611e}-\u{16120}\u{16129}\u{16d67}\u{1d15e}-\u{1d164}',
+  '\u{1d1bb}-\u{1d1c0}\u{2f800}-\u{2fa1d}',
+].join('');
+/** Letters that the server left in capitals, and what NFC would not leave as it is. */
+const NOT_NORMAL = pattern(`[[:upper:]${CHANGED_BY_NFC}]`);
 
 /** The normal form of an address as far as SQL can make it; null if it cannot. Without backslashes, whatever sql_mode is. */
 function normalForm(kind: SubjectKind, value: string): string {

@@ -220,3 +220,25 @@ test.each(['insert', 'update'])(
     expect(await t.status()).toEqual(['installed']);
   },
 );
+
+// Only marks of Latin, Greek and Cyrillic counted: kana and Hangul as macOS writes them were neither recognised nor counted.
+test('an address that NFC would change is counted as not recognised, whatever its letters', async () => {
+  await using t = await given('email varchar(200) character set utf8mb4, may_mail boolean, may_post boolean');
+  const changed = new Set<string>();
+  for (let code = 0x80; code < 0x110000; code++) {
+    const one = String.fromCodePoint(code);
+    // Of some capitals, as of the sign for Kelvin, the small letter is the same with NFC and without.
+    if (one.normalize() !== one && one.toLowerCase().normalize() !== one.toLowerCase()) changed.add(one);
+    if (one.normalize() === one) for (const mark of [...one.normalize('NFD')].slice(1)) changed.add(mark);
+  }
+  expect([...'\u0301\u3099\u309a\u1161\u11a8\ufa10'].every((one) => changed.has(one))).toBe(true);
+  const add = (addresses: string[]) =>
+    t.database.query(
+      `insert into contacts values ${addresses.map((one) => `('${one}@example.com', 1, 0)`).join(', ')}`,
+    );
+  await add(['がぱ', '한글', 'josé', 'ธนา', 'সম', 'राम']);
+  expect(await t.states()).toMatchObject([{ unreadable: 0 }]);
+  await add([...changed].map((one) => `a${one}`));
+  await add(['がぱ', '한글', 'josé'].map((one) => one.normalize('NFD')));
+  expect(await t.states()).toMatchObject([{ unreadable: changed.size + 3 }]);
+});
