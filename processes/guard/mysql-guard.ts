@@ -55,6 +55,10 @@ const CHANGED_BY_NFC = [
 /** Letters that the server left in capitals, and what NFC would not leave as it is. */
 const NOT_NORMAL = pattern(`[[:upper:]${CHANGED_BY_NFC}]`);
 
+/** UTF-8 in hexadecimal. Converting anything else fails the write if it is bytes, and matching half a surrogate pair always does. */
+const UTF8 =
+  '^([0-7].|C[2-9A-F][89AB].|D.[89AB].|E0[AB].[89AB].|E[1-9A-CEF]([89AB].){2}|ED[89].[89AB].|F0[9AB].([89AB].){2}|F[1-3]([89AB].){3}|F48.([89AB].){2})*+$';
+
 /** The normal form of an address as far as SQL can make it; null if it cannot. Without backslashes, whatever sql_mode is. */
 function normalForm(kind: SubjectKind, value: string): string {
   const trimmed = `regexp_replace(convert(${value} using utf8mb4), ${SPACES_AT_ENDS}, '')`;
@@ -76,19 +80,28 @@ function normalForm(kind: SubjectKind, value: string): string {
   }
 }
 
-const plainOf = ({ kind, key }: GuardedTable, row: string): string => {
+type Place = { readonly schema: string; readonly name: string; readonly full: string };
+/** A table of the user's, and what its key is: bytes without a character set, or made by the database. */
+type Guarded = Place & { readonly isBytes: boolean; readonly isGenerated: boolean };
+
+/** Null as well for what is not UTF-8. Characters that are all ASCII need no long look. */
+const plainOf = ({ kind, key }: GuardedTable, { isBytes }: Guarded, row: string): string => {
   const value = `${row}.${id(key)}`;
-  return `case when char_length(${value}) <= ${LONGEST[kind]} then ${normalForm(kind, value)} end`;
+  const given = `convert(${value} using utf8mb4)`;
+  const isUtf8 = isBytes
+    ? `hex(${value}) regexp '${UTF8}'`
+    : `(length(${given}) = char_length(${given}) or hex(${given}) regexp '${UTF8}')`;
+  return `case when char_length(${value}) <= ${LONGEST[kind]} and ${isUtf8} then ${normalForm(kind, value)} end`;
 };
 
-const keyOf = (store: GuardedStore, table: GuardedTable, row: string): string => {
-  const plain = plainOf(table, row);
+const keyOf = (store: GuardedStore, table: GuardedTable, place: Guarded, row: string): string => {
+  const plain = plainOf(table, place, row);
   return `convert(${store.isHashed ? `sha2(${plain}, 256)` : plain} using utf8mb4) collate utf8mb4_bin`;
 };
 
 /** Whether SQL knows who it is. Only the count asks this, since nobody is found by a form that is not normal. */
-const isRead = (table: GuardedTable, row: string): string => {
-  const plain = `convert(${plainOf(table, row)} using utf8mb4) collate utf8mb4_bin`;
+const isRead = (table: GuardedTable, place: Guarded, row: string): string => {
+  const plain = `convert(${plainOf(table, place, row)} using utf8mb4) collate utf8mb4_bin`;
   if (table.kind !== 'email') return `${plain} is not null`;
   const given = `convert(${row}.${id(table.key)} using utf8mb4) collate utf8mb4_bin`;
   return `coalesce(${plain} regexp ${pattern(ADDRESS)} and not ${plain} regexp ${NOT_NORMAL} and not ${given} regexp ${LOWERED_AMISS}, false)`;
@@ -109,8 +122,6 @@ const isOther = (row: string, { column, held }: GuardedColumn): string =>
 type Column = { readonly type: string; readonly extra: string; readonly isView: number };
 const isGenerated = ({ extra }: Column): boolean => /(virtual|stored) generated/i.test(extra);
 
-type Place = { readonly schema: string; readonly name: string; readonly full: string };
-type Guarded = Place & { readonly key: Column };
 const UNSEEN =
   'triggers that this user cannot see may write to it. A user with the privilege `trigger` on the whole database may drop it';
 
@@ -182,10 +193,11 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
           `Column ${column} of table ${table.table} is generated after every trigger: name what it is made from instead.`,
         );
     }
-    return { ...place, key: columns.get(table.key)! };
+    const key = columns.get(table.key)!;
+    return { ...place, isBytes: /binary|blob/.test(key.type), isGenerated: isGenerated(key) };
   }
 
-  function bodyOf(table: GuardedTable, place: Place, suppressions: Place): string {
+  function bodyOf(table: GuardedTable, place: Guarded, suppressions: Place): string {
     const checks = columnsOf(table).map(
       (column) => `
   if ${isOther('new', column)} and ${isHeld(suppressions.full, table, column, 'who')} then
@@ -195,7 +207,7 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   end if;`,
     );
     return `begin
-  declare who text character set utf8mb4 collate utf8mb4_bin default ${keyOf(store, table, 'new')};${checks.join('')}
+  declare who text character set utf8mb4 collate utf8mb4_bin default ${keyOf(store, table, place, 'new')};${checks.join('')}
 end`;
   }
 
@@ -233,7 +245,7 @@ end`;
     return row?.last ?? 0;
   };
   /** A column is generated once, before all triggers: what one of theirs then makes of its source is not in it. */
-  const isStale = ({ key }: Guarded, last: number): boolean => isGenerated(key) && last > 0;
+  const isStale = (place: Guarded, last: number): boolean => place.isGenerated && last > 0;
   const isAsWanted = ({ on, body }: Trigger, { schema, name }: Place, wanted: string): boolean => {
     const place = `${schema}.${name}`;
     return body === wanted && (folds === 0 ? on === place : on.toLowerCase() === place.toLowerCase());
@@ -268,7 +280,7 @@ end`;
         }
         const enabled = columnsOf(table).map((column) => ({
           ...column,
-          where: `${isOther('contact', column)} and ${isHeld(at.full, table, column, keyOf(store, table, 'contact'))}`,
+          where: `${isOther('contact', column)} and ${isHeld(at.full, table, column, keyOf(store, table, place, 'contact'))}`,
         }));
         // Set here and not by the trigger, which would count it as somebody's attempt.
         const held = enabled.map(
@@ -339,13 +351,13 @@ end`;
             ? 'installed'
             : 'outdated';
         const columns = columnsOf(table);
-        const key = keyOf(store, table, 'contact');
+        const key = keyOf(store, table, place, 'contact');
         const counts = columns.map(
           (column, n) =>
             `count(case when ${isOther('contact', column)} and ${isHeld(at.full, table, column, key)} then 1 end) as column_${n}`,
         );
         const [row] = await rowsOf<Record<string, number>>(
-          `select ${counts.join(', ')}, count(case when contact.${id(table.key)} is not null and not (${isRead(table, 'contact')}) then 1 end) as unreadable
+          `select ${counts.join(', ')}, count(case when contact.${id(table.key)} is not null and not (${isRead(table, place, 'contact')}) then 1 end) as unreadable
            from ${place.full} as contact`,
         );
         states.push(...statesOf(table, state, row!));
