@@ -112,6 +112,9 @@ export type ConfiguredGuard = Guard & { readonly tables: readonly string[] };
 /** Neither database makes such a trigger for one; what is written through it fires those of its table. */
 export const IS_VIEW = (table: string): string =>
   `${table} is a view: name the table that its rows are written to.`;
+/** What the database says of it names the constraint, and shows nothing of a row. */
+export const CHECKED = (what: string): string =>
+  `A check of yours does not let the guard set a column (${what}): change it, since every write that the guard would correct fails by it.`;
 export const refuse = (detail: string): AbideError => new AbideError('GUARD_FAILED', detail);
 
 /**

@@ -8,6 +8,7 @@ import { connectionTo, quoted } from '../../connectors/mysql.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
   ADDRESS,
+  CHECKED,
   columnsOf,
   IS_VIEW,
   LOG_TABLE,
@@ -380,7 +381,7 @@ end`;
 
 function explain(error: unknown, statement: string): unknown {
   if (!(error instanceof Error) || !('errno' in error) || !('sqlState' in error)) return error;
-  const why = reasonOf(Number(error.errno));
+  const why = reasonOf(Number(error.errno), error.message);
   // What was to be replaced is dropped by now, and there is no way back.
   const [, event, table] =
     /^create trigger .* before (insert|update) on (.+) for each row$/m.exec(statement) ?? [];
@@ -391,7 +392,7 @@ function explain(error: unknown, statement: string): unknown {
   );
 }
 
-function reasonOf(errno: number): string {
+function reasonOf(errno: number, message: string): string {
   if ([1044, 1142, 1143, 1227].includes(errno)) {
     return `Not allowed to this user (error ${errno}): it needs create, drop and trigger on these databases, see --url.`;
   }
@@ -400,5 +401,7 @@ function reasonOf(errno: number): string {
   }
   if (errno === 1205)
     return 'A table was in use for too long. Run it again at a quieter time: it goes on where it was.';
+  // MariaDB's number and MySQL's.
+  if ([4025, 3819].includes(errno)) return `${CHECKED(message)} Then run it again: it goes on where it was.`;
   return `MySQL answered error ${errno}. Fix that and run it again: it goes on where it was.`;
 }

@@ -1,11 +1,13 @@
 // The guard in PostgreSQL: a function and a trigger per table. The function runs as the role that installed it, so an import needs
-// no right on the suppressions; it decides by what the row is about to become and never fails the import. If a superuser installed
-// it, it runs as the owner of the suppressions instead: the owner of the tables decides what is run with them.
+// no right on the suppressions; it decides by what the row is about to become, and fails a write only if it cannot know who is
+// suppressed. If a superuser installed it, it runs as the owner of the suppressions instead: the owner of the tables decides what
+// is run with them.
 import pg from 'pg';
 import type { GuardedTable } from '../../config/configuration.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
 import {
   ADDRESS,
+  CHECKED,
   columnsOf,
   IS_VIEW,
   LOG_TABLE,
@@ -409,9 +411,12 @@ end `;
 /** What PostgreSQL says of names, never of rows. */
 function explain(error: unknown): unknown {
   if (!(error instanceof pg.DatabaseError)) return error;
-  const { code = '' } = error;
+  const { code = '', constraint } = error;
   if (code === '42501') return refuse(`Not allowed to this role (${error.message}): see --url.`);
   if (code === '55P03')
     return refuse('A table was in use for too long: nothing was changed. Try again at a quieter time.');
+  // A row that has no partition is the same state, without a constraint.
+  if (code === '23514' && constraint !== undefined)
+    return refuse(`${CHECKED(error.message)} Nothing was changed.`);
   return refuse(`PostgreSQL answered SQLSTATE ${code}; nothing was changed.`);
 }

@@ -512,6 +512,17 @@ export function describeGuard(
       }
     });
 
+    test('a check of theirs that does not let a column be set is named by the installation', async () => {
+      await using t = await given();
+      await t.place.query(
+        "alter table contacts add constraint reachable check (may_mail or not no_texts); insert into contacts (id, email, may_mail, no_texts) values (1, 'ada@example.com', true, true)",
+      );
+      await t.tell('ada@example.com');
+      await expect(t.install()).rejects.toThrow(
+        /^A check of yours does not let the guard set a column \(.*reachable.*\): /,
+      );
+    });
+
     test('before the store has its table, and for a role that may not, it says what is missing', async () => {
       await using t = await given();
       await expect(t.install()).rejects.toThrow('own table suppressions does not exist yet');
