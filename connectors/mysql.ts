@@ -444,7 +444,9 @@ type ReadRow = HeldRow & { readonly read_only: number | string; readonly is_ther
 
 function scopesOf({ scopes }: HeldRow): Readonly<Record<string, unknown>> {
   try {
-    return (JSON.parse(String(scopes ?? null)) ?? {}) as Readonly<Record<string, unknown>>;
+    const parsed = (JSON.parse(String(scopes ?? null)) ?? {}) as Readonly<Record<string, unknown>>;
+    // A list names no scope: its first entry is not one that is called 0.
+    return Array.isArray(parsed) ? {} : parsed;
   } catch {
     // Without the cause, which quotes the text.
     throw new AbideError('STORE_FAILED', 'What the store holds as scopes is not JSON.');

@@ -114,7 +114,8 @@ const makeTable = (table: string): string => `
 
 // $9 is kind:key → scope → the grant's version, for the few items that have grants: `excluded` has no room for it. Sorted, so that
 // two batches take their row locks in one order. An equal version writes only if a suppression is missing: a replay costs no WAL,
-// and what a resurrection cleared is set again.
+// and what a resurrection cleared is set again. Scopes that are no object, such as the [] that PHP makes of an empty array, count as
+// {}: to a list, || would append.
 const applyTo = (table: string): string => {
   const set = (channel: string): string => `
     case when excluded.${channel} then true
@@ -129,7 +130,7 @@ const applyTo = (table: string): string => {
   on conflict (kind, key) do update
   set (version, email, sms, push, scopes, effective_at, updated_at) = (
     select excluded.version, ${CHANNELS.map(set).join(', ')},
-      coalesce(held.scopes, '{}') || case when excluded.scopes = '{}' then excluded.scopes else (
+      case when jsonb_typeof(held.scopes) = 'object' then held.scopes else '{}' end || case when excluded.scopes = '{}' then excluded.scopes else (
         select coalesce(jsonb_object_agg(scope, is_suppressed), '{}')
         from jsonb_each(excluded.scopes) as told (scope, is_suppressed)
         where is_suppressed = 'true' or coalesce(held.version, 0) < (grants.at_version ->> scope)::bigint) end,
@@ -355,13 +356,16 @@ const NOBODY: ReadRow = { is_replica: false, is_there: null, email: null, sms: n
 const toVersion = (version: HeldRow['version']): number | undefined =>
   version === null || version === undefined ? undefined : Number(version);
 
-const toHeld = (row: HeldRow): Held => ({
-  version: toVersion(row.version),
-  suppressed: [
-    ...CHANNELS.filter((channel) => row[channel] === true),
-    ...Object.keys(row.scopes ?? {}).filter((scope) => row.scopes?.[scope] === true),
-  ],
-});
+function toHeld(row: HeldRow): Held {
+  const scopes = Array.isArray(row.scopes) ? {} : (row.scopes ?? {});
+  return {
+    version: toVersion(row.version),
+    suppressed: [
+      ...CHANNELS.filter((channel) => row[channel] === true),
+      ...Object.keys(scopes).filter((scope) => scopes[scope] === true),
+    ],
+  };
+}
 
 const refusalOf = ({ key }: SubjectKey): ApplyOutcome | undefined => {
   if (key.includes('\0')) return { kind: 'refused', code: 'KEY_NOT_TEXT' };

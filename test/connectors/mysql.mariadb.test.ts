@@ -366,6 +366,23 @@ describe('its table', () => {
     expect(await store.readBack([email(key)], signal())).toEqual([{ version: 1, suppressed: ['email'] }]);
   });
 
+  test.each(['[]', '[true]', '"email/newsletter"', 'null'])(
+    'a row whose scopes somebody made %s holds no topic, and takes one',
+    async (scopes) => {
+      await using here = await given();
+      const store = await here.open();
+      const ada = 'ada@example.com';
+      const optedOut = decided(ada, { suppressed: ['email', 'email/newsletter'] });
+      const heldNow = () => store.readBack([email(ada)], signal());
+      await store.apply([optedOut], signal());
+      await here.database.query(`update suppressions set scopes = '${scopes}' where \`key\` = '${ada}'`);
+
+      expect(await heldNow()).toEqual([{ version: 1, suppressed: ['email'] }]);
+      await store.apply([optedOut], signal());
+      expect(await heldNow()).toEqual([{ version: 1, suppressed: ['email', 'email/newsletter'] }]);
+    },
+  );
+
   test('one with a collation that takes two keys for one is not used', async () => {
     await using here = await given();
     await (await here.open()).apply([decided('grace@example.com')], signal());

@@ -236,6 +236,29 @@ describe('its own table', () => {
     ]);
   });
 
+  // The topic was appended to the list, never held, and each retry made the list longer.
+  test.each(['[]', '[true]', '"email/newsletter"', 'null'])(
+    'a row whose scopes somebody made %s holds no topic, and takes one',
+    async (scopes) => {
+      await using here = await given();
+      const store = await here.open();
+      const ada = 'ada@example.com';
+      const optedOut = optOut(ada, 1, ['email', 'email/newsletter']);
+      const set = `update suppressions set scopes = '${scopes}' returning version`;
+      const heldNow = () => store.readBack([email(ada)], signal());
+      await store.apply([optedOut], signal());
+
+      await here.rows(set);
+      expect(await heldNow()).toEqual([{ version: 1, suppressed: ['email'] }]);
+      await store.apply([optedOut], signal());
+      expect(await heldNow()).toEqual([{ version: 1, suppressed: ['email', 'email/newsletter'] }]);
+
+      await here.rows(set);
+      await store.apply([optOut(ada, 2, ['email'])], signal());
+      expect(await here.rows('select scopes from suppressions')).toEqual([{ scopes: {} }]);
+    },
+  );
+
   test('a role that may not create tables is welcome to one that is there', async () => {
     await using here = await given();
     const restricted = await here.open({ url: here.database.urls.api });
