@@ -139,7 +139,7 @@ const options = z
       .regex(/^[^.\0]{1,64}(\.[^.\0]{1,64})?$/, 'must be a table or database.table')
       .optional()
       .describe(
-        "Table in Abide's own shape, created if missing, with its database if necessary (default: suppressions)",
+        "Table in Abide's own shape, created if missing, or database.table in a database that is there (default: suppressions)",
       ),
     statements: statementsOption(
       DIALECT,
@@ -697,6 +697,12 @@ const rehearse = (
     refuseReadOnly(state?.read_only);
     const there = await isThere(connection);
     if (!there) {
+      const [database, table] = name.split('.') as [string, string?];
+      // The statement after this one fails for its column before it is asked where it would create.
+      if (table !== undefined) {
+        const look = connection.query(`show tables from ${quoted(database)} like ''`);
+        await named(`table ${name}, create`, look);
+      }
       const twice = connection.query(`create table ${quoted(name)} (a int, a int)`);
       await named(`table ${name}, create`, twice, NO_COLUMN);
     }

@@ -77,7 +77,7 @@ const options = z
       .regex(/^[^.\0]{1,63}(\.[^.\0]{1,63})?$/, 'must be a table or schema.table')
       .optional()
       .describe(
-        "Table in Abide's own shape, created if missing, with its schema if necessary (default: suppressions)",
+        "Table in Abide's own shape, created if missing, or schema.table in a schema that is there (default: suppressions)",
       ),
     statements: statementsOption(
       DIALECT,
@@ -251,6 +251,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   '28000': 'the user is wrong, or pg_hba.conf does not let it in from here',
   '28P01': 'the user or password is wrong',
   '3D000': 'no such database',
+  '3F000': 'no such schema',
   '42501': 'not allowed to this role',
   '42601': 'a syntax error',
   '42703': 'no such column',

@@ -400,6 +400,19 @@ describe('its table', () => {
     await expect(store.readBack([email('grace@example.com')], signal())).rejects.toMatchObject(refused);
   });
 
+  test('is not made in a database that is missing: the check says so, as the write does', async () => {
+    await using here = await given();
+    const store = await here.open({ table: 'no_such_database.supp' });
+    const items = [decided('ada@example.com')];
+    await expect(store.check!(items, signal())).rejects.toThrow('no such database');
+    await expect(store.apply(items, signal())).rejects.toThrow('no such database');
+
+    const url = await here.database.user('create, select, insert, update', 'supp');
+    const allowed = await here.open({ url, table: `${here.database.name}.supp` });
+    await allowed.check!(items, signal());
+    expect(await allowed.apply(items, signal())).toEqual([{ kind: 'applied' }]);
+  });
+
   test('a replay writes nothing, also of what was lifted', async () => {
     await using here = await given();
     const store = await here.open();

@@ -222,6 +222,21 @@ describe('its own table', () => {
     expect(await here.rows(`select email from crm."Who ""opted"" out; --"`)).toEqual([{ email: true }]);
   });
 
+  // The docs said that its schema is made as well; SQLSTATE 3F000 was all that was ever said of it.
+  test('is not made in a schema that is missing: the check and the write say so, and the next write makes it', async () => {
+    await using here = await given();
+    const store = await here.open({ table: 'crm.supp' });
+    const apply = () => store.apply([optOut('ada@example.com')], signal());
+    const check = () => store.check!([optOut('ada@example.com')], signal());
+    await expect(check()).rejects.toThrow('table "crm"."supp": no such schema (SQLSTATE 3F000).');
+    await expect(apply()).rejects.toThrow('PostgreSQL answered SQLSTATE 3F000: no such schema.');
+
+    await here.rows('create schema crm authorization abide_owner');
+    await check();
+    expect(await here.rows("select to_regclass('crm.supp') as made")).toEqual([{ made: null }]);
+    expect(await apply()).toEqual([{ kind: 'applied' }]);
+  });
+
   test('a sender finds true where suppressed, false where lifted, null where nothing was said', async () => {
     await using here = await given();
     const store = await here.open();
