@@ -162,6 +162,17 @@ const listFrom = (table: string): string => `
 // before PostgreSQL 12 does not know the first of these settings, and goes without.
 const KEPT_PLANS = { plan_cache_mode: 'force_generic_plan', enable_seqscan: 'off' };
 
+// By the row as a whole, since a server before PostgreSQL 12 has no such column, and no such collation.
+const LOOK = `
+  select to_regclass($1) is not null as there, (
+    select case when base.typname = 'citext' then 'type ' || own.typname else 'collation ' || collname end
+    from pg_attribute
+    join pg_type as own on own.oid = atttypid
+    join pg_type as base on base.oid = coalesce(nullif(own.typbasetype, 0), own.oid)
+    left join pg_collation on pg_collation.oid = attcollation
+    where attrelid = to_regclass($1) and attname = 'key'
+      and (base.typname = 'citext' or to_jsonb(pg_collation) ->> 'collisdeterministic' = 'false')) as folds`;
+
 // --- versions beside the user's own tables
 
 const VERSIONS = 'abide_versions';
@@ -380,16 +391,24 @@ type Line = ReturnType<typeof openLine>;
 type Lines = { readonly writing: Line; readonly reading: Line; readonly table: Table };
 type Table = ReturnType<typeof openTable>;
 
-/** A table that the first write makes. It is looked for first: a role that may not create tables can use a made one. */
+/**
+ * A table that the first write makes, as it must be if it is there. It is looked for first: a role that may not create tables can
+ * use a made one.
+ */
 function openTable(name: string, statement: string) {
   const make = `select pg_advisory_xact_lock(${MAKING_TABLES}); ${statement}`;
   let seen = false;
   const isThere = async (client: PoolClient): Promise<boolean> => {
     if (seen) return true;
-    const { rows } = await client.query<{ there: boolean }>('select to_regclass($1) is not null as there', [
-      name,
-    ]);
-    return (seen = rows[0]?.there === true);
+    const { rows } = await client.query<{ there: boolean; folds: string | null }>(LOOK, [name]);
+    const { there, folds } = rows[0]!;
+    if (folds !== null) {
+      throw new AbideError(
+        'STORE_FAILED',
+        `The column key of table ${name} has the ${folds}, which takes two different keys for the same: make it text collate "C".`,
+      );
+    }
+    return (seen = there);
   };
   return {
     /** Reading makes nothing: without a table, nobody is held. */
