@@ -109,12 +109,13 @@ export function describeConnector(name: string, conformance: Conformance): void 
         await connector.open(connector.options.parse(options), { log, name: 'conformance', scopes }),
       );
     }
-    async function person(n = people): Promise<Subject> {
-      const subject = somebody(connector.accepts[n % connector.accepts.length]!);
+    async function met(subject: Subject): Promise<Subject> {
       keys.push(subject.value.reveal());
       await meet?.(place, { kind: subject.kind, key: subject.value.reveal() });
       return subject;
     }
+    const person = (n = people): Promise<Subject> =>
+      met(somebody(connector.accepts[n % connector.accepts.length]!));
     /** Reads back until the store has settled, and compares. */
     async function expectHeld(
       store: Store,
@@ -133,6 +134,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
     return {
       place,
       openStore,
+      met,
       person,
       expectHeld,
       /** Neither a log line nor an error may contain a key. */
@@ -191,6 +193,27 @@ export function describeConnector(name: string, conformance: Conformance): void 
         const ada = await f.person(connector.accepts.indexOf(kind));
         await store.apply([decided(ada, { version: 1, suppressed: [second] })], deadline());
         await f.expectHeld(store, [[ada, { version: 1, suppressed: [second] }]]);
+      });
+    }
+
+    // Email addresses are lower-case by their normal form, and phone numbers have no letters.
+    for (const kind of connector.accepts.filter((one) => one === 'person_id' || one === 'push_token')) {
+      testIf(isRead)(`of ${kind}, two that differ only in case are two people`, async () => {
+        await using f = await fixture();
+        const store = await f.openStore();
+        const ada = await f.person(connector.accepts.indexOf(kind));
+        // By ASCII only, which is all that some stores fold.
+        const folded = ada.value.reveal().replaceAll(/[a-z]+/g, (letters) => letters.toUpperCase());
+        const other = await f.met({ kind, value: new Address(folded) });
+        const decision = { version: 1, suppressed: [first] };
+        await store.apply([decided(ada, decision), decided(other, decision)], deadline());
+
+        await store.apply([decided(ada, { version: 2, granted: { [first]: 2 } })], deadline());
+
+        await f.expectHeld(store, [
+          [ada, { version: 2, suppressed: [] }],
+          [other, { version: 1, suppressed: [first] }],
+        ]);
       });
     }
 

@@ -44,7 +44,8 @@ describeConnector('mysql with a table of its own', {
 /** A data team's table: what may not be sent, in their words, and an address that they will not have. */
 const CONTACTS = `
   create table contacts (
-    sort varchar(20), address varchar(200) check (address <> 'nobody@example.com'),
+    sort varchar(20),
+    address varchar(200) character set utf8mb4 collate utf8mb4_bin check (address <> 'nobody@example.com'),
     no_mail boolean default false, no_texts bit(1) default 0, no_push boolean default false,
     no_more json default '{}', primary key (sort, address))`;
 const STATEMENTS = {
