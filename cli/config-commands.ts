@@ -8,7 +8,7 @@ export function addConfig(program: Command): void {
   const config = program.command('config').description('The configuration');
   ofInstallation(config.command('check'))
     .description(
-      'Read abide.yaml, then try every store, also its own statements, which are undone. Changes nothing.',
+      "Read abide.yaml, then try every store, also its own statements, which are undone. Abide's own connectors change nothing; one of yours is opened and reads one person back.",
     )
     .option('--offline', 'only read the file; reach no store')
     .option('--json', 'print JSON')

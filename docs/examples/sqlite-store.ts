@@ -7,7 +7,8 @@
 //   select scopes ->> '$.email' from suppressions where kind = 'email' and key = 'ada@example.com'
 //
 // and does not send where that is 1 (0: lifted by the person; null: never told).
-import { resolve } from 'node:path';
+import { accessSync, constants, existsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { defineConnector } from 'abide/connector';
 import type { ApplyOutcome, Held, Item } from 'abide/connector';
@@ -31,7 +32,7 @@ const toHeld = ({ version, scopes }: Row): Held => {
 };
 
 export default defineConnector({
-  options: z.object({ file: z.string().describe('The SQLite file, made if absent') }),
+  options: z.object({ file: z.string().describe('The SQLite file, made by the first write if absent') }),
   accepts: ['email', 'phone', 'push_token', 'person_id'],
   topics: true,
   durable: true,
@@ -43,32 +44,42 @@ export default defineConnector({
   target: ({ file }) => [resolve(file)],
 
   open({ file }) {
+    // `abide config check` opens a store and reads one person back, which should change nothing: the first write makes file and
+    // table. Where it could not, that is said now.
+    accessSync(dirname(file), constants.W_OK);
+    let writer: DatabaseSync | undefined;
+    let reader: DatabaseSync | undefined;
     // SQLite answers in this thread; a writer that is in the way is waited for no longer than a second.
-    const writing = new DatabaseSync(file, { timeout: 1_000 });
-    writing.exec(`pragma journal_mode = wal; pragma synchronous = full; ${TABLE}`);
-    // What is read back is read by another connection, so that it was committed.
-    const reading = new DatabaseSync(file, { timeout: 1_000, readOnly: true });
+    const connect = () => new DatabaseSync(file, { timeout: 1_000 });
+
+    function writing(): DatabaseSync {
+      writer ??= connect();
+      writer.exec(`pragma journal_mode = wal; pragma synchronous = full; ${TABLE}`);
+      return writer;
+    }
+    /** What is read back is read by another connection, so that it was committed. Undefined: nobody has written yet. */
+    function reading(): DatabaseSync | undefined {
+      if (existsSync(file)) reader ??= connect();
+      const table = reader?.prepare("select 1 from sqlite_schema where name = 'suppressions'").get();
+      return table && reader;
+    }
 
     const find = 'select version, scopes from suppressions where kind = ? and key = ?';
-    const lookUp = writing.prepare(find);
-    const readOne = reading.prepare(find);
-    const write = writing.prepare(
-      'replace into suppressions (kind, key, version, scopes) values (?, ?, ?, ?)',
-    );
-    const page = reading.prepare(
-      'select kind, key, version, scopes from suppressions where (kind, key) > (?, ?) order by kind, key limit 1000',
-    );
+    const replace = 'replace into suppressions (kind, key, version, scopes) values (?, ?, ?, ?)';
+    const list =
+      'select kind, key, version, scopes from suppressions where (kind, key) > (?, ?) order by kind, key limit 1000';
 
     /** Never older over newer; an equal version suppresses again and lifts nothing; other scopes stay as they are. */
-    function applyOne({ kind, key, version, suppressed, granted }: Item): ApplyOutcome {
+    function applyOne(database: DatabaseSync, item: Item): ApplyOutcome {
+      const { kind, key, version, suppressed, granted } = item;
       if (key === '') return { kind: 'refused', code: 'KEY_EMPTY' };
-      const row = lookUp.get(kind, key) as Row | undefined;
+      const row = database.prepare(find).get(kind, key) as Row | undefined;
       const held = row?.version ?? 0;
       if (version < held) return { kind: 'already_newer' };
       const scopes = JSON.parse(row?.scopes ?? '{}') as Scopes;
       for (const [scope, grant] of Object.entries(granted)) if (held < grant.version) scopes[scope] = false;
       for (const scope of Object.keys(suppressed)) scopes[scope] = true;
-      write.run(kind, key, version, JSON.stringify(scopes));
+      database.prepare(replace).run(kind, key, version, JSON.stringify(scopes));
       return { kind: 'applied' };
     }
 
@@ -76,36 +87,38 @@ export default defineConnector({
       apply: (batch, signal) =>
         Promise.try(() => {
           signal.throwIfAborted();
+          const database = writing();
           // Takes the write lock first: what is compared cannot change before it is set.
-          writing.exec('begin immediate');
+          database.exec('begin immediate');
           try {
-            const outcomes = batch.map(applyOne);
-            writing.exec('commit');
+            const outcomes = batch.map((item) => applyOne(database, item));
+            database.exec('commit');
             return outcomes;
           } catch (error) {
-            writing.exec('rollback');
+            database.exec('rollback');
             throw error;
           }
         }),
       readBack: (keys, signal) =>
         Promise.try(() => {
           signal.throwIfAborted();
+          const lookUp = reading()?.prepare(find);
           return keys.map(({ kind, key }) => {
-            const row = readOne.get(kind, key) as Row | undefined;
+            const row = lookUp?.get(kind, key) as Row | undefined;
             return row && toHeld(row);
           });
         }),
       scan: (after, signal) =>
         Promise.try(() => {
           signal.throwIfAborted();
-          const rows = page.all(after?.kind ?? '', after?.key ?? '') as (Row & Pick<Item, 'kind' | 'key'>)[];
-          return rows.map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
+          const rows = reading()
+            ?.prepare(list)
+            .all(after?.kind ?? '', after?.key ?? '') as (Row & Pick<Item, 'kind' | 'key'>)[] | undefined;
+          return (rows ?? []).map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
         }),
       [Symbol.asyncDispose]: () =>
         Promise.try(() => {
-          // The last one to close tidies the file up, and must be able to write.
-          if (reading.isOpen) reading.close();
-          if (writing.isOpen) writing.close();
+          for (const database of [reader, writer]) if (database?.isOpen) database.close();
         }),
     });
   },

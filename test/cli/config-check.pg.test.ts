@@ -1,4 +1,4 @@
-import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -173,12 +173,17 @@ test("a connector of one's own is loaded from the file beside abide.yaml, where 
   await using f = await given();
   const example = fileURLToPath(new URL('../../docs/examples/sqlite-store.ts', import.meta.url));
   await copyFile(example, join(f.folder, 'ours.ts'));
-  const file = join(f.folder, 'suppressions.db');
-  const checked = async () => {
+  const checked = async (file = join(f.folder, 'suppressions.db')) => {
     const ran = await f.check({ legacy: `connector: ./ours.ts\nfile: ${file}\nscopes: [email]` });
     return [ran.code, ran.stdout];
   };
   expect(await checked()).toEqual([0, 'configuration: fine, 1 store(s)\nlegacy: fine\n']);
+  // What changes nothing left a database and a table behind.
+  expect((await readdir(f.folder)).sort()).toEqual(['abide.yaml', 'ours.ts']);
+  expect(await checked(join(f.folder, 'missing', 'suppressions.db'))).toEqual([
+    3,
+    expect.stringContaining('legacy: ENOENT'),
+  ]);
 
   // As `npm init` makes it: the suite passed there, and Abide said "Cannot use import statement outside a module".
   await writeFile(join(f.folder, 'package.json'), '{ "type": "commonjs" }');
