@@ -2,7 +2,8 @@
 //
 //   node check-receipt.mjs receipt.json keys.json [email ada@example.com]
 //
-// Exit code 0: it is valid, and about that address if one is given. The address is in Abide's normal form.
+// Exit code 0: it is valid, and about that address if one is given, in Abide's normal form and after its kind: email, phone,
+// push_token or person_id. 1: it is not, or nobody can tell. 2: it was called in another way.
 import { Buffer } from 'node:buffer';
 import { createHmac, createPublicKey, verify } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -28,15 +29,38 @@ export function isAbout(statement, salt, kind, address) {
   return statement.opt_out.identifiers.some((one) => one.kind === kind && one.digest === digest);
 }
 
-if (process.argv[1] === import.meta.filename) {
-  const [receiptFile, keysFile, kind, address] = process.argv.slice(2);
-  const { receipt, salt } = JSON.parse(readFileSync(receiptFile, 'utf8'));
-  const { keys } = JSON.parse(readFileSync(keysFile, 'utf8'));
+/** What does not parse is not quoted: it may be an address. */
+function read(file) {
+  try {
+    return JSON.parse(readFileSync(file, 'utf8'));
+  } catch {
+    throw new Error(`${file} cannot be read as JSON.`);
+  }
+}
+
+function run(receiptFile, keysFile, kind, address) {
+  const [{ receipt, salt }, { keys }] = [read(receiptFile), read(keysFile)];
+  if (!receipt || !keys) throw new Error('Give the file of the receipt, then that of the keys.');
   const statement = check(receipt, keys);
   console.log(JSON.stringify(statement, null, 2));
-  if (kind !== undefined && !isAbout(statement, salt, kind, address)) {
-    const isErased = statement.opt_out.identifiers.some((one) => one.kind === kind && one.digest === null);
-    console.error(isErased ? 'It cannot be told any more: one was erased.' : 'It is about somebody else.');
+  if (kind === undefined) return;
+  if (!salt) throw new Error('Without its salt nobody can tell whom it is about.');
+  if (isAbout(statement, salt, kind, address)) return;
+  const isErased = statement.opt_out.identifiers.some((one) => one.kind === kind && one.digest === null);
+  throw new Error(isErased ? 'It cannot be told any more: one was erased.' : 'It is about somebody else.');
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const given = process.argv.slice(2);
+  const isAsked = given.length === 4 && ['email', 'phone', 'push_token', 'person_id'].includes(given[2]);
+  try {
+    if (given.length === 2 || isAsked) run(...given);
+    else {
+      console.error('Usage: node check-receipt.mjs receipt.json keys.json [email ada@example.com]');
+      process.exitCode = 2;
+    }
+  } catch (error) {
+    console.error(error.message);
     process.exitCode = 1;
   }
 }

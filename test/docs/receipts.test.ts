@@ -1,3 +1,8 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { expect, test } from '@jest/globals';
 import { VERSIONS } from '../../api/versions.ts';
 import { operationsIn } from '../../api/version.ts';
@@ -30,6 +35,43 @@ test("the page's test vector is valid by our code, and by the example that has n
   expect(() => example.check(`${head}.${payload}.${flipped.toString('base64url')}`, vector.keys)).toThrow(
     'The signature does not fit.',
   );
+});
+
+// Without the kind it said of her own receipt that it is about somebody else; without a file, Node printed where it threw.
+test('the example says in one line how it is used, and which file it cannot read', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'check-receipt-'));
+  try {
+    const [receipt, keys] = [join(folder, 'receipt.json'), join(folder, 'keys.json')];
+    await writeFile(receipt, JSON.stringify({ receipt: vector.receipt, salt: null }));
+    await writeFile(keys, JSON.stringify({ keys: vector.keys }));
+    const run = promisify(execFile);
+    const answerTo = (...args: string[]) =>
+      run(process.execPath, ['docs/examples/check-receipt.mjs', ...args]).then(
+        () => [0, ''],
+        (error: unknown) => {
+          const { code, stderr } = error as { code: number; stderr: string };
+          return [code, stderr];
+        },
+      );
+    const usage = [
+      2,
+      expect.stringMatching(/^Usage: node check-receipt\.mjs receipt\.json keys\.json .*\n$/),
+    ];
+    expect(await answerTo()).toEqual(usage);
+    expect(await answerTo(receipt, keys, vector.address)).toEqual(usage);
+    expect(await answerTo(receipt, keys, 'mail', vector.address)).toEqual(usage);
+    const missing = join(folder, 'missing.json');
+    expect(await answerTo(missing, keys)).toEqual([1, `${missing} cannot be read as JSON.\n`]);
+    expect(await answerTo(keys, receipt)).toEqual([
+      1,
+      'Give the file of the receipt, then that of the keys.\n',
+    ]);
+    const bare = 'Without its salt nobody can tell whom it is about.\n';
+    expect(await answerTo(receipt, keys, vector.kind, vector.address)).toEqual([1, bare]);
+    expect(await answerTo(receipt, keys)).toEqual([0, '']);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 test('the table has every member that is signed, and the API documents this very receipt', async () => {
