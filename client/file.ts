@@ -84,6 +84,12 @@ function readingOf(pieces: FilePieces): Reading {
     const reader = pieces.getReader();
     return { next: () => reader.read(), end: () => reader.cancel() };
   }
-  const iterator = pieces[Symbol.asyncIterator]();
+  // Not every program is compiled. A text is not taken: it might be meant as the name of a file.
+  const iterator = (pieces as Partial<typeof pieces> | null | undefined)?.[Symbol.asyncIterator]?.();
+  if (iterator === undefined) {
+    throw new TypeError(
+      'Give a file as a Blob, a ReadableStream, an AsyncIterable, or a function that opens one; for a text: new Blob([text]).',
+    );
+  }
   return { next: () => iterator.next(), end: async () => iterator.return?.() };
 }

@@ -161,6 +161,21 @@ describe('a file', () => {
     expect(malformed.message).toMatch(/^Line \d: .*Nothing of the file was recorded\.$/);
   });
 
+  // `pieces[Symbol.asyncIterator] is not a function` was all that was said, and of null even less.
+  test.each([
+    ['a text, which might be the name of a file', 'email\nada@example.com\n'],
+    ['an array', ['email\n']],
+    ['bytes', new Uint8Array([101])],
+    ['nothing', null],
+  ])('that is %s is not taken, and what is taken is said', async (_, wrong) => {
+    const said =
+      'Give a file as a Blob, a ReadableStream, an AsyncIterable, or a function that opens one; for a text: new Blob([text]).';
+    for (const file of [wrong, () => wrong])
+      await expect(abide.imports.create(file as unknown as FileSource, EMAIL)).rejects.toThrow(
+        new TypeError(said),
+      );
+  });
+
   test('whose source fails is none, and what it failed with is thrown', async () => {
     const why = new Error('the disk is gone');
     async function* broken(): AsyncGenerator<string> {
