@@ -6,6 +6,7 @@ import { dataFolderOf } from '../config/data-folder.ts';
 import type { Log } from '../connectors/contract/connector.ts';
 import { createLog } from '../processes/log.ts';
 import type { Announced } from '../processes/serve.ts';
+import { isTheirs } from '../processes/their-files.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { apiUrlOf, reachable, URL_HELP } from './api-client.ts';
 import { fail, print } from './output.ts';
@@ -21,13 +22,16 @@ export function logOf(otherwise = 'warn'): Log {
   return createLog(level);
 }
 
-/** Says so whatever the log's level; what the error says goes through the log, which keeps addresses out. */
-function sayDefect(error: unknown): void {
-  process.stderr.write('abide: stopping after an uncaught error, which is a defect\n');
-  logOf().error({ error }, 'uncaught error');
+/** Where it happened, and nothing that it says: nobody knows whose words those are, and they might name somebody. */
+function describeUncaught(error: unknown): object {
+  if (!(error instanceof Error)) return { thrown: typeof error };
+  const { name, stack = '' } = error;
+  const at = stack.split('\n').filter((line) => /^ {4}at /.test(line));
+  return { name, ...('code' in error ? { code: error.code } : {}), at };
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
+const UNCAUGHT = ['uncaughtException', 'unhandledRejection'] as const;
 
 /**
  * Stops once, cleanly, on a signal or an error nobody caught. To be called before the start is awaited: a signal in between would
@@ -43,25 +47,45 @@ export function stopOnSignal(
   for (const stream of [process.stdout, process.stderr])
     stream.removeAllListeners('error').on('error', () => undefined);
   let why: string | undefined;
+  let defect: Error | undefined;
   const closing = closeWithGrace(
     {
       delay: STOP_MS_MAX,
       logger: false,
-      skip: [...SIGNALS],
+      skip: [...SIGNALS, ...UNCAUGHT],
       onTimeout: () => process.stderr.write(`abide: not stopped within ${STOP_MS_MAX / 1000} s\n`),
-      onSecondError: sayDefect,
     },
-    async ({ err }) => {
+    async () => {
       why ??= 'close';
-      if (err !== undefined) sayDefect(err);
-      else print(`${why}: stopping; what is under way is finished first`);
+      if (defect === undefined) print(`${why}: stopping; what is under way is finished first`);
       hurry();
       // A start that failed has stopped what it had started, and says why itself.
       const running = await starting.catch(() => undefined);
       await running?.stop();
       print('stopped');
+      if (defect !== undefined) throw defect;
     },
   );
+  // The second one does not end it either, or the database would be left behind.
+  for (const event of UNCAUGHT) {
+    process.on(event, (error: unknown) => {
+      if (isTheirs(error)) {
+        logOf().error(
+          { error: describeUncaught(error) },
+          "a connector's file left a failure to nobody: await it, or catch it",
+        );
+        return;
+      }
+      // Said whatever the log's level.
+      if (defect === undefined)
+        process.stderr.write('abide: stopping after an uncaught error, which is a defect\n');
+      logOf().error({ error: describeUncaught(error) }, 'uncaught error');
+      defect ??= new Error('stopped after an uncaught error', { cause: error });
+      if (why !== undefined) return;
+      why = event;
+      closing.close();
+    });
+  }
   for (const signal of SIGNALS) {
     process.on(signal, () => {
       if (why !== undefined) return;

@@ -6,6 +6,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Connector } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { lookedAt } from './their-connector.ts';
+import { noteTheirs } from './their-files.ts';
 
 /** Our own files are TypeScript in a checkout and JavaScript when published. */
 const OWN = extname(import.meta.filename);
@@ -24,6 +25,7 @@ async function importTheirs(name: string, file: URL): Promise<ConnectorModule> {
     ['abide/connector', new URL(`../connectors/contract/connector${OWN}`, import.meta.url).href],
     ['zod', import.meta.resolve('zod')],
   ]);
+  noteTheirs(file);
   const hooks = registerHooks({
     resolve: (specifier, context, next) => {
       const url = context.parentURL?.includes('/node_modules/') ? undefined : given.get(specifier);

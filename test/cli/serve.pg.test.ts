@@ -50,25 +50,47 @@ test('a port that is taken is named with what to do, and nothing is left running
   expect(await isThere(join(data, 'postgres/postmaster.pid'))).toBe(false);
 });
 
-test('an error that nobody catches stops it with everything that it started, and is said at every log level', async () => {
-  const example = await readFile(new URL('../../docs/examples/sqlite-store.ts', import.meta.url), 'utf8');
-  await writeFile(
-    join(folder, 'throws.ts'),
-    `${example}\nsetTimeout(() => { throw new Error('too late'); });\n`,
-  );
-  const text = `stores:\n  odd: { connector: ./throws.ts, file: ${join(folder, 'odd.db')}, scopes: [email] }\n`;
-  const args = ['serve', '--config', await config(text), '--data', join(folder, 'throws')];
+// A second one while it stopped ended it at once, and left the database behind.
+test('errors that nobody catches stop it with everything that it started, and are said at every log level, without their words', async () => {
+  const throws = `setInterval(() => {
+    if (process.listenerCount('uncaughtException') > 0) throw new Error('about eve@example.net');
+  }, 20);`;
+  const NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(throws)}`;
+  const args = ['serve', '--data', join(folder, 'throws')];
 
-  for (const [level, reason] of [
+  for (const [level, place] of [
     ['silent', undefined],
-    ['error', '"message":"too late"'],
+    ['error', '"at":["    at '],
   ] as const) {
-    const { code, output } = await runAbide(args, { PORT: '0', ABIDE_LOG: level });
+    const { code, output } = await runAbide(args, { PORT: '0', ABIDE_LOG: level, NODE_OPTIONS });
     expect(code).toBe(1);
     expect(output).toContain('abide: stopping after an uncaught error, which is a defect');
-    if (reason !== undefined) expect(output).toContain(reason);
+    if (place !== undefined) expect(output).toContain(place);
+    expect(output).not.toContain('eve@');
   }
   expect(await isThere(join(folder, 'throws/postgres/postmaster.pid'))).toBe(false);
+});
+
+// It ended the API with all its workers, as often as it was started: the decision was carried again.
+test("what a connector of one's own leaves to nobody ends nothing, and is in the log without its words", async () => {
+  const example = await readFile(new URL('../../docs/examples/sqlite-store.ts', import.meta.url), 'utf8');
+  const stray = 'void Promise.reject(new Error(`cannot write ${batch[0]!.key}`));';
+  const file = example.replace('const database = writing();', (line) => stray + line);
+  expect(file).toContain(stray);
+  await writeFile(join(folder, 'stray.ts'), file);
+  await using own = await startAbide({
+    config: `stores:\n  odd: { connector: ${join(folder, 'stray.ts')}, file: ${join(folder, 'stray.db')}, scopes: [email] }\n`,
+  });
+  for (const email of ['ada@example.com', 'bob@example.com']) {
+    const { json } = await createSend(own.url)('POST', '/v1/opt-outs', {
+      key: own.key,
+      headers: { prefer: 'wait=10' },
+      body: { subject: { email } },
+    });
+    expect(json.propagation.state).toBe('complete');
+  }
+  expect(own.output).toContain("a connector's file left a failure to nobody: await it, or catch it");
+  expect(own.output).not.toContain('cannot write');
 });
 
 test('a second start on the same folder is refused, and the first goes on', async () => {
