@@ -35,7 +35,7 @@ import type {
   Store,
   SubjectKey,
 } from './contract/connector.ts';
-import { eachOutcome, nameOf } from './contract/outcomes.ts';
+import { applyInHalves, eachOutcome, nameOf } from './contract/outcomes.ts';
 import {
   NOT_ONE_PLACE,
   applyOne,
@@ -735,14 +735,17 @@ function ownTable(lines: Lines): Omit<Store, typeof Symbol.asyncDispose> {
           writing.run(signal, async (connection) => {
             const newer = new Set<Item>();
             await table.make(connection);
-            for (const part of partsOf(items)) {
-              await write(connection, part);
-              const rows = await rowsOf<ReadRow>(connection, read, [toJson(part)]);
-              part.forEach((item, n) => {
-                if ((toVersion(rows[n]?.version) ?? 0) > item.version) newer.add(item);
-              });
-            }
-            return (item) => ({ kind: newer.has(item) ? 'already_newer' : 'applied' });
+            const writeParts = async (some: readonly Item[]): Promise<void> => {
+              for (const part of partsOf(some)) {
+                await write(connection, part);
+                const rows = await rowsOf<ReadRow>(connection, read, [toJson(part)]);
+                part.forEach((item, n) => {
+                  if ((toVersion(rows[n]?.version) ?? 0) > item.version) newer.add(item);
+                });
+              }
+            };
+            const refused = await applyInHalves(items, writeParts, refusalCodeOf);
+            return (item) => refused.get(item) ?? { kind: newer.has(item) ? 'already_newer' : 'applied' };
           }),
       ),
 

@@ -22,7 +22,7 @@ import type {
   Store,
   SubjectKey,
 } from './contract/connector.ts';
-import { eachOutcome, nameOf, otherScopes, told } from './contract/outcomes.ts';
+import { applyInHalves, eachOutcome, nameOf, otherScopes, told } from './contract/outcomes.ts';
 import {
   NOT_ONE_PLACE,
   applyOne,
@@ -214,8 +214,9 @@ const INCARNATION = `
 
 // --- connections
 
-const isRefusal = (error: unknown): error is pg.DatabaseError & { code: string } =>
-  error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '');
+/** About one item's values. */
+const refusalCodeOf = (error: unknown): string | undefined =>
+  error instanceof pg.DatabaseError && /^2[23]/.test(error.code ?? '') ? `SQLSTATE_${error.code}` : undefined;
 
 const isOfTheServer = (code: string): boolean => /^(08|28|53|57|3D)/.test(code);
 
@@ -455,12 +456,17 @@ function ownTable(name: string, { writing, reading, table }: Lines): Omit<Store,
   return {
     apply: (batch, signal) =>
       eachOutcome(batch, refusalOf, async (items) => {
-        const { rows } = await writing.run(signal, async (client) => {
+        const written = new Set<string>();
+        const refused = await writing.run(signal, async (client) => {
           await table.make(client);
-          return client.query<[string, string]>({ ...apply, values: valuesOf(items) });
+          const write = async (some: readonly Item[]): Promise<void> => {
+            const { rows } = await client.query<[string, string]>({ ...apply, values: valuesOf(some) });
+            for (const [kind, key] of rows) written.add(`${kind}:${key}`);
+          };
+          return applyInHalves(items, write, refusalCodeOf);
         });
-        const written = new Set(rows.map(([kind, key]) => `${kind}:${key}`));
-        return (item) => ({ kind: written.has(nameOf(item)) ? 'applied' : 'already_newer' });
+        return (item) =>
+          refused.get(item) ?? { kind: written.has(nameOf(item)) ? 'applied' : 'already_newer' };
       }),
 
     async readBack(keys, signal) {
@@ -536,7 +542,7 @@ function ownStatements(
     readBack: async (key) => (await readRows(client, key)).rows.map(toHeld),
     holdsOtherScopes: apply.parameters.includes('scopes'),
     keepsVersions: apply.parameters.includes('version'),
-    refusalOf: (error) => (isRefusal(error) ? `SQLSTATE_${error.code}` : undefined),
+    refusalOf: refusalCodeOf,
   });
 
   return {

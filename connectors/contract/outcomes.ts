@@ -36,3 +36,32 @@ export async function eachOutcome(
   const outcomeOf = await apply(storable);
   return batch.map((item) => refused.get(item) ?? outcomeOf(item));
 }
+
+/**
+ * Applies together. If the server refuses the values, in halves, each by itself, until it is known whose it refuses: one bad item
+ * never fails its neighbours. Throws if it refuses all of several: then the table is at fault. Gives the refusals.
+ */
+export async function applyInHalves(
+  items: readonly Item[],
+  apply: (items: readonly Item[]) => Promise<void>,
+  refusalCodeOf: (error: unknown) => string | undefined,
+): Promise<ReadonlyMap<Item, ApplyOutcome>> {
+  const refused = new Map<Item, ApplyOutcome>();
+  let first: unknown;
+  async function applySome(some: readonly Item[]): Promise<void> {
+    try {
+      await apply(some);
+    } catch (error) {
+      const code = refusalCodeOf(error);
+      if (code === undefined) throw error;
+      first ??= error;
+      if (some.length === 1) return void refused.set(some[0]!, { kind: 'refused', code });
+      const half = some.length >> 1;
+      await applySome(some.slice(0, half));
+      await applySome(some.slice(half));
+    }
+  }
+  await applySome(items);
+  if (items.length > 1 && refused.size === items.length) throw first;
+  return refused;
+}

@@ -457,6 +457,26 @@ describe('its table', () => {
   });
 });
 
+test('whom a check of theirs refuses in the table is refused by its number, and the neighbours are applied', async () => {
+  await using here = await given();
+  const store = await here.open();
+  await store.apply([decided('first@example.com')], signal());
+  await here.database.query("alter table suppressions add constraint refused check (`key` not like 'no%')");
+  const apply = (...keys: string[]) =>
+    store.apply(
+      keys.map((key) => decided(key)),
+      signal(),
+    );
+  const refused = { kind: 'refused', code: 'ERROR_4025' };
+  const applied = { kind: 'applied' };
+  expect(await apply('a@example.com', 'no@example.com', 'b@example.com')).toEqual([
+    applied,
+    refused,
+    applied,
+  ]);
+  await expect(apply('no1@example.com', 'no2@example.com')).rejects.toMatchObject({ code: 'STORE_FAILED' });
+});
+
 describe("the user's own tables", () => {
   const contacts = `create table contacts (id int auto_increment primary key, address varchar(100),
       no_mail boolean default false) engine = InnoDB;

@@ -337,6 +337,30 @@ describe('its own table', () => {
     ]);
   });
 
+  // It failed the whole batch, and with it everybody who opted out in the half minute until it was parked.
+  test('whom a constraint of theirs refuses is refused by its SQLSTATE, and the neighbours are applied', async () => {
+    await using here = await given();
+    const store = await here.open();
+    await store.apply([optOut('first@example.com')], signal());
+    await here.rows("alter table suppressions add constraint no check (key !~ '^no')");
+    const apply = (...keys: string[]) =>
+      store.apply(
+        keys.map((key) => optOut(key)),
+        signal(),
+      );
+    const refused = { kind: 'refused', code: 'SQLSTATE_23514' };
+    const applied = { kind: 'applied' };
+    expect(await apply('a@example.com', 'no@example.com', 'b@example.com', 'c@example.com')).toEqual([
+      applied,
+      refused,
+      applied,
+      applied,
+    ]);
+    expect(await apply('no@example.com')).toEqual([refused]);
+    // Where nobody is taken, the table is at fault.
+    await expect(apply('no1@example.com', 'no2@example.com')).rejects.toMatchObject({ code: 'STORE_FAILED' });
+  });
+
   test('a replay writes nothing', async () => {
     await using here = await given();
     const store = await here.open();
