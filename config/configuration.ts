@@ -640,10 +640,18 @@ async function readStore({
     }
   });
   if (!options.success || faults.length > 0) return faults;
+  let target: readonly string[];
+  try {
+    target = connector.target(options.data);
+  } catch (error) {
+    if (!(error instanceof AbideError)) throw error;
+    fault(['connector'], error.message);
+    return faults;
+  }
   const keyForm = describeKeyForm(key);
   // If a scope has a value of its own, such as a list that people are put on, another value is another place.
   const values = isList ? [] : [[...scopes].sort(([a], [b]) => (a < b ? -1 : 1))];
-  const fingerprint = sha256([stanza.connector, ...connector.target(options.data), ...values]);
+  const fingerprint = sha256([stanza.connector, ...target, ...values]);
   return {
     name,
     connectorName: stanza.connector,

@@ -64,11 +64,15 @@ export function lookedAt(name: string, connector: Connector): Connector {
   return {
     ...connector,
     target(options) {
+      let parts: unknown;
       try {
-        return connector.target(options);
+        parts = connector.target(options);
       } catch (cause) {
         throw new AbideError('CONFIG_INVALID', `${name}: target() fails on the stanza's options.`, { cause });
       }
+      const target = z.array(z.string()).safeParse(parts);
+      if (target.success) return target.data;
+      throw new AbideError('CONFIG_INVALID', `${name}: target() does not give a list of texts.`);
     },
     async open(options, context) {
       const store = (await connector.open(options, context)) as Store | undefined;

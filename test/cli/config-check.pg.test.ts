@@ -216,6 +216,8 @@ test('a connector in JavaScript that declares or answers something else is told 
     nobody: declared(sound, store('[null]')),
     declared: declared("evidence: 'readback'", store('[]')),
     // Nothing keeps this alive, and it ended the process with Node's words.
+    throws: declared(sound, store('[]')).replace('() => []', "() => { throw new Error('about ada') }"),
+    nowhere: declared(sound, store('[]')).replace('() => []', '() => undefined'),
     forever: `await new Promise(() => undefined);\n${declared(sound, store('[]'))}`,
   };
   for (const [name, text] of Object.entries(files)) await writeFile(join(f.folder, `${name}.js`), text);
@@ -225,7 +227,7 @@ test('a connector in JavaScript that declares or answers something else is told 
     );
 
   const answers = await check('store', 'none', 'fewer', 'shape', 'nobody');
-  const declaration = await check('declared', 'forever');
+  const declaration = await check('declared', 'throws', 'nowhere', 'forever');
 
   expect([answers.code, answers.stdout.split('\n').slice(1, -1)]).toEqual([
     3,
@@ -242,6 +244,11 @@ test('a connector in JavaScript that declares or answers something else is told 
     'stores.declared.connector ./declared.js does not declare a connector: evidence Invalid option: expected one of',
   );
   expect(declaration.output).toContain('; limits is missing.');
+  for (const fault of [
+    "throws.connector ./throws.js: target() fails on the stanza's options.",
+    'nowhere.connector ./nowhere.js: target() does not give a list of texts.',
+  ])
+    expect(declaration.output).toContain(`stores.${fault}`);
   expect(declaration.output).toContain(
     'stores.forever.connector ./forever.js has not finished loading after 10 s: what does it await at its top level?',
   );
