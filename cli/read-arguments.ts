@@ -9,10 +9,12 @@ export const readInstant = (text: string): string => {
 };
 
 export const readCount =
-  (least: number) =>
+  (least: number, most = Infinity) =>
   (text: string): number => {
-    if (/^\d{1,15}$/.test(text) && Number(text) >= least) return Number(text);
-    throw new InvalidArgumentError(`Give a whole number, ${least} or more.`);
+    const count = Number(text);
+    if (/^\d{1,15}$/.test(text) && count >= least && count <= most) return count;
+    const range = most === Infinity ? `${least} or more` : `${least} to ${most}`;
+    throw new InvalidArgumentError(`Give a whole number, ${range}.`);
   };
 
 const REASON_CHARACTERS_MAX = 500;

@@ -113,7 +113,11 @@ export function addStack(program: Command): void {
     'Forget topics, offsets and schemas. The ledger stays and drives what stores lack',
   ).action(async (options: Options) => {
     const { resetStack } = await import('../processes/stack/run-stack.ts');
-    await resetStack(folderOf(options));
-    print('topics, offsets and schemas are gone; the ledger is as it was');
+    const wasThere = await resetStack(folderOf(options));
+    print(
+      wasThere
+        ? 'topics, offsets and schemas are gone; the ledger is as it was'
+        : 'there was never a stack on this data folder',
+    );
   });
 }

@@ -9,6 +9,9 @@ import { onLedger } from './on-ledger.ts';
 import { print, printJson, printTable } from './output.ts';
 import { readCount } from './read-arguments.ts';
 
+/** Older days are forgotten (ledger/open-ledger.ts). */
+const KEPT_DAYS = 400;
+
 type Used = {
   readonly name: string;
   /** Undefined: it is no longer in the table, but was used all the same. */
@@ -21,7 +24,7 @@ type Used = {
 export function addVersions(program: Command): void {
   ofInstallation(program.command('versions'))
     .description('The versions of the API: which end when, and who still uses them')
-    .option('--days <n>', 'count the last days, today included', readCount(1), 30)
+    .option('--days <n>', 'count the last days, today included', readCount(1, KEPT_DAYS), 30)
     .option('--json', 'print JSON')
     .action(async ({ days, json, ...options }: Installation & { days: number; json?: boolean }) => {
       const { listUsage } = await import('../ledger/usage.ts');

@@ -743,7 +743,7 @@ export interface components {
             readonly api_version: "v2";
             readonly id: components["schemas"]["Id"];
             /**
-             * @description `already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.
+             * @description `already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and changes nothing; `in_force` says whether its scopes are suppressed all the same.
              * @enum {string}
              */
             readonly outcome: "recorded" | "already_opted_out" | "already_recorded";

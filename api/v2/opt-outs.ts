@@ -95,7 +95,7 @@ const RecordedOptOut = z
     outcome: z
       .enum(['recorded', 'already_opted_out', 'already_recorded'])
       .describe(
-        '`already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and is not in force.',
+        '`already_opted_out`: nothing would change; this is the opt-out that covers the request. `already_recorded`: the same opt-out was recorded before a later grant, and changes nothing; `in_force` says whether its scopes are suppressed all the same.',
       ),
     in_force: z.boolean(),
     ...ABOUT,

@@ -581,8 +581,11 @@ const listens = (host: string, port: number): Promise<boolean> =>
     socket.once('connect', done(true)).once('error', done(false)).once('timeout', done(false));
   });
 
-/** Removes topics, offsets and schemas; the ledger stays, and drives again whatever a store has not acknowledged. */
-export async function resetStack(dataFolder: string): Promise<void> {
+/**
+ * Removes topics, offsets and schemas, and says whether there were any; the ledger stays, and drives again whatever a store has not
+ * acknowledged.
+ */
+export async function resetStack(dataFolder: string): Promise<boolean> {
   const folder = stackFolderOf(dataFolder);
   const running = await findRunning(folder);
   if (running.length > 0) {
@@ -591,6 +594,9 @@ export async function resetStack(dataFolder: string): Promise<void> {
       `${running.map(({ name }) => name).join(', ')} run(s): \`abide stack stop\` first.`,
     );
   }
-  for (const part of ['kafka', 'registry', 'logs', 'ports.json'])
-    rmSync(join(folder, part), { recursive: true, force: true });
+  const parts = ['kafka', 'registry', 'logs', 'ports.json']
+    .map((part) => join(folder, part))
+    .filter((part) => existsSync(part));
+  for (const part of parts) rmSync(part, { recursive: true });
+  return parts.length > 0;
 }
