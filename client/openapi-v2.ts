@@ -448,7 +448,7 @@ export interface components {
         };
         readonly GrantRequest: {
             readonly identifier: components["schemas"]["Identifier"];
-            /** @description What the person consents to again. Exactly these are lifted: `email` does not lift `email/newsletter`. */
+            /** @description What the person consents to again. Exactly these are lifted: `email` does not lift `email/newsletter`. What is no longer declared is taken if the person has refused it. */
             readonly scopes: readonly components["schemas"]["Scope"][];
             /**
              * Format: date-time

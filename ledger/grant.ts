@@ -169,6 +169,16 @@ async function grantOnce(
     throw exhausted;
   }
 
+  const unheard = intent.undeclared.filter((scope) => state.suppressed[scope] === undefined);
+  if (unheard.length > 0) {
+    await client.query('commit');
+    const errors = unheard.map((scope) => ({
+      pointer: `/scopes/${scopes.indexOf(scope)}`,
+      detail: 'is not declared in the configuration (topics, purposes), and was not refused by this person',
+    }));
+    throw new AbideError('invalid-value', undefined, { errors });
+  }
+
   const effect = applyGrant(state, { scopes, at: grantedAt }, at);
   if (effect.kind === 'refused') {
     await audit(client, caller, 'grant.refused', known ? locked.id : undefined, { scopes: effect.scopes });

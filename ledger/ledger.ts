@@ -209,6 +209,8 @@ export type GrantIntent = Omit<
   'subjects' | 'effectiveAt' | 'reason' | 'note' | 'regimes' | 'evidence'
 > & {
   readonly subject: Subject;
+  /** Those of the scopes that nobody could refuse today: they are refused unless this person has refused them before. */
+  readonly undeclared: readonly Scope[];
   /** When the person consented, brought to milliseconds. */
   readonly grantedAt: Instant;
   readonly evidence: Evidence;

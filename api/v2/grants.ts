@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
 import type { FoundGrant, Grant, RecordedGrant } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import { isDeclared } from '../../suppression/scope.ts';
 import type { Scope } from '../../suppression/scope.ts';
 import { mask } from '../../suppression/subject.ts';
 import { answerRecorded, RECORDED_HEADERS } from '../answer-recorded.ts';
@@ -21,11 +22,11 @@ import { createIdentifierSchema, MaskedIdentifier } from './identifier.ts';
 import { AT, propagationMember, PropagationSummary } from './opt-outs.ts';
 import { createScopesSchema } from './scopes.ts';
 
-const createSchema = ({ defaultRegion, declared }: Pick<Deps, 'defaultRegion' | 'declared'>) =>
+const createSchema = (defaultRegion: string | undefined) =>
   z.strictObject({
     identifier: createIdentifierSchema(defaultRegion),
-    scopes: createScopesSchema(declared).describe(
-      'What the person consents to again. Exactly these are lifted: `email` does not lift `email/newsletter`.',
+    scopes: createScopesSchema(undefined).describe(
+      'What the person consents to again. Exactly these are lifted: `email` does not lift `email/newsletter`. What is no longer declared is taken if the person has refused it.',
     ),
     granted_at: InstantSchema.describe(
       'When the person consented, RFC 3339 with an offset: later than every opt-out that it lifts, and not in the future.',
@@ -169,7 +170,7 @@ const EXAMPLE_BODY = {
 
 export function addGrants(routes: Routes, deps: Deps): void {
   const { ledger, closing } = deps;
-  const GrantRequest = createSchema(deps);
+  const GrantRequest = createSchema(deps.defaultRegion);
 
   const record: Operation = {
     method: 'post',
@@ -235,6 +236,7 @@ export function addGrants(routes: Routes, deps: Deps): void {
       {
         subject: request.identifier,
         scopes: request.scopes,
+        undeclared: request.scopes.filter((scope) => !isDeclared(scope, deps.declared)),
         grantedAt: request.granted_at,
         evidence: request.evidence,
         idempotencyKey: key,

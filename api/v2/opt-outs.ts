@@ -23,7 +23,7 @@ import type { Operation, Routes } from '../operation.ts';
 import { PROPAGATION_COUNTS } from '../propagation-shape.ts';
 import { EvidenceAnswer, Method, renderEvidence, Source, Statement } from './evidence.ts';
 import { createIdentifiersSchema, IdentifierState, suppressedOf } from './identifier.ts';
-import { createScopesSchema } from './scopes.ts';
+import { createScopesSchema, NOT_DECLARED } from './scopes.ts';
 
 const NOTE_CHARACTERS_MAX = 500;
 const NO_SUCH_STORE = { pointer: '/store', detail: 'is not the name of a store' };
@@ -338,9 +338,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
         body: { identifiers: [{ email: 'ada@example.com' }], scopes: ['email/newsleter'] },
         status: 422,
         answer: exampleProblem('invalid-value', {
-          errors: [
-            { pointer: '/scopes/0', detail: 'is not declared in the configuration (topics, purposes)' },
-          ],
+          errors: [{ pointer: '/scopes/0', detail: NOT_DECLARED }],
         }),
       },
     },

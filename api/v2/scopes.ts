@@ -9,13 +9,17 @@ const FORM = new RegExp(
   `^(?:(?:${CHANNELS.join('|')})(?:/[a-z0-9][a-z0-9_.-]{0,62})?|${PURPOSES.join('|')})$`,
 );
 
-export const createScopeSchema = (declared: DeclaredScopes) =>
+export const NOT_DECLARED = 'is not declared in the configuration (topics, purposes)';
+
+/** `declared` undefined: any that could be declared. */
+export const createScopeSchema = (declared: DeclaredScopes | undefined) =>
   z
     .string()
     .transform((text, context): Scope => {
-      if (isDeclared(text, declared)) return text;
-      const message = isScope(text)
-        ? 'is not declared in the configuration (topics, purposes)'
+      const isForm = isScope(text);
+      if (isForm && (declared === undefined || isDeclared(text, declared))) return text;
+      const message = isForm
+        ? NOT_DECLARED
         : `must be a channel (${CHANNELS.join(', ')}), a topic such as email/newsletter, or a purpose (${PURPOSES.join(', ')})`;
       context.addIssue({ code: 'custom', message });
       return z.NEVER;
@@ -28,7 +32,7 @@ export const createScopeSchema = (declared: DeclaredScopes) =>
     });
 
 /** Each once, in the order of the request. */
-export const createScopesSchema = (declared: DeclaredScopes) =>
+export const createScopesSchema = (declared: DeclaredScopes | undefined) =>
   z
     .array(createScopeSchema(declared))
     .min(1, 'must have at least one')

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { problemOf } from '../../harness/http.ts';
 import type { Answer, Ask } from '../../harness/http.ts';
-import { outstandingOf } from '../../harness/ledger.ts';
+import { intent, outstandingOf, render } from '../../harness/ledger.ts';
 import { serveToClients } from '../serving.ts';
 import type { ServedToClients } from '../serving.ts';
 
@@ -45,6 +45,19 @@ const audited = async (resource: string): Promise<string[]> => {
   );
   return rows.map(({ action }) => action);
 };
+
+// A topic that was taken out of abide.yaml could never be consented to again, and its channel's messages never be sent.
+test('what a person has refused can be consented to, also if it is no longer declared; what nobody could refuse is a slip', async () => {
+  const who = { email: 'undeclared@example.com' };
+  await api.t.ledger.record(intent(who.email, { scopes: ['email/gone'], effectiveAt: OPTED_OUT }), render);
+  const slip = await grant(who, { scopes: ['email/gone', 'email/goen'] });
+  expect(problemOf(slip)).toEqual([422, 'invalid-value', ['/scopes/1']]);
+  expect(await suppressed(who)).toEqual(['email/gone']);
+  const { status, json } = await grant(who, { scopes: ['email/gone'] });
+  expect([status, json.lifted_scopes, json.in_force]).toEqual([201, ['email/gone'], true]);
+  expect(await suppressed(who)).toEqual([]);
+  expect((await grant(who, { scopes: ['email/gone'] })).json.outcome).toBe('already_recorded');
+});
 
 test('a later consent lifts exactly what it names, is audited, and is carried to every store like an opt-out', async () => {
   const who = somebody();
