@@ -1,5 +1,6 @@
 // Erasing a person's address, over the real ledger: who was erased stays suppressed and cannot be named to any store.
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { eventually } from '../../harness/eventually.ts';
 import { outstandingOf, report, verified } from '../../harness/ledger.ts';
 import { serveToClients } from '../serving.ts';
 import type { ServedToClients } from '../serving.ts';
@@ -143,8 +144,12 @@ describe('a store that cannot be told any more', () => {
   });
 
   test('gets no address, not even the copy that travelled, and counts the person as absent, not as late', async () => {
-    const given = await outstandingOf(api.t.ledger, 'added');
-    expect(given).toMatchObject([{ sealed: undefined }]);
+    // A back-fill waits for the write transactions of others on the server.
+    const given = await eventually(async () => {
+      const all = await outstandingOf(api.t.ledger, 'added');
+      expect(all).toMatchObject([{ sealed: undefined }]);
+      return all;
+    });
     const refused = verified(given[0]!, { outcome: 'refused', code: 'ADDRESS_ERASED' });
     await api.t.ledger.acknowledge('added', report([refused]));
     expect(await lagOf('added')).toMatchObject({ outstanding: 0, quarantined: 0, absent: 1 });
