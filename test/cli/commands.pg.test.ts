@@ -513,7 +513,7 @@ test.each([
   ],
   [['audit', '--key', 'abide_live_whole'], 'takes the id of a key'],
   [['audit', '--after', 'yesterday'], 'Give a whole number, 0 or more'],
-  [['versions', '--days', '0'], 'Give a whole number, 1 or more'],
+  [['versions', '--days', '401'], 'Give a whole number, 1 to 400'],
   [['stores'], 'Usage: abide stores'],
   [['nope'], "unknown command 'nope'"],
 ])('%j is wrong use: 2, and says what would be right', async (args, says) => {

@@ -221,6 +221,10 @@ test('what was there before a store, and before its new generation, is filled in
   const ids = await Promise.all(['ada', 'bob', 'cyd'].map((who) => t.optOut(who)));
   t.start('one');
   await t.expectVerified(...ids);
+  // What comes after the mark stays live.
+  await eventually(async () =>
+    expect((await t.ledger.lag()).stores[0]).toMatchObject({ verified_through: 3 }),
+  );
   await t.store('truncate suppressions');
   await refillStore(t.pool, 'crm', 'wiped', undefined);
   await t.ledger.refresh();
