@@ -8,6 +8,8 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // On a full disk `abide gate >> log && ./send-newsletter` has to end there, and `abide audit > file` is not complete.
   fail(new Error('The output cannot be written.', { cause: error }));
 });
+// Such as a promise that nobody awaits, in a connector of the user's own. What runs until it is told to stop replaces this.
+process.on('uncaughtException', fail);
 try {
   const program = await createProgram(process.argv.slice(2));
   await program.parseAsync();

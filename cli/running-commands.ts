@@ -66,6 +66,7 @@ export function stopOnSignal(
       if (defect !== undefined) throw defect;
     },
   );
+  process.off('uncaughtException', fail);
   // The second one does not end it either, or the database would be left behind.
   for (const event of UNCAUGHT) {
     process.on(event, (error: unknown) => {

@@ -216,6 +216,7 @@ test('a connector in JavaScript that declares or answers something else is told 
     nobody: declared(sound, store('[null]')),
     declared: declared("evidence: 'readback'", store('[]')),
     // Nothing keeps this alive, and it ended the process with Node's words.
+    stray: declared(sound, store("(Promise.reject(new Error('nobody awaits this')), [null])")),
     throws: declared(sound, store('[]')).replace('() => []', "() => { throw new Error('about ada') }"),
     nowhere: declared(sound, store('[]')).replace('() => []', '() => undefined'),
     forever: `await new Promise(() => undefined);\n${declared(sound, store('[]'))}`,
@@ -227,6 +228,7 @@ test('a connector in JavaScript that declares or answers something else is told 
     );
 
   const answers = await check('store', 'none', 'fewer', 'shape', 'nobody');
+  const stray = await check('stray');
   const declaration = await check('declared', 'throws', 'nowhere', 'forever');
 
   expect([answers.code, answers.stdout.split('\n').slice(1, -1)]).toEqual([
@@ -239,6 +241,7 @@ test('a connector in JavaScript that declares or answers something else is told 
       'nobody: fine',
     ],
   ]);
+  expect([stray.code, stray.output.trim().split('\n').at(-1)]).toEqual([1, 'abide: nobody awaits this']);
   expect(declaration.code).toBe(1);
   expect(declaration.output).toContain(
     'stores.declared.connector ./declared.js does not declare a connector: evidence Invalid option: expected one of',
