@@ -82,7 +82,7 @@ async function issueCanary(
       `delete from exceptions e using stores s
        where e.subject_id = $1 and e.kind = 'absent' and s.id = e.store_id
          and e.seq <= coalesce(s.backfill_live_through, s.scanned_through)
-         and e.version < (select version from subjects where id = $1) - 1`,
+         and e.version < (select version from subjects where id = $1)`,
       [id],
     );
     return true;

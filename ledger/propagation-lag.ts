@@ -83,7 +83,7 @@ export const LAG_OF_STORE = `
   cross join (
     select count(*) filter (where e.kind <> 'absent') as count,
            count(*) filter (where e.kind = 'quarantine') as quarantined,
-           count(distinct e.subject_id) filter (where e.kind = 'absent') as absent,
+           count(*) filter (where e.kind = 'absent') as absent,
            count(*) filter (where e.kind = 'redrive' or e.kind = 'quarantine' and was.acknowledged) as drift,
            min(e.speaks_from) filter (where e.kind <> 'absent') as speaks_from,
            min(d.recorded_at) filter (where e.kind <> 'absent') as oldest

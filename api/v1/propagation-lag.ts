@@ -37,7 +37,7 @@ const StoreLag = z
       'The lag. 0 only if it is known that there is none; null while a back-fill may have some.',
     ),
     absent: count.describe(
-      'People whom the store does not know, or whose address was erased before it was told.',
+      'Decisions about people whom the store does not know, or whose address was erased before it was told.',
     ),
     quarantined: count.describe('Those of the outstanding that it keeps failing.'),
     verified_through: count.describe('Every decision up to here is confirmed.'),
