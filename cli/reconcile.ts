@@ -169,7 +169,7 @@ async function untilHeld(
     if (lag?.drift === 0 && report.as_of > (pass.finished_at ?? ''))
       return lag.absent === 0
         ? 'all of it is held again'
-        : 'all of it is held again, but of people who are no longer there: `abide quarantine list --kind absent`';
+        : 'all of it is held again, unless somebody is no longer there: see `abide quarantine list --kind absent`';
     printProgress(`${lag?.drift ?? 'unknown'} carried to the store again`);
     await delay(LOOK_MS);
   }

@@ -117,7 +117,7 @@ export function addStack(program: Command): void {
     print(
       wasThere
         ? 'topics, offsets and schemas are gone; the ledger is as it was'
-        : 'there was never a stack on this data folder',
+        : 'there is nothing of a stack on this data folder',
     );
   });
 }

@@ -3,14 +3,12 @@ import type { Command } from 'commander';
 import { stateOf } from '../api/version.ts';
 import type { Version, VersionState } from '../api/version.ts';
 import type { Usage } from '../ledger/ledger.ts';
+import { listUsage, USAGE_DAYS_KEPT } from '../ledger/usage.ts';
 import { ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';
 import { onLedger } from './on-ledger.ts';
 import { print, printJson, printTable } from './output.ts';
 import { readCount } from './read-arguments.ts';
-
-/** Older days are forgotten (ledger/open-ledger.ts). */
-const KEPT_DAYS = 400;
 
 type Used = {
   readonly name: string;
@@ -24,10 +22,9 @@ type Used = {
 export function addVersions(program: Command): void {
   ofInstallation(program.command('versions'))
     .description('The versions of the API: which end when, and who still uses them')
-    .option('--days <n>', 'count the last days, today included', readCount(1, KEPT_DAYS), 30)
+    .option('--days <n>', 'count the last days, today included', readCount(1, USAGE_DAYS_KEPT), 30)
     .option('--json', 'print JSON')
     .action(async ({ days, json, ...options }: Installation & { days: number; json?: boolean }) => {
-      const { listUsage } = await import('../ledger/usage.ts');
       const usage = await onLedger(options, (pool) => listUsage(pool, days));
       const { VERSIONS } = await import('../api/versions.ts');
       const used = [...new Set([...Object.keys(VERSIONS), ...usage.map(({ version }) => version)])].map(

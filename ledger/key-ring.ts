@@ -144,10 +144,9 @@ export function readKeyRing(text: string, { pepperThrough = Infinity } = {}): Ke
 }
 
 /**
- * Brings ring and database together. `read` gives the ring's text, or undefined if there is none, and is told whether
- * the database is empty; `make` keeps a new one and is
- * called only for an empty database; without `make` an empty one is refused. A pepper that the ring has and the database does not use
- * yet is left out. Throws KEYS_MISSING naming the ids that the ring lacks.
+ * Brings ring and database together. `read` is told whether the database is empty, and gives the ring's text, or undefined if there
+ * is none; `make` keeps a new one and is called only for an empty database; without `make` an empty one is refused. A pepper that the
+ * ring has and the database does not use yet is left out. Throws KEYS_MISSING naming the ids that the ring lacks.
  */
 export async function matchKeyRing(
   pool: Pool,

@@ -45,7 +45,7 @@ import {
   livingTransportKeys,
 } from './transport-keys.ts';
 import { createTurns } from './turns.ts';
-import { createUsageCounter } from './usage.ts';
+import { createUsageCounter, USAGE_DAYS_KEPT } from './usage.ts';
 import { createPropagationWatch } from './wait-for-propagation.ts';
 import { createWatermarkJob } from './watermark.ts';
 
@@ -164,7 +164,7 @@ export async function openLedger({
     () => forget(pool, 'idempotency_keys', "created_at < %s - interval '30 days'"),
     () => forget(pool, 'latency_buckets', "minute < %s - interval '1 day'"),
     () => forget(pool, 'reconciliations', "finished_at < %s - interval '90 days'"),
-    () => forget(pool, 'api_usage', "day < (%s at time zone 'UTC')::date - 400"),
+    () => forget(pool, 'api_usage', `day < (%s at time zone 'UTC')::date - ${USAGE_DAYS_KEPT}`),
     () => forget(pool, 'budget_usage', "day < %s - interval '90 days'"),
     () => tidyImports(pool, files),
     () => forget(pool, 'workers', "last_seen_at < %s - interval '1 day'"),

@@ -276,6 +276,7 @@ test('a store without versions that was told of a grant is believed where it sup
   expect(await told()).toEqual([2, 1]);
   await t.register({ name: 'crm', scopes: ['email', 'sms', 'push', 'email/newsletter'] });
   expect(await told()).toEqual([2, 1]);
+  // As if the mark had come there: what comes after it stays live.
   await t.pool.query('update stores set backfill_live_through = 2');
   expect(await refillStore(t.pool, 'crm', 'asked for', undefined)).toBe(true);
   await t.ledger.refresh();
