@@ -1,5 +1,6 @@
 import { pino } from 'pino';
 import type { Log } from '../connectors/contract/connector.ts';
+import { AbideError } from '../suppression/errors.ts';
 
 /** Says nothing: for commands whose own output is what counts. */
 export const quietLog: Log = {
@@ -30,11 +31,13 @@ function describeError(error: unknown): unknown {
   const code = 'code' in error ? error.code : undefined;
   // A database's message may quote a value ("invalid input syntax for type …"); its code says enough.
   const isDatabase = 'severity' in error;
+  // That something does not answer is expected, and tried again for as long as it is away: its code says it all.
+  const isExpected = error instanceof AbideError || 'syscall' in error;
   return {
     name: error.name,
     ...(code === undefined ? {} : { code }),
     message: isDatabase ? 'the database refused a statement' : error.message,
-    ...(isDatabase ? {} : { stack: error.stack }),
+    ...(isDatabase || isExpected ? {} : { stack: error.stack }),
     ...(error.cause === undefined ? {} : { cause: describeError(error.cause) }),
   };
 }

@@ -126,6 +126,8 @@ test('a worker that comes before the API waits for it, and ends when it is told 
   const worker = spawnAbide(args, { ABIDE_URL: url, ABIDE_KEY: workerKey });
   stack.defer(() => void worker.child.kill('SIGKILL'));
   await eventually(() => expect(worker.output()).toContain('the API does not answer yet, will try again'));
+  expect(worker.output()).toContain('ECONNREFUSED');
+  expect(worker.output()).not.toContain('"stack"');
   worker.child.kill('SIGTERM');
   expect(await worker.ended).toBe(0);
 });
