@@ -28,6 +28,8 @@ const LOG_LOOK_MS = 1_000;
 const RESTART_MS_MAX = 5_000;
 /** A program that ran this long before it ended is started again at once. */
 const STEADY_MS = 20_000;
+/** After so many failures in a row, what it lacks may be what only a start of the whole stack makes, as its folder. */
+const FAILURES_MANY = 3;
 
 /**
  * `group` is the id of process and group; `began` tells it from a later process with the same id, and `home` from
@@ -120,7 +122,10 @@ export function startProgram({
         if (isStopping) return;
         failures = performance.now() - began > STEADY_MS ? 0 : failures + 1;
         const pauseMs = failures === 0 ? 0 : Math.min(RESTART_MS_MAX, 100 * 2 ** failures);
-        print(`abide: ${name} ended (${why}) and is started again; its log: ${logFile}`);
+        print(
+          `abide: ${name} ended (${why}) and is started again; its log: ${logFile}` +
+            (failures < FAILURES_MANY ? '' : '. It keeps ending: stop the stack and start it again'),
+        );
         again = setTimeout(start, pauseMs);
       };
       started.once('exit', (code, signal) => end(signal ?? `code ${code}`));

@@ -42,6 +42,29 @@ test('a program that cannot be written down runs, and it is said', async () => {
   }
 });
 
+test('a program that keeps ending is started again, and what may help is said', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'abide-program-'));
+  const printed: string[] = [];
+  const program = startProgram({
+    name: 'broker',
+    command: process.execPath,
+    args: ['-e', 'process.exit(1)'],
+    env: {},
+    folder,
+    print: (line) => printed.push(line),
+  });
+  try {
+    await eventually(() => expect(printed.length).toBeGreaterThan(2));
+    expect(printed[0]).toMatch(
+      /^abide: broker ended \(code 1\) and is started again; its log: \S+broker\.log$/,
+    );
+    expect(printed[2]).toMatch(/broker\.log\. It keeps ending: stop the stack and start it again$/);
+  } finally {
+    await program.stop(2_000);
+    rmSync(folder, { recursive: true });
+  }
+});
+
 // Only a start looked at the log's size: a program that ran for months, or failed all the time, filled the disk with its log.
 test('the log of a program that runs is put aside when it is large', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'abide-program-'));
