@@ -345,7 +345,7 @@ export interface paths {
         readonly put?: never;
         /**
          * What the store holds, and that its worker lives
-         * @description Send at most 1,000, possibly none, at least every 2 s: the report is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing. Repeats are harmless.
+         * @description Send at most 1,000, possibly none, at least every 2 s: the report is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing; with the code `LIFT_NOT_UNDONE` the decision is outstanding again, though the store acknowledged it. Repeats are harmless.
          *
          *     Scope needed: `acknowledgements:write`.
          */
@@ -778,7 +778,7 @@ export interface components {
             readonly sealed: string | null;
             readonly transport_key_id: number | null;
             readonly attempts: number;
-            /** @description How many times another try was asked for since the last one failed. Repeat it in a report of `failed`, `refused` or `absent`: a try that was already under way does not answer the request. */
+            /** @description How many times another try was asked for since the last one failed. Repeat it in the report of this try: one that was already under way does not answer the request. */
             readonly asked?: number;
             /** @enum {string} */
             readonly lane: "live" | "backfill";

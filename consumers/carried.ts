@@ -53,6 +53,8 @@ export function toCarried(
 
 /** What became of a decision that was carried. */
 export type Result = {
+  /** The decision that this is said of, if it is another one of the same subject. */
+  readonly of?: Pick<Decision, 'seq' | 'version'>;
   readonly outcome: Acknowledgement['outcome'];
   readonly held?: Held;
   readonly code?: string;
@@ -71,13 +73,13 @@ export const NOTHING_HELD: Held = { version: undefined, suppressed: [] };
 
 export const toReport = (
   carried: Carried,
-  { outcome, held = NOTHING_HELD, code, appliedAt, verifiedAt }: Result,
+  { of = carried.decision, outcome, held = NOTHING_HELD, code, appliedAt, verifiedAt }: Result,
 ): Report => ({
   carried,
   generation: carried.generation,
   acknowledgement: {
-    seq: carried.decision.seq,
-    version: carried.decision.version,
+    seq: of.seq,
+    version: of.version,
     outcome,
     held,
     carriedBy: carried.carriedBy,

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Item } from '../connectors/contract/connector.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
-import { compareHeld, grantedSince, mustHold } from '../suppression/acknowledgement.ts';
+import { LIFT_NOT_UNDONE, compareHeld, grantedSince, mustHold } from '../suppression/acknowledgement.ts';
 import type { Newest } from '../suppression/acknowledgement.ts';
 import type { Granted, Instant } from '../suppression/decision.ts';
 import { heldAs } from '../suppression/scope.ts';
@@ -143,8 +143,7 @@ export function createBatchCarrier({
         continue;
       }
       if (isNewer(newest, carried)) {
-        await suppressAgain(open, item, newest);
-        letGo(carried);
+        await takeBack(open, carried, item, newest);
         continue;
       }
       await follow(open, [carried], [told], outcomes);
@@ -155,18 +154,32 @@ export function createBatchCarrier({
     return call((deadline) => ledger.newest(decision.subjectId, deadline));
   }
 
-  /** The newer decision may have been settled before the lifting arrived, so what it suppressed must be held afterwards. */
-  async function suppressAgain(open: Store, item: Item, newer: Newest): Promise<void> {
+  /**
+   * The newer decision may have been settled before the lifting arrived, so what it suppressed must be held afterwards. If that is
+   * not certain the ledger is told at once, and has the newer one carried again: nobody else knows, least of all after a restart.
+   */
+  async function takeBack(open: Store, carried: Carried, item: Item, newer: Newest): Promise<void> {
+    let isHeld = false;
+    try {
+      isHeld = await suppressAgain(open, item, newer);
+    } finally {
+      if (isHeld) letGo(carried);
+      else report(carried, { of: newer, outcome: 'failed', code: LIFT_NOT_UNDONE });
+    }
+  }
+
+  async function suppressAgain(open: Store, item: Item, newer: Newest): Promise<boolean> {
     const scopes = mustHold(newer, held);
     const suppressed = Object.fromEntries(
       scopes.map((scope) => [scope, newer.suppressed[scope] ?? item.effectiveAt]),
     );
     const again = new Item({ ...item, version: newer.version, suppressed, granted: {} });
-    await call((deadline) => open.apply([again], deadline));
-    if (connector.evidence !== 'read_back') return;
+    const [outcome] = await call((deadline) => open.apply([again], deadline));
+    // Who is absent now may be there again before anybody asks: the newer decision's own try says so, and parks it.
+    if (outcome === undefined || outcome.kind === 'refused' || outcome.kind === 'absent') return false;
+    if (connector.evidence !== 'read_back') return true;
     const [now] = await call((deadline) => open.readBack([again], deadline));
-    if (compareHeld(newer, held, toHeld(now)) === 'missing')
-      throw new Error('what a lift overtook is not held again');
+    return compareHeld(newer, held, toHeld(now)) !== 'missing';
   }
 
   async function follow(

@@ -10,7 +10,7 @@
 import type { Tracer } from '@opentelemetry/api';
 import { TryLater } from '../connectors/contract/connector.ts';
 import type { Item, Log, Store } from '../connectors/contract/connector.ts';
-import { isDue } from '../suppression/acknowledgement.ts';
+import { LIFT_NOT_UNDONE, isDue } from '../suppression/acknowledgement.ts';
 import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant } from '../suppression/decision.ts';
 import { causeCode } from '../suppression/errors.ts';
@@ -515,12 +515,17 @@ export function startWorker({
   // ---- reporting ----------------------------------------------------------------------------------------------------
 
   function report(carried: Carried, result: Result): void {
-    const { outcome, code } = result;
+    const { of, outcome, code } = result;
     if (outcome === 'verified' || outcome === 'applied') {
       lastSuccessAt = performance.now();
       hand.wasTaken(carried);
     }
-    if (code === 'NOT_HELD') noteError(code);
+    if (code === 'NOT_HELD' || code === LIFT_NOT_UNDONE) noteError(code);
+    if (of !== undefined)
+      log.warn(
+        { store: store.name, seq: of.seq, code },
+        'the store may not hold what a newer decision suppresses: it is carried again',
+      );
     carried.answered = true;
     reporter.push(toReport(carried, result));
   }
@@ -530,7 +535,7 @@ export function startWorker({
     const codes = new Map(rejected.map(({ seq, code }) => [seq, code]));
     for (const one of batch) {
       const { carried, acknowledgement } = one;
-      const code = codes.get(carried.decision.seq);
+      const code = codes.get(acknowledgement.seq);
       if (code === 'unknown_seq' && carried.unseen < UNSEEN_MAX && !reporter.isFinished()) {
         later(UNSEEN_MS * 2 ** carried.unseen, () => reporter.push(one));
         carried.unseen += 1;
@@ -542,7 +547,7 @@ export function startWorker({
           feeding.wake();
         } else {
           log.warn(
-            { store: store.name, seq: carried.decision.seq, code },
+            { store: store.name, seq: acknowledgement.seq, code },
             'the ledger rejected an acknowledgement',
           );
           if (code === 'not_verifiable') {
@@ -553,7 +558,11 @@ export function startWorker({
         }
       }
       // A failed decision is reported and kept in hand until the ledger parks it, which gives it out again when its time comes.
-      if (acknowledgement.outcome === 'failed' && carried.attempts < PARKED_AFTER) {
+      if (
+        acknowledgement.outcome === 'failed' &&
+        acknowledgement.code !== LIFT_NOT_UNDONE &&
+        carried.attempts < PARKED_AFTER
+      ) {
         carried.asked = 0;
         retry(carried);
       } else letGo(carried);

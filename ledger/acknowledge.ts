@@ -1,5 +1,11 @@
 // The ledger believes an acknowledgement only after comparing what the store holds with what was decided.
-import { compareHeld, grantedSince, isDue, mustClear } from '../suppression/acknowledgement.ts';
+import {
+  LIFT_NOT_UNDONE,
+  compareHeld,
+  grantedSince,
+  isDue,
+  mustClear,
+} from '../suppression/acknowledgement.ts';
 import type {
   Acknowledgement,
   AcknowledgementAnswer,
@@ -26,6 +32,8 @@ type Decided = {
   settled: boolean;
   /** It is parked, and another worker holds the lease. */
   parked_with_another: boolean;
+  /** With which count it is given out to be driven again; 0: it is not, or any try will do. */
+  driven_again: number;
   /** This store acknowledged it before, even if it is outstanding again. */
   acknowledged: boolean;
   /** The subject's version now. */
@@ -43,6 +51,10 @@ const DECIDED = `
     case when p.parked then exists (
       select from stores s where s.id = i.store_id and s.lease_holder <> i.worker and s.lease_until > clock_timestamp()
       offset 0) else false end as parked_with_another,
+    case when p.parked then coalesce((
+      select e.asked from exceptions e
+      where e.store_id = i.store_id and e.generation = i.generation and e.seq = d.seq and e.kind = 'redrive'), 0)
+      else 0 end as driven_again,
     (select s.version from subjects s where s.id = d.subject_id offset 0) as newest,
     case when d.granted <> '{}' then (
       select o.version from stores s cross join lateral (
@@ -225,6 +237,27 @@ const PARK = `
     set kind = excluded.kind, code = excluded.code, attempts = greatest(excluded.attempts, e.attempts + 1),
         next_try_at = case when e.asked > excluded.asked then clock_timestamp() else excluded.next_try_at end, asked = 0`;
 
+// The decision must still be the subject's newest: a decision made meanwhile is read back on its own way. Nobody knows which of the
+// older ones the store lost as well, so the exception speaks for all of them, or for those after `held` if the store went back to
+// that version, which it had proved to hold. `asked` above 0: only a try that begins from here on ends this (judge).
+export const DRIVE_AGAIN = `
+  insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
+                          next_try_at, asked)
+  select $2, $3, d.seq, d.subject_id, d.version,
+    coalesce((select o.seq from decisions o
+     where o.subject_id = d.subject_id and o.version > coalesce(x.held, 0) and o.version < d.version
+       and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+     order by o.version limit 1), d.seq),
+    'redrive', x.code, 1, clock_timestamp(), clock_timestamp(), coalesce(x.asked, 0)
+  from stores s
+  cross join json_to_recordset($1) as x (seq bigint, code text, held bigint, asked int)
+  cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
+  where s.id = $2 and s.generation = $3
+    and d.version = (select version from subjects j where j.id = d.subject_id offset 0)
+  order by d.seq
+  on conflict do nothing
+  returning seq, subject_id, code`;
+
 // A person who is absent for a decision is absent for the older ones as well. A consent among them is not given out past it
 // (outstanding.ts), and would be late for as long as nobody is there. The older ones are found as in SETTLE.
 const PARK_OLDER = `
@@ -299,6 +332,8 @@ export type Settled = {
 export const FOLLOWED_TO = 2 ** 52;
 
 type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
+  /** Decisions that a lift may have undone. */
+  readonly undone: readonly Acknowledgement[];
   readonly duplicate: number;
   /** Decisions of which the store holds a newer one of ours: the newer one's own acknowledgement supersedes them. */
   readonly overtaken: readonly number[];
@@ -315,6 +350,7 @@ export function judge(
 ): Judged {
   const settle: Acknowledgement[] = [];
   const park: Acknowledgement[] = [];
+  const undone: Acknowledgement[] = [];
   const rejected: { seq: number; code: Rejection }[] = [];
   const ahead = new Map<string, number>();
   const overtaken: number[] = [];
@@ -325,6 +361,7 @@ export function judge(
     if (decision === undefined) reject('unknown_seq');
     else if (decision.version !== one.version) reject('version_mismatch');
     else if (!isDue(decision, store)) reject('not_due');
+    else if (one.outcome === 'failed' && one.code === LIFT_NOT_UNDONE) undone.push(one);
     else if (one.outcome !== 'verified' && one.outcome !== 'applied') park.push(one);
     else if (
       store.evidence !== 'relay' &&
@@ -334,6 +371,9 @@ export function judge(
     } else if (store.evidence !== 'relay' && decision.parked_with_another) {
       // A worker that lost the lease, frozen or cut off from us, may have read this before the store lost or refused it. The
       // lease's holder finds out at its next try whether the store holds it now.
+      duplicate += 1;
+    } else if (store.evidence !== 'relay' && (one.asked ?? 0) < decision.driven_again) {
+      // The store may have lost it after this try. A relay's consumer is not told of the count.
       duplicate += 1;
     } else if (one.outcome === 'applied') {
       if (decision.settled) duplicate += 1;
@@ -360,7 +400,7 @@ export function judge(
       }
     }
   }
-  return { settle, park, duplicate, overtaken, rejected, ahead };
+  return { settle, park, undone, duplicate, overtaken, rejected, ahead };
 }
 
 /**
@@ -502,6 +542,11 @@ export function createAcknowledge(
       if (parked.some(({ outcome }) => outcome === 'absent'))
         await pool.query({ name: 'park-older', text: PARK_OLDER, values });
     }
+    if (judged.undone.length > 0) {
+      const undone = judged.undone.map(({ seq, code }) => ({ seq, code, asked: 1 }));
+      const values = [JSON.stringify(undone), store.id, store.generation];
+      await pool.query({ name: 'drive-again', text: DRIVE_AGAIN, values });
+    }
     if (judged.overtaken.length > 0) {
       await pool.query({
         name: 'clear-overtaken',
@@ -513,7 +558,7 @@ export function createAcknowledge(
     const written = new Set(settled.map(({ seq }) => seq));
     const raced = judged.settle.filter(({ seq }) => !written.has(seq)).length;
     return {
-      accepted: judged.settle.length - raced + judged.park.length,
+      accepted: judged.settle.length - raced + judged.park.length + judged.undone.length,
       duplicate: acknowledgements.length - unique.length + judged.duplicate + raced,
       rejected: judged.rejected,
       settled,

@@ -5,7 +5,7 @@
 // A difference is an exception of kind redrive: outstanding again, counted in lag and propagation, carried in the normal way, and
 // gone when its read-back is acknowledged. Only a pass without differences moves `reconciled_through`.
 import { audit } from './audit.ts';
-import { FOLLOWED_TO } from './acknowledge.ts';
+import { DRIVE_AGAIN, FOLLOWED_TO } from './acknowledge.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import type { Caller, Reconciliation } from './ledger.ts';
@@ -171,26 +171,6 @@ const COUNTED = {
   older: 'DRIFT_OLDER',
   resurrected: 'DRIFT_RESURRECTED',
 } as const;
-
-// The decision must still be the subject's newest: a decision made meanwhile is read back on its own way. Nobody knows which of the
-// older ones the store lost as well, so the exception speaks for all of them, or for those after `held` if the store went back to
-// that version, which it had proved to hold.
-const DRIVE_AGAIN = `
-  insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
-                          next_try_at)
-  select $2, $3, d.seq, d.subject_id, d.version,
-    coalesce((select o.seq from decisions o
-     where o.subject_id = d.subject_id and o.version > coalesce(x.held, 0) and o.version < d.version
-       and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
-     order by o.version limit 1), d.seq),
-    'redrive', x.code, 1, clock_timestamp(), clock_timestamp()
-  from stores s
-  cross join json_to_recordset($1) as x (seq bigint, code text, held bigint)
-  cross join lateral (select * from decisions d where d.seq = x.seq offset 0) d
-  where s.id = $2 and d.version = (select version from subjects j where j.id = d.subject_id offset 0)
-  order by d.seq
-  on conflict do nothing
-  returning seq, subject_id, code`;
 
 const MOVE = `
   update reconciliations set cursor = $2, compared = compared + $3, missing = missing + $4, older = older + $5,

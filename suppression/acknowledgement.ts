@@ -10,6 +10,13 @@ export type Held = { readonly version: number | undefined; readonly suppressed: 
 export const OUTCOMES = ['verified', 'applied', 'absent', 'refused', 'failed'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 
+/**
+ * Why a decision failed that a lift of before overtook in a store without versions, so that the store may not hold it, though it
+ * may have acknowledged it. Only this failure makes outstanding again what is acknowledged: any other may be a late report of a try
+ * that a better one has followed.
+ */
+export const LIFT_NOT_UNDONE = 'LIFT_NOT_UNDONE';
+
 export const CARRIED_BY = ['stream', 'redrive', 'catch_up', 'retry', 'backfill'] as const;
 /** Which way a decision came to the worker that carried it. `redrive` is the alarm: the stream lost it. */
 export type CarriedBy = (typeof CARRIED_BY)[number];

@@ -167,7 +167,7 @@ const OutstandingAnswer = z
             .min(1)
             .optional()
             .describe(
-              'How many times another try was asked for since the last one failed. Repeat it in a report of `failed`, `refused` or `absent`: a try that was already under way does not answer the request.',
+              'How many times another try was asked for since the last one failed. Repeat it in the report of this try: one that was already under way does not answer the request.',
             ),
           lane: z.enum(['live', 'backfill']),
         })
@@ -280,7 +280,7 @@ const acknowledge: Operation = {
   tag: 'Workers',
   summary: 'What the store holds, and that its worker lives',
   description:
-    'Send at most 1,000, possibly none, at least every 2 s: the report is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing. Repeats are harmless.',
+    'Send at most 1,000, possibly none, at least every 2 s: the report is the sign of life and renews the lease. The ledger compares what is held with what it decided; `failed` settles nothing; with the code `LIFT_NOT_UNDONE` the decision is outstanding again, though the store acknowledged it. Repeats are harmless.',
   scopes: ['acknowledgements:write'],
   body: Report,
   answers: { 200: { description: 'What was accepted, what was not, and why.', schema: Accepted } },

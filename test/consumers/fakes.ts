@@ -14,6 +14,7 @@ import type {
 import type { LedgerAccess, OutstandingDecision } from '../../consumers/ledger-access.ts';
 import { startWorker } from '../../consumers/worker.ts';
 import type { Worker } from '../../consumers/worker.ts';
+import { LIFT_NOT_UNDONE } from '../../suppression/acknowledgement.ts';
 import type {
   Acknowledgement,
   AcknowledgementReport,
@@ -135,6 +136,7 @@ export class FakeLedger implements LedgerAccess {
       if (one.outcome === 'verified' && this.disbelieved.has(one.seq))
         rejected.push({ seq: one.seq, code: 'not_verifiable' });
       else if (one.outcome === 'verified' || one.outcome === 'applied') this.#settle(one);
+      else if (one.code === LIFT_NOT_UNDONE) this.settled.delete(one.seq);
       else if (one.outcome !== 'failed' || one.attempts >= PARKED_AFTER) this.parked.set(one.seq, one);
     }
     return { accepted: acknowledgements.length - rejected.length, duplicate: 0, rejected };

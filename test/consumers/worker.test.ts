@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { TryLater } from '../../connectors/contract/connector.ts';
 import type { ApplyOutcome, Item, SubjectKey } from '../../connectors/contract/connector.ts';
+import { toCarried, toReport } from '../../consumers/carried.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -926,8 +927,8 @@ describe('a store without versions', () => {
       return Promise.resolve(undefined);
     };
     await t.commit(grant(2));
-    expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
     await eventually(() => expect(t.ledger.settled.has(newer!.seq)).toBe(true));
+    expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
   });
 
   test('nothing else of a subject goes to the store while a grant of theirs is under way', async () => {
@@ -965,6 +966,48 @@ describe('a store without versions', () => {
     t.ledger.settled.set(newer!.seq, t.ledger.acknowledgements[0]!);
     await eventually(() => expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']));
   });
+
+  // Nothing was outstanding, and the store went on without the opt-out.
+  test.each([
+    ['that cannot be read refuses', { evidence: 'applied' }, { kind: 'refused', code: 'FULL' }],
+    ['that cannot be read finds nobody', { evidence: 'applied' }, { kind: 'absent' }],
+    ['behind a queue refuses', { evidence: 'relay' }, { kind: 'refused', code: 'FULL' }],
+    ['says yes and does not do', {}, { kind: 'applied' }],
+    ['fails', {}, undefined],
+  ] as const)(
+    'an opt-out that a store acknowledged, and that a lifting then undid, is carried again though the store %s',
+    async (_what, declared, says) => {
+      await using t = carry({ store: new Forgetful(), declared: { ...none, ...declared } });
+      t.ledger.add(decided('ada'));
+      t.store.held.set('ada@example.com', {
+        version: undefined,
+        suppressed: new Set(['email', 'push', 'sms']),
+      });
+      let newer: Decision | undefined;
+      let isMended = false;
+      t.store.onApply = (batch) => {
+        if (!lifts(batch)) {
+          if (newer === undefined || isMended) return Promise.resolve(undefined);
+          return says === undefined ? Promise.reject(new Error('away')) : Promise.resolve([says]);
+        }
+        for (const item of batch) t.store.write(item);
+        // Another worker settled it in the meantime, before the lifting arrived.
+        newer = t.ledger.add(decided('ada', { version: 3 }));
+        const elsewhere = toReport(toCarried(newer, 'live', 'stream'), { outcome: 'applied' });
+        t.ledger.settled.set(newer.seq, elsewhere.acknowledgement);
+        return Promise.resolve([{ kind: 'applied' }]);
+      };
+      await t.commit(grant(2));
+      expect(t.ledger.acknowledgements).toContainEqual(
+        expect.objectContaining({ seq: newer!.seq, version: 3, outcome: 'failed', code: 'LIFT_NOT_UNDONE' }),
+      );
+      expect(t.logged).toContain(
+        'the store may not hold what a newer decision suppresses: it is carried again',
+      );
+      isMended = true;
+      await eventually(() => expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']));
+    },
+  );
 
   test('an older opt-out that waited all the while does not undo the consent', async () => {
     await using t = carryForgetful();

@@ -323,6 +323,49 @@ test('failures park a decision with its clock running; it is asked for again and
   expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
 });
 
+// Another worker had the newer opt-out acknowledged while a lift was on its way, and the store failed once it was lifted. A failure of
+// an acknowledged decision was ignored, and nothing was outstanding.
+test('what a lift has undone in a store is outstanding again until a later try, whatever was under way before', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', evidence: 'applied' });
+  const carried = async () => {
+    const due = await outstandingOf(t.ledger, 'crm');
+    await t.ledger.acknowledge('crm', report(due.map((one) => verified(one, { outcome: 'applied' }))));
+    return due;
+  };
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [older] = await carried();
+  await grant(t, older!.subjectId, ['email']);
+  await carried();
+  const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+  const [newer] = await carried();
+  const takes = async (decision: Outstanding, fields: Partial<Acknowledgement>) =>
+    t.ledger.acknowledge('crm', report([verified(decision, fields)]));
+
+  // A late report of an earlier try makes nothing outstanding, nor does one about what is not the newest any more.
+  await takes(newer!, { outcome: 'failed', code: 'NOT_HELD', attempts: 5 });
+  await takes(older!, { outcome: 'failed', code: 'LIFT_NOT_UNDONE' });
+  expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+
+  for (let n = 0; n < 2; n += 1)
+    expect(await takes(newer!, { outcome: 'failed', code: 'LIFT_NOT_UNDONE' })).toMatchObject({
+      accepted: 1,
+    });
+  expect((await readLag(t.pool)).stores[0]).toMatchObject({ outstanding: 1, drift: 1 });
+  expect(await propagationIn(t.ledger, id)).toMatchObject({
+    state: 'pending',
+    stores: [{ state: 'pending', reason: 'LIFT_NOT_UNDONE' }],
+  });
+
+  // Another worker carried it before the lift arrived, and says so only now.
+  expect(await takes(newer!, { outcome: 'applied' })).toMatchObject({ accepted: 0, duplicate: 1 });
+  const [again] = await outstandingOf(t.ledger, 'crm');
+  expect(again).toMatchObject({ seq: newer!.seq, asked: 1 });
+  await takes(again!, { outcome: 'applied', asked: again!.asked });
+  expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
+  expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+});
+
 test('what a worker read before it lost the lease does not clear what the next one found the store to refuse', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
