@@ -1,12 +1,13 @@
 // Is it still the store that it was? The worker looks at what the store says it is, and whether it still holds the newest canary.
 // The ledger judges, with the next sign of life: an acknowledgement belongs to what the store was at the time.
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Store } from '../connectors/contract/connector.ts';
+import type { Log, Store } from '../connectors/contract/connector.ts';
 import { differenceOf } from '../suppression/acknowledgement.ts';
 import type { StoreObservation } from '../suppression/acknowledgement.ts';
 import type { StoreScopes } from '../suppression/scope.ts';
 import { toHeld } from './carried.ts';
 import type { LedgerAccess } from './ledger-access.ts';
+import { failureCode, ownWords } from './next-step.ts';
 import type { createAddressOpener } from './open-addresses.ts';
 import type { StoreReach, WorkerStore } from './reach-store.ts';
 
@@ -16,11 +17,12 @@ const OBSERVE_MS = 2_000;
 type Observed = { readonly generation: number; readonly store: StoreObservation };
 
 export function createStoreObserver({
-  store: { connector, makeKey },
+  store: { name, connector, makeKey },
   held,
   reach,
   ledger,
   addressOf,
+  log,
   signal,
 }: {
   store: WorkerStore;
@@ -28,20 +30,20 @@ export function createStoreObserver({
   reach: StoreReach;
   ledger: Pick<LedgerAccess, 'canary'>;
   addressOf: ReturnType<typeof createAddressOpener>;
+  log: Log;
   signal: AbortSignal;
 }) {
   /** The subject of the canaries, as of the last look. */
   let canarySubject: string | undefined;
   let observed: Observed | undefined;
   let isAway = false;
+  let saysWhich = true;
 
   async function observe(generation: number): Promise<void> {
     try {
       const open = await reach.open();
       // A store that does not tell us (a role that may not ask, say) still has the canary.
-      const incarnation = await reach
-        .call(async (deadline) => open.incarnation?.(deadline))
-        .catch(() => undefined);
+      const incarnation = await askIncarnation(open);
       const canary = await lookAtCanary(open);
       // A loss stays reported until the ledger was told: the next canary would cover it up.
       const lost = observed?.generation === generation && observed.store.canary === 'lost';
@@ -50,6 +52,22 @@ export function createStoreObserver({
     } catch {
       // A store or a ledger that is away says nothing of what the store is; others report that it is away.
       isAway = true;
+    }
+  }
+
+  async function askIncarnation(open: Store): Promise<StoreObservation['incarnation']> {
+    try {
+      const incarnation = await reach.call(async (deadline) => open.incarnation?.(deadline));
+      saysWhich = true;
+      return incarnation;
+    } catch (error) {
+      if (saysWhich)
+        log.info(
+          { store: name, code: failureCode(error), reason: ownWords(error) },
+          'the store does not say which one it is: only its canary shows whether it still is that',
+        );
+      saysWhich = false;
+      return undefined;
     }
   }
 

@@ -64,6 +64,7 @@ export function createReporter({
       answered: (batch: readonly Report[], rejected: AcknowledgementAnswer['rejected']) => void,
     ): Promise<void> {
       let signDueAt = -Infinity;
+      let isTaken = true;
       while (!finished || reports.length > 0) {
         const waitMs = generation() === undefined ? SIGN_OF_LIFE_MS : signDueAt - performance.now();
         if (reports.length === 0 && waitMs > 0) await bell.wait(waitMs);
@@ -87,6 +88,7 @@ export function createReporter({
             signDueAt = performance.now() + SIGN_OF_LIFE_MS;
             observer.told(observed);
           }
+          isTaken = true;
           answered(batch, rejected);
         } catch (error) {
           reports.unshift(...batch);
@@ -97,7 +99,8 @@ export function createReporter({
             );
             return;
           }
-          log.debug({ store, error }, 'a report was not accepted, will try again');
+          if (isTaken) log.warn({ store, error }, 'a report was not accepted, will try again');
+          isTaken = false;
           await delay(AGAIN_MS);
         }
       }

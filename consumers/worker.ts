@@ -104,7 +104,7 @@ export function startWorker({
   const hand = new InHand({ batchMax, inOrder: connector.versions === 'none', onLetGo });
   const reach = reachStore({ store, callMsMax, log });
   const addressOf = createAddressOpener({ ledger, signal });
-  const observer = createStoreObserver({ store, held, reach, ledger, addressOf, signal });
+  const observer = createStoreObserver({ store, held, reach, ledger, addressOf, log, signal });
   const reporter = createReporter({
     store: store.name,
     id,

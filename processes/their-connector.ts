@@ -1,6 +1,7 @@
 // A connector of the user's own. What it declares and what it answers is checked here, since in JavaScript nobody else does:
 // anything of another shape is reported in words that name no value, instead of failing further on or counting as what it is not.
 import { z } from 'zod';
+import { boundedText } from '../api/bounded-text.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
 import { isSameKey } from '../consumers/list-own.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -32,6 +33,9 @@ const KINDS = ['applied', 'already_newer', 'accepted', 'absent', 'refused'] as c
 const Outcome = z.object({ kind: z.enum(KINDS) });
 const HeldState = z.object({ version: z.number().int().nullish(), suppressed: z.array(z.string()) });
 const Entry = z.object({ kind: z.enum(SUBJECT_KINDS), key: z.string(), held: HeldState });
+
+/** Every form that an answer of incarnation() may have: what the API takes. */
+const Incarnation = boundedText(200, '').min(1).nullish();
 
 const STORE = ['apply', 'readBack', Symbol.asyncDispose] as const;
 
@@ -95,7 +99,13 @@ function lookedAtStore(store: Store): Store {
       expectEach('readBack()', held, HeldState.nullish(), keys.length);
       return held.map(toHeld);
     },
-    ...(store.incarnation && { incarnation: (signal) => store.incarnation!(signal) }),
+    ...(store.incarnation && {
+      async incarnation(signal) {
+        const answer = Incarnation.safeParse(await store.incarnation!(signal));
+        if (answer.success) return answer.data;
+        throw wrong(`incarnation() gives another shape: ${answer.error.issues[0]!.message}`);
+      },
+    }),
     ...(store.check && { check: (items, signal) => store.check!(items, signal) }),
     ...(store.scan && {
       async scan(after, signal) {

@@ -91,7 +91,7 @@ export type Store = AsyncDisposable & {
   readBack(keys: readonly SubjectKey[], signal: AbortSignal): Promise<readonly (Held | undefined)[]>;
   /**
    * What tells this store from one that was wiped or put in its place: a different answer than before means another store, which is
-   * filled anew. Null: there is nothing yet, such as no table. Undefined: it cannot tell. At most 200 characters.
+   * filled anew. Null: there is nothing yet, such as no table. Undefined: it cannot tell. 1 to 200 characters.
    */
   incarnation?(signal: AbortSignal): Promise<string | null | undefined>;
   /**

@@ -209,6 +209,8 @@ export class FakeStore {
   onReadBack: (keys: readonly SubjectKey[]) => Promise<readonly (Held | undefined)[] | undefined> = () =>
     Promise.resolve(undefined);
 
+  incarnation: () => Promise<string | undefined> = () => Promise.resolve(undefined);
+
   connector(declared: Partial<Connector> = {}): Connector {
     return defineConnector({
       options: z.object({}),
@@ -245,6 +247,7 @@ export class FakeStore {
         return (await this.onApply(batch, signal)) ?? batch.map((item) => this.write(item));
       },
       readBack: async (keys) => (await this.onReadBack(keys)) ?? keys.map(({ key }) => this.#read(key)),
+      incarnation: () => this.incarnation(),
       [Symbol.asyncDispose]: () => {
         this.closed += 1;
         return this.onClose();

@@ -587,6 +587,39 @@ test('stopping in the middle of failures leaves no timer behind', async () => {
   }
 });
 
+test('a ledger that takes no report is said once, and again after it took one', async () => {
+  await using t = carry();
+  let refused = 0;
+  const acknowledge = t.ledger.acknowledge.bind(t.ledger);
+  let refuses = true;
+  t.ledger.acknowledge = (report) => {
+    if (!refuses) return acknowledge(report);
+    refused += 1;
+    return Promise.reject(new Error('422'));
+  };
+  const said = (): string[] => t.logged.filter((line) => line.startsWith('a report was not accepted'));
+  const committed = t.commit(decided('ada'));
+  await eventually(() => expect(refused).toBeGreaterThan(2));
+  expect(said()).toHaveLength(1);
+  refuses = false;
+  await committed;
+  refuses = true;
+  await eventually(() => expect(said()).toHaveLength(2));
+});
+
+test('a store that does not say which one it is shows so in the log, once, and is told everything', async () => {
+  const store = new FakeStore();
+  store.incarnation = () => Promise.reject(new AbideError('STORE_FAILED', 'It gives a number.'));
+  const ledger = new FakeLedger();
+  await using t = carry({ store, ledger });
+  await eventually(() => expect(ledger.reports.filter(({ observed }) => observed).length).toBeGreaterThan(1));
+  await t.commit(decided('ada'));
+  const line = 'the store does not say which one it is: only its canary shows whether it still is that';
+  expect(t.logged).toEqual([line]);
+  expect(t.fields).toEqual([{ store: 'crm', code: 'STORE_FAILED', reason: 'It gives a number.' }]);
+  expect(ledger.settled.size).toBe(1);
+});
+
 test('while the ledger is away nothing is lost: reports wait, and what was decided is carried when it is back', async () => {
   await using t = carry();
   await t.commit(decided('ada'));

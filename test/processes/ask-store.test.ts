@@ -59,6 +59,19 @@ test('what an answer lacks is said, and why a question failed also where the sto
   await expect(ask(unclosed)).rejects.toThrow("The connector's readBack() does not give a list.");
 });
 
+// The API refused every report of a worker whose store called itself 7, and nothing was ever acknowledged.
+test('a store says which one it is in a text that the API takes, or not at all', async () => {
+  const ask = (answer: unknown) =>
+    askStore(
+      theirs(() => Promise.resolve(store({ incarnation: () => Promise.resolve(answer as string) }))),
+      (opened, call) => call((signal) => opened.incarnation!(signal)),
+    );
+
+  for (const answer of [null, undefined, '7', '🏬'.repeat(200)]) expect(await ask(answer)).toBe(answer);
+  for (const answer of [7, '', 'x'.repeat(201), 'a\u0000b'])
+    await expect(ask(answer)).rejects.toThrow("The connector's incarnation() gives another shape: ");
+});
+
 test('a list that goes round in a circle is not read for ever', async () => {
   const entry = { ...key, held: { version: undefined, suppressed: [] } };
   const opened = await theirs(() => Promise.resolve(store({ scan: () => Promise.resolve([entry]) })))
