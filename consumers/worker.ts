@@ -51,7 +51,7 @@ const LONG_ALONE_MS = 5_000;
 const CALL_MS_MAX = 5_000;
 /** As in the ledger: from this attempt on, a failure is parked there. */
 const PARKED_AFTER = 5;
-/** A store that asks to be left alone for longer is looked at again after this time, and left alone again. */
+/** Our timer fires after at most this time and looks whether the wait is over; the store is not asked before that. */
 const PAUSE_MS_MAX = 60_000;
 /**
  * The stream may be a moment ahead of the ledger: it carries a commit as soon as that is on disk, and other sessions see it only

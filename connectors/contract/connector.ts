@@ -69,16 +69,19 @@ export type ApplyOutcome =
 
 /** How much later, if the store does not say. Retry-After counts whole seconds. */
 const LATER_MS = 1_000;
+/** Beyond this nobody would look, and a timer of more than 24.8 days would fire at once. */
+const LATER_MS_MAX = 3_600_000;
 
 /**
  * Thrown by apply or readBack: come again later; neither a failure nor an attempt (rate limits, Retry-After). At once is not later:
- * a store that says 0, or a date that has passed by our clock, would be asked again without a pause.
+ * a store that says 0, or a date that has passed by our clock, would be asked again without a pause. Nor is it in a month: such a
+ * store is asked again in an hour.
  */
 export class TryLater extends Error {
   override readonly name = 'TryLater';
   readonly delayMs: number;
   constructor(delayMs = LATER_MS) {
-    const laterMs = delayMs > 0 ? delayMs : LATER_MS;
+    const laterMs = delayMs > 0 ? Math.min(delayMs, LATER_MS_MAX) : LATER_MS;
     super(`The store asks to be tried again in ${laterMs} ms.`);
     this.delayMs = laterMs;
   }

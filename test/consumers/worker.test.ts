@@ -213,6 +213,14 @@ test('a store that asks to come later has neither failed nor been tried, and is 
   expect(t.ledger.reports.at(-1)?.worker.lastError).toBeUndefined();
 });
 
+// A connector that took a date for a number of seconds was asked without a pause, or not until the worker was started again.
+test.each([2 ** 31, Infinity])(
+  'a store that asks to come %d ms later is asked again in an hour',
+  (delayMs) => {
+    expect(new TryLater(delayMs).delayMs).toBe(3_600_000);
+  },
+);
+
 test.each([0, -1, NaN])('a store that asks to come %d ms later is not asked without a pause', (delayMs) => {
   expect(new TryLater(delayMs).delayMs).toBe(1_000);
 });
