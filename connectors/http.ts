@@ -213,7 +213,6 @@ export default defineConnector({
   scopeValue: z.json().describe('Sent with every item of this scope, such as { list: 42 }'),
   accepts: SUBJECT_KINDS,
   topics: true,
-  durable: 'unknown',
   versions: 'stored',
   remembersUnknown: true,
   evidence: 'read_back',

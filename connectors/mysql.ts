@@ -894,7 +894,6 @@ export default defineConnector({
   accepts: SUBJECT_KINDS,
   topics: true,
   // Whether an answered write survives a crash depends on innodb_flush_log_at_trx_commit, which no session can set.
-  durable: 'unknown',
   versions: 'stored',
   remembersUnknown: true,
   evidence: 'read_back',

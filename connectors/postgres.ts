@@ -596,7 +596,6 @@ export default defineConnector({
   options,
   accepts: SUBJECT_KINDS,
   topics: true,
-  durable: true,
   versions: 'stored',
   remembersUnknown: true,
   evidence: 'read_back',

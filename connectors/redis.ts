@@ -179,7 +179,6 @@ export default defineConnector({
   accepts: SUBJECT_KINDS,
   topics: true,
   // Whether an answered write survives a crash depends on appendfsync, which a client may not be allowed to read.
-  durable: 'unknown',
   versions: 'stored',
   remembersUnknown: true,
   evidence: 'read_back',

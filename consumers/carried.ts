@@ -25,7 +25,7 @@ export type Carried = {
   /** What failed together is halved until the one that the store chokes on is alone; undefined: it may go with any other. */
   piece: symbol | undefined;
   settled: PromiseWithResolvers<void>;
-  /** Reported, let go or left to be tried later: a later failure in its batch does not concern it. */
+  /** Reported or let go: a later failure in its batch does not concern it. */
   answered: boolean;
 };
 

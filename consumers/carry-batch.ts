@@ -44,8 +44,8 @@ export function toItem(
 }
 
 /**
- * Carries a batch; `items[n]` is what the store is told of `batch[n]`. Each decision is given to one of `report`, `letGo` and
- * `retry`. Throws what the store throws: the decisions given on by then are answered for, and the rest is unknown.
+ * Carries a batch; `items[n]` is what the store is told of `batch[n]`. Each decision is given to `report` or `letGo`.
+ * Throws what the store throws: the decisions given on by then are answered for, and the rest is unknown.
  */
 export function createBatchCarrier({
   connector,
@@ -55,7 +55,6 @@ export function createBatchCarrier({
   targetSince,
   report,
   letGo,
-  retry,
   signal,
 }: {
   connector: Connector;
@@ -66,7 +65,6 @@ export function createBatchCarrier({
   targetSince: () => Instant | undefined;
   report: (carried: Carried, result: Result) => void;
   letGo: (carried: Carried) => void;
-  retry: (carried: Carried) => void;
   signal: AbortSignal;
 }): (open: Store, batch: readonly Carried[], items: readonly Item[]) => Promise<void> {
   return connector.versions === 'none' ? carryUnversioned : carryVersioned;
@@ -206,9 +204,6 @@ export function createBatchCarrier({
           break;
         case 'park':
           report(carried, { outcome: step.outcome, code: step.code, appliedAt });
-          break;
-        case 'retry':
-          retry(carried);
       }
     }
     if (toRead.length > 0) await readBack(open, toRead, appliedAt);

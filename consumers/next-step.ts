@@ -1,4 +1,4 @@
-// What follows a store's answer. Pure: the branches sit together, time comes in as an argument.
+// What follows a store's answer, or its failure. Pure: the branches sit together, chance comes in as an argument.
 import type { ApplyOutcome } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 
@@ -12,20 +12,16 @@ export const retryDelayMs = (attempt: number, random: number, maxMs = RETRY_MS_M
 
 const CODE = /^[A-Z][A-Z0-9_]{0,63}$/;
 
-/** What the worker does next with one item. "unknown" is a lost answer: the write may have happened. */
+/** What the worker does next with one item. */
 export type NextStep =
   | { readonly kind: 'read_back' }
   /** The store was told and cannot be read: its word is all there is. */
   | { readonly kind: 'acknowledge' }
   /** A queue took it over: the consumer of the queue acknowledges. */
   | { readonly kind: 'leave' }
-  | { readonly kind: 'park'; readonly outcome: 'refused' | 'absent'; readonly code: string }
-  | { readonly kind: 'retry' };
+  | { readonly kind: 'park'; readonly outcome: 'refused' | 'absent'; readonly code: string };
 
-export function nextStep(
-  outcome: ApplyOutcome | { readonly kind: 'unknown' },
-  evidence: 'read_back' | 'applied' | 'relay',
-): NextStep {
+export function nextStep(outcome: ApplyOutcome, evidence: 'read_back' | 'applied' | 'relay'): NextStep {
   switch (outcome.kind) {
     case 'applied':
     case 'already_newer':
@@ -38,8 +34,6 @@ export function nextStep(
     case 'refused':
       // A code of another form may say anything, even an address.
       return { kind: 'park', outcome: 'refused', code: CODE.test(outcome.code) ? outcome.code : 'REFUSED' };
-    case 'unknown':
-      return { kind: 'retry' };
   }
 }
 

@@ -123,7 +123,6 @@ export function startWorker({
     targetSince: () => targetSince,
     report,
     letGo,
-    retry,
     signal,
   });
   const feeding = createBell();
@@ -495,7 +494,6 @@ export function startWorker({
   }
 
   function retry(carried: Carried): void {
-    carried.answered = true;
     later(retryDelayMs(carried.attempts, Math.random()), () => {
       if (paused) return letGo(carried);
       hand.putBack([carried], true);

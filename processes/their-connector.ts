@@ -19,7 +19,6 @@ const Declaration = z.object({
   scopeValue: aSchema.optional(),
   accepts: z.array(z.enum(SUBJECT_KINDS)).min(1),
   topics: z.boolean(),
-  durable: z.union([z.boolean(), z.literal('unknown')], 'is not true, false or "unknown"'),
   versions: z.enum(['stored', 'none']),
   remembersUnknown: z.boolean(),
   evidence: z.enum(['read_back', 'applied', 'relay']),

@@ -135,10 +135,8 @@ export type Connector<Options extends z.ZodType = z.ZodType> = {
   readonly accepts: readonly SubjectKind[];
   /** Can it hold a topic apart from its channel? */
   readonly topics: boolean;
-  /** Does an answered write survive the store's crash? */
-  readonly durable: boolean | 'unknown';
   readonly versions: 'stored' | 'none';
-  /** Can it keep a suppression for somebody it does not hold yet? */
+  /** Can it keep a suppression for somebody it does not hold yet? Only the conformance suite reads this; a worker goes by `absent`. */
   readonly remembersUnknown: boolean;
   readonly evidence: 'read_back' | 'applied' | 'relay';
   readonly limits: Limits;

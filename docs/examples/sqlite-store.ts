@@ -35,7 +35,6 @@ export default defineConnector({
   options: z.object({ file: z.string().describe('The SQLite file, made by the first write if absent') }),
   accepts: ['email', 'phone', 'push_token', 'person_id'],
   topics: true,
-  durable: true,
   versions: 'stored',
   remembersUnknown: true,
   evidence: 'read_back',

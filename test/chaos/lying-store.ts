@@ -29,7 +29,6 @@ export default defineConnector({
   options: z.object({ file: z.string().describe('The JSON file; what lie to tell stands in FILE.lie') }),
   accepts: ['email', 'phone', 'push_token', 'person_id'],
   topics: false,
-  durable: true,
   versions: 'stored',
   remembersUnknown: true,
   evidence: 'read_back',

@@ -194,6 +194,7 @@ test("a connector of one's own is loaded from the file beside abide.yaml, where 
 // of a read-back with no usable answer; and what a connector had left open held up the command for ever.
 test('a connector in JavaScript that declares or answers something else is told so', async () => {
   await using f = await given();
+  // Connectors of an earlier contract declare `durable`, and load all the same.
   const declared = (rest: string, open: string): string => `
     import { defineConnector } from 'abide/connector';
     import { z } from 'zod';

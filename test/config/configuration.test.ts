@@ -14,7 +14,6 @@ const sql = defineConnector({
   options: z.object({ url: z.url(), table: z.string().default('suppressions') }),
   accepts: ['email', 'phone'],
   topics: true,
-  durable: true,
   versions: 'stored',
   remembersUnknown: true,
   evidence: 'read_back',

@@ -216,7 +216,6 @@ export class FakeStore {
       options: z.object({}),
       accepts: ['email', 'phone', 'push_token', 'person_id'],
       topics: false,
-      durable: true,
       versions: 'stored',
       remembersUnknown: true,
       evidence: 'read_back',

@@ -19,7 +19,6 @@ function theirs(open: () => Promise<Store>): StoreConfiguration {
     options: z.object({}),
     accepts: ['email'],
     topics: false,
-    durable: true,
     versions: 'none',
     remembersUnknown: true,
     evidence: 'read_back',
