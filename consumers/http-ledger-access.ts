@@ -12,7 +12,10 @@ import type { LedgerAccess, OutstandingDecision } from './ledger-access.ts';
 
 /** How long the API may take to answer, beyond what it was asked to wait. */
 const ANSWER_MS_MAX = 10_000;
-/** An answer must be complete within this many times that: no limit between two pieces ends an answer that drips. */
+/**
+ * The whole answer may take this many times that long. A limit on the pause between two chunks would not stop an answer that drips
+ * in.
+ */
 const WHOLE_TIMES = 6;
 /** A page of 2,000 decisions with the most scopes that the ledger takes, and room to spare. */
 const ANSWER_BYTES_MAX = 256 * 1024 * 1024;
@@ -103,7 +106,8 @@ export function createHttpLedgerAccess({
     signal: AbortSignal,
     { body, waitSeconds }: { body: unknown; waitSeconds: number },
   ) {
-    // Not AbortSignal.timeout: a minute of those, one per call, would be kept.
+    // Not AbortSignal.timeout, as where the limit is seconds or calls are few: it is kept until its time is over, which is a minute
+    // here, and a busy worker calls many times a second.
     const ending = new AbortController();
     const late = setTimeout(() => ending.abort(), waitSeconds * 1000 + WHOLE_TIMES * answerMsMax);
     try {

@@ -54,7 +54,7 @@ function reconcile({ store, held, reach, ledger, addressOf, noteError, log, sign
         isReading = true;
         return answers.map((answer) => answer && toHeld(answer));
       } catch (error) {
-        // Nothing may be due to a store that is away, and then nobody else reports it.
+        // If nothing is due to a store that is away, only this would report that it is away.
         if (!(error instanceof TryLater)) noteError(failureCode(error));
         throw error;
       }

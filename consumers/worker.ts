@@ -480,7 +480,7 @@ export function startWorker({
     // The next one goes alone, and shows at once whether the store is at fault.
     const forMs = storeFailures === 1 ? 0 : retryDelayMs(storeFailures - 1, Math.random(), STORE_DOWN_MS_MAX);
     storeDownUntil = performance.now() + forMs;
-    // A decision that is alone makes room for the others: only so does it show whether the store is at fault, or it is.
+    // A single failed decision goes behind the others: if they succeed, it is at fault; if they fail, the store is.
     hand.putBack(batch, batch.length === 1);
   }
 

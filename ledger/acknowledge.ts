@@ -293,8 +293,7 @@ const PARK_OLDER = `
   order by o.seq
   on conflict (store_id, generation, seq) do update set kind = excluded.kind, code = excluded.code where e.kind <> 'absent'`;
 
-// Clears decisions that were parked, or driven again, at the very moment at which the newer one was acknowledged: that statement
-// did not see them.
+// Clears decisions that were parked or made outstanding again while the newer one was being acknowledged: SETTLE could not see them.
 const CLEAR_OVERTAKEN = `
   delete from exceptions e
   where e.store_id = $1 and e.generation = $2 and e.seq = any ($3)
