@@ -2,6 +2,7 @@
 // demand are in worker.test.ts.
 import { expect, test } from '@jest/globals';
 import postgres from '../../connectors/postgres.ts';
+import type { Connector, Item } from '../../connectors/contract/connector.ts';
 import { createHttpLedgerAccess } from '../../consumers/http-ledger-access.ts';
 import { startWorker } from '../../consumers/worker.ts';
 import { refillStore } from '../../ledger/stores.ts';
@@ -12,8 +13,18 @@ import { createPgoutputSource } from '../../stream/pgoutput-source.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
-import { propagationIn, intent, read, render } from '../harness/ledger.ts';
+import {
+  grant,
+  outstandingOf,
+  propagationIn,
+  intent,
+  read,
+  render,
+  report,
+  verified,
+} from '../harness/ledger.ts';
 import { serveLedger } from '../harness/served-ledger.ts';
+import { FakeStore } from './fakes.ts';
 
 const SCOPES = ['email', 'sms', 'push'];
 
@@ -38,7 +49,8 @@ async function installation() {
     {
       source: of = 'http',
       pass = () => true,
-    }: { source?: 'http' | 'pgoutput'; pass?: (one: Decision) => boolean } = {},
+      connector = postgres,
+    }: { source?: 'http' | 'pgoutput'; pass?: (one: Decision) => boolean; connector?: Connector } = {},
   ): Running {
     const given = new Set<number>();
     let pages = 0;
@@ -59,10 +71,10 @@ async function installation() {
     const worker = startWorker({
       store: {
         name: 'crm',
-        connector: postgres,
-        options: postgres.options.parse({ url: crm.urls.owner }),
+        connector,
+        options: connector.options.parse({ url: crm.urls.owner }),
         scopes: new Map(SCOPES.map((scope) => [scope, undefined])),
-        accepts: postgres.accepts,
+        accepts: connector.accepts,
         makeKey: (value) => value,
         isPlain: true,
       },
@@ -246,4 +258,47 @@ test('stopped in the middle of its work it has lost nothing: whoever is next doe
   t.start('one');
   await t.expectVerified(...ids);
   expect(await t.store('select from suppressions')).toHaveLength(201);
+});
+
+// Nothing was outstanding, nothing was parked, and the person was mailed.
+test('an opt-out that another worker had acknowledged while a lift of before was on its way is outstanding until the store holds it', async () => {
+  await using t = await installation();
+  await t.api.t.register({ name: 'crm', evidence: 'applied' });
+  const store = new FakeStore();
+  let lifted: Promise<string> | undefined;
+  let isFull = true;
+  const overtake = async (): Promise<string> => {
+    const id = await t.optOut('ada');
+    const newer = (await outstandingOf(t.ledger, 'crm')).at(-1)!;
+    await t.ledger.acknowledge('crm', report([verified(newer, { outcome: 'applied' })]));
+    expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
+    return id;
+  };
+  store.onApply = async ([item]: readonly Item[]) => {
+    if (Object.keys(item!.granted).length > 0) {
+      await (lifted ??= overtake());
+      return undefined;
+    }
+    return lifted !== undefined && isFull ? [{ kind: 'refused', code: 'LIST_IS_FULL' }] : undefined;
+  };
+  t.start('one', { connector: store.connector({ versions: 'none', evidence: 'applied' }) });
+  await t.optOut('ada');
+  await eventually(async () => expect(await t.acknowledged()).toHaveLength(1));
+  const { rows } = await t.pool.query<{ id: string }>('select id from subjects');
+  await grant(t.api.t, rows[0]!.id, ['email']);
+  await eventually(() => expect(lifted).toBeDefined());
+  const id = await lifted!;
+
+  await eventually(async () =>
+    expect(await propagationIn(t.ledger, id)).toMatchObject({
+      state: 'pending',
+      stores: [{ state: 'quarantined', reason: 'LIST_IS_FULL' }],
+    }),
+  );
+  expect(store.suppressedOf('ada')).not.toContain('email');
+
+  isFull = false;
+  await t.pool.query('update exceptions set next_try_at = clock_timestamp()');
+  await eventually(async () => expect((await propagationIn(t.ledger, id))?.state).toBe('complete'));
+  expect(store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
 });
