@@ -13,7 +13,6 @@ import type { Item, Log, Store } from '../connectors/contract/connector.ts';
 import { LIFT_NOT_UNDONE, isDue } from '../suppression/acknowledgement.ts';
 import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant } from '../suppression/decision.ts';
-import { causeCode } from '../suppression/errors.ts';
 import { createBell } from './bell.ts';
 import { createBatchCarrier, toItem } from './carry-batch.ts';
 import { toReport } from './carried.ts';
@@ -21,12 +20,13 @@ import type { Carried, Report, Result } from './carried.ts';
 import type { LedgerAccess, OutstandingDecision, OutstandingPage } from './ledger-access.ts';
 import { InHand } from './in-hand.ts';
 import { lookForDrift } from './look-for-drift.ts';
-import { failureCode, ledgerFailureCode, ownWords, retryDelayMs } from './next-step.ts';
+import { ledgerFailureCode, retryDelayMs } from './next-step.ts';
 import { createStoreObserver } from './observe-store.ts';
 import { createAddressOpener } from './open-addresses.ts';
 import { reachStore } from './reach-store.ts';
 import type { WorkerStore } from './reach-store.ts';
 import { createReporter } from './report-always.ts';
+import { createStoreFailures } from './store-failures.ts';
 import { traced } from './trace.ts';
 
 /** Most decisions in hand: 10,000 of about a kilobyte each. */
@@ -45,9 +45,6 @@ const POLL_MS = 250;
 const SWEEP_MS = 1_000;
 /** A live worker that has not seen a decision on the stream by then takes it from the ledger, and that is an alarm. */
 const REDRIVE_AFTER_MS = 5_000;
-const STORE_DOWN_MS_MAX = 5_000;
-/** A store that asks to be left alone for this long is late for a reason, and the log says so. */
-const LONG_ALONE_MS = 5_000;
 const CALL_MS_MAX = 5_000;
 /** As in the ledger: from this attempt on, a failure is parked there. */
 const PARKED_AFTER = 5;
@@ -59,8 +56,6 @@ const PAUSE_MS_MAX = 60_000;
  */
 const UNSEEN_MAX = 6;
 const UNSEEN_MS = 10;
-/** After two failures a batch is halved, so that one item that the store chokes on holds up nobody else. */
-const TOGETHER_MAX = 2;
 
 export type Worker = {
   /** Takes what the stream delivers; resolves once the worker has answered for it (settled, parked, or left to the ledger). */
@@ -115,6 +110,7 @@ export function startWorker({
     log,
   });
   const { noteError } = reporter;
+  const failures = createStoreFailures({ store: store.name, hand, report, noteError, log });
   const carryBatch = createBatchCarrier({
     connector,
     held,
@@ -139,9 +135,6 @@ export function startWorker({
   let paused = false;
   /** Resolves when the ledger is read the next time, or will never be read again. */
   let readAgain: PromiseWithResolvers<void> = Promise.withResolvers();
-  let storeFailures = 0;
-  let storeDownUntil = 0;
-  let saidToBeAlone = false;
   /** Until then another batch would exceed what the store takes per second. */
   let pacedUntil = 0;
   let ledgerAway = false;
@@ -317,8 +310,8 @@ export function startWorker({
     const since = noticed.get(decision.seq);
     if (since === undefined) {
       if (noticed.size < HELD_MAX) noticed.set(decision.seq, now);
-    } else if (storeFailures > 0 || observer.isAway()) {
-      // Another worker of the store may have it in hand; it asks the store again within STORE_DOWN_MS_MAX of its return.
+    } else if (failures.inARow() > 0 || observer.isAway()) {
+      // Another worker of the store may have it in hand; it asks the store again within seconds of its return.
       noticed.set(decision.seq, now);
     } else if (now - since >= REDRIVE_AFTER_MS) {
       noticed.delete(decision.seq);
@@ -338,11 +331,11 @@ export function startWorker({
       !signal.aborted &&
       generation !== undefined
     ) {
-      const waitMs = Math.max(storeDownUntil, pacedUntil) - performance.now();
+      const waitMs = Math.max(failures.downUntil(), pacedUntil) - performance.now();
       if (waitMs > 0) return pumpLater(waitMs);
       // A store that failed is asked with one batch at a time until it answers.
-      if (storeFailures > 0 && carrying.size > 0) return;
-      const batch = hand.nextBatch(storeFailures);
+      if (failures.inARow() > 0 && carrying.size > 0) return;
+      const batch = hand.nextBatch(failures.inARow());
       if (batch.length === 0) return;
       if (perSecond !== undefined)
         pacedUntil = Math.max(pacedUntil, performance.now()) + (batch.length / perSecond) * 1000;
@@ -387,7 +380,7 @@ export function startWorker({
       }
       batch = ready;
     } catch (error) {
-      if (!signal.aborted) storeFailed(batch.filter(isUnanswered), error);
+      if (!signal.aborted) failures.storeFailed(batch.filter(isUnanswered), error);
       return;
     }
     if (items.length === 0) return;
@@ -402,18 +395,13 @@ export function startWorker({
         batch.map(({ decision }) => decision),
         () => carryBatch(open, batch, items),
       );
-      if (storeFailures > 0) log.info({ store: store.name }, 'store answers again');
-      storeFailures = 0;
-      saidToBeAlone = false;
+      failures.answered();
     } catch (error) {
       // What is under way when the worker stops may fail just because of that; the ledger gives it out again.
       if (signal.aborted) return;
       const unanswered = batch.filter(isUnanswered);
-      if (error instanceof TryLater) {
-        for (const carried of unanswered) carried.attempts -= 1;
-        leaveAlone(error.delayMs);
-        hand.putBack(unanswered);
-      } else callFailed(unanswered, error);
+      if (error instanceof TryLater) failures.leaveAlone(unanswered, error.delayMs);
+      else failures.callFailed(unanswered, error);
     }
   }
 
@@ -431,67 +419,7 @@ export function startWorker({
     return undefined;
   }
 
-  // ---- when it fails ------------------------------------------------------------------------------------------------
-
-  /** A throw is "unknown" for the whole batch: the write may have happened, and applying again is harmless. */
-  function callFailed(batch: readonly Carried[], error: unknown): void {
-    const [only] = batch;
-    if (only === undefined) return;
-    for (const carried of batch) carried.throws += 1;
-    if (
-      batch.length === 1 &&
-      only.throws > TOGETHER_MAX &&
-      lastSuccessAt > (failedSince.get(only) ?? Infinity)
-    ) {
-      // The store carried others meanwhile and chokes on this one: the ledger parks it after some attempts.
-      const code = failureCode(error);
-      noteError(code);
-      // Logged once per decision: thousands may be tried again and again, and the quarantine shows them.
-      if (only.attempts === 1)
-        log.warn({ store: store.name, seq: only.decision.seq, code }, 'store fails on one decision');
-      report(only, { outcome: 'failed', code });
-      return;
-    }
-    for (const carried of batch) carried.attempts -= 1;
-    if (batch.length > 1 && only.throws >= TOGETHER_MAX) {
-      const half = Math.ceil(batch.length / 2);
-      const pieces = [Symbol('first half'), Symbol('second half')] as const;
-      for (const [n, carried] of batch.entries()) carried.piece = pieces[n < half ? 0 : 1];
-    }
-    storeFailed(batch, error);
-  }
-
-  /** When the store last carried anything well, and since when each decision has failed. */
-  let lastSuccessAt = -Infinity;
-  const failedSince = new WeakMap<Carried, number>();
-
-  function storeFailed(batch: readonly Carried[], error: unknown): void {
-    const code = failureCode(error);
-    if (storeFailures === 0)
-      log.warn(
-        { store: store.name, code, cause: causeCode(error), reason: ownWords(error) },
-        'store failed, will try again',
-      );
-    storeFailures += 1;
-    noteError(code);
-    for (const carried of batch) {
-      if (!failedSince.has(carried)) failedSince.set(carried, performance.now());
-    }
-    // The next one goes alone, and shows at once whether the store is at fault.
-    const forMs = storeFailures === 1 ? 0 : retryDelayMs(storeFailures - 1, Math.random(), STORE_DOWN_MS_MAX);
-    storeDownUntil = performance.now() + forMs;
-    // A single failed decision goes behind the others: if they succeed, it is at fault; if they fail, the store is.
-    hand.putBack(batch, batch.length === 1);
-  }
-
-  /** Leaves the store alone for as long as it asks. */
-  function leaveAlone(forMs: number): void {
-    storeDownUntil = performance.now() + forMs;
-    if (forMs < LONG_ALONE_MS) return;
-    noteError('STORE_ASKS_TO_WAIT');
-    if (!saidToBeAlone) log.warn({ store: store.name, forMs }, 'the store asks to be left alone');
-    saidToBeAlone = true;
-  }
+  // ---- again later --------------------------------------------------------------------------------------------------
 
   function retry(carried: Carried): void {
     later(retryDelayMs(carried.attempts, Math.random()), () => {
@@ -515,7 +443,7 @@ export function startWorker({
   function report(carried: Carried, result: Result): void {
     const { of, outcome, code } = result;
     if (outcome === 'verified' || outcome === 'applied') {
-      lastSuccessAt = performance.now();
+      failures.tookOne();
       hand.wasTaken(carried);
     }
     if (code === 'NOT_HELD' || code === LIFT_NOT_UNDONE) noteError(code);
@@ -568,7 +496,8 @@ export function startWorker({
     pump();
   }
 
-  const isLeftAlone = (): boolean => paused || storeFailures > 0 || performance.now() < storeDownUntil;
+  const isLeftAlone = (): boolean =>
+    paused || failures.inARow() > 0 || performance.now() < failures.downUntil();
 
   // ---- life ---------------------------------------------------------------------------------------------------------
 
