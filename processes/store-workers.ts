@@ -1,5 +1,6 @@
 // One worker per store, in this process, while this process holds the store's lease. So several API processes do not all drive, and
 // a worker elsewhere that holds the lease is left alone.
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '../connectors/contract/connector.ts';
 import type { StoreConfiguration } from '../config/configuration.ts';
 import { makeKey } from '../connectors/contract/key-form.ts';
@@ -82,18 +83,6 @@ export function startStoreWorkers({
     }
   }
 
-  const rest = (): Promise<void> =>
-    new Promise((resolve) => {
-      const wake = (): void => {
-        clearTimeout(timer);
-        stopping.signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, RENEW_MS);
-      stopping.signal.addEventListener('abort', wake);
-      if (stopping.signal.aborted) wake();
-    });
-
   async function tendAlways(store: (typeof stores)[number]): Promise<void> {
     const { name } = store;
     let failing = false;
@@ -105,7 +94,7 @@ export function startStoreWorkers({
         if (!failing) log.warn({ store: name, error }, 'worker could not be checked, will try again');
         failing = true;
       }
-      await rest();
+      await delay(RENEW_MS, undefined, { signal: stopping.signal }).catch(() => undefined);
     }
     await workers.get(name)?.stop();
     await releaseLease(pool, name, holder).catch(() => undefined);
