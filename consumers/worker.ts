@@ -10,7 +10,7 @@
 import type { Tracer } from '@opentelemetry/api';
 import { TryLater } from '../connectors/contract/connector.ts';
 import type { Item, Log, Store } from '../connectors/contract/connector.ts';
-import { LIFT_NOT_UNDONE, isDue } from '../suppression/acknowledgement.ts';
+import { LIFT_NOT_UNDONE, isDue, mustClear } from '../suppression/acknowledgement.ts';
 import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant } from '../suppression/decision.ts';
 import { createBell } from './bell.ts';
@@ -78,7 +78,7 @@ export function startWorker({
 }: {
   store: WorkerStore;
   ledger: LedgerAccess;
-  source: { report(): SourceReport };
+  source: { report(): SourceReport; readonly hasOtherWriters?: true };
   /** Who this worker is: the lease and the lag know it by this. */
   id: string;
   log: Log;
@@ -176,6 +176,12 @@ export function startWorker({
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
       if (!isDue(decision, dueTo)) continue;
+      if (source.hasOtherWriters && mustClear(decision, held, 0).length > 0) {
+        // The ledger lists it, if it is one of its own.
+        leaveToLedger();
+        feeding.wake();
+        continue;
+      }
       if (hand.size >= HELD_MAX) {
         // Too far behind: the ledger has it all, and gives it in order. Listening on would only move the loss around.
         if (caughtUp)

@@ -1,5 +1,6 @@
 // The ledger believes an acknowledgement only after comparing what the store holds with what was decided.
 import {
+  FOLLOWED_TO,
   LIFT_NOT_UNDONE,
   compareHeld,
   grantedSince,
@@ -324,12 +325,6 @@ export type Settled = {
   readonly carriedBy: string;
 };
 
-/**
- * The ledger follows a store that is ahead of it, but not so far that a subject's own versions, all below 2^53, would run out: a
- * store that holds nonsense must not keep anybody from opting out.
- */
-export const FOLLOWED_TO = 2 ** 52;
-
 type Judged = { readonly settle: readonly Acknowledgement[]; readonly park: readonly Acknowledgement[] } & {
   /** Decisions that a lift may have undone. */
   readonly undone: readonly Acknowledgement[];
@@ -357,9 +352,13 @@ export function judge(
   for (const one of acknowledgements) {
     const decision = decided.get(one.seq);
     const reject = (code: Rejection): number => rejected.push({ seq: one.seq, code });
+    const beyond = decision && versionBeyond(one, decision);
     if (decision === undefined) reject('unknown_seq');
-    else if (decision.version !== one.version) reject('version_mismatch');
-    else if (!isDue(decision, store)) reject('not_due');
+    else if (decision.version !== one.version) {
+      // What was carried is no decision of ours, such as a record that somebody else wrote to the topic; it may have left its version.
+      if (beyond !== undefined && beyond <= FOLLOWED_TO) ahead.set(decision.subject_id, beyond);
+      reject('version_mismatch');
+    } else if (!isDue(decision, store)) reject('not_due');
     else if (one.outcome === 'failed' && one.code === LIFT_NOT_UNDONE) undone.push(one);
     else if (one.outcome !== 'verified' && one.outcome !== 'applied') park.push(one);
     else if (
@@ -377,10 +376,10 @@ export function judge(
     } else if (one.outcome === 'applied') {
       if (decision.settled) duplicate += 1;
       else settle.push(one);
-    } else if (one.held.version !== undefined && one.held.version > decision.newest) {
-      if (one.held.version > FOLLOWED_TO) reject('not_verifiable');
+    } else if (beyond !== undefined) {
+      if (beyond > FOLLOWED_TO) reject('not_verifiable');
       else {
-        ahead.set(decision.subject_id, one.held.version);
+        ahead.set(decision.subject_id, beyond);
         reject('ahead_of_ledger');
       }
     } else if (decision.settled) duplicate += 1;
@@ -401,6 +400,10 @@ export function judge(
   }
   return { settle, park, undone, duplicate, overtaken, rejected, ahead };
 }
+
+/** The version that the store holds, if the ledger never gave the subject one as high. */
+const versionBeyond = ({ held }: Acknowledgement, { newest }: Decided): number | undefined =>
+  held.version !== undefined && held.version > newest ? held.version : undefined;
 
 /**
  * Whether the store still holds a scope that this step had to clear. A store may suppress it again by itself between the apply and

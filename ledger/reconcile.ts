@@ -5,13 +5,14 @@
 // A difference is an exception of kind redrive: outstanding again, counted in lag and propagation, carried in the normal way, and
 // gone when its read-back is acknowledged. Only a pass without differences moves `reconciled_through`.
 import { audit } from './audit.ts';
-import { DRIVE_AGAIN, FOLLOWED_TO } from './acknowledge.ts';
+import { DRIVE_AGAIN } from './acknowledge.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import type { Caller, Reconciliation } from './ledger.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
 import type { RegisteredStore } from './stores.ts';
+import { FOLLOWED_TO } from '../suppression/acknowledgement.ts';
 import type { Comparison, ReconciliationPage } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
 

@@ -18,6 +18,8 @@ export type ChangeListener = {
 /** Disposal stops deliveries and frees what the source holds (slots, consumers, requests). */
 export type ChangeSource = AsyncDisposable & {
   start(listener: ChangeListener): void;
+  /** Others may write what it brings, like whoever may write to a topic: nothing is lifted on its word. */
+  readonly hasOtherWriters?: true;
   /** For the lag; never throws. */
   report(): SourceReport;
 };

@@ -453,6 +453,7 @@ export function createKafkaSource({
   }
 
   return {
+    hasOtherWriters: true,
     start: (listener) => {
       startedAt = performance.now();
       const onPulse = (): void => {

@@ -162,6 +162,12 @@ export function compareHeld(
   return mustHold(decision, store).every((scope) => has.has(scope)) ? 'held' : 'missing';
 }
 
+/**
+ * The ledger follows a store that is ahead of it, but not so far that a subject's own versions, all below 2^53, would run out: a
+ * store that holds nonsense must not keep anybody from opting out.
+ */
+export const FOLLOWED_TO = 2 ** 52;
+
 export const DIFFERENCES = ['missing', 'older', 'resurrected', 'ahead'] as const;
 /** How a store differs from what it acknowledged. */
 export type Difference = {
@@ -203,7 +209,8 @@ export type OwnSuppression = { readonly seq: number; readonly suppressed: readon
 /**
  * What became of a decision that the store acknowledged, judged by what it holds now; undefined: it stands. `older`: the store
  * holds an older version, like one that went back in time. `resurrected`: it holds this version but not what that says, as after an
- * import that brought somebody back. `ahead` is for the ledger to judge: it may have decided anew meanwhile.
+ * import that brought somebody back; or not what was decided, under a version that is nonsense. `ahead` is for the ledger to judge: it
+ * may have decided anew meanwhile.
  */
 export function differenceOf(
   decision: Pick<Decision, 'version' | 'suppressed'>,
@@ -212,6 +219,11 @@ export function differenceOf(
 ): Difference['kind'] | undefined {
   const version = held?.version;
   if (held === undefined) return mustHold(decision, store).length === 0 ? undefined : 'missing';
+  // Nobody follows it there, so what it suppresses is all that counts.
+  if (version !== undefined && version > FOLLOWED_TO)
+    return compareHeld(decision, store, { ...held, version: undefined }) === 'held'
+      ? undefined
+      : 'resurrected';
   switch (compareHeld(decision, store, held)) {
     case 'newer':
       return 'ahead';

@@ -148,9 +148,17 @@ export async function catchUp() {
 
 // ---- the topic makes it fast
 
-/** While the store is paused nothing is written: the ledger gives all of it out once it is resumed. */
+/**
+ * While the store is paused nothing is written: the ledger gives all of it out once it is resumed. Nor is anything lifted on the
+ * topic's word, since others may be able to write to it: the ledger gives that out within a second.
+ */
 export async function take(decisions) {
-  if (!paused) await carry(decisions, 'stream');
+  const lifting = ({ granted }) => Object.keys(granted).length > 0;
+  if (!paused)
+    await carry(
+      decisions.filter((decision) => !lifting(decision)),
+      'stream',
+    );
 }
 
 const schemas = new Map();

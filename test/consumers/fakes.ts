@@ -22,6 +22,7 @@ import type {
 } from '../../suppression/acknowledgement.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import type { ChangeSource } from '../../stream/change-source.ts';
 import { seal } from '../../suppression/seal.ts';
 
 const SINCE = '2026-11-24T09:00:00.000Z';
@@ -297,12 +298,14 @@ export function carry({
   declared = {},
   scopes = SCOPES,
   callMsMax = 2_000,
+  source = {},
 }: {
   ledger?: FakeLedger;
   store?: FakeStore;
   declared?: Partial<Connector>;
   scopes?: readonly string[];
   callMsMax?: number;
+  source?: Pick<ChangeSource, 'hasOtherWriters'>;
 } = {}): Carrying {
   const logged: string[] = [];
   const fields: object[] = [];
@@ -322,7 +325,7 @@ export function carry({
       isPlain: true,
     },
     ledger,
-    source: { report: () => SOURCE },
+    source: { report: () => SOURCE, ...source },
     id: 'worker-1',
     log: { debug: () => undefined, info: write, warn: write, error: write },
     callMsMax,

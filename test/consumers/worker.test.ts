@@ -19,6 +19,28 @@ test('a decision is applied, read back and reported once', async () => {
   ]);
 });
 
+// Seen: whoever could write a record to the topic lifted anybody, in every store.
+test('what a stream that others write to brings lifts only what the ledger gives out as well', async () => {
+  await using t = carry({ source: { hasOtherWriters: true } });
+  await t.commit(decided('ada'));
+  const consent = decided('bob', { version: 2, suppressed: [], granted: { email: 2 } });
+  const forged = decided('ada', { version: 50, suppressed: ['sms', 'push'], granted: { email: 50 } });
+  t.ledger.add(decided('bob'));
+  await t.worker.offer([forged, consent]);
+  await eventually(() => expect(t.store.versionsOf('bob')).toEqual([1]));
+  expect(t.store.suppressedOf('ada')).toEqual(['email', 'push', 'sms']);
+  await t.commit(consent);
+  await eventually(() => expect(t.store.suppressedOf('bob')).toEqual(['push', 'sms']));
+  await eventually(() =>
+    expect(t.ledger.acknowledgements.map(({ version, carriedBy }) => [version, carriedBy])).toEqual([
+      [1, 'stream'],
+      [1, 'catch_up'],
+      [2, 'catch_up'],
+    ]),
+  );
+  expect(t.store.versionsOf('ada')).toEqual([1]);
+});
+
 test('batches that begin together open the store once, and stopping closes it', async () => {
   await using t = carry({ declared: { limits: { batch: 1, concurrent: 4 } } });
   const opened: PromiseWithResolvers<void> = Promise.withResolvers();

@@ -144,6 +144,22 @@ test('a store that holds a version the ledger never gave is drift: the subject i
   expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
 });
 
+// Seen: a record that somebody else had written to the topic was told to the store, and the report that shows it thrown away.
+test('a version that something else left in a store is followed, though what was carried is no decision', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  const reported = async (version: number): Promise<unknown> => {
+    const held = { version, suppressed: [] };
+    return (await t.ledger.acknowledge('crm', report([verified(decision!, { version, held })]))).rejected;
+  };
+  for (const version of [2 ** 52 + 1, 41])
+    expect(await reported(version)).toEqual([{ seq: decision!.seq, code: 'version_mismatch' }]);
+  const again = await outstandingOf(t.ledger, 'crm');
+  expect(again.map(({ version }) => version)).toEqual([1, 42]);
+});
+
 test('a store that is ahead again and again is followed thrice an hour for one person; then it is in quarantine there, and late', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' }, { name: 'mail' });

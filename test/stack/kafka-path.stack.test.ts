@@ -9,8 +9,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import avro from 'avsc';
 import { AssignerProtocol } from 'kafkajs';
 import type { Admin, Kafka } from 'kafkajs';
+import pg from 'pg';
 import { request } from 'undici';
 import { createConnectApi, readConnector } from '../../debezium/connect-api.ts';
 import { makeTopics } from '../../debezium/ensure-topics.ts';
@@ -452,6 +454,96 @@ describe('the stream', () => {
       expect(source).toMatchObject({ kind: 'kafka', parked: expect.any(Number) });
       expect(source!.parked).toBeGreaterThanOrEqual(12);
     });
+  });
+});
+
+// Seen: whoever could write to the topic lifted anybody, in every store, and what a store then held was believed for ever.
+describe('a record that somebody else writes to the topic, with her own sealed address in it,', () => {
+  type Row = Record<string, unknown> & { seq: number; version: number; subject_id: string };
+  type Kept = { version: string; email: boolean };
+  let crm: pg.Client;
+  beforeAll(async () => {
+    const { superuserUrl } = (await findEmbeddedPostgres(stack.folder))!;
+    crm = new pg.Client({
+      connectionString: Object.assign(new URL(superuserUrl), { pathname: '/crm' }).href,
+    });
+    await crm.connect();
+  });
+  afterAll(async () => {
+    await crm.end();
+  });
+  const kept = async (email: string): Promise<Kept | undefined> =>
+    (await crm.query<Kept>('select version, email from suppressions where key = $1', [email])).rows[0];
+
+  /** Opts somebody out, and writes what `forge` makes of that person's record beside it; resolves once the worker has read on. */
+  async function forged(forge: (row: Row) => object): Promise<{ email: string; subjectId: string }> {
+    const email = somebody();
+    const id = (await stack.optOut(email))!;
+    await carriedBy(id);
+    const [{ subject_id: subjectId } = { subject_id: '' }] = await stack.query<{ subject_id: string }>(
+      'select subject_id from decisions where opt_out_id = $1',
+      [id],
+    );
+    const consumer = stack.kafka.consumer({ groupId: `test-forge-${randomUUID()}`, maxWaitTimeInMs: 100 });
+    const producer = stack.kafka.producer();
+    try {
+      await Promise.all([consumer.connect(), producer.connect()]);
+      await consumer.subscribe({ topic: DECISIONS_TOPIC, fromBeginning: true });
+      const found = Promise.withResolvers<{ partition: number; value: Buffer }>();
+      await consumer.run({
+        eachMessage: ({ partition, message: { key, value } }) => {
+          if (String(key) === subjectId) found.resolve({ partition, value: value! });
+          return Promise.resolve();
+        },
+      });
+      const { partition, value } = await found.promise;
+      const schema = await createSchemaFetch(`http://127.0.0.1:${stack.ports.registry}/apis/ccompat/v7`)(
+        value.readInt32BE(1),
+      );
+      const type = avro.Type.forSchema(schema as avro.Schema);
+      const body = type.toBuffer(forge(type.fromBuffer(value.subarray(5)) as Row));
+      const [written] = await producer.send({
+        topic: DECISIONS_TOPIC,
+        messages: [{ partition, key: subjectId, value: Buffer.concat([value.subarray(0, 5), body]) }],
+      });
+      await eventually(async () => {
+        const [group] = await stack.admin.fetchOffsets({
+          groupId: groupOf('crm'),
+          topics: [DECISIONS_TOPIC],
+        });
+        const { offset } = group!.partitions.find((one) => one.partition === partition)!;
+        expect(Number(offset)).toBeGreaterThan(Number(written!.baseOffset));
+      });
+    } finally {
+      await Promise.all([consumer.disconnect(), producer.disconnect()]);
+    }
+    return { email, subjectId };
+  }
+  const consent = (row: Row, version: number): object => ({
+    ...row,
+    version,
+    cause: 'grant',
+    suppressed: '{}',
+    granted: JSON.stringify({ email: { at: new Date().toISOString(), version } }),
+  });
+
+  test('lifts nothing', async () => {
+    const { email } = await forged((row) => consent(row, 51));
+    expect(await kept(email)).toEqual({ version: '1', email: true });
+  });
+
+  test('nor does it under a version that no store would be told anything beyond', async () => {
+    const { email } = await forged((row) => ({ ...row, version: 2 ** 53 - 10, suppressed: '{}' }));
+    expect(await kept(email)).toEqual({ version: '1', email: true });
+    await untilStreaming();
+  });
+
+  test('leaves a version in the store at most, above which is decided anew', async () => {
+    const { email, subjectId } = await forged((row) => ({ ...row, version: 51 }));
+    await eventually(async () => expect(await kept(email)).toEqual({ version: '52', email: true }));
+    expect(await stack.query('select version from subjects where id = $1', [subjectId])).toEqual([
+      { version: '52' },
+    ]);
   });
 });
 

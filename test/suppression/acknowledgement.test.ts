@@ -143,6 +143,8 @@ describe('what a store that had acknowledged holds now', () => {
     ['an older version that happens to hold it', held(3, 'email'), 'older'],
     ['this version, lifted', held(4), 'resurrected'],
     ['a newer version', held(5), 'ahead'],
+    ['a version that nobody follows, lifted', held(2 ** 52 + 2), 'resurrected'],
+    ['a version that nobody follows, with all of it', held(2 ** 52 + 2, 'email'), undefined],
   ])('%s', (_, answer, kind) => {
     expect(differenceOf(decision, store, answer)).toBe(kind);
   });
