@@ -26,7 +26,11 @@ export function linkNext(ctx: Context, nextCursor: string | undefined): void {
 
 /** What a list of opt-outs may be asked for. */
 export const OptOutListQuery = z.strictObject({
-  limit: queryInteger(100).default(20).describe('The most that a page has.'),
+  limit: queryInteger(100)
+    .default(20)
+    .describe(
+      'The most that a page has. A filtered one may have fewer, or none, and there may still be a next one.',
+    ),
   cursor: CURSOR,
   since: InstantSchema.describe('Recorded at this time or later, RFC 3339 with an offset.').optional(),
   until: InstantSchema.describe('Recorded before this time, RFC 3339 with an offset.').optional(),

@@ -1356,7 +1356,7 @@ export interface operations {
     readonly listOptOuts: {
         readonly parameters: {
             readonly query?: {
-                /** @description The most that a page has. */
+                /** @description The most that a page has. A filtered one may have fewer, or none, and there may still be a next one. */
                 readonly limit?: number;
                 /** @description `next_cursor` of the page before. */
                 readonly cursor?: string;

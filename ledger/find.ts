@@ -256,10 +256,15 @@ const firstIdAt = (ms: number): string => {
 
 // Ids are made by the API's clock, dates by the database's: a bound on ids only narrows the index scan.
 const CLOCKS_APART_MS = 3_600_000;
-/** How many rows a page may look at when it filters by propagation, which no index knows. */
+/** How many opt-outs a page may look at when it filters by propagation, which has to be read for each of them. */
 const LOOKED_AT = 2_000;
+/** How many it may look at when it filters by what stands in the row and in no index. */
+const ROWS_LOOKED_AT = 50_000;
 
-/** A keyset page, newest first. A malformed cursor throws AbideError('invalid-value'). */
+/**
+ * A keyset page, newest first. A filtered page may hold fewer than it could and have a next one. A malformed cursor throws
+ * AbideError('invalid-value').
+ */
 export async function listOptOuts(
   db: Queryable,
   context: Context,
@@ -275,34 +280,48 @@ export async function listOptOuts(
   }
   if (filter.store !== undefined && !context.stores.some(({ name }) => name === filter.store))
     return undefined;
+  const { client, since, until, reason } = filter;
+  if (until !== undefined) {
+    const end = firstIdAt(Date.parse(until) + CLOCKS_APART_MS);
+    if (end < below) below = end;
+  }
+  // Rows are compared, and the order names the client, so that only the index by client gives it: with `client = …`, the planner
+  // takes the primary key if it believes that nearly every row is this client's, and walks past everybody else's.
+  const between = (parameter: string): string =>
+    client === undefined
+      ? 'o.id < $1 and o.id >= $2'
+      : `(o.client, o.id) < (${parameter}, $1) and (o.client, o.id) >= (${parameter}, $2)`;
+  const order = client === undefined ? 'o.id desc' : 'o.client desc, o.id desc';
+  const whose = client === undefined ? [] : [client];
+  let from = firstIdAt(since === undefined ? 0 : Date.parse(since) - CLOCKS_APART_MS);
+  let nextCursor: string | undefined;
+  if (since !== undefined || until !== undefined || reason !== undefined) {
+    const { rows } = await db.query<{ id: string }>(
+      `select o.id from opt_outs o where ${between('$3')} order by ${order} offset ${ROWS_LOOKED_AT - 1} limit 1`,
+      [below, from, ...whose],
+    );
+    if (rows[0] !== undefined) {
+      from = rows[0].id;
+      nextCursor = cursorOf(from);
+    }
+  }
   const byPropagation = filter.state !== undefined || filter.store !== undefined;
+  const page = byPropagation ? 200 : filter.limit + 1;
   const optOuts: FoundOptOut[] = [];
-  for (let looked = 0; looked < LOOKED_AT;) {
-    const page = byPropagation ? 200 : filter.limit + 1;
+  for (let looked = 0; looked < LOOKED_AT; looked += page) {
     const { rows } = await db.query<FullRow>(
-      `${FULL} where o.id < $1 and o.id >= $2 and ($3::text is null or o.client = $3)
-         and ($4::timestamptz is null or o.recorded_at >= $4) and ($5::timestamptz is null or o.recorded_at < $5)
-         and ($6::text is null or o.reason = $6)
-         and ($7::uuid is null or o.id < $7)
-       order by o.id desc limit $8`,
-      [
-        below,
-        firstIdAt(filter.since === undefined ? 0 : Date.parse(filter.since) - CLOCKS_APART_MS),
-        filter.client ?? null,
-        filter.since ?? null,
-        filter.until ?? null,
-        filter.reason ?? null,
-        filter.until === undefined ? null : firstIdAt(Date.parse(filter.until) + CLOCKS_APART_MS),
-        page,
-      ],
+      `${FULL} where ${between('$7')}
+         and ($3::timestamptz is null or o.recorded_at >= $3) and ($4::timestamptz is null or o.recorded_at < $4)
+         and ($5::text is null or o.reason = $5)
+       order by ${order} limit $6`,
+      [below, from, since ?? null, until ?? null, reason ?? null, page, ...whose],
     );
     for (const found of await toFound(db, rows, context)) {
       if (optOuts.length === filter.limit) return { optOuts, nextCursor: cursorOf(below) };
       below = found.optOut.id;
       if (matches(found, filter)) optOuts.push(found);
     }
-    looked += rows.length;
-    if (rows.length < page) return { optOuts, nextCursor: undefined };
+    if (rows.length < page) return { optOuts, nextCursor };
   }
   return { optOuts, nextCursor: cursorOf(below) };
 }

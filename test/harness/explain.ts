@@ -30,7 +30,7 @@ export const explainPage = async (pool: Pool, store: RegisteredStore, limit: num
 
 type Plan = { readonly Plans?: readonly Plan[] } & Readonly<Record<string, unknown>>;
 
-/** How many pairs of rows a plan looked at in vain. */
+/** How many rows, or pairs of rows, a plan looked at in vain. */
 const inVain = (plan: Plan): number =>
   Number(plan['Rows Removed by Join Filter'] ?? 0) * Number(plan['Actual Loops'] ?? 1) +
   Number(plan['Rows Removed by Filter'] ?? 0) * Number(plan['Actual Loops'] ?? 1) +
@@ -45,4 +45,44 @@ export async function explainSettle(
     toParameter(REPORTED, acknowledgements),
   ]);
   return inVain(rows[0]['QUERY PLAN'][0].Plan as Plan);
+}
+
+type Value = string | number | null | readonly (string | number)[];
+
+const literal = (value: Value): string =>
+  value === null ? 'null' : `'${typeof value === 'object' ? `{${value.join(',')}}` : value}'`;
+
+/**
+ * A pool that remembers the queries that ran through it, and how many rows the one that did worst looked at in vain. They are
+ * prepared: EXPLAIN itself plans with the values, and ours are planned without them (`plan_cache_mode`).
+ */
+export function watchInVain(pool: Pool): { pool: Pool; most(): Promise<number> } {
+  type Ran = { readonly text: string; readonly values: readonly Value[] };
+  const ran: Ran[] = [];
+  const query = (statement: string | Ran, ...more: Value[][]): unknown => {
+    const { text, values } = typeof statement === 'string' ? { text: statement, values: more[0] } : statement;
+    if (/^\s*select/.test(text) && values !== undefined) ran.push({ text, values });
+    return Reflect.apply(pool.query, pool, [statement, ...more]);
+  };
+  return {
+    pool: new Proxy(pool, {
+      get: (target, name): unknown => (name === 'query' ? query : Reflect.get(target, name, target)),
+    }),
+    most: async () => {
+      const client = await pool.connect();
+      try {
+        let most = 0;
+        for (const { text, values } of ran.splice(0)) {
+          await client.query(`prepare watched as ${text}`);
+          const execute = `execute watched (${values.map(literal).join(', ')})`;
+          const { rows } = await client.query(`explain (analyze, format json) ${execute}`);
+          most = Math.max(most, inVain(rows[0]['QUERY PLAN'][0].Plan as Plan));
+          await client.query('deallocate watched');
+        }
+        return most;
+      } finally {
+        client.release();
+      }
+    },
+  };
 }
