@@ -280,12 +280,20 @@ export function createImports({
 
   const list: Imports['list'] = async ({ client, limit, cursor, state }) => {
     if (cursor !== undefined && !isUuid(cursor)) throw badCursor();
+    // As in the list of opt-outs, only the index by client gives a client's order.
+    const [before, order] =
+      client === undefined
+        ? ['id < $1', 'id desc']
+        : ['(client, id) < ($4, $1) and client >= $4', 'client desc, id desc'];
     const { rows } = await pool.query<Row>(
       `select ${COLUMNS} from imports
-       where state <> 'receiving' and ($1::text is null or client = $1) and ($2::text is null or state = $2)
-         and ($3::uuid is null or id < $3)
-       order by id desc limit $4`,
-      [client ?? null, state ?? null, cursor ?? null, limit + 1],
+       where ${before} and state <> 'receiving' and ($2::text is null or state = $2) order by ${order} limit $3`,
+      [
+        cursor ?? 'ffffffff-ffff-ffff-ffff-ffffffffffff',
+        state ?? null,
+        limit + 1,
+        ...(client === undefined ? [] : [client]),
+      ],
     );
     const imports = rows.slice(0, limit).map(toImport);
     return { imports, nextCursor: rows.length > limit ? imports.at(-1)!.id : undefined };

@@ -1,9 +1,11 @@
 // Files that are given up while a piece of them is on its way, and which of several files is carried.
 import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { openPool } from '../../ledger/database.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
+import { watchInVain } from '../harness/explain.ts';
 import { freshLedger } from '../harness/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
@@ -130,4 +132,28 @@ describe('of several files', () => {
     });
     expect(await claims(other)).toBeUndefined();
   });
+});
+
+test("a client's list of imports does not look at those of others", async () => {
+  await using fresh = await freshLedger();
+  const watched = watchInVain(openPool(fresh.db.urls.api, { max: 6, onError: () => undefined }));
+  const { imports } = await fresh.another(watched.pool);
+  await withClient(fresh.db.urls.owner, async (client) => {
+    await client.query(`
+      insert into imports (id, client, key_id, key_lineage, caller_address, request_id, state, format, dry_run, reason, is_kept, bytes,
+        rows_total, rows_done, recorded, already, invalid, errors_found, created_at, received_at)
+      select lpad(to_hex(n), 32, '0')::uuid, case when n <= 3 then 'shop' else 'large' end, 'one', 'one', 'here', 'r', 'done', 'csv',
+        false, 'legal', false, 6, 0, 0, 0, 0, 0, 0, now(), now()
+      from generate_series(1, 20000) n`);
+    await client.query('vacuum analyze imports');
+  });
+  const pages = [];
+  for (let cursor: string | undefined; ;) {
+    const page = await imports.list({ client: 'shop', limit: 2, cursor, state: undefined });
+    pages.push(page.imports.map(({ id, client }) => [client, Number(`0x${id.slice(-4)}`)]));
+    if (page.nextCursor === undefined) break;
+    cursor = page.nextCursor;
+  }
+  expect(pages.map((page) => page.join())).toEqual(['shop,3,shop,2', 'shop,1']);
+  expect(await watched.most()).toBeLessThan(10);
 });
