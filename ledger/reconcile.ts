@@ -11,10 +11,12 @@ import type { Pool, Queryable } from './database.ts';
 import type { Caller, Reconciliation } from './ledger.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
+import { findStore } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 import { FOLLOWED_TO } from '../suppression/acknowledgement.ts';
 import type { Comparison, ReconciliationPage } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
 
 const PAGE = 500;
 /** Between two pages that nobody waits for: at most 500 subjects a second beside the live decisions. */
@@ -274,7 +276,10 @@ export async function takeComparison(
   });
 }
 
-/** Begins a pass now, at full speed. A pass under way begins anew, so that it sees the store as it is after the request. */
+/**
+ * Begins a pass now, at full speed. A pass under way begins anew, so that it sees the store as it is after the request. Throws
+ * AbideError('overloaded') if the store changes all the while.
+ */
 export async function askReconciliation(
   pool: Pool,
   store: RegisteredStore,
@@ -282,18 +287,26 @@ export async function askReconciliation(
 ): Promise<number> {
   return await inTransaction(pool, async (client) => {
     await client.query('delete from reconciliations where store_id = $1 and finished_at is null', [store.id]);
-    const { rows } = await client.query<Run>(BEGIN, [store.id, store.generation, true]);
-    const id = rows[0]?.id;
+    const begin = async ({ generation }: RegisteredStore): Promise<number | undefined> => {
+      const { rows } = await client.query<Run>(BEGIN, [store.id, generation, true]);
+      const id = rows[0]?.id;
+      if (id !== undefined)
+        await audit(client, caller, 'store.reconciliation_asked', store.name, { reconciliation: id });
+      return id;
+    };
+    const begun = await begin(store);
+    if (begun !== undefined) return begun;
     // Another pass was asked for at the same moment, and is as good.
-    if (id === undefined) {
-      const { rows: other } = await client.query<{ id: number }>(
-        'select id from reconciliations where store_id = $1 order by id desc limit 1',
-        [store.id],
-      );
-      return other[0]!.id;
-    }
-    await audit(client, caller, 'store.reconciliation_asked', store.name, { reconciliation: id });
-    return id;
+    const { rows: other } = await client.query<{ id: number }>(
+      'select id from reconciliations where store_id = $1 and finished_at is null',
+      [store.id],
+    );
+    if (other[0] !== undefined) return other[0].id;
+    // Or a generation of the store began after it was read.
+    const now = await findStore(client, store.name);
+    const again = now && (await begin(now));
+    if (again === undefined) throw new AbideError('overloaded', undefined, { retryAfterSeconds: 1 });
+    return again;
   });
 }
 

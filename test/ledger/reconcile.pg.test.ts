@@ -1,6 +1,7 @@
 // What a store was found to hold no longer, as its worker tells the ledger.
 import { expect, test } from '@jest/globals';
-import { renewLease } from '../../ledger/stores.ts';
+import { askReconciliation } from '../../ledger/reconcile.ts';
+import { findStore, refillStore, renewLease } from '../../ledger/stores.ts';
 import type { Difference } from '../../suppression/acknowledgement.ts';
 import { eventually } from '../harness/eventually.ts';
 import {
@@ -94,3 +95,21 @@ test('of a store that went back to an older version, what came after that is inc
     });
   await lagIs(t, { verified_through: 1 });
 });
+
+// It was a 500, or the id of a pass that had ended long ago.
+test.each(['never compared', 'compared before'])(
+  'a store of which a generation begins while its pass is asked for, and which was %s, is compared as it is now',
+  async (before) => {
+    await using t = await given();
+    if (before === 'compared before') await find(t);
+    const seen = (await findStore(t.pool, 'crm'))!;
+    await refillStore(t.pool, 'crm', 'it lost something', undefined);
+
+    const run = await askReconciliation(t.pool, seen, undefined);
+
+    const [newest] = (await t.ledger.reconciliations('crm', 1))!;
+    expect(newest).toMatchObject({ id: run, finishedAt: undefined });
+    const { rows } = await t.pool.query('select generation from reconciliations where id = $1', [run]);
+    expect(rows).toEqual([{ generation: seen.generation + 1 }]);
+  },
+);
