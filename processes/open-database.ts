@@ -34,23 +34,24 @@ export function readKeysOf(dataFolder: string): string | undefined {
 const roleOf = (url: string): string => decodeURIComponent(new URL(url).username);
 
 /**
- * Migrates, opens the API's pool and brings key ring and database together. The ring is `keys` (ABIDE_KEYS), or keys.json (0600) in
- * the data folder. One is made only together with an empty database, and only if `mayMakeSecrets`. Throws AbideError:
+ * Migrates, opens the API's pool and brings key ring and database together. The ring is ABIDE_KEYS, or keys.json (0600) in the data
+ * folder. One is made only together with an empty database, and only if `mayMakeSecrets`. Throws AbideError:
  * DATABASE_UNREACHABLE, KEYS_MISSING, KEYS_INVALID, LEDGER_MISSING.
  */
 export async function openDatabase({
   urls,
   dataFolder,
-  keys,
+  env,
   mayMakeSecrets,
   log,
 }: {
   urls: DatabaseUrls;
   dataFolder: string;
-  keys: string | undefined;
+  env: Readonly<Record<string, string | undefined>>;
   mayMakeSecrets: boolean;
   log: Log;
 }): Promise<{ pool: Pool; ring: KeyRing }> {
+  const keys = env['ABIDE_KEYS'] || undefined;
   await migrate(urls.owner, { apiRole: roleOf(urls.api), replicationRole: roleOf(urls.replication) });
   const pool = openPool(urls.api, {
     max: 16,

@@ -110,7 +110,7 @@ export async function serve({
   const { pool, ring } = await openDatabase({
     urls,
     dataFolder,
-    keys: env.ABIDE_KEYS || undefined,
+    env,
     mayMakeSecrets: onLoopback,
     log,
   });

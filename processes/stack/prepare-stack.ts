@@ -48,7 +48,7 @@ export async function prepareStack({
   const { pool } = await openDatabase({
     urls,
     dataFolder,
-    keys: env['ABIDE_KEYS'] || undefined,
+    env,
     mayMakeSecrets: true,
     log,
   });

@@ -483,7 +483,7 @@ async function startDatabase({
   const { pool } = await openDatabase({
     urls,
     dataFolder,
-    keys: env['ABIDE_KEYS'],
+    env,
     mayMakeSecrets: isLoopback(configuration.listen.host),
     log,
   });

@@ -8,10 +8,14 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { makeFile } from '../../processes/kept-file.ts';
+import { openDatabase } from '../../processes/open-database.ts';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
 import { emptyDatabase } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { putClusterInto } from '../harness/postgres-of-the-run.ts';
+
+const nothing = (): void => undefined;
+const QUIET = { debug: nothing, info: nothing, warn: nothing, error: nothing };
 
 let folder: string;
 
@@ -99,6 +103,15 @@ test('a file that is there is not made again, and nothing is left beside it', as
 
   expect(await readFile(file, 'utf8')).toBe('first');
   expect((await stat(file)).mode & 0o777).toBe(0o600);
+  expect(await readdir(folder)).toEqual(['keys.json']);
+});
+
+test('an ABIDE_KEYS that is set and empty is not set', async () => {
+  await using db = await emptyDatabase();
+  for (const env of [{ ABIDE_KEYS: '' }, {}, { ABIDE_KEYS: '' }]) {
+    const of = { urls: db.urls, dataFolder: folder, env, mayMakeSecrets: true, log: QUIET };
+    await (await openDatabase(of)).pool.end();
+  }
   expect(await readdir(folder)).toEqual(['keys.json']);
 });
 
