@@ -134,6 +134,10 @@ function announce({ url: bound, onLoopback, adminKey }: Announced): void {
   print(`abide: listening at ${url}${url === bound ? '' : ' (and at every other address of this machine)'}`);
   const { token, keptIn, isNew } = adminKey ?? {};
   if (token === undefined) {
+    if (adminKey !== undefined && keptIn === undefined)
+      return print(
+        'ABIDE_ADMIN_KEY is revoked or expired: `abide keys token` prints a new one to start with',
+      );
     const why =
       keptIn === undefined
         ? "no administrator's key is kept here"

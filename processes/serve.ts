@@ -53,7 +53,7 @@ export type Announced = {
 };
 
 export type AdministratorKey = {
-  /** Undefined: the file keeps a key that is not valid, or not valid any more. */
+  /** Undefined: what is kept or given is not valid, or not valid any more. */
   readonly token: string | undefined;
   /** The file that keeps it; undefined: ABIDE_ADMIN_KEY gave it. */
   readonly keptIn: string | undefined;
@@ -320,9 +320,11 @@ async function administratorKey({
   };
   if (given !== undefined) {
     try {
-      const { key, token } = await ledger.createKey({ ...fields, token: given });
-      warnOfScopes(key);
-      return { token, keptIn: undefined, isNew: false };
+      const { key } = await ledger.createKey({ ...fields, token: given });
+      // It may have been revoked, or rotated, since it was first given.
+      const isValid = (await ledger.authenticate(given)) !== undefined;
+      if (isValid) warnOfScopes(key);
+      return { token: isValid ? given : undefined, keptIn: undefined, isNew: false };
     } catch (cause) {
       if (!(cause instanceof AbideError && cause.code === 'invalid-request')) throw cause;
       throw new Error(

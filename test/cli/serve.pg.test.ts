@@ -259,6 +259,28 @@ test("the administrator's key is rotated and kept like the old one; once it is r
   expect(own.output).not.toContain("no administrator's key is kept here");
 });
 
+// The line to paste was printed with a key that the API refuses.
+test('an ABIDE_ADMIN_KEY that was revoked is said to be, and no line is printed with it', async () => {
+  const data = join(folder, 'given');
+  const ABIDE_ADMIN_KEY = (await runAbide(['keys', 'token'])).stdout.trim();
+  const serve = async (meanwhile: () => Promise<unknown>): Promise<string> => {
+    const { child, ended, output } = spawnAbide(['serve', '--data', data], { ABIDE_ADMIN_KEY, PORT: '0' });
+    await eventually(() => expect(output()).toContain('ready after'));
+    await meanwhile();
+    child.kill('SIGTERM');
+    await ended;
+    return output();
+  };
+  const first = await serve(() =>
+    runAbide(['keys', 'revoke', ABIDE_ADMIN_KEY.split('_')[2]!, '--data', data]),
+  );
+  expect(first).toContain(ABIDE_ADMIN_KEY);
+
+  const second = await serve(() => Promise.resolve());
+  expect(second).toContain('ABIDE_ADMIN_KEY is revoked or expired: `abide keys token` prints a new one');
+  expect(second).not.toContain(ABIDE_ADMIN_KEY);
+});
+
 // It was in the audit log alone: whoever retired a store and left it in abide.yaml found its opt-outs there again after a restart.
 test('a start that puts a retired store into service again says so', async () => {
   await using own = await startAbide();
