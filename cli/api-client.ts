@@ -1,11 +1,11 @@
 // The commands that ask the API as any client would.
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import type { Command } from 'commander';
 import { AbideProblem, createAbide } from '../client/client.ts';
 import type { Abide } from '../client/client.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
+import { adminKeyFile } from '../processes/kept-file.ts';
 import { environmentOf } from './installation.ts';
 import type { Installation } from './installation.ts';
 
@@ -137,7 +137,7 @@ function inWords(problem: AbideProblem, url: string): Error {
 }
 
 function keptAdminKey(options: Installation): string {
-  const file = join(dataFolderOf(environmentOf(options)), 'admin.key');
+  const file = adminKeyFile(dataFolderOf(environmentOf(options)));
   try {
     return readFileSync(file, 'utf8').trim();
   } catch (error) {

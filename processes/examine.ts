@@ -1,7 +1,7 @@
 // What `abide doctor` looks at: each finding in words, with what to do about it.
 import { existsSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import pg from 'pg';
 import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
@@ -15,7 +15,7 @@ import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
 import { examineKafka } from './examine-kafka.ts';
 import { lackingSecrets } from './given-secrets.ts';
-import { keysFile } from './kept-file.ts';
+import { adminKeyFile, keysFile } from './kept-file.ts';
 import type { DatabaseUrls } from './open-database.ts';
 import { findDatabase, readConfiguration, readRing } from './running-database.ts';
 
@@ -106,10 +106,9 @@ async function examineDisk(env: Env): Promise<Finding[]> {
       ? attention('disk', `${free.toFixed(1)} GiB free`, 'Free some space: a full disk stops recording.')
       : fine('disk', `${free.toFixed(0)} GiB free`),
   ];
-  for (const name of ['keys.json', 'admin.key', 'postgres.json']) {
-    const file = join(folder, name);
+  for (const file of [keysFile(folder), adminKeyFile(folder), join(folder, 'postgres.json')]) {
     if (existsSync(file) && (statSync(file).mode & 0o077) !== 0) {
-      findings.push(attention(name, 'others on this machine may read it', `chmod 600 ${file}`));
+      findings.push(attention(basename(file), 'others on this machine may read it', `chmod 600 ${file}`));
     }
   }
   return findings;

@@ -24,10 +24,11 @@ import { AbideError } from '../suppression/errors.ts';
 import { recordedOf } from '../suppression/own-suppression.ts';
 import { isChannel } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
+import { ADMINISTRATOR, makeAdministratorKey } from './administrator-key.ts';
 import { createDecisionLines } from './decision-lines.ts';
 import { findEmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { isLoopback, lackingSecrets } from './given-secrets.ts';
-import { adminKeyFile, makeFile } from './kept-file.ts';
+import { adminKeyFile } from './kept-file.ts';
 import { loadConnector } from './load-connector.ts';
 import { openDatabase, urlsOf } from './open-database.ts';
 import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
@@ -286,6 +287,9 @@ async function listenAt(handler: Handler, { host, port }: Address, fix: string):
   }
 }
 
+const isMalformed = (error: unknown): error is AbideError =>
+  error instanceof AbideError && error.code === 'invalid-request';
+
 /**
  * The administrator's key: given by ABIDE_ADMIN_KEY, or made at the first start, kept as admin.key (0600), and read from there at
  * every later one. Undefined if there are keys already and none is kept here.
@@ -311,22 +315,15 @@ async function administratorKey({
       "the administrator's key is older than these scopes and does not get them: `abide keys create` makes a key that has them",
     );
   };
-  const fields = {
-    client: 'administrator',
-    scopes: ADMINISTRATOR_SCOPES,
-    store: undefined,
-    expiresAt: undefined,
-    caller: undefined,
-  };
   if (given !== undefined) {
     try {
-      const { key } = await ledger.createKey({ ...fields, token: given });
+      const { key } = await ledger.createKey({ ...ADMINISTRATOR, token: given });
       // It may have been revoked, or rotated, since it was first given.
       const isValid = (await ledger.authenticate(given)) !== undefined;
       if (isValid) warnOfScopes(key);
       return { token: isValid ? given : undefined, keptIn: undefined, isNew: false };
     } catch (cause) {
-      if (!(cause instanceof AbideError && cause.code === 'invalid-request')) throw cause;
+      if (!isMalformed(cause)) throw cause;
       throw new Error(
         `ABIDE_ADMIN_KEY cannot be used: ${cause.message} \`abide keys token\` prints a new one.`,
         { cause },
@@ -334,21 +331,26 @@ async function administratorKey({
     }
   }
   const file = adminKeyFile(dataFolder);
+  const hasKeys = (await ledger.listKeys()).some((key) => key.store === undefined);
   if (existsSync(file)) {
     const token = readFileSync(file, 'utf8').trim();
+    // An earlier start ended before it recorded what it kept.
+    if (!hasKeys)
+      await ledger.createKey({ ...ADMINISTRATOR, token }).catch((error: unknown) => {
+        if (!isMalformed(error)) throw error;
+      });
     const key = await ledger.authenticate(token);
     if (key === undefined) return { token: undefined, keptIn: file, isNew: false };
     warnOfScopes(key);
     return { token, keptIn: file, isNew: false };
   }
-  if ((await ledger.listKeys()).some((key) => key.store === undefined)) return undefined;
+  if (hasKeys) return undefined;
   if (!mayMake) {
     throw new Error(
       'Abide listens beyond this machine, where it makes no secrets of its own: set ABIDE_ADMIN_KEY (`abide keys token` prints a new one).',
     );
   }
-  const { token } = await ledger.createKey(fields);
-  makeFile(file, `${token}\n`);
+  const token = await makeAdministratorKey(dataFolder, (fields) => ledger.createKey(fields));
   return { token, keptIn: file, isNew: true };
 }
 

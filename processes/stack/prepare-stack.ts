@@ -1,14 +1,15 @@
 // What must be there before API and workers start if their parts are run by somebody else (docker-compose.yml): the schema,
 // secrets, topics, and a connector whose task runs. Safe to repeat.
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync } from 'node:fs';
 import { loadConfiguration } from '../../config/configuration.ts';
 import type { Log } from '../../connectors/contract/connector.ts';
 import { createConnectApi, registerAndWait } from '../../debezium/connect-api.ts';
 import { ensureTopics, withAdmin } from '../../debezium/ensure-topics.ts';
-import { ADMINISTRATOR_SCOPES, createKey } from '../../ledger/api-keys.ts';
+import { createKey } from '../../ledger/api-keys.ts';
 import { createKafka } from '../../stream/kafka-client.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import { makeAdministratorKey } from '../administrator-key.ts';
+import { adminKeyFile } from '../kept-file.ts';
 import { loadConnector } from '../load-connector.ts';
 import { openDatabase, urlsOf } from '../open-database.ts';
 import { makeWorkerKeys } from './worker-keys.ts';
@@ -53,16 +54,8 @@ export async function prepareStack({
     log,
   });
   try {
-    const file = join(dataFolder, 'admin.key');
-    if (!existsSync(file) && !env['ABIDE_ADMIN_KEY']) {
-      const { token } = await createKey(pool, {
-        client: 'administrator',
-        scopes: ADMINISTRATOR_SCOPES,
-        store: undefined,
-        expiresAt: undefined,
-        caller: undefined,
-      });
-      writeFileSync(file, `${token}\n`, { mode: 0o600 });
+    if (!existsSync(adminKeyFile(dataFolder)) && !env['ABIDE_ADMIN_KEY']) {
+      const token = await makeAdministratorKey(dataFolder, (fields) => createKey(pool, fields));
       print(`administrator's key: ${token}`);
     }
     await makeWorkerKeys(

@@ -259,6 +259,20 @@ test("the administrator's key is rotated and kept like the old one; once it is r
   expect(own.output).not.toContain("no administrator's key is kept here");
 });
 
+// The only key of a ledger was recorded first, and a crash before it was kept left it to nobody.
+test("an administrator's key that was kept, and not recorded because the start ended, is recorded by the next one", async () => {
+  await using own = await startAbide();
+  const client = await own.connect();
+  await client.query('delete from api_keys');
+  await client.end();
+  await own.stop();
+  await own.start();
+
+  const { status } = await createSend(own.url)('GET', '/v1/propagation-lag', { key: own.key });
+  expect(status).toBe(200);
+  expect(own.output).not.toContain('is not valid');
+});
+
 // The line to paste was printed with a key that the API refuses.
 test('an ABIDE_ADMIN_KEY that was revoked is said to be, and no line is printed with it', async () => {
   const data = join(folder, 'given');

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { makeAdministratorKey } from '../../processes/administrator-key.ts';
 import { makeFile } from '../../processes/kept-file.ts';
 import { openDatabase } from '../../processes/open-database.ts';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
@@ -104,6 +105,19 @@ test('a file that is there is not made again, and nothing is left beside it', as
   expect(await readFile(file, 'utf8')).toBe('first');
   expect((await stat(file)).mode & 0o777).toBe(0o600);
   expect(await readdir(folder)).toEqual(['keys.json']);
+});
+
+test("the administrator's key is kept before it is recorded", async () => {
+  const file = join(folder, 'admin.key');
+  let keptThen: string | undefined;
+  const recording = makeAdministratorKey(folder, async ({ token }) => {
+    keptThen = await readFile(file, 'utf8');
+    throw new Error(`the start ends before ${token === undefined ? 'a key' : 'this key'} is recorded`);
+  });
+
+  await expect(recording).rejects.toThrow('before this key is recorded');
+  expect(keptThen).toMatch(/^abide_live_\S+\n$/);
+  expect(await readFile(file, 'utf8')).toBe(keptThen);
 });
 
 test('an ABIDE_KEYS that is set and empty is not set', async () => {
