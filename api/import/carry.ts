@@ -155,9 +155,23 @@ export function startImports({
     }
   }
 
+  /** Whether it failed is said once, however often it is tried in vain. */
+  let isFailing = false;
+  async function claim(): Promise<Import | undefined> {
+    try {
+      const next = await imports.claim(holder);
+      isFailing = false;
+      return next;
+    } catch (error) {
+      if (!isFailing) log.warn({ error }, 'imports wait, since none can be claimed: will try again');
+      isFailing = true;
+      return undefined;
+    }
+  }
+
   const running = (async () => {
     while (!closing.signal.aborted) {
-      const next = await imports.claim(holder).catch(() => undefined);
+      const next = await claim();
       if (next === undefined) await imports.untilWaiting(closing.signal);
       else await carryToItsEnd(next);
     }

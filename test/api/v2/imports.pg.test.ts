@@ -639,3 +639,32 @@ test('a process that ends leaves its file to another, and each row counts once',
 async function rotatedFrom({ t }: ServedImports, id: string): Promise<string> {
   return (await rotateKey(t.pool, { id, overlapSeconds: 60, caller: undefined }))!.token;
 }
+
+// Whoever had sent it waited, and nothing said why.
+test('imports that no process can claim are told of once each time, and carried when one can', async () => {
+  await using api = await serveImports({ isCarried: false });
+  const { id } = (await api.post(csvOf(1))).json as { id: string };
+  const { claim } = api.t.ledger.imports;
+  let isBroken = true;
+  let tries = 0;
+  const broken = async (holder: string): ReturnType<typeof claim> => {
+    tries += 1;
+    if (isBroken) throw new Error('permission denied for table imports');
+    return await claim(holder);
+  };
+  await api.carry({ ...api.t.ledger, imports: { ...api.t.ledger.imports, claim: broken } });
+  const triedAgain = async (): Promise<void> => {
+    const before = tries;
+    await eventually(() => expect(tries).toBeGreaterThan(before + 2));
+  };
+  const said = (): string[] => api.log.map(({ message }) => message);
+  const once = 'imports wait, since none can be claimed: will try again';
+
+  await triedAgain();
+  expect(said()).toEqual([once]);
+  isBroken = false;
+  expect(await api.untilSettled(id)).toMatchObject({ state: 'done' });
+  isBroken = true;
+  await triedAgain();
+  expect(said()).toEqual([once, once]);
+});
