@@ -115,7 +115,8 @@ function createFreshReading<T>(read: () => Promise<T>): () => Promise<T> {
 }
 
 /**
- * Opens the ledger for one process. The schema is there already and the ring is the database's own.
+ * Opens the ledger for one process. The schema is there already and the ring is the database's own. It ends the pool when it is
+ * disposed, and if it cannot be opened.
  * `onSettled` sees each acknowledgement that was new, `onExhausted` each request that a spent budget refused.
  */
 export async function openLedger({
@@ -147,9 +148,22 @@ export async function openLedger({
     pipeline: false,
   });
   const files = createImports({ pool, ring, onWaiting: () => waitingImports.ring() });
-  let stores: readonly RegisteredStore[] = await listStores(pool);
-  let transport: SealingKey = await currentTransportKey(pool, ring);
-  let livingKeys = await livingTransportKeys(pool);
+  const endPools = async (): Promise<void> => {
+    await Promise.all([pool.end(), bulkPool.end()]);
+  };
+  let stores: readonly RegisteredStore[];
+  let transport: SealingKey;
+  let livingKeys: Awaited<ReturnType<typeof livingTransportKeys>>;
+  try {
+    stores = await listStores(pool);
+    transport = await currentTransportKey(pool, ring);
+    livingKeys = await livingTransportKeys(pool);
+    await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
+    if (canaries === undefined) await forgetCanaries(pool);
+  } catch (error) {
+    await endPools();
+    throw error;
+  }
 
   const refresh = async (): Promise<void> => {
     stores = await listStores(pool);
@@ -175,9 +189,6 @@ export async function openLedger({
     for (const work of housework) await work().catch((error: unknown) => failures.push(error));
     if (failures.length > 0) throw failures[0] as Error;
   };
-  await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
-
-  if (canaries === undefined) await forgetCanaries(pool);
 
   let failedLooks = 0;
   const issue = async (of: Canaries): Promise<void> => {
@@ -473,7 +484,7 @@ export async function openLedger({
       await usage.write().catch((error: unknown) => {
         log.warn({ error: asLedgerError(error) }, 'the usage of versions since the last write is lost');
       });
-      await Promise.all([pool.end(), bulkPool.end()]);
+      await endPools();
     },
   };
 }

@@ -1,6 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { expect, test } from '@jest/globals';
 import { openPool } from '../../ledger/database.ts';
+import { makeKeyRing, readKeyRing } from '../../ledger/key-ring.ts';
+import { openLedger } from '../../ledger/open-ledger.ts';
 import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 
@@ -55,4 +57,14 @@ test.each([false, true])('a line that the server ends is told of, unless its poo
   await closed;
 
   expect(told).toHaveLength(before);
+});
+
+test('a ledger that cannot be opened leaves no pool open', async () => {
+  await using db = await emptyDatabase();
+  const pool = openPool(db.urls.api, { max: 2, onError: () => undefined });
+  const log = { info: () => undefined, warn: () => undefined };
+
+  await expect(openLedger({ pool, ring: readKeyRing(makeKeyRing()), log })).rejects.toThrow('does not exist');
+
+  expect(pool.ended).toBe(true);
 });
