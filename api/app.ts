@@ -37,6 +37,8 @@ export type Handler = ((request: IncomingMessage, response: ServerResponse) => v
   readonly endWaits: () => void;
   /** Whether so much is under way that nobody may take long to send a body. */
   readonly isCrowded: () => boolean;
+  /** Told of what the listener cannot do, such as taking one more connection; it goes on. */
+  readonly onListenerError: (error: Error) => void;
 };
 
 export type App = {
@@ -88,6 +90,8 @@ export function createApp({
   const rooms = createRooms({ onRefused: (of) => metrics.refused(of), rooms: sizes, bodyBytes });
   const closing = new AbortController();
   const endWaits = (): void => closing.abort();
+  const onListenerError = (error: Error): void =>
+    log.error({ error }, 'the listener could not do something, and goes on');
   const api = new Router({ sensitive: true });
   const ops = opsOnSameListener ? api : new Router({ sensitive: true });
   addHealth(ops, { ledger, metrics, isReady });
@@ -119,12 +123,14 @@ export function createApp({
     handler: Object.assign(toHandler(api, { log, metrics, rooms, doorOf, tracer, versions }), {
       endWaits,
       isCrowded: () => rooms.isCrowded(),
+      onListenerError,
     }),
     opsHandler: opsOnSameListener
       ? undefined
       : Object.assign(toHandler(ops, { log, metrics, rooms, doorOf, tracer: undefined, versions: {} }), {
           endWaits: () => undefined,
           isCrowded: () => false,
+          onListenerError,
         }),
     metrics,
   };

@@ -188,7 +188,12 @@ export async function listen(
   server.maxHeadersCount = 0;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ port, host, backlog: BACKLOG }, resolve);
+    server.listen({ port, host, backlog: BACKLOG }, () => {
+      server.off('error', reject);
+      // Otherwise it would be an uncaught error, which stops everything.
+      server.on('error', (error) => handler.onListenerError(error));
+      resolve();
+    });
   });
   function look(): void {
     const now = performance.now();

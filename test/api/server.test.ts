@@ -1,3 +1,5 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import type { Server } from 'node:http';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
@@ -168,4 +170,25 @@ describe('closing', () => {
       [200, 'close'],
     ]);
   });
+});
+
+// The first one was lost without a word, and the second one ended the process.
+test('what the listener cannot do is logged every time, and it goes on', async () => {
+  await using api = await serveStub();
+  let server: Server | undefined;
+  const find = (message: unknown): void => {
+    ({ server } = message as { server: Server });
+  };
+  subscribe('http.server.request.start', find);
+  await api.send('GET', '/livez');
+  unsubscribe('http.server.request.start', find);
+
+  for (const n of [1, 2]) server!.emit('error', Object.assign(new Error(`accept ${n}`), { code: 'EMFILE' }));
+
+  const message = 'the listener could not do something, and goes on';
+  expect(api.log).toMatchObject([
+    { level: 'error', fields: { error: { code: 'EMFILE', message: 'accept 1' } }, message },
+    { level: 'error', fields: { error: { code: 'EMFILE', message: 'accept 2' } }, message },
+  ]);
+  expect((await api.send('GET', '/livez')).status).toBe(200);
 });
