@@ -80,22 +80,22 @@ const toOptOut = (row: OptOutRow, ring: KeyRing): OptOut => ({
   firstCompletedAt: row.first_completed_at === null ? undefined : toMilliseconds(row.first_completed_at),
 });
 
-/** The opt-outs behind a subject's state, newest version first; for the answer to a repeat, inside its transaction. */
-export async function findOptOutsOf(
+/** The one of these opt-outs that gave a subject its newest version; for the answer to a repeat, inside its transaction. */
+export async function findNewestOf(
   db: Queryable,
   ring: KeyRing,
   subjectId: string,
   ids: readonly string[],
-): Promise<OptOut[]> {
+): Promise<OptOut | undefined> {
   const { rows } = await db.query<OptOutRow>({
-    name: 'find-opt-outs-of',
+    name: 'find-newest-of',
     text: `select ${OPT_OUT} from opt_outs o
            cross join lateral (
              select * from opt_out_subjects b where b.opt_out_id = o.id and b.subject_id = $2 offset 0) b
-           where o.id = any ($1::uuid[]) order by b.version desc`,
+           where o.id = any ($1::uuid[]) order by b.version desc limit 1`,
     values: [ids, subjectId],
   });
-  return rows.map((row) => toOptOut(row, ring));
+  return rows[0] && toOptOut(rows[0], ring);
 }
 
 /** The newest opt-out that names all of these subjects and meets a condition on `o`. */

@@ -12,7 +12,7 @@ import type { SubjectKind } from '../suppression/subject-kind.ts';
 import type { Spending } from './budgets.ts';
 import { toMilliseconds } from './database.ts';
 import type { Client } from './database.ts';
-import { findOptOut, findOptOutsOf, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
+import { findNewestOf, findOptOut, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
 import { foldIntent, namedBy } from './fold.ts';
 import type { Folded, Locked, Looks } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -186,8 +186,7 @@ export async function foldBatch(
     // Whatever this batch made is newer than anything that was there before.
     const recent = made.findLast(({ optOut }) => ids.has(optOut.id));
     if (recent !== undefined) return recent.optOut;
-    const [newest] = await findOptOutsOf(client, ring, id, [...ids]);
-    return newest;
+    return await findNewestOf(client, ring, id, [...ids]);
   }
 
   async function newestTogether(
