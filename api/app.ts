@@ -185,7 +185,10 @@ function createDoorOf(pathsOfWorkers: readonly string[]): DoorOf {
   return (path) => (OPS.includes(path) ? 'ops' : ofWorkers.test(path) ? 'worker_door' : 'door');
 }
 
-/** Takes a place until its answer is sent or its client is gone, and the returned function was called: then nothing works on it. */
+/**
+ * Takes a place. It is free again once the answer was sent (or the client has gone) and the returned function was called, which
+ * says that nothing works on the request any more.
+ */
 function takePlace(ctx: Context, rooms: Rooms, doorOf: DoorOf): () => void {
   if (ctx.path === '/livez') return () => undefined;
   const place = rooms.enter(doorOf(ctx.path));

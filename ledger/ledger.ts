@@ -574,7 +574,7 @@ export type ImportBatch = {
 
 /** Files of opt-outs: kept sealed while they are received, and until they are recorded. */
 export type Imports = {
-  /** Begins to receive a file; gives its id. Throws AbideError('too-many-imports'). */
+  /** Begins to receive a file; gives its id. Throws AbideError('too-many-requests'). */
   begin(fields: NewImport): Promise<string>;
   /** Keeps the next piece, `n` from 0. */
   keep(id: string, n: number, piece: Buffer): Promise<void>;

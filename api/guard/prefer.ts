@@ -48,7 +48,7 @@ export async function waitedStillValid(ctx: Context, seconds: number | undefined
   waited(ctx, seconds);
 }
 
-/** Aborts when the client has gone, or this server stops: nobody waits for nobody. */
+/** Aborts when the client has gone or this server stops: nobody is left to wait for. */
 export function goneSignal(ctx: Context, closing: AbortSignal): AbortSignal {
   const gone = new AbortController();
   ctx.res.once('close', () => gone.abort());

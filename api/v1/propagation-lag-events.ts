@@ -164,7 +164,7 @@ export function addPropagationLagEvents(routes: Routes, { ledger, log, closing }
     const gone = beginWait(ctx, closing);
     const stream = new PassThrough();
     feed.add({ stream, requestId: caller.requestId, isStillValid });
-    // After an end, what was told still arrives; if nobody reads on, nothing is waited for.
+    // `end()` still delivers what was written; a client that has stopped reading is cut off at once.
     gone.addEventListener('abort', () => {
       if (ctx.res.destroyed || ctx.method === 'HEAD' || stream.writableNeedDrain) stream.destroy();
       else stream.end();

@@ -166,7 +166,7 @@ export function addPropagationLag(routes: Routes, { ledger }: Deps): void {
   routes.add(lag, async (ctx) => {
     const query = parse(Query, { ...ctx.query });
     const report = await ledger.lag();
-    // Unknown is worse than late: anybody who wants to hear of the one wants to hear of the other.
+    // `unknown` ranks worse than `late`: whoever filters for late gets unknown as well.
     if (query.fail_on === 'late' && (report.status === 'late' || report.status === 'unknown'))
       ctx.status = 503;
     ctx.body = report;
