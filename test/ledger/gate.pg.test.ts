@@ -1,6 +1,7 @@
 import { expect, test } from '@jest/globals';
 import { changeStore } from '../../ledger/stores.ts';
 import { withClient } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
 import { freshLedger, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 
@@ -56,8 +57,9 @@ test('a refused decision holds the gate once it is late, whatever bound is asked
   await t.ledger.record(intent('ada@example.com'), render);
   const [decision] = await outstandingOf(t.ledger, 'crm');
   await t.ledger.acknowledge('crm', report([verified(decision!, { outcome: 'refused', code: 'NO' })]));
-  await new Promise((resolve) => setTimeout(resolve, 250));
-  expect([await why(t, 'crm'), await why(t, 'crm', 3_600)]).toEqual(['late', 'late']);
+  await eventually(async () =>
+    expect([await why(t, 'crm'), await why(t, 'crm', 3_600)]).toEqual(['late', 'late']),
+  );
   await t.ledger.acknowledge('crm', report([verified(decision!, { attempts: 2 })]));
   expect(await why(t, 'crm')).toBe('send');
   await changeStore(t.pool, 'crm', 'paused', {}, undefined);
