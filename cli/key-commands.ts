@@ -165,12 +165,13 @@ export function addKeys(program: Command): void {
         const all = await listKeys(pool);
         if (options.json === true) return printJson(all.map(toJson));
         printTable(
-          ['ID', 'CLIENT', 'STORE', 'LAST USED', 'STATE', 'LIMITS', 'SCOPES'],
+          ['ID', 'CLIENT', 'STORE', 'LAST USED', 'EXPIRES', 'STATE', 'LIMITS', 'SCOPES'],
           all.map((key) => [
             key.id,
             key.client,
             key.store ?? '-',
             key.lastUsedAt?.slice(0, 16) ?? 'never',
+            key.expiresAt?.slice(0, 16) ?? '-',
             key.revokedAt !== undefined
               ? 'revoked'
               : (key.expiresAt ?? '9') < new Date().toISOString()
