@@ -185,7 +185,7 @@ export function addKeys(program: Command): void {
     });
   ofInstallation(keys.command('rotate'))
     .description(
-      'Make a key that replaces another one, with the same client, scopes, store and limits. It is printed once, and kept in admin.key if the old one was; the old one stays valid for the overlap.',
+      'Make a key that replaces another one, with the same client, scopes, store, limits and lifetime. It is printed once, and kept in admin.key if the old one was; the old one stays valid for the overlap.',
     )
     .argument('<id>', 'the 12 characters after abide_live_')
     .addOption(
@@ -199,12 +199,17 @@ export function addKeys(program: Command): void {
         const rotated = await rotateKey(pool, { id, overlapSeconds: options.overlap, caller: operator() });
         // Otherwise `KEY=$(abide keys rotate ID)` would take the words for a key.
         if (rotated === undefined) return sayNo(noKey(id), { json: true });
-        const { key, token, oldExpiresAt } = rotated;
+        const { key, token, oldExpiresAt, before } = rotated;
         if (options.json === true) printJson({ ...toJson(key), token, old_expires_at: oldExpiresAt });
         else {
           print(token);
+          if (key.expiresAt !== undefined) process.stderr.write(`${key.id} expires at ${key.expiresAt}\n`);
           process.stderr.write(`${id} is valid until ${oldExpiresAt}\n`);
         }
+        for (const one of before)
+          process.stderr.write(
+            `${one} replaced ${id} before and is still valid: \`abide keys revoke ${one}\` if nobody has it\n`,
+          );
         // The new key is printed by now, so that it is not lost if the file cannot be written.
         const { keepRotated } = await import('../processes/given-secrets.ts');
         const file = keepRotated(dataFolderOf(environmentOf(options)), id, token);

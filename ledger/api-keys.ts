@@ -162,19 +162,24 @@ export async function listKeys(pool: Pool): Promise<readonly ApiKey[]> {
 }
 
 /**
- * Makes a key that replaces another one: the same client, scopes, store and limits, and the same lifetime if the other one expires.
- * The other one stays valid for at most `overlapSeconds`. Undefined if no such key is in use.
+ * Makes a key that replaces another one: the same client, scopes, store and limits, and the lifetime with which that one was made.
+ * The other one stays valid for at most `overlapSeconds`. `before` are the keys in use that earlier rotations made of it: somebody
+ * who lost the one that was printed rotates again. Undefined if no such key is in use.
  */
 export async function rotateKey(
   pool: Pool,
   { id, overlapSeconds, caller }: { id: string; overlapSeconds: number; caller: Caller | undefined },
-): Promise<{ key: ApiKey; token: string; oldExpiresAt: string } | undefined> {
+): Promise<{ key: ApiKey; token: string; oldExpiresAt: string; before: readonly string[] } | undefined> {
   const token = makeToken();
   const parsed = parse(token)!;
   return await inTransaction(pool, async (client) => {
     const { rows } = await client.query<Row>(
+      // A rotation shortens the life of the key that it replaces, so what the keys of a lineage were made with is the longest of
+      // theirs: the last one made has not been replaced.
       `insert into api_keys (id, client, secret_sha256, scopes, store, created_at, expires_at, ${LIMIT_COLUMNS}, lineage)
-       select $2, client, $3, scopes, store, clock_timestamp(), clock_timestamp() + (expires_at - created_at),
+       select $2, client, $3, scopes, store, clock_timestamp(), clock_timestamp() + (
+                select case when bool_and(expires_at is not null) then max(expires_at - created_at) end
+                from api_keys one where coalesce(one.lineage, one.id) = coalesce(api_keys.lineage, api_keys.id)),
               ${LIMIT_COLUMNS}, coalesce(lineage, id)
        from api_keys where id = $1 and ${USABLE} for update
        returning ${COLUMNS}`,
@@ -189,7 +194,12 @@ export async function rotateKey(
     );
     const oldExpiresAt = old.rows[0]!.expires_at;
     await audit(client, caller, 'key.rotated', id, { to: parsed.id, expires_at: oldExpiresAt });
-    return { key: toKey(made), token, oldExpiresAt };
+    const others = await client.query<{ id: string }>(
+      `select id from api_keys where lineage = $1 and id <> $2 and ${USABLE}
+         and created_at > (select created_at from api_keys where id = $3) order by created_at`,
+      [made.lineage, parsed.id, id],
+    );
+    return { key: toKey(made), token, oldExpiresAt, before: others.rows.map((row) => row.id) };
   });
 }
 

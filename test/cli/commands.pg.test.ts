@@ -415,6 +415,36 @@ test('a key is rotated without downtime: the new one is the same client, and the
   expect(again).toMatchObject({ code: 3, output: `no key ${id} is in use\n`, stdout: '' });
 });
 
+// Whoever lost the printed key types the command again. The second one died with the overlap of the first rotation.
+test.each([
+  ['90d', 90],
+  [undefined, undefined],
+])('a key rotated a second time lives as long as it was made for: %s', async (expires, days) => {
+  const make = [
+    '--client',
+    'shop',
+    '--scope',
+    'checks:read',
+    ...(expires === undefined ? [] : ['--expires', expires]),
+  ];
+  const id = (await run('keys', 'create', ...make)).stdout.split('_')[2]!;
+  const lost = (await run('keys', 'rotate', id, '--overlap', '1h')).stdout.split('_')[2]!;
+
+  const again = await run('keys', 'rotate', id, '--overlap', '1h');
+
+  const newId = again.stdout.split('_')[2]!;
+  type Listed = { id: string; created_at: string; expires_at: string | null };
+  const made = (await runJson<Listed[]>('keys', 'list')).find((one) => one.id === newId)!;
+  if (days === undefined) expect(made.expires_at).toBeNull();
+  else expect((Date.parse(made.expires_at!) - Date.parse(made.created_at)) / 86_400_000).toBeCloseTo(days, 2);
+  expect(again.output.includes(`${newId} expires at ${made.expires_at}\n`)).toBe(days !== undefined);
+  expect(again.output).toContain(
+    `${lost} replaced ${id} before and is still valid: \`abide keys revoke ${lost}\` if nobody has it\n`,
+  );
+  // Of keys that were rotated one after the other, none is nobody's.
+  expect((await run('keys', 'rotate', newId)).output).not.toContain('before');
+});
+
 test('the limits of a key are changed in place, and the log says to what', async () => {
   const { id } = await runJson<{ id: string }>(
     ...['keys', 'create', '--client', 'shop', '--scope', 'checks:read', '--rate', '5'],
