@@ -43,23 +43,25 @@ export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): Token
     kept.delete(token);
     let away: unknown;
     for (const { issuer, keys } of known) {
+      let payload: JWTPayload;
       try {
-        const { payload } = await jwtVerify(token, keys, {
+        ({ payload } = await jwtVerify(token, keys, {
           issuer: issuer.issuer,
           audience: issuer.audience,
           algorithms: [...issuer.algorithms],
           typ: 'at+jwt',
           clockTolerance: CLOCK_SKEW_SECONDS,
           requiredClaims: ['exp', 'iat', 'client_id'],
-        });
-        const key = toKey(issuer, payload);
-        if (key === undefined) return undefined;
-        if (kept.size >= KEPT_MAX) kept.clear();
-        kept.set(token, { key, until: Math.min(Date.now() + KEPT_MS, payload.exp! * 1000) });
-        return key;
+        }));
       } catch (error) {
         if (isOfTheIssuer(error)) away = error;
+        continue;
       }
+      const key = toKey(issuer, payload);
+      if (key === undefined) return undefined;
+      if (kept.size >= KEPT_MAX) kept.clear();
+      kept.set(token, { key, until: Math.min(Date.now() + KEPT_MS, payload.exp! * 1000) });
+      return key;
     }
     if (away !== undefined) throw new AbideError('issuer-unavailable', undefined, { cause: away });
     return undefined;
@@ -75,6 +77,12 @@ const isOfTheIssuer = (error: unknown): boolean =>
 
 function toKey(issuer: TokenIssuer, payload: JWTPayload): ApiKey | undefined {
   const { client_id: client, scope, store } = payload;
+  // RFC 7519 leaves it to us what an `iat` in the future is worth: such a clock may be wrong about `exp` as well.
+  if (payload.iat! > Date.now() / 1000 + CLOCK_SKEW_SECONDS) return undefined;
+  const createdAt = new Date(payload.iat! * 1000);
+  const expiresAt = new Date(payload.exp! * 1000);
+  // JavaScript's dates end in the year 275760, and a claim may be any number.
+  if ([createdAt, expiresAt].some((at) => Number.isNaN(at.getTime()))) return undefined;
   if (typeof client !== 'string' || !/^[\x21-\x7e]{1,128}$/.test(client)) return undefined;
   const asked = typeof scope === 'string' ? scope.split(' ') : [];
   const scopes = asked.flatMap((one) => (issuer.scopes === undefined ? [one] : (issuer.scopes[one] ?? [])));
@@ -89,8 +97,8 @@ function toKey(issuer: TokenIssuer, payload: JWTPayload): ApiKey | undefined {
     grantsPerDay: undefined,
     checksPerDay: undefined,
     lineage: `token:${issuer.name}`,
-    createdAt: new Date(payload.iat! * 1000).toISOString(),
-    expiresAt: new Date(payload.exp! * 1000).toISOString(),
+    createdAt: createdAt.toISOString(),
+    expiresAt: expiresAt.toISOString(),
     revokedAt: undefined,
     lastUsedAt: undefined,
   };

@@ -135,6 +135,14 @@ const FORGED: Record<string, () => Promise<string>> = {
       .setIssuedAt()
       .sign(issuer.key.privateKey),
   'that has just been over': () => issuer.forge().setExpirationTime('-31s').sign(issuer.key.privateKey),
+  // Correctly signed, but with a time that no date can hold. The issuer's keys were blamed for it: 503, for ever.
+  'that is over in three million years': () =>
+    issuer.forge().setExpirationTime(99_999_999_999_999).sign(issuer.key.privateKey),
+  'issued three million years ago': () =>
+    issuer.forge().setIssuedAt(-99_999_999_999_999).sign(issuer.key.privateKey),
+  'issued in three million years': () =>
+    issuer.forge().setIssuedAt(99_999_999_999_999).sign(issuer.key.privateKey),
+  'issued tomorrow': () => issuer.forge().setIssuedAt('1d').sign(issuer.key.privateKey),
   'not yet': () => issuer.forge().setNotBefore('1h').sign(issuer.key.privateKey),
   'by another issuer': () => issuer.forge({}, { iss: 'https://evil.test' }).sign(issuer.key.privateKey),
   'by an issuer whose name goes on': () =>
