@@ -1,7 +1,7 @@
 // OAuth 2 access tokens besides API keys: JWTs of RFC 9068, from issuers that the configuration names. What is accepted (issuer,
 // audience, algorithms) is never read from the token.
 import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
-import type { JWTPayload } from 'jose';
+import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose';
 import type { TokenIssuer } from '../../config/configuration.ts';
 import { KEY_SCOPES } from '../../ledger/api-keys.ts';
 import type { ApiKey } from '../../ledger/ledger.ts';
@@ -12,6 +12,8 @@ const JWKS_MS_MAX = 5_000;
 /** Unknown key ids make us ask the issuer for its keys at most this often, however many tokens name one. */
 const JWKS_COOLDOWN_MS = 30_000;
 const JWKS_AGE_MS = 600_000;
+/** If several of an issuer's keys may be a token's, so many are tried. */
+const CANDIDATES_MAX = 10;
 /** A token that was good a moment ago is not verified again, but one that has expired is refused. */
 const KEPT_MS = 30_000;
 const KEPT_MAX = 5_000;
@@ -45,14 +47,7 @@ export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): Token
     for (const { issuer, keys } of known) {
       let payload: JWTPayload;
       try {
-        ({ payload } = await jwtVerify(token, keys, {
-          issuer: issuer.issuer,
-          audience: issuer.audience,
-          algorithms: [...issuer.algorithms],
-          typ: 'at+jwt',
-          clockTolerance: CLOCK_SKEW_SECONDS,
-          requiredClaims: ['exp', 'iat', 'client_id'],
-        }));
+        payload = await verify(token, issuer, keys);
       } catch (error) {
         if (isOfTheIssuer(error)) away = error;
         continue;
@@ -66,6 +61,36 @@ export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): Token
     if (away !== undefined) throw new AbideError('issuer-unavailable', undefined, { cause: away });
     return undefined;
   };
+}
+
+/** Throws one of jose's errors if the token is not valid. */
+async function verify(token: string, issuer: TokenIssuer, keys: JWTVerifyGetKey): Promise<JWTPayload> {
+  const options: JWTVerifyOptions = {
+    issuer: issuer.issuer,
+    audience: issuer.audience,
+    algorithms: [...issuer.algorithms],
+    typ: 'at+jwt',
+    clockTolerance: CLOCK_SKEW_SECONDS,
+    requiredClaims: ['exp', 'iat', 'client_id'],
+  };
+  try {
+    return (await jwtVerify(token, keys, options)).payload;
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error;
+    // An issuer that gives its keys no ids, or two the same, has several such keys while it changes from one to the next.
+    let tried = 0;
+    for await (const key of error) {
+      try {
+        return (await jwtVerify(token, key, options)).payload;
+      } catch (failure) {
+        const isSigned =
+          failure instanceof errors.JWTExpired || failure instanceof errors.JWTClaimValidationFailed;
+        tried += 1;
+        if (isSigned || tried === CANDIDATES_MAX) throw failure;
+      }
+    }
+    throw new errors.JWSSignatureVerificationFailed();
+  }
 }
 
 /** Nothing is wrong with the token: the issuer did not answer (fetch's own error), or its answer has no keys. */
