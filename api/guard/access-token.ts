@@ -1,6 +1,6 @@
 // OAuth 2 access tokens besides API keys: JWTs of RFC 9068, from issuers that the configuration names. What is accepted (issuer,
 // audience, algorithms) is never read from the token.
-import { createRemoteJWKSet, errors, jwtVerify } from 'jose';
+import { createRemoteJWKSet, decodeJwt, errors, jwtVerify } from 'jose';
 import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose';
 import type { TokenIssuer } from '../../config/configuration.ts';
 import { KEY_SCOPES } from '../../ledger/api-keys.ts';
@@ -44,7 +44,7 @@ export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): Token
     if (before !== undefined && Date.now() < before.until) return before.key;
     kept.delete(token);
     let away: unknown;
-    for (const { issuer, keys } of known) {
+    for (const { issuer, keys } of known.filter(isNamedBy(token))) {
       let payload: JWTPayload;
       try {
         payload = await verify(token, issuer, keys);
@@ -61,6 +61,21 @@ export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): Token
     if (away !== undefined) throw new AbideError('issuer-unavailable', undefined, { cause: away });
     return undefined;
   };
+}
+
+/**
+ * Whose token it says it is, which only its keys can prove: nobody else is asked for keys because of it, and no issuer that is slow
+ * delays another one's tokens. Two entries may have one issuer, for two audiences.
+ */
+function isNamedBy(token: string): (one: { readonly issuer: TokenIssuer }) => boolean {
+  let claims: JWTPayload;
+  try {
+    claims = decodeJwt(token);
+  } catch {
+    return () => false;
+  }
+  const audiences = [claims.aud].flat();
+  return ({ issuer }) => claims.iss === issuer.issuer && audiences.includes(issuer.audience);
 }
 
 /** Throws one of jose's errors if the token is not valid. */

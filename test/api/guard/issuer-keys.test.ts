@@ -88,3 +88,25 @@ test.each([
   expect(await authenticate(await tokenOf(other, { kid }))).toBeUndefined();
   expect(await authenticate(await tokenOf(now, { kid, aud: 'https://other.test' }))).toBeUndefined();
 });
+
+test('an issuer that hangs is asked only for its own tokens, and delays no other one', async () => {
+  const key = await makeKey('one');
+  const hanging = await serveKeys(() => undefined);
+  const keys = await serveKeys(publishing(publicOf(key, 'one')));
+  const authenticate = createTokenAuthenticator([
+    issuerOf(hanging, { name: 'hanging', issuer: 'https://hanging.test' }),
+    issuerOf(keys),
+    issuerOf(keys, { name: 'second', audience: 'https://second.test' }),
+    issuerOf(hanging, { name: 'third', audience: 'https://third.test' }),
+  ]);
+  const clientOf = async (aud: string | string[], iss = ISSUER): Promise<string | undefined> =>
+    (await authenticate(await tokenOf(key, { kid: 'one', aud, iss })))?.client;
+
+  expect(await clientOf(AUDIENCE)).toBe('login:shop');
+  expect(await clientOf('https://second.test')).toBe('second:shop');
+  expect(await clientOf(['https://other.test', 'https://second.test'])).toBe('second:shop');
+  expect(await clientOf(AUDIENCE, 'https://nobody.test')).toBeUndefined();
+  expect(await clientOf('https://nobody.test')).toBeUndefined();
+  expect(await authenticate('e30.bm9uZQ.AAAA')).toBeUndefined();
+  expect(hanging.asked).toBe(0);
+});
