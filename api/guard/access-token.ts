@@ -1,17 +1,17 @@
 // OAuth 2 access tokens besides API keys: JWTs of RFC 9068, from issuers that the configuration names. What is accepted (issuer,
 // audience, algorithms) is never read from the token.
-import { createRemoteJWKSet, decodeJwt, errors, jwtVerify } from 'jose';
+import { decodeJwt, decodeProtectedHeader, errors, jwtVerify } from 'jose';
 import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose';
 import type { TokenIssuer } from '../../config/configuration.ts';
 import { KEY_SCOPES } from '../../ledger/api-keys.ts';
 import type { ApiKey } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
+import { createIssuerKeys } from './issuer-keys.ts';
+import type { IssuerKeys } from './issuer-keys.ts';
 
 const CLOCK_SKEW_SECONDS = 30;
-const JWKS_MS_MAX = 5_000;
-/** Unknown key ids make us ask the issuer for its keys at most this often, however many tokens name one. */
-const JWKS_COOLDOWN_MS = 30_000;
-const JWKS_AGE_MS = 600_000;
+/** A key that the issuer gave up is good for at most this long. */
+const KEYS_AGE_MS = 600_000;
 /** If several of an issuer's keys may be a token's, so many are tried. */
 const CANDIDATES_MAX = 10;
 /** A token that was good a moment ago is not verified again, but one that has expired is refused. */
@@ -25,40 +25,56 @@ export type TokenAuthenticator = (token: string) => Promise<ApiKey | undefined>;
 
 /**
  * Undefined for anything that is not a valid token of one of the issuers, for whatever reason. Throws issuer-unavailable if that
- * cannot be told, because an issuer does not give out its keys.
+ * cannot be told: the issuer does not give out its keys, or was asked for them just before the token named one that is not there.
+ * `now` is in milliseconds and never goes back.
  */
-export function createTokenAuthenticator(issuers: readonly TokenIssuer[]): TokenAuthenticator {
-  const known = issuers.map((issuer) => ({
-    issuer,
-    keys: createRemoteJWKSet(new URL(issuer.jwks), {
-      timeoutDuration: JWKS_MS_MAX,
-      cooldownDuration: JWKS_COOLDOWN_MS,
-      cacheMaxAge: JWKS_AGE_MS,
-    }),
-  }));
+export function createTokenAuthenticator(
+  issuers: readonly TokenIssuer[],
+  { now = () => performance.now() }: { now?: (() => number) | undefined } = {},
+): TokenAuthenticator {
+  const known = issuers.map((issuer) => ({ issuer, keys: createIssuerKeys(issuer.jwks, now) }));
   const kept = new Map<string, { readonly key: ApiKey; readonly until: number }>();
+
+  async function claimsOf(
+    token: string,
+    issuer: TokenIssuer,
+    keys: IssuerKeys,
+  ): Promise<JWTPayload | undefined> {
+    const arrived = now();
+    await keys.since(arrived - KEYS_AGE_MS);
+    for (;;) {
+      try {
+        return await verify(token, issuer, keys.find);
+      } catch (error) {
+        if (isOfTheIssuer(error)) throw new AbideError('issuer-unavailable', undefined, { cause: error });
+        if (!mayBeOfNewKey(error, token) || !(await keys.since(arrived))) return undefined;
+      }
+    }
+  }
 
   return async (token) => {
     if (!FORM.test(token)) return undefined;
     const before = kept.get(token);
     if (before !== undefined && Date.now() < before.until) return before.key;
     kept.delete(token);
-    let away: unknown;
+    let away: AbideError | undefined;
     for (const { issuer, keys } of known.filter(isNamedBy(token))) {
-      let payload: JWTPayload;
+      let claims: JWTPayload | undefined;
       try {
-        payload = await verify(token, issuer, keys);
+        claims = await claimsOf(token, issuer, keys);
       } catch (error) {
-        if (isOfTheIssuer(error)) away = error;
+        if (!(error instanceof AbideError)) throw error;
+        away = error;
         continue;
       }
-      const key = toKey(issuer, payload);
+      if (claims === undefined) continue;
+      const key = toKey(issuer, claims);
       if (key === undefined) return undefined;
       if (kept.size >= KEPT_MAX) kept.clear();
-      kept.set(token, { key, until: Math.min(Date.now() + KEPT_MS, payload.exp! * 1000) });
+      kept.set(token, { key, until: Math.min(Date.now() + KEPT_MS, claims.exp! * 1000) });
       return key;
     }
-    if (away !== undefined) throw new AbideError('issuer-unavailable', undefined, { cause: away });
+    if (away !== undefined) throw away;
     return undefined;
   };
 }
@@ -108,12 +124,14 @@ async function verify(token: string, issuer: TokenIssuer, keys: JWTVerifyGetKey)
   }
 }
 
-/** Nothing is wrong with the token: the issuer did not answer (fetch's own error), or its answer has no keys. */
+/** Nothing is wrong with the token: the key that it names is none that can be used. */
 const isOfTheIssuer = (error: unknown): boolean =>
-  !(error instanceof errors.JOSEError) ||
-  error instanceof errors.JWKSTimeout ||
-  error instanceof errors.JWKSInvalid ||
-  error.code === 'ERR_JOSE_GENERIC';
+  !(error instanceof errors.JOSEError) || error instanceof errors.JWKSInvalid;
+
+/** The issuer may have a key since that made this token. If keys have no ids, that shows in the signature alone. */
+const mayBeOfNewKey = (error: unknown, token: string): boolean =>
+  error instanceof errors.JWKSNoMatchingKey ||
+  (error instanceof errors.JWSSignatureVerificationFailed && decodeProtectedHeader(token).kid === undefined);
 
 function toKey(issuer: TokenIssuer, payload: JWTPayload): ApiKey | undefined {
   const { client_id: client, scope, store } = payload;

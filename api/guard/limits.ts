@@ -78,8 +78,8 @@ export function networkOf(address: string): string {
 export type Limits = {
   /** Counts a call of a key and states in the draft RateLimit fields what is left. Throws too-many-requests. */
   call(ctx: Context, key: ApiKey, of: CallClass): void;
-  /** Counts a call without a valid credential, and gives what to answer. */
-  failed(address: string): AbideError;
+  /** Counts a call without a valid credential, and gives what to answer: `answer`, if the address has not made too many. */
+  failed(address: string, answer: AbideError): AbideError;
   /** How much a key may spend per day: its own limits, else those of the configuration. */
   budgetsOf(key: ApiKey): Budgets;
 };
@@ -121,12 +121,12 @@ export function createLimits({
         retryAfterSeconds,
       });
     },
-    failed: (address) => {
+    failed: (address, answer) => {
       const quota = settings.failedAuthenticationsPerMinute;
-      if (quota === undefined) return new AbideError('unauthenticated');
+      if (quota === undefined) return answer;
       const nowMs = now();
       const { retryAfterSeconds } = failures.take(networkOf(address), quota, nowMs);
-      if (retryAfterSeconds === undefined) return new AbideError('unauthenticated');
+      if (retryAfterSeconds === undefined) return answer;
       onLimited('failed_authentications');
       if (nowMs - saidAt > SAID_MS) {
         saidAt = nowMs;

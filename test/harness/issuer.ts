@@ -35,7 +35,7 @@ export type Issuer = AsyncDisposable & {
   /** Not signed yet; every member of header and claims can be replaced. */
   forge(header?: Record<string, unknown>, claims?: Record<string, unknown>): SignJWT;
   /** Takes the issuer's tokens, like a process that has just started. */
-  authenticator(): TokenAuthenticator;
+  authenticator(options?: Parameters<typeof createTokenAuthenticator>[1]): TokenAuthenticator;
 };
 
 export async function startIssuer(): Promise<Issuer> {
@@ -125,17 +125,20 @@ export async function startIssuer(): Promise<Issuer> {
         .setProtectedHeader({ alg: alg as string, typ: typ as string, kid: kid as string, ...header })
         .setIssuedAt()
         .setExpirationTime('5m'),
-    authenticator: () =>
-      createTokenAuthenticator([
-        {
-          name: 'login',
-          issuer: url,
-          audience: AUDIENCE,
-          jwks: `${url}/jwks`,
-          algorithms: ['ES256'],
-          scopes: undefined,
-        },
-      ]),
+    authenticator: (options) =>
+      createTokenAuthenticator(
+        [
+          {
+            name: 'login',
+            issuer: url,
+            audience: AUDIENCE,
+            jwks: `${url}/jwks`,
+            algorithms: ['ES256'],
+            scopes: undefined,
+          },
+        ],
+        options,
+      ),
     [Symbol.asyncDispose]: async () => {
       await new Promise((resolve) => {
         front.close(resolve);

@@ -13,9 +13,11 @@ import type { ServedLedger } from '../../harness/served-ledger.ts';
 let issuer: Issuer;
 let api: ServedLedger;
 let send: Send;
+/** How far the clock that says when the issuer may be asked again is ahead of time. */
+let aheadMs = 0;
 
 async function serveApi(): Promise<void> {
-  const tokenOf = issuer.authenticator();
+  const tokenOf = issuer.authenticator({ now: () => performance.now() + aheadMs });
   const authenticate = async (token: string) =>
     (await api.t.ledger.authenticate(token)) ?? (await tokenOf(token));
   api = await serveLedger({ authenticate });
@@ -62,20 +64,30 @@ describe('a token of the issuer', () => {
     expect([refused.status, refused.json.detail]).toEqual([403, 'The key lacks the scope lag:read.']);
   });
 
-  test('of a key that the issuer took up since is good; of one that it gave up, no longer', async () => {
+  // It was answered 401, which no client repeats, for as long as Abide would not ask the issuer again.
+  test('of a key that the issuer took up since is good as soon as the issuer may be asked again', async () => {
+    expect(await status(await issuer.tokenFor(SCOPES))).toBe(200);
+    issuer.publish(await makeKey('two'), issuer.key);
+    const after = await issuer.tokenFor(SCOPES);
+
+    const answer = await send('GET', '/v1/propagation-lag', { key: after });
+    expect([answer.status, answer.json.code]).toEqual([503, 'issuer-unavailable']);
+    expect(Number(answer.headers['retry-after'])).toBeGreaterThan(0);
+    expect(Number(answer.headers['retry-after'])).toBeLessThanOrEqual(5);
+    aheadMs += 5_000;
+
+    expect(await status(after)).toBe(200);
+  });
+
+  test('of a key that it gave up is good no longer', async () => {
     const before = await issuer.tokenFor(SCOPES);
     expect(await status(before)).toBe(200);
     const next = await makeKey('two');
-    issuer.publish(next, issuer.key);
-    // Like a process that has just started, and one whose cool-down is over.
-    await api[Symbol.asyncDispose]();
-    await serveApi();
-    const after = await issuer.tokenFor(SCOPES);
-    expect([await status(before), await status(after)]).toEqual([200, 200]);
     issuer.publish(next);
+    // Like a process that has just started.
     await api[Symbol.asyncDispose]();
     await serveApi();
-    expect([await status(before), await status(after)]).toEqual([401, 200]);
+    expect([await status(before), await status(await issuer.tokenFor(SCOPES))]).toEqual([401, 200]);
   });
 });
 
@@ -97,5 +109,6 @@ test('an issuer that is away: known keys go on, what cannot be told is 503, and 
   });
   expect(await status(apiKey)).toBe(200);
   issuer.comeBack();
+  aheadMs += 5_000;
   expect(await status(token)).toBe(200);
 });

@@ -7,9 +7,16 @@ import { afterEach, expect, test } from '@jest/globals';
 import { SignJWT } from 'jose';
 import type { JWK } from 'jose';
 import { createTokenAuthenticator } from '../../../api/guard/access-token.ts';
+import { DEFAULT_LIMITS } from '../../../config/configuration.ts';
 import type { TokenIssuer } from '../../../config/configuration.ts';
+import { eventually } from '../../harness/eventually.ts';
+import { problemOf } from '../../harness/http.ts';
 import { makeKey } from '../../harness/issuer.ts';
 import type { Key } from '../../harness/issuer.ts';
+import { ROOMS } from '../../../api/guard/rooms.ts';
+import { serveStub } from '../serving.ts';
+import type { ServedStub } from '../serving.ts';
+import { KEYS } from '../stub-ledger.ts';
 
 const opened: AsyncDisposable[] = [];
 afterEach(async () => {
@@ -81,7 +88,8 @@ test.each([
   const made = await Promise.all(['a', 'b', 'c'].map(makeKey));
   const [before, now, other] = made as [Key, Key, Key];
   const keys = await serveKeys(publishing(publicOf(before, kid), publicOf(now, kid)));
-  const authenticate = createTokenAuthenticator([issuerOf(keys)]);
+  let nowMs = 0;
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { now: () => (nowMs += 5_001) });
 
   for (const signer of [before, now])
     expect(await authenticate(await tokenOf(signer, { kid }))).toMatchObject({ client: 'login:shop' });
@@ -109,4 +117,94 @@ test('an issuer that hangs is asked only for its own tokens, and delays no other
   expect(await clientOf('https://nobody.test')).toBeUndefined();
   expect(await authenticate('e30.bm9uZQ.AAAA')).toBeUndefined();
   expect(hanging.asked).toBe(0);
+});
+
+test('a token without a key id may be of a key that the issuer has since taken up', async () => {
+  const [before, next, other] = await Promise.all(['a', 'b', 'c'].map(makeKey));
+  const keys = await serveKeys(publishing(publicOf(before!)));
+  let nowMs = 0;
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { now: () => nowMs });
+  expect(await authenticate(await tokenOf(before!))).toMatchObject({ client: 'login:shop' });
+  keys.answer = publishing(publicOf(next!));
+  nowMs += 4_999;
+  await expect(authenticate(await tokenOf(next!))).rejects.toMatchObject({
+    code: 'issuer-unavailable',
+    retryAfterSeconds: 1,
+  });
+  nowMs += 1;
+
+  expect(await authenticate(await tokenOf(next!))).toMatchObject({ client: 'login:shop' });
+  nowMs += 5_000;
+  expect(await authenticate(await tokenOf(other!))).toBeUndefined();
+  expect(keys.asked).toBe(3);
+});
+
+const away: KeyServer['answer'] = (response) => void response.writeHead(500).end();
+
+/** The API as a process serves it: API keys by their names, and the tokens of the issuer. */
+async function serveApi(
+  keys: KeyServer,
+  options: Parameters<typeof serveStub>[1] = {},
+  now?: () => number,
+): Promise<ServedStub> {
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { now });
+  const api = await serveStub(
+    { authenticate: async (token) => KEYS[token] ?? (await authenticate(token)) },
+    options,
+  );
+  opened.push(api);
+  return api;
+}
+const ask = (api: ServedStub, key: string) => api.send('GET', '/v1/propagation-lag', { key });
+
+// Each made-up token was one more question to an issuer that failed, and none counted as a failed authentication.
+test('while an issuer fails, made-up tokens are limited and make nobody ask it, and API keys are let in', async () => {
+  const key = await makeKey('one');
+  const keys = await serveKeys(away);
+  let nowMs = 0;
+  const limits = { ...DEFAULT_LIMITS, failedAuthenticationsPerMinute: 5 };
+  const api = await serveApi(keys, { limits, now: () => nowMs }, () => nowMs);
+  const good = await tokenOf(key, { kid: 'one' });
+
+  for (let n = 0; n < 5; n += 1) {
+    const answer = await ask(api, await tokenOf(key, { kid: `made-up-${n}` }));
+    expect([...problemOf(answer), answer.headers['retry-after']]).toEqual([503, 'issuer-unavailable', '5']);
+  }
+  expect(problemOf(await ask(api, good))).toEqual([429, 'too-many-requests']);
+  expect(keys.asked).toBe(1);
+  expect((await ask(api, 'shop')).status).toBe(200);
+
+  // Whoever is honest has lost nothing by it: the token is good again with the issuer.
+  keys.answer = publishing(publicOf(key, 'one'));
+  nowMs += 5_000;
+  expect((await ask(api, good)).status).toBe(200);
+  expect(keys.asked).toBe(2);
+});
+
+// They held every place at the door for as long as the issuer took, and API keys were answered 503 overloaded.
+test('while an issuer hangs, few wait for it, and one question is for all of them', async () => {
+  const key = await makeKey('one');
+  const held: ServerResponse[] = [];
+  const keys = await serveKeys((response) => void held.push(response));
+  const api = await serveApi(keys, { rooms: { ...ROOMS, door: 110 } });
+  const madeUp = await Promise.all(
+    Array.from({ length: 104 }, (_, n) => tokenOf(key, { kid: `made-up-${n}` })),
+  );
+  const good = ask(api, await tokenOf(key, { kid: 'one' }));
+  await eventually(() => expect(held.length).toBe(1));
+  let answered = 0;
+  const others = madeUp.map(async (token) => {
+    const answer = await ask(api, token);
+    answered += 1;
+    return problemOf(answer);
+  });
+
+  await eventually(() => expect(answered).toBe(5));
+  expect((await ask(api, 'shop')).status).toBe(200);
+  publishing(publicOf(key, 'one'))(held[0]!);
+
+  expect((await good).status).toBe(200);
+  // The issuer was asked before these came, so it may have their keys by now.
+  expect(new Set((await Promise.all(others)).map(String))).toEqual(new Set(['503,issuer-unavailable']));
+  expect(keys.asked).toBe(1);
 });

@@ -1,0 +1,75 @@
+// The keys of an issuer of tokens, fetched when a token needs them. Anybody can make up a token that names the issuer and a key that
+// nobody knows, so how often that makes Abide ask is bounded, and so is how many wait for the answer.
+import { createRemoteJWKSet } from 'jose';
+import type { RemoteJWKSet } from 'jose';
+import { AbideError } from '../../suppression/errors.ts';
+
+const ANSWER_MS_MAX = 5_000;
+/**
+ * From one answer, or none, to the next question. So long may the tokens of a new key have to wait, and so often is an issuer asked
+ * that is away.
+ */
+const PAUSE_MS = 5_000;
+/** Who waits holds a place at the door of the API (rooms.ts), which has 2,000, and 500 for workers: a slow issuer must not fill it. */
+const WAITING_MAX = 100;
+
+export type IssuerKeys = {
+  /** Those that were fetched last. */
+  readonly find: RemoteJWKSet;
+  /**
+   * Waits until the issuer was asked for its keys at `time`, in milliseconds of `now`, or later; false if it was so already. Throws
+   * issuer-unavailable if it may not be asked again yet, if it does not give out its keys, or if too many wait for them.
+   */
+  since(time: number): Promise<boolean>;
+};
+
+export function createIssuerKeys(jwks: string, now: () => number): IssuerKeys {
+  const find = openKeys(jwks);
+  let asking: Promise<void> | undefined;
+  /** When the question was put to which the keys are the answer. */
+  let askedAt = -Infinity;
+  let endedAt = -Infinity;
+  let failure: unknown;
+  let waiting = 0;
+
+  async function ask(): Promise<void> {
+    const began = now();
+    try {
+      await find.reload();
+      askedAt = began;
+      failure = undefined;
+    } catch (error) {
+      failure = error;
+    }
+    endedAt = now();
+    asking = undefined;
+  }
+
+  return {
+    find,
+    since: async (time) => {
+      if (askedAt >= time) return false;
+      while (askedAt < time) {
+        const pauseMs = endedAt + PAUSE_MS - now();
+        if (asking === undefined && pauseMs > 0)
+          throw new AbideError('issuer-unavailable', undefined, {
+            cause: failure,
+            retryAfterSeconds: Math.ceil(pauseMs / 1000),
+          });
+        if (waiting >= WAITING_MAX) throw new AbideError('issuer-unavailable');
+        waiting += 1;
+        await (asking ??= ask());
+        waiting -= 1;
+      }
+      return true;
+    },
+  };
+}
+
+/** Jose fetches them, and we say when: left to itself it asks for every token while the issuer fails. */
+const openKeys = (jwks: string): RemoteJWKSet =>
+  createRemoteJWKSet(new URL(jwks), {
+    timeoutDuration: ANSWER_MS_MAX,
+    cooldownDuration: Infinity,
+    cacheMaxAge: Infinity,
+  });
