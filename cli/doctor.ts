@@ -8,7 +8,7 @@ const SIGN = { fine: 'ok  ', attention: 'look', broken: 'FAIL' } as const;
 export function addDoctor(program: Command): void {
   ofInstallation(program.command('doctor'))
     .description(
-      'Look at configuration, database, roles, stream, keys, clock, disk and lag, and say what to do. Exit code 3: something is broken.',
+      'Look at configuration, stores, issuers of tokens, database, roles, stream, keys, clock, disk and lag, and say what to do. Exit code 3: something is broken.',
     )
     .option('--json', 'print JSON')
     .action(async (options: Installation & { json?: boolean }) => {

@@ -3,6 +3,7 @@ import { existsSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import pg from 'pg';
+import { checkIssuers } from '../api/guard/issuer-keys.ts';
 import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { openPool } from '../ledger/database.ts';
@@ -71,6 +72,17 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
               `store ${store}`,
               problem,
               'Check that it runs and lets Abide in. Its opt-outs wait in the ledger and arrive once it does.',
+            ),
+      );
+    }
+    for (const { issuer, problem } of await checkIssuers(configuration.oauth)) {
+      findings.push(
+        problem === undefined
+          ? fine(`issuer ${issuer}`, 'gives out a key that can be used')
+          : broken(
+              `issuer ${issuer}`,
+              problem,
+              `Check oauth.${issuer} in abide.yaml, and that its jwks can be reached from here. Until then its tokens are answered 503; API keys go on working.`,
             ),
       );
     }

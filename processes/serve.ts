@@ -146,7 +146,7 @@ export async function serve({
   const tokenOf =
     configuration.oauth.length === 0
       ? undefined
-      : (await import('../api/guard/access-token.ts')).createTokenAuthenticator(configuration.oauth);
+      : (await import('../api/guard/access-token.ts')).createTokenAuthenticator(configuration.oauth, { log });
   const tracer = configuration.tracing ? trace.getTracer('abide') : undefined;
   const api = createApp({
     declared: configuration.declared,

@@ -30,9 +30,12 @@ export type TokenAuthenticator = (token: string) => Promise<ApiKey | undefined>;
  */
 export function createTokenAuthenticator(
   issuers: readonly TokenIssuer[],
-  { now = () => performance.now() }: { now?: (() => number) | undefined } = {},
+  {
+    log,
+    now = () => performance.now(),
+  }: { log: { warn: (fields: object, message: string) => void }; now?: (() => number) | undefined },
 ): TokenAuthenticator {
-  const known = issuers.map((issuer) => ({ issuer, keys: createIssuerKeys(issuer.jwks, now) }));
+  const known = issuers.map((issuer) => ({ issuer, keys: createIssuerKeys(issuer, { log, now }) }));
   const kept = new Map<string, { readonly key: ApiKey; readonly until: number }>();
 
   async function claimsOf(
@@ -46,7 +49,7 @@ export function createTokenAuthenticator(
       try {
         return await verify(token, issuer, keys.find);
       } catch (error) {
-        if (isOfTheIssuer(error)) throw new AbideError('issuer-unavailable', undefined, { cause: error });
+        if (isOfTheIssuer(error)) throw keys.unusable(error);
         if (!mayBeOfNewKey(error, token) || !(await keys.since(arrived))) return undefined;
       }
     }

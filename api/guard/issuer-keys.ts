@@ -1,8 +1,9 @@
 // The keys of an issuer of tokens, fetched when a token needs them. Anybody can make up a token that names the issuer and a key that
 // nobody knows, so how often that makes Abide ask is bounded, and so is how many wait for the answer.
-import { createRemoteJWKSet } from 'jose';
+import { createRemoteJWKSet, customFetch, errors } from 'jose';
 import type { RemoteJWKSet } from 'jose';
-import { AbideError } from '../../suppression/errors.ts';
+import type { TokenIssuer } from '../../config/configuration.ts';
+import { AbideError, sayError } from '../../suppression/errors.ts';
 
 const ANSWER_MS_MAX = 5_000;
 /**
@@ -12,6 +13,7 @@ const ANSWER_MS_MAX = 5_000;
 const PAUSE_MS = 5_000;
 /** Who waits holds a place at the door of the API (rooms.ts), which has 2,000, and 500 for workers: a slow issuer must not fill it. */
 const WAITING_MAX = 100;
+const SAID_MS = 60_000;
 
 export type IssuerKeys = {
   /** Those that were fetched last. */
@@ -21,9 +23,15 @@ export type IssuerKeys = {
    * issuer-unavailable if it may not be asked again yet, if it does not give out its keys, or if too many wait for them.
    */
   since(time: number): Promise<boolean>;
+  /** What to answer if a key is none that can be used. */
+  unusable(error: unknown): AbideError;
 };
 
-export function createIssuerKeys(jwks: string, now: () => number): IssuerKeys {
+/** What is wrong with the issuer is logged at most once a minute: tokens come much more often. */
+export function createIssuerKeys(
+  { name, jwks }: TokenIssuer,
+  { log, now }: { log: { warn: (fields: object, message: string) => void }; now: () => number },
+): IssuerKeys {
   const find = openKeys(jwks);
   let asking: Promise<void> | undefined;
   /** When the question was put to which the keys are the answer. */
@@ -31,6 +39,13 @@ export function createIssuerKeys(jwks: string, now: () => number): IssuerKeys {
   let endedAt = -Infinity;
   let failure: unknown;
   let waiting = 0;
+  let saidAt = -Infinity;
+
+  function say(error: unknown): void {
+    if (now() - saidAt < SAID_MS) return;
+    saidAt = now();
+    log.warn({ issuer: name, reason: reasonOf(error) }, "an issuer's keys cannot be had: its tokens get 503");
+  }
 
   async function ask(): Promise<void> {
     const began = now();
@@ -40,6 +55,7 @@ export function createIssuerKeys(jwks: string, now: () => number): IssuerKeys {
       failure = undefined;
     } catch (error) {
       failure = error;
+      say(error);
     }
     endedAt = now();
     asking = undefined;
@@ -63,8 +79,39 @@ export function createIssuerKeys(jwks: string, now: () => number): IssuerKeys {
       }
       return true;
     },
+    unusable: (error) => {
+      say(error);
+      return new AbideError('issuer-unavailable', undefined, { cause: error });
+    },
   };
 }
+
+/** Asks each issuer for its keys, as the first token does. A problem is said in words. */
+export const checkIssuers = (
+  issuers: readonly TokenIssuer[],
+): Promise<{ issuer: string; problem: string | undefined }[]> =>
+  Promise.all(issuers.map(async (issuer) => ({ issuer: issuer.name, problem: await problemOf(issuer) })));
+
+async function problemOf({ jwks, algorithms }: TokenIssuer): Promise<string | undefined> {
+  const find = openKeys(jwks);
+  try {
+    await find.reload();
+  } catch (error) {
+    return `its keys cannot be had: ${reasonOf(error)}`;
+  }
+  for (const alg of algorithms) {
+    try {
+      await find({ alg });
+      return undefined;
+    } catch (error) {
+      if (error instanceof errors.JWKSMultipleMatchingKeys) return undefined;
+    }
+  }
+  return `has no key for ${algorithms.join(', ')} that can be used`;
+}
+
+const reasonOf = (error: unknown): string =>
+  error instanceof errors.JWKSTimeout ? `no answer within ${ANSWER_MS_MAX / 1000} s` : sayError(error);
 
 /** Jose fetches them, and we say when: left to itself it asks for every token while the issuer fails. */
 const openKeys = (jwks: string): RemoteJWKSet =>
@@ -72,4 +119,10 @@ const openKeys = (jwks: string): RemoteJWKSet =>
     timeoutDuration: ANSWER_MS_MAX,
     cooldownDuration: Infinity,
     cacheMaxAge: Infinity,
+    [customFetch]: async (url, options) => {
+      const response = await fetch(url, options);
+      // Jose does not say which.
+      if (response.status !== 200) throw new Error(`it answers ${response.status}`);
+      return response;
+    },
   });

@@ -165,6 +165,7 @@ test('a role that may not do what a worker does is told so, and so is a store th
       },
       { store: 'mail', problem: 'The connection to the store failed: nothing listens there (ECONNREFUSED).' },
     ],
+    issuers: [],
   });
   expect(ran.code).toBe(3);
 });

@@ -1,5 +1,7 @@
 // What doctor finds, in words, with what to do about it.
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
@@ -168,6 +170,44 @@ test('what listens beyond this machine without its secrets is told what to give,
       },
     });
   } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+// Its tokens were answered 503, and both commands found everything fine.
+test('an issuer of tokens that does not give out its keys is named, by config check as well', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-doctor-'));
+  let asked = 0;
+  const issuer = createServer((_, response) => {
+    asked += 1;
+    response.writeHead(404).end();
+  });
+  await new Promise<void>((resolve) => issuer.listen(0, '127.0.0.1', resolve));
+  const env = { ABIDE_CONFIG: join(folder, 'abide.yaml'), ABIDE_DATA: join(folder, 'data') };
+  const jwks = `http://127.0.0.1:${(issuer.address() as AddressInfo).port}/jwks`;
+  await writeFile(
+    env.ABIDE_CONFIG,
+    `database: postgres://127.0.0.1:1/none\nstores: {}\noauth:\n  login: { issuer: 'https://login.test', audience: abide, jwks: '${jwks}' }\n`,
+  );
+  const says = 'its keys cannot be had: it answers 404';
+  try {
+    const { code, found } = await examine(env);
+    expect(code).toBe(3);
+    expect(found['issuer login']).toEqual({
+      state: 'broken',
+      says,
+      fix: expect.stringContaining('Check oauth.login in abide.yaml') as unknown,
+    });
+    expect(await runAbide(['config', 'check'], env)).toMatchObject({
+      code: 3,
+      output: `configuration: fine, 0 store(s)\nissuer login: ${says}\n`,
+    });
+    expect(asked).toBe(2);
+    expect((await runAbide(['config', 'check', '--offline'], env)).code).toBe(0);
+    expect(asked).toBe(2);
+  } finally {
+    issuer.close();
+    issuer.closeAllConnections();
     await rm(folder, { recursive: true });
   }
 });

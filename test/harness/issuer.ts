@@ -35,7 +35,7 @@ export type Issuer = AsyncDisposable & {
   /** Not signed yet; every member of header and claims can be replaced. */
   forge(header?: Record<string, unknown>, claims?: Record<string, unknown>): SignJWT;
   /** Takes the issuer's tokens, like a process that has just started. */
-  authenticator(options?: Parameters<typeof createTokenAuthenticator>[1]): TokenAuthenticator;
+  authenticator(options?: { now: () => number }): TokenAuthenticator;
 };
 
 export async function startIssuer(): Promise<Issuer> {
@@ -137,7 +137,7 @@ export async function startIssuer(): Promise<Issuer> {
             scopes: undefined,
           },
         ],
-        options,
+        { log: { warn: () => undefined }, ...options },
       ),
     [Symbol.asyncDispose]: async () => {
       await new Promise((resolve) => {

@@ -252,16 +252,19 @@ test('an issuer that answers with another place for its keys is not followed the
     .setIssuedAt()
     .setExpirationTime('5m')
     .sign(own.privateKey);
-  const authenticate = createTokenAuthenticator([
-    {
-      name: 'login',
-      issuer: url,
-      audience: 'abide',
-      jwks: `${url}/jwks`,
-      algorithms: ['ES256'],
-      scopes: undefined,
-    },
-  ]);
+  const authenticate = createTokenAuthenticator(
+    [
+      {
+        name: 'login',
+        issuer: url,
+        audience: 'abide',
+        jwks: `${url}/jwks`,
+        algorithms: ['ES256'],
+        scopes: undefined,
+      },
+    ],
+    { log: { warn: () => undefined } },
+  );
   try {
     await expect(authenticate(token)).rejects.toMatchObject({ code: 'issuer-unavailable' });
     expect(reached).toBe(0);

@@ -7,6 +7,7 @@ import { afterEach, expect, test } from '@jest/globals';
 import { SignJWT } from 'jose';
 import type { JWK } from 'jose';
 import { createTokenAuthenticator } from '../../../api/guard/access-token.ts';
+import { checkIssuers } from '../../../api/guard/issuer-keys.ts';
 import { DEFAULT_LIMITS } from '../../../config/configuration.ts';
 import type { TokenIssuer } from '../../../config/configuration.ts';
 import { eventually } from '../../harness/eventually.ts';
@@ -20,6 +21,7 @@ import { KEYS } from '../stub-ledger.ts';
 
 const opened: AsyncDisposable[] = [];
 afterEach(async () => {
+  logged.length = 0;
   for (const one of opened.splice(0)) await one[Symbol.asyncDispose]();
 });
 
@@ -52,6 +54,9 @@ async function serveKeys(answer: KeyServer['answer']): Promise<KeyServer> {
   opened.push(served);
   return served;
 }
+
+const logged: object[] = [];
+const log = { warn: (fields: object): void => void logged.push(fields) };
 
 const ISSUER = 'https://login.test';
 const AUDIENCE = 'https://abide.test';
@@ -89,7 +94,7 @@ test.each([
   const [before, now, other] = made as [Key, Key, Key];
   const keys = await serveKeys(publishing(publicOf(before, kid), publicOf(now, kid)));
   let nowMs = 0;
-  const authenticate = createTokenAuthenticator([issuerOf(keys)], { now: () => (nowMs += 5_001) });
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { log, now: () => (nowMs += 5_001) });
 
   for (const signer of [before, now])
     expect(await authenticate(await tokenOf(signer, { kid }))).toMatchObject({ client: 'login:shop' });
@@ -101,12 +106,15 @@ test('an issuer that hangs is asked only for its own tokens, and delays no other
   const key = await makeKey('one');
   const hanging = await serveKeys(() => undefined);
   const keys = await serveKeys(publishing(publicOf(key, 'one')));
-  const authenticate = createTokenAuthenticator([
-    issuerOf(hanging, { name: 'hanging', issuer: 'https://hanging.test' }),
-    issuerOf(keys),
-    issuerOf(keys, { name: 'second', audience: 'https://second.test' }),
-    issuerOf(hanging, { name: 'third', audience: 'https://third.test' }),
-  ]);
+  const authenticate = createTokenAuthenticator(
+    [
+      issuerOf(hanging, { name: 'hanging', issuer: 'https://hanging.test' }),
+      issuerOf(keys),
+      issuerOf(keys, { name: 'second', audience: 'https://second.test' }),
+      issuerOf(hanging, { name: 'third', audience: 'https://third.test' }),
+    ],
+    { log },
+  );
   const clientOf = async (aud: string | string[], iss = ISSUER): Promise<string | undefined> =>
     (await authenticate(await tokenOf(key, { kid: 'one', aud, iss })))?.client;
 
@@ -123,7 +131,7 @@ test('a token without a key id may be of a key that the issuer has since taken u
   const [before, next, other] = await Promise.all(['a', 'b', 'c'].map(makeKey));
   const keys = await serveKeys(publishing(publicOf(before!)));
   let nowMs = 0;
-  const authenticate = createTokenAuthenticator([issuerOf(keys)], { now: () => nowMs });
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { log, now: () => nowMs });
   expect(await authenticate(await tokenOf(before!))).toMatchObject({ client: 'login:shop' });
   keys.answer = publishing(publicOf(next!));
   nowMs += 4_999;
@@ -147,7 +155,7 @@ async function serveApi(
   options: Parameters<typeof serveStub>[1] = {},
   now?: () => number,
 ): Promise<ServedStub> {
-  const authenticate = createTokenAuthenticator([issuerOf(keys)], { now });
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { log, now });
   const api = await serveStub(
     { authenticate: async (token) => KEYS[token] ?? (await authenticate(token)) },
     options,
@@ -207,4 +215,43 @@ test('while an issuer hangs, few wait for it, and one question is for all of the
   // The issuer was asked before these came, so it may have their keys by now.
   expect(new Set((await Promise.all(others)).map(String))).toEqual(new Set(['503,issuer-unavailable']));
   expect(keys.asked).toBe(1);
+});
+
+const said =
+  (text: string): KeyServer['answer'] =>
+  (response) =>
+    void response.end(text);
+const broken: readonly (readonly [KeyServer['answer'], string])[] = [
+  [away, 'its keys cannot be had: it answers 500'],
+  [(response) => void response.destroy(), 'its keys cannot be had: fetch failed (UND_ERR_SOCKET)'],
+  [said('<html>'), 'its keys cannot be had: Failed to parse the JSON Web Key Set HTTP response as JSON'],
+  [said('{}'), 'its keys cannot be had: JSON Web Key Set malformed'],
+  [publishing(), 'has no key for ES256 that can be used'],
+  [publishing({ kty: 'EC', crv: 'P-256', x: 'AA', y: 'AA' }), 'has no key for ES256 that can be used'],
+];
+
+// Doctor and config check found everything fine, and nothing was logged.
+test('what is wrong with an issuer is said by those who look, and logged once a minute without the token', async () => {
+  const key = await makeKey('one');
+  const keys = await serveKeys(away);
+  const problem = async (): Promise<string | undefined> => (await checkIssuers([issuerOf(keys)]))[0]!.problem;
+  for (const [answer, says] of broken) {
+    keys.answer = answer;
+    expect(await problem()).toBe(says);
+  }
+  for (const kid of [undefined, 'same']) {
+    keys.answer = publishing(publicOf(key, kid), publicOf(await makeKey('two'), kid));
+    expect(await problem()).toBeUndefined();
+  }
+
+  keys.answer = away;
+  let nowMs = 0;
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { log, now: () => nowMs });
+  const token = await tokenOf(key, { kid: 'one' });
+  for (; nowMs <= 60_000; nowMs += 5_000) await expect(authenticate(token)).rejects.toThrow();
+  expect(logged).toEqual(Array(2).fill({ issuer: 'login', reason: 'it answers 500' }));
+  keys.answer = publishing({ ...publicOf(key, 'one'), x: 'AA' });
+  nowMs += 60_000;
+  await expect(authenticate(token)).rejects.toMatchObject({ code: 'issuer-unavailable' });
+  expect(logged).toHaveLength(3);
 });
