@@ -768,7 +768,7 @@ export interface components {
         readonly RowError: {
             /** @description From 1, without the header and empty lines. */
             readonly row: number;
-            /** @description Where the row ends in the file. */
+            /** @description Where the row begins in the file. */
             readonly line: number;
             /** @description Null: the row as a whole. */
             readonly column: string | null;

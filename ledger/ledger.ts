@@ -551,7 +551,7 @@ export const ROW_ERROR_CODES = [
 /** Why a row was not taken; it never contains a value. */
 export type RowError = {
   readonly row: number;
-  /** Where the row ends in the file. */
+  /** Where the row begins in the file. */
   readonly line: number;
   /** Undefined: the row as a whole. */
   readonly column: string | undefined;

@@ -17,7 +17,7 @@ export const RECORD_BYTES_MAX = 64 * 1024;
 const UNKNOWN_NAMED_MAX = 20;
 const BYTE_ORDER_MARK = Buffer.from('\ufeff');
 
-/** Counted from 1, without the header; `line` is where the row ends in the file. */
+/** Counted from 1, without the header; `line` is where the row begins in the file. */
 export type FileRow = { readonly row: number; readonly line: number } & (
   | { readonly cells: Readonly<Partial<Record<Column, unknown>>> }
   | { readonly code: RowError['code']; readonly column?: Column }

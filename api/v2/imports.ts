@@ -111,7 +111,7 @@ const ImportErrors = z
         z
           .object({
             row: z.int().min(1).describe('From 1, without the header and empty lines.'),
-            line: z.int().min(1).describe('Where the row ends in the file.'),
+            line: z.int().min(1).describe('Where the row begins in the file.'),
             column: z.string().nullable().describe('Null: the row as a whole.'),
             code: z
               .enum(ROW_ERROR_CODES)
