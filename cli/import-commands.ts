@@ -326,7 +326,7 @@ const READ_AS: Readonly<Record<string, string>> = {
   push_token: 'a push token',
   person_id: 'a person id',
   scopes: 'scopes that Abide knows',
-  effective_at: 'a time with an offset',
+  effective_at: 'a time with an offset, from 1970 to 9999',
   reason: `one of ${REASONS.join(', ')}`,
 };
 

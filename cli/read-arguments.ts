@@ -5,7 +5,9 @@ import { toInstant } from '../suppression/instant.ts';
 export const readInstant = (text: string): string => {
   const instant = toInstant(text);
   if (instant !== undefined) return instant;
-  throw new InvalidArgumentError('Give a time with an offset, such as 2026-11-24T09:00:00Z.');
+  throw new InvalidArgumentError(
+    'Give a time with an offset, from 1970 to 9999, such as 2026-11-24T09:00:00Z.',
+  );
 };
 
 export const readCount =
