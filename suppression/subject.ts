@@ -68,6 +68,12 @@ const DOMAIN_TEXT = /^[a-z0-9._\-\u0080-\u{10ffff}]+$/u;
 // for minutes. No script has more than 30 on one letter (UAX 15, Stream-Safe Text Format).
 const MANY_MARKS = /\p{M}{31}/u;
 
+// Σ is the capital of σ and of ς, which ends a word: in capitals, or lowered letter by letter, the two are one. Here every run of
+// letters is a word; for toLowerCase() a dot or an apostrophe within an address ends none.
+const SIGMA = /(?<=\p{L}\p{M}*)([σς](?![\p{L}\p{M}]))|[σς]/gu;
+const spellSigma = (text: string): string =>
+  text.replace(SIGMA, (_, ending?: string) => (ending === undefined ? 'σ' : 'ς'));
+
 /** The host as Node's URL makes it. Node would end it at a slash and decode percent signs, so neither gets there. */
 function toAsciiDomain(domain: string): string {
   const isAscii = /^[\x20-\x7e]*$/.test(domain);
@@ -76,12 +82,12 @@ function toAsciiDomain(domain: string): string {
 }
 
 /**
- * NFC, trimmed, lower-case, domain to its A-label; dots and plus tags stay. NFC comes once more after the lower case: some letters
- * (j with a caron) are composed only there, and the same address in capitals would be somebody else.
+ * NFC, trimmed, lower-case, each sigma as people write it, domain to its A-label; dots and plus tags stay. NFC comes once more after
+ * the lower case: some letters (j with a caron) are composed only there, and the same address in capitals would be somebody else.
  */
 function normaliseEmail(text: string): Normalised {
   if (MANY_MARKS.test(text)) return bad('is not an email address');
-  const address = text.normalize('NFC').trim().toLowerCase().normalize('NFC');
+  const address = spellSigma(text.normalize('NFC').trim().toLowerCase().normalize('NFC'));
   const at = address.lastIndexOf('@');
   const local = address.slice(0, Math.max(at, 0));
   let domain = address.slice(at + 1);

@@ -25,8 +25,11 @@ export const LONGEST: Readonly<Record<SubjectKind, number>> = {
 
 /** Characters that no address has, and that cannot be seen in one. */
 const UNSEEN = '\u00ad\u200b-\u200f\u2060-\u2064';
+/** A sigma that the normal form spells otherwise, which lower() leaves so. Beside letters of a third script any counts as one. */
+const ODD_SIGMA =
+  '[a-z\u0080-\u{10ffff}]σ([^a-z\u0370-\u03ff\u1f00-\u1fff]|$)|(^|[^a-z\u0370-\u03ff\u1f00-\u1fff])ς|ς[a-z\u0080-\u{10ffff}]';
 /** An address in its normal form, as an expression that both databases understand; the store holds nobody with any other. */
-export const ADDRESS = `^[^@"(),:;<>\\[\\]\\\\${SPACES}${UNSEEN}]+@([a-z0-9_-]+[.])+[a-z0-9-]+$`;
+export const ADDRESS = `^(?!.*(${ODD_SIGMA}))[^@"(),:;<>\\[\\]\\\\${SPACES}${UNSEEN}]+@([a-z0-9_-]+[.])+[a-z0-9-]+$`;
 
 /** What the guard needs to know of a store. */
 export type GuardedStore = {

@@ -206,6 +206,23 @@ export function describeGuard(
       expect(await t.states()).toMatchObject([['may_mail', 'installed', 0, 0], {}]);
     });
 
+    // SQL's lower() makes of a capital sigma ς at the end of a word at most, and for it a dot ends none.
+    test('an address whose sigmas SQL does not spell as we do is counted as unreadable, and no other', async () => {
+      await using t = await given({ contacts: CONTACTS.replaceAll('varchar', 'national character varying') });
+      await t.tell('νικος.παπ@example.com');
+      await t.install();
+      await t.place.query(`insert into contacts (id, email, may_mail) values
+        (1, 'νικος.παπ@example.com', true), (2, 'Νικος.Παπ@example.com', true), (3, 'σ.παπ@example.com', true),
+        (4, 'σασ1@example.com', true), (5, 'ΝΙΚΟΣ.ΠΑΠ@example.com', true), (6, 'νικοσ.παπ@example.com', true),
+        (7, 'νικοςπαπ@example.com', true), (8, 'ς.παπ@example.com', true)`);
+      expect((await t.contacts()).map(([, mayMail]) => mayMail)).toEqual([
+        false,
+        false,
+        ...Array<boolean>(6).fill(true),
+      ]);
+      expect(await t.states()).toMatchObject([['may_mail', 'installed', 0, 5], {}]);
+    });
+
     test('an address is known with whatever space around it', async () => {
       await using t = await given({ contacts: CONTACTS.replaceAll('varchar', 'national character varying') });
       await t.tell('ada@example.com');

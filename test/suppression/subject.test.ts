@@ -45,6 +45,19 @@ describe('the normal form of an email address', () => {
       expect(normal('email', `${capital}ohn@example.com`)).toBe(normal('email', `${small}ohn@example.com`));
   });
 
+  // Seen: in capitals this is νικοσ.παπ to toLowerCase(), which takes a dot for a part of the word. Who had opted out as he spells
+  // himself was somebody else in capitals, and might be sent to.
+  test.each([
+    ['νικος.παπ@example.com', ['ΝΙΚΟΣ.ΠΑΠ@example.com', 'νικοσ.παπ@example.com', 'Νικοσ.Παπ@EXAMPLE.com']],
+    ["σ.ο'σας+σ1@example.com", ["Σ.Ο'ΣΑΣ+Σ1@example.com", "ς.ο'σας+ς1@example.com"]],
+    ['νικοσπαπ@example.com', ['ΝΙΚΟΣΠΑΠ@example.com', 'νικοςπαπ@example.com']],
+    ['x@xn--uxachkp.gr', ['x@νικος.gr', 'X@ΝΙΚΟΣ.GR', 'x@νικοσ.gr']],
+    // In DNS this is a name of its own.
+    ['x@xn--uxachku.gr', ['X@XN--UXACHKU.GR']],
+  ])('has each sigma as people write it: %s', (usual, odd) => {
+    for (const spelt of [usual, ...odd]) expect(normal('email', spelt)).toBe(usual);
+  });
+
   test.each([
     '',
     'ada',
@@ -192,6 +205,22 @@ test('an email address is the same person in any case and any composition', () =
       },
     ),
   );
+});
+
+// Of each other pair the capitals are another letter's as well (ß and ss, the dotless i, ligatures), and so may be another person's.
+test('every letter is the same person in capitals, wherever it stands', () => {
+  const isOneOfTwo = (letter: string): boolean =>
+    letter !== 'ς' && letter.toUpperCase().toLowerCase() !== letter.toLowerCase();
+  const letters = Array.from({ length: 0x11_0000 }, (_, code) => code)
+    .filter((code) => code < 0xd800 || code > 0xdfff)
+    .map((code) => String.fromCodePoint(code))
+    .filter((letter) => letter.toUpperCase() !== letter && !isOneOfTwo(letter));
+  expect(letters.length).toBeGreaterThan(1_300);
+  const differing = letters
+    .flatMap((letter) => [letter, `a${letter}b`, `a${letter}`, `a${letter}.b`, `a${letter}'b`, `${letter}.b`])
+    .map((local) => `${local}@example.com`)
+    .filter((address) => normal('email', address.toUpperCase()) !== normal('email', address));
+  expect(differing).toEqual([]);
 });
 
 test('what is refused is never repeated in the reason', () => {
