@@ -3,7 +3,7 @@
 // what is decided now only after everything that a file decided before.
 import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
-import type { Import, ImportBatch, ImportRow, Ledger, RowError } from '../../ledger/ledger.ts';
+import type { Import, ImportBatch, ImportRow, Ledger, RowError, StoreLag } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { ErrorCode } from '../../suppression/errors.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
@@ -21,6 +21,10 @@ const PARSED_AT_ONCE = 32 * 1024;
 const STORE_BACKLOG_MAX = 5_000;
 /** However busy it is, a file goes on after this. */
 const LIVE_MS_MAX = 250;
+/** However slow a store is, a file's next rows are recorded after this: they are in force then, and other stores get them. */
+const STORE_MS_MAX = 60_000;
+/** A canary is acknowledged as often as this, so that a store with nothing else to take is known to take something. */
+const TAKING_MS = 60_000;
 const LOOK_MS = 50;
 const RENEW_MS = 1_000;
 const AGAIN_MS = 1_000;
@@ -29,6 +33,13 @@ const TRIES = 3;
 const PASSING: readonly ErrorCode[] = ['ledger-unavailable', 'overloaded'];
 /** For these, trying again changes nothing. */
 const REFUSED: readonly ErrorCode[] = ['budget-exhausted', 'unauthenticated'];
+
+/**
+ * Whether what a store lacks comes to it. That it is late says nothing: the file itself makes it so, and so does one decision that is
+ * parked. A store that is away acknowledges nothing, and holds up nobody.
+ */
+const isTaking = ({ status, last_acknowledged_at: last }: StoreLag, now: string): boolean =>
+  status === 'ok' || (last !== null && Date.parse(now) - Date.parse(last) < TAKING_MS);
 
 type ImportLedger = Pick<Ledger, 'imports' | 'lag'>;
 
@@ -84,16 +95,16 @@ export function startImports({
     if (through > after) yield batch();
   }
 
-  /** While a store is away, counting takes longer the more it lacks; a tenth of the time may go into it. */
+  /** While a store is waited for, a tenth of the time may go into counting. What it takes at once is known before each batch. */
   let behind = false;
   let lookAt = 0;
   const isStoreBehind = async (): Promise<boolean> => {
     const began = performance.now();
-    if (began < lookAt) return behind;
-    const { stores } = await ledger.lag();
-    // A store that is late or away already is so for another reason, and holds up nobody.
+    if (behind && began < lookAt) return true;
+    const { as_of: now, stores } = await ledger.lag();
     behind = stores.some(
-      ({ status, outstanding }) => status === 'ok' && (outstanding ?? 0) > STORE_BACKLOG_MAX,
+      (store) =>
+        isTaking(store, now) && (store.outstanding ?? 0) - (store.quarantined ?? 0) > STORE_BACKLOG_MAX,
     );
     lookAt = began + (performance.now() - began) * 10;
     return behind;
@@ -104,7 +115,7 @@ export function startImports({
     const began = performance.now();
     while (imports.isLiveWaiting() && performance.now() - began < LIVE_MS_MAX) await delay(1);
     let renewedAt = performance.now();
-    while (!closing.signal.aborted && (await isStoreBehind())) {
+    while (!closing.signal.aborted && performance.now() - began < STORE_MS_MAX && (await isStoreBehind())) {
       await delay(LOOK_MS);
       if (performance.now() - renewedAt < RENEW_MS) continue;
       if (!(await imports.renew(id, holder))) return false;

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { expect, test } from '@jest/globals';
+import type { Client } from 'pg';
 import { request } from 'undici';
 import type { ImportAnswer } from '../../api/v2/imports.ts';
 import { startAbide } from '../harness/abide.ts';
@@ -82,6 +83,63 @@ test('what a file says arrives in a real store', async () => {
     );
     expect(rows).toEqual([{ held: 1_000 }]);
   });
+  await crm.end();
+});
+
+/** Abide with a store that is late after a second, and a connection to that. */
+async function startWithStore(): Promise<{ abide: AbideProcess; crm: Client }> {
+  const abide = await startAbide();
+  await abide.stop();
+  await abide.start(
+    `stores: { crm: { connector: postgres, url: '${abide.databaseUrl('crm')}', scopes: [email], late_after_seconds: 1 } }\n`,
+  );
+  // What it takes first makes its table.
+  await post(abide, 'email\nada@example.com\n');
+  const crm = await abide.connect('crm');
+  await eventually(() => crm.query('select from suppressions'));
+  return { abide, crm };
+}
+
+// Seen: what a file itself had decided made each store late that takes fewer than some 500 a second, and for a late store no file
+// waited. From then on a live opt-out came to the store behind the whole file.
+test('a file gives way to a slow store for as long as that takes what it is given, also once it is late', async () => {
+  const { abide, crm } = await startWithStore();
+  await using _ = abide;
+  await crm.query(`
+    create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.001); return new; end $$;
+    create trigger slow before insert or update on suppressions for each row execute function slow()`);
+  await crm.end();
+  const { id } = await post(abide, csvOf(16_000));
+  const db = await abide.connect();
+  const lacking: number[] = [];
+  await eventually(async () => {
+    const { rows } = await db.query<{ lacking: number }>(
+      'select (select count(*)::int from decisions) - (select count(*)::int from acknowledgements) as lacking',
+    );
+    lacking.push(rows[0]!.lacking);
+    expect((await read(abide, id)).state).toBe('done');
+  }, 100_000);
+  await db.end();
+
+  // What a store may lack when a batch is let through, and what the batches add that are let through by then.
+  expect(Math.max(...lacking)).toBeLessThanOrEqual(5_000 + 3 * 2_000);
+});
+
+test('a file waits for no store that takes nothing', async () => {
+  const { abide, crm } = await startWithStore();
+  await using _ = abide;
+  // As if it had been away for a while.
+  const db = await abide.connect();
+  await eventually(async () => {
+    const { rowCount } = await db.query(
+      "update acknowledgements set acknowledged_at = acknowledged_at - interval '2 minutes'",
+    );
+    expect(rowCount).toBe(1);
+  });
+  await db.end();
+  await crm.query('begin; lock table suppressions');
+  const { id } = await post(abide, csvOf(16_000));
+  expect((await untilDone(abide, id)).counts.recorded).toBe(16_000);
   await crm.end();
 });
 
