@@ -99,7 +99,9 @@ identifier. Example:
 
 Several identifiers in a row belong to one person. No command takes an opt-out
 back, so try --dry-run first. The same file with the same options is the same
-import: whatever went wrong, send it again. A file of more than 100000 rows,
+import: whatever went wrong, send it again. Of its rows that were not taken put
+mended ones into a file of their own; or send it again once abide.yaml reads
+them (default_region, topics, purposes): then only they are tried. A file of more than 100000 rows,
 unless abide.yaml says otherwise, waits until somebody else has approved it. If
 a file has the name of a command, write ./list.
 
@@ -196,6 +198,10 @@ async function importFile(name: string, options: Sending): Promise<void> {
   if (ended === undefined) return;
   interruption.stop();
   await show(ask, ended, options);
+  if (made.outcome !== 'received' && ended.counts.invalid > 0)
+    note(
+      'rows that were not taken are tried again with the same file only once abide.yaml reads rows otherwise: put mended ones into a file of their own',
+    );
   if (!options.wait && options.json !== true && isGoingOn(ended))
     print(`how far it is: abide import status ${ended.id}`);
 }

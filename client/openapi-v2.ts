@@ -199,7 +199,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Record a file of opt-outs
-         * @description The body is the file: CSV with a header, or one JSON object per line. Each row is one person, with one or more of `email`, `phone`, `push_token` and `person_id`, and optionally `scopes` (separated by spaces or semicolons), `effective_at`, `reason`. If a column is unknown, the file is refused and nothing is recorded. The answer comes once the file is stored and counted; read at its `Location` how far it is recorded. The same file with the same parameters is the same import: if you are not sure, send it again.
+         * @description The body is the file: CSV with a header, or one JSON object per line. Each row is one person, with one or more of `email`, `phone`, `push_token` and `person_id`, and optionally `scopes` (separated by spaces or semicolons), `effective_at`, `reason`. If a column is unknown, the file is refused and nothing is recorded. The answer comes once the file is stored and counted; read at its `Location` how far it is recorded. The same file with the same parameters is the same import: if you are not sure, send it again. Its rows that were not taken are tried again only once the configuration reads rows otherwise, as a new import.
          *
          *     Scope needed: `imports:write`.
          */
@@ -512,7 +512,7 @@ export interface components {
             readonly counts: {
                 /** @description New opt-outs, each one row. */
                 readonly recorded: number;
-                /** @description Rows that changed nothing: the person had already opted out. */
+                /** @description Rows that changed nothing: the person had already opted out, or the row was taken when the file came before. */
                 readonly already: number;
                 /** @description Rows that were not taken: see the errors. */
                 readonly invalid: number;

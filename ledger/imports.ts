@@ -20,6 +20,7 @@ import type {
   Imports,
   ImportState,
   NewImport,
+  ReadBy,
   Reason,
   RowError,
 } from './ledger.ts';
@@ -36,8 +37,10 @@ const LEFT_BEHIND = [
   ['import_chunks', 'n', 200],
   ['import_seen', 'match_key', 20_000],
 ] as const;
-/** SQL: the import `o` stands for its file, and the same file is not taken again. As the index `imports_once` has it. */
-const IS_THAT_FILE = "o.state not in ('receiving', 'failed', 'cancelled')";
+/** SQL: the newest import `o` of client $1 that stands for the file with fingerprints $2. States as in the index `imports_once`. */
+const THAT_FILE = `from imports o
+  where o.client = $1 and o.fingerprint = any ($2) and o.state not in ('receiving', 'failed', 'cancelled')
+  order by o.received_at desc limit 1`;
 const SMALLEST_COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 
 const compress = promisify(zstdCompress);
@@ -68,11 +71,13 @@ type Row = {
   approved_by_key: string | null;
   approved_at: string | null;
   failure: string | null;
+  read_by: ReadBy;
+  repeats: string | null;
 };
 
 const COLUMNS = `id, client, key_id, key_lineage, state, format, dry_run, scopes, reason, effective_at, bytes, rows_total, rows_done,
   recorded, already, invalid, errors_found, received_at, started_at, finished_at, approved_by_client, approved_by_key,
-  approved_at, failure`;
+  approved_at, failure, read_by, repeats`;
 
 const instant = (micros: string | null): string | undefined =>
   micros === null ? undefined : toMilliseconds(micros);
@@ -99,6 +104,8 @@ const toImport = (row: Row): Import => ({
       ? undefined
       : { client: row.approved_by_client!, keyId: row.approved_by_key!, at: toMilliseconds(row.approved_at) },
   failure: row.failure ?? undefined,
+  readBy: row.read_by,
+  repeats: row.repeats ?? undefined,
 });
 
 const sealedAs = (id: string, n: number) => [id, `import piece ${n}`] as const;
@@ -128,12 +135,13 @@ export function createImports({
   /** Called when there is something to claim. */
   onWaiting: () => void;
 }): Omit<Imports, 'record' | 'isLiveWaiting' | 'untilWaiting'> {
-  async function begin({ format, dryRun, defaults, caller, lineage }: NewImport): Promise<string> {
+  async function begin({ format, dryRun, defaults, readBy, caller, lineage }: NewImport): Promise<string> {
     const id = randomUUIDv7();
     const { rowCount } = await pool.query(
       `insert into imports (id, client, key_id, key_lineage, caller_address, request_id, state, format, dry_run, scopes, reason,
-         effective_at, is_kept, bytes, rows_total, rows_done, recorded, already, invalid, errors_found, created_at, lease_until)
-       select $1, $2, $3, $4, $5, $6, 'receiving', $7, $8, $9, $10, $11, true, 0, 0, 0, 0, 0, 0, 0, clock_timestamp(),
+         effective_at, read_by, is_kept, bytes, rows_total, rows_done, recorded, already, invalid, errors_found, created_at,
+         lease_until)
+       select $1, $2, $3, $4, $5, $6, 'receiving', $7, $8, $9, $10, $11, $12, true, 0, 0, 0, 0, 0, 0, 0, clock_timestamp(),
          clock_timestamp() + ${RECEIVING}
        where (select count(*) from imports
               where client = $2 and is_kept and state not in ('done', 'failed', 'cancelled')) < ${UNFINISHED_MAX}`,
@@ -149,6 +157,7 @@ export function createImports({
         defaults.scopes ?? null,
         defaults.reason,
         defaults.effectiveAt ?? null,
+        JSON.stringify(readBy),
       ],
     );
     if (rowCount === 0) {
@@ -191,14 +200,22 @@ export function createImports({
       const row = found[0];
       if (row === undefined) throw new AbideError('request-timeout');
       const state: ImportState = !row.dry_run && rows > approveAbove ? 'awaiting_approval' : 'pending';
-      const [fingerprint, ...older] = fingerprintsOf(row, sha256);
+      const fingerprints = fingerprintsOf(row, sha256);
+      const {
+        rows: [before],
+      } = await client.query<{ id: string; may_repeat: boolean }>(
+        `select o.id, o.read_by <> $3 and o.state = 'done' and o.invalid > 0
+           and o.invalid = (select count(distinct e.row_number) from import_errors e where e.import_id = o.id) as may_repeat
+         ${THAT_FILE}`,
+        [row.client, fingerprints, JSON.stringify(row.read_by)],
+      );
+      if (before?.may_repeat === false) return undefined;
       const made = await oneImport(
         client,
         `update imports set state = $2, fingerprint = $3, bytes = $4, rows_total = $5, received_at = clock_timestamp(),
-           lease_until = null
-         where id = $1 and not exists (
-           select from imports o where o.client = $6 and o.fingerprint = any ($7) and ${IS_THAT_FILE})`,
-        [id, state, fingerprint, bytes, rows, row.client, older],
+           lease_until = null, repeats = $6
+         where id = $1`,
+        [id, state, fingerprints[0], bytes, rows, before?.id ?? null],
       );
       if (made === undefined) return undefined;
       const caller = {
@@ -230,18 +247,17 @@ export function createImports({
     );
 
   async function submit(id: string, file: Parameters<Imports['submit']>[1]): ReturnType<Imports['submit']> {
-    let fingerprints: UnderEachPepper | undefined;
+    let thatFile: readonly [string, UnderEachPepper] | undefined;
     for (;;) {
-      const made = await complete(id, file, (row, sha256) => (fingerprints = fingerprintsOf(row, sha256)));
+      const made = await complete(id, file, (row, sha256) => {
+        thatFile = [row.client, fingerprintsOf(row, sha256)];
+        return thatFile[1];
+      });
       if (made !== undefined) {
         onWaiting();
         return { import: made, isNew: true };
       }
-      const { rows } = await pool.query<Row>(
-        `select ${COLUMNS} from imports o
-         where client = (select client from imports where id = $1) and fingerprint = any ($2) and ${IS_THAT_FILE}`,
-        [id, fingerprints],
-      );
+      const { rows } = await pool.query<Row>(`select ${COLUMNS} ${THAT_FILE}`, [...thatFile!]);
       // If that one failed or was cancelled in between, this one is the first.
       if (rows[0] === undefined) continue;
       await abandon(id);
@@ -417,6 +433,14 @@ export function createImports({
     );
   }
 
+  async function notTaken(id: string): Promise<ReadonlySet<number>> {
+    const { rows } = await pool.query<{ row_number: number }>(
+      'select distinct row_number from import_errors where import_id = $1',
+      [id],
+    );
+    return new Set(rows.map(({ row_number: row }) => row));
+  }
+
   async function piece(id: string, n: number): Promise<Buffer | undefined> {
     const { rows } = await pool.query<{ sealed: Buffer }>({
       name: 'import-piece',
@@ -465,6 +489,7 @@ export function createImports({
     claim,
     renew,
     release,
+    notTaken,
     piece,
     finish,
   };
@@ -492,5 +517,6 @@ export async function tidyImports(pool: Pool, imports: Pick<Imports, 'abandon'>)
   for (const { id } of rows) await imports.abandon(id);
   await pool.query(`
     delete from import_errors where import_id in (
-      select id from imports where finished_at < clock_timestamp() - interval '90 days')`);
+      select id from imports where finished_at < clock_timestamp() - interval '90 days'
+        and id not in (select repeats from imports where repeats is not null and finished_at is null))`);
 }

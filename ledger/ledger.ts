@@ -9,7 +9,7 @@ import type {
 } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant, SubjectState } from '../suppression/decision.ts';
 import type { Listed, ListingPage } from '../suppression/own-suppression.ts';
-import type { Channel, Scope } from '../suppression/scope.ts';
+import type { Channel, DeclaredScopes, Scope } from '../suppression/scope.ts';
 import type { Address, Subject } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import type { Signing } from './signing-key.ts';
@@ -507,17 +507,21 @@ export type ImportDefaults = {
   readonly effectiveAt: Instant | undefined;
 };
 
+/** What rows are read by besides the import's own parameters: as it was configured where the file was received. */
+export type ReadBy = DeclaredScopes & { readonly defaultRegion?: string | undefined };
+
 export type NewImport = {
   readonly format: ImportFormat;
   readonly dryRun: boolean;
   readonly defaults: ImportDefaults;
+  readonly readBy: ReadBy;
   readonly caller: Caller;
   /** Of the caller's key: a rotated key is the same key. */
   readonly lineage: string;
 };
 
 /** A file of opt-outs, and how far it is recorded. */
-export type Import = Pick<NewImport, 'format' | 'dryRun' | 'defaults'> & {
+export type Import = Pick<NewImport, 'format' | 'dryRun' | 'defaults' | 'readBy'> & {
   readonly id: string;
   readonly client: string;
   readonly keyId: string;
@@ -534,6 +538,8 @@ export type Import = Pick<NewImport, 'format' | 'dryRun' | 'defaults'> & {
   readonly finishedAt: Instant | undefined;
   readonly approval: { readonly client: string; readonly keyId: string; readonly at: Instant } | undefined;
   readonly failure: string | undefined;
+  /** The same file before, read otherwise: rows that were taken then count as `already`, whatever came after them. */
+  readonly repeats: string | undefined;
 };
 
 /** Rows: `already` changed nothing, `invalid` could not be read. For a dry run, what they would be. */
@@ -570,6 +576,8 @@ export type ImportBatch = {
   readonly through: number;
   readonly rows: readonly ImportRow[];
   readonly errors: readonly RowError[];
+  /** How many rows were taken when the file came before. */
+  readonly taken: number;
 };
 
 /** Files of opt-outs: kept sealed while they are received, and until they are recorded. */
@@ -580,7 +588,7 @@ export type Imports = {
   keep(id: string, n: number, piece: Buffer): Promise<void>;
   /**
    * The file is complete. It is the same import as one with the same file and parameters before, unless that failed or was
-   * cancelled. An import of more rows than `approveAbove` waits for an approval, unless it is a dry run.
+   * cancelled, or is done without some of its rows, which are read otherwise now: then those are tried again. An import of more rows than `approveAbove` waits for an approval, unless it is a dry run.
    */
   submit(
     id: string,
@@ -618,6 +626,8 @@ export type Imports = {
   renew(id: string, holder: string): Promise<boolean>;
   /** Leaves it to the next process that claims it. */
   release(id: string, holder: string): Promise<void>;
+  /** The rows that an import did not take. */
+  notTaken(id: string): Promise<ReadonlySet<number>>;
   /** Undefined: there are no more. */
   piece(id: string, n: number): Promise<Buffer | undefined>;
   /** Records a batch, and how far the import is with it; `before` is the batch before. False: another process carries it. */

@@ -231,7 +231,7 @@ export function createBulkRecorder({
     /** The address given for each subject that is new or was erased. */
     const addresses = new Map<string, Subject>();
     const errors: RowError[] = [...batch.errors];
-    let already = 0;
+    let already = batch.taken;
     const constant = line(asText(of.client), asText(of.keyId), 'v2', of.id);
 
     const looks: Looks<true> = {

@@ -200,14 +200,7 @@ export async function serve({
     if (recordOwn && key !== 'plain') log.warn({ store: name }, HASHED);
   }
   await ledger.refresh();
-  started.use(
-    startImports({
-      ledger,
-      defaultRegion: configuration.defaultRegion,
-      declared: configuration.declared,
-      log,
-    }),
-  );
+  started.use(startImports({ ledger, log }));
   const adminKey = await administratorKey({
     ledger,
     dataFolder,

@@ -6,7 +6,6 @@ import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promi
 import type { Import, ImportBatch, ImportRow, Ledger, RowError, StoreLag } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { ErrorCode } from '../../suppression/errors.ts';
-import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { ApiLog } from '../deps.ts';
 import { readFile } from './read-file.ts';
 import { createReadRow } from './read-row.ts';
@@ -44,17 +43,7 @@ const isTaking = ({ status, last_acknowledged_at: last }: StoreLag, now: string)
 type ImportLedger = Pick<Ledger, 'imports' | 'lag'>;
 
 /** Runs until it is disposed; what it then carries is left to the next process. */
-export function startImports({
-  ledger,
-  defaultRegion,
-  declared,
-  log,
-}: {
-  ledger: ImportLedger;
-  defaultRegion: string | undefined;
-  declared: DeclaredScopes;
-  log: ApiLog;
-}): AsyncDisposable {
+export function startImports({ ledger, log }: { ledger: ImportLedger; log: ApiLog }): AsyncDisposable {
   const { imports } = ledger;
   const holder = randomUUID();
   const closing = new AbortController();
@@ -74,21 +63,27 @@ export function startImports({
 
   /** Batches of what is not recorded yet. */
   async function* batchesOf(of: Import): AsyncGenerator<ImportBatch> {
-    const readRow = createReadRow({ defaults: of.defaults, defaultRegion, declared });
+    const readRow = createReadRow(of);
+    // A dry run records nothing, so it counts the whole file anew.
+    const wanted = of.repeats === undefined || of.dryRun ? undefined : await imports.notTaken(of.repeats);
     let after = of.rowsDone;
     let rows: ImportRow[] = [];
     let errors: RowError[] = [];
+    let taken = 0;
     let through = after;
     const batch = (): ImportBatch => {
-      const made = { after, through, rows, errors };
-      [after, rows, errors] = [through, [], []];
+      const made = { after, through, rows, errors, taken };
+      [after, rows, errors, taken] = [through, [], [], 0];
       return made;
     };
     for await (const given of readFile(of.format, piecesOf(of), { scopes: false })) {
       if (given.row <= of.rowsDone) continue;
-      const read = readRow(given);
-      if ('row' in read) rows.push(read);
-      else errors.push(...read);
+      if (wanted?.has(given.row) === false) taken += 1;
+      else {
+        const read = readRow(given);
+        if ('row' in read) rows.push(read);
+        else errors.push(...read);
+      }
       through = given.row;
       if (through - after === BATCH_ROWS) yield batch();
     }

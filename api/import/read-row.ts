@@ -1,13 +1,13 @@
 // Reads the cells of a row as an opt-out, by the same rules as a call's: what cannot be read is an error of its column, and nothing
 // of the row is recorded.
 import { REASONS } from '../../ledger/ledger.ts';
-import type { ImportDefaults, ImportRow, Reason, RowError } from '../../ledger/ledger.ts';
+import type { Import, ImportRow, Reason, RowError } from '../../ledger/ledger.ts';
 import type { Instant } from '../../suppression/decision.ts';
 import { normalise } from '../../suppression/subject.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import type { Subject } from '../../suppression/subject.ts';
 import { isDeclared } from '../../suppression/scope.ts';
-import type { DeclaredScopes, Scope } from '../../suppression/scope.ts';
+import type { Scope } from '../../suppression/scope.ts';
 import { toInstant } from '../../suppression/instant.ts';
 import type { Column, FileRow } from './read-file.ts';
 
@@ -17,15 +17,7 @@ const REMEMBERED_MAX = 1_000;
 
 export type ReadRow = (row: FileRow) => ImportRow | readonly RowError[];
 
-export function createReadRow({
-  defaults,
-  defaultRegion,
-  declared,
-}: {
-  defaults: ImportDefaults;
-  defaultRegion: string | undefined;
-  declared: DeclaredScopes;
-}): ReadRow {
+export function createReadRow({ defaults, readBy }: Pick<Import, 'defaults' | 'readBy'>): ReadRow {
   const remembered = new Map<string, readonly Scope[] | undefined>();
 
   function scopesOf(cell: unknown): readonly Scope[] | undefined {
@@ -39,7 +31,7 @@ export function createReadRow({
   function toScopes(words: readonly unknown[]): readonly Scope[] | undefined {
     if (words.length === 0 || words.length > SCOPES_MAX) return undefined;
     const scopes = words.filter(
-      (word): word is Scope => typeof word === 'string' && isDeclared(word, declared),
+      (word): word is Scope => typeof word === 'string' && isDeclared(word, readBy),
     );
     return scopes.length === words.length ? [...new Set(scopes)] : undefined;
   }
@@ -57,7 +49,7 @@ export function createReadRow({
     for (const kind of SUBJECT_KINDS) {
       const cell = cells[kind];
       if (isEmpty(cell)) continue;
-      const normal = typeof cell === 'string' ? normalise(kind, cell, defaultRegion) : undefined;
+      const normal = typeof cell === 'string' ? normalise(kind, cell, readBy.defaultRegion) : undefined;
       if (normal?.ok === true) subjects.push({ kind, value: normal.value });
       else wrong(kind, 'invalid');
     }

@@ -78,7 +78,9 @@ const ImportAnswer = z
     counts: z
       .object({
         recorded: count.describe('New opt-outs, each one row.'),
-        already: count.describe('Rows that changed nothing: the person had already opted out.'),
+        already: count.describe(
+          'Rows that changed nothing: the person had already opted out, or the row was taken when the file came before.',
+        ),
         invalid: count.describe('Rows that were not taken: see the errors.'),
       })
       .describe('They add up to `rows.done`. For a dry run, what would happen.'),
@@ -222,7 +224,10 @@ const visibleTo = (ctx: Context): string | undefined => {
   return key.scopes.includes('imports:approve') ? undefined : key.client;
 };
 
-export function addImports(routes: Routes, { ledger, declared, approveAboveRows }: Deps): void {
+export function addImports(
+  routes: Routes,
+  { ledger, declared, defaultRegion, approveAboveRows }: Deps,
+): void {
   const Query = createQuery(declared);
   let uploads = 0;
 
@@ -237,7 +242,8 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
       '`email`, `phone`, `push_token` and `person_id`, and optionally `scopes` (separated by spaces or ' +
       'semicolons), `effective_at`, `reason`. If a column is unknown, the file is refused and nothing is recorded. ' +
       'The answer comes once the file is stored and counted; read at its `Location` how far it is recorded. ' +
-      'The same file with the same parameters is the same import: if you are not sure, send it again.',
+      'The same file with the same parameters is the same import: if you are not sure, send it again. Its rows that ' +
+      'were not taken are tried again only once the configuration reads rows otherwise, as a new import.',
     scopes: ['imports:write'],
     query: Query,
     file: {
@@ -306,6 +312,7 @@ export function addImports(routes: Routes, { ledger, declared, approveAboveRows 
           format,
           dryRun: query.dry_run === 'true',
           defaults: { scopes: query.scopes, reason: query.reason, effectiveAt: query.effective_at },
+          readBy: { ...declared, defaultRegion },
           caller,
           lineage: key.lineage,
         },

@@ -132,7 +132,9 @@ describe('a file', () => {
     const again = await run(path, '--scopes', 'email');
     expect(again).toMatchObject({ code: 3, output: ran.output });
     expect(again.errors).toMatch(
-      new RegExp(`^${id}: the same file was received at 20\\S+Z already, and is this import\n$`),
+      new RegExp(
+        `^${id}: the same file was received at 20\\S+Z already, and is this import\nrows that were not taken are tried again .* a file of their own\n$`,
+      ),
     );
     const status = await run('status', id);
     expect(status).toMatchObject({ code: 3, output: ran.output, errors: '' });

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { openPool } from '../../ledger/database.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
+import { NOTHING_DECLARED } from '../../suppression/scope.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { watchInVain } from '../harness/explain.ts';
@@ -22,6 +23,7 @@ const begin = (): Promise<string> =>
     format: 'csv',
     dryRun: false,
     defaults: { scopes: ['email'], reason: 'person_request', effectiveAt: undefined },
+    readBy: NOTHING_DECLARED,
     caller: { client: 'shop', keyId: 'one', address: 'here', requestId: 'r' },
     lineage: 'one',
   });

@@ -143,6 +143,45 @@ test('a file waits for no store that takes nothing', async () => {
   await crm.end();
 });
 
+// Seen: after default_region was set the same file was still the import before, with the same rows invalid, for ever.
+test('rows that could not be read are tried when the same file comes again under a configuration that reads them, and no others', async () => {
+  await using abide = await startAbide({ args: ['--no-workers'] });
+  const file = 'email,phone\nada@example.com,\n,020 7183 8891\nnobody,\n';
+  const first = await untilDone(abide, (await post(abide, file)).id);
+  expect(first.counts).toEqual({ recorded: 1, already: 0, invalid: 2 });
+  const call = async (path: string, body: object): Promise<unknown> => {
+    const answer = await request(`${abide.url}${path}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${abide.key}`, 'content-type': 'application/json' },
+      body: JSON.stringify(body),
+    });
+    return await answer.body.json();
+  };
+  expect(
+    await call('/v2/grants', {
+      identifier: { email: 'ada@example.com' },
+      scopes: ['email'],
+      granted_at: new Date().toISOString(),
+      evidence: { method: 'web_form', statement: 'Yes', source: 'the shop' },
+    }),
+  ).toMatchObject({ object: 'grant' });
+  await abide.stop();
+  await abide.start(
+    "default_region: GB\nstores: { crm: { connector: redis, url: 'redis://127.0.0.1:1', scopes: [email] } }\n",
+  );
+
+  const second = await untilDone(abide, (await post(abide, file, 'scopes=email')).id);
+  expect(second.counts).toEqual({ recorded: 1, already: 1, invalid: 1 });
+  const db = await abide.connect();
+  const { rows } = await db.query('select kind, state ? $1 as held from subjects order by kind', ['email']);
+  await db.end();
+  expect(rows).toEqual([
+    { kind: 'email', held: false },
+    { kind: 'phone', held: true },
+  ]);
+  await expect(post(abide, file)).rejects.toThrow('200');
+});
+
 test('while it waits no address of a file lies anywhere in the clear: in no table, no log, no file of the database', async () => {
   await using abide = await startAbide({
     args: ['--no-workers'],

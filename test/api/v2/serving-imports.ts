@@ -57,6 +57,7 @@ export async function serveImports({
     ledger: t.ledger,
     log: logs,
     declared: DECLARED,
+    defaultRegion: 'CH',
     approveAboveRows,
     opsOnSameListener: true,
   });
@@ -64,7 +65,7 @@ export async function serveImports({
   stack.defer(() => listening.close());
   const send = createSend(listening.url);
   const carry: ServedImports['carry'] = (ledger = t.ledger) =>
-    Promise.resolve(stack.use(startImports({ ledger, defaultRegion: 'CH', declared: DECLARED, log: logs })));
+    Promise.resolve(stack.use(startImports({ ledger, log: logs })));
   if (isCarried) await carry();
 
   const makeKey: ServedImports['makeKey'] = async ({ client = 'shop', scopes = CLIENT_SCOPES, limits }) => {
