@@ -213,7 +213,8 @@ export function startWorker({
         await feeding.wait(restMs());
       } catch (error) {
         if (signal.aborted) return;
-        noteError(ledgerFailureCode(error));
+        // A worker that started before its API has seen no error of it.
+        if (generation !== undefined) noteError(ledgerFailureCode(error));
         if (!ledgerAway)
           log.warn({ store: store.name, error }, 'the ledger gives out nothing, will try again');
         ledgerAway = true;

@@ -666,6 +666,25 @@ test('while the ledger is away nothing is lost: reports wait, and what was decid
   expect(t.logged.filter((line) => line.startsWith('the ledger gives out nothing'))).toHaveLength(1);
 });
 
+// After each start of the stack every store showed an error that was none.
+test('a ledger that starts later than its worker is no error, one that goes away is the last one', async () => {
+  const ledger = new FakeLedger();
+  ledger.away = new AbideError('ledger-unavailable');
+  await using t = carry({ ledger });
+  await eventually(() => expect(t.logged).toContain('the ledger gives out nothing, will try again'));
+  ledger.away = undefined;
+  await eventually(() => expect(ledger.reports.length).toBeGreaterThan(0));
+  expect(ledger.reports.at(-1)!.worker.lastError).toBeUndefined();
+  ledger.away = new AbideError('ledger-unavailable');
+  await eventually(() =>
+    expect(t.logged.filter((line) => line.startsWith('the ledger gives out nothing'))).toHaveLength(2),
+  );
+  ledger.away = undefined;
+  await eventually(() =>
+    expect(ledger.reports.at(-1)!.worker.lastError).toMatchObject({ code: 'LEDGER_UNAVAILABLE' }),
+  );
+});
+
 test('a worker that stops while the ledger is away claims nothing, and says so', async () => {
   await using t = carry();
   await eventually(() => expect(t.ledger.reports.length).toBeGreaterThan(0));
