@@ -99,11 +99,12 @@ identifier. Example:
 
 Several identifiers in a row belong to one person. No command takes an opt-out
 back, so try --dry-run first. The same file with the same options is the same
-import: whatever went wrong, send it again. Of its rows that were not taken put
-mended ones into a file of their own; or send it again once abide.yaml reads
-them (default_region, topics, purposes): then only they are tried. A file of more than 100000 rows,
-unless abide.yaml says otherwise, waits until somebody else has approved it. If
-a file has the name of a command, write ./list.
+import: whatever went wrong, send it again. Rows that were not taken go into a
+file of their own once they are mended; or mend abide.yaml (default_region,
+topics, purposes) and send the same file again: then only they are tried. A
+file of more than 100000 rows, unless abide.yaml says otherwise, waits until
+somebody else has approved it. If a file has the name of a command, write
+./list.
 
 Exit code 0: every row was taken. 3: some were not, or it was cancelled. 4: it
 waits for an approval. 1: it failed, and what was recorded by then stays

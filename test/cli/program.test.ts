@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import type { Command } from 'commander';
 import { createProgram } from '../../cli/program.ts';
@@ -28,6 +29,13 @@ async function run(args: readonly string[]): Promise<readonly [output: string, c
   );
   return [output, code];
 }
+
+test('--version says which release it is', async () => {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
+  expect(await run(['--version'])).toEqual([`${version}\n`, 0]);
+});
 
 test('every command, and every command below it, has a --help that ends with 0', async () => {
   const paths = below(await createProgram([]));
