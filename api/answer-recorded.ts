@@ -2,6 +2,9 @@
 import type { Context } from 'koa';
 import { z } from 'zod';
 import type { Propagation, RecordAnswer } from '../ledger/ledger.ts';
+import type { Channel, Scope } from '../suppression/scope.ts';
+import type { SubjectKind } from '../suppression/subject-kind.ts';
+import { unreachedChannels } from '../suppression/subject.ts';
 import type { Deps } from './deps.ts';
 import { authorizedOf } from './guard/authorize.ts';
 import { goneSignal, PREFERENCE_APPLIED, waited } from './guard/prefer.ts';
@@ -17,6 +20,20 @@ export const RECORDED_HEADERS: Readonly<Record<string, HeaderField>> = {
   },
   ...PREFERENCE_APPLIED,
 };
+
+const IDENTIFIER: Readonly<Record<Channel, string>> = {
+  email: 'an email address',
+  sms: 'a phone number',
+  push: 'a push token',
+};
+
+/** Which channels that were asked for reach the person by an identifier that was not given. */
+export const unreachedWarnings = (kinds: readonly SubjectKind[], asked: readonly Scope[]) =>
+  unreachedChannels(kinds, asked).map((channel) => ({
+    code: 'channel_needs_other_identifier' as const,
+    channel,
+    detail: `${channel} reaches people by ${IDENTIFIER[channel]}: opt that out as well.`,
+  }));
 
 /** Answers status, text and headers; `wait`, in seconds, holds the answer until every required store has confirmed. */
 export async function answerRecorded(

@@ -41,7 +41,7 @@ export const MaskedSubject = z
   .meta({ title: 'MaskedSubject' });
 
 /** The same in one pass without a schema, for a thousand items per call; undefined if it is no subject. */
-export function readSubject(value: unknown, defaultRegion: string | undefined): Subject | undefined {
+function readSubject(value: unknown, defaultRegion: string | undefined): Subject | undefined {
   if (typeof value !== 'object' || value === null) return undefined;
   const [member, ...others] = Object.entries(value as Record<string, unknown>);
   if (member === undefined || others.length > 0) return undefined;

@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { PARKED_KINDS } from '../ledger/ledger.ts';
 import { AbideProblem } from '../client/client.ts';
 import type { AnswerOf } from '../client/client.ts';
+import { CODE } from '../suppression/errors.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';
 import { EXIT, print, printJson, printTable, sayDuration, sayNo } from './output.ts';
@@ -19,7 +20,7 @@ const toSeq = (text: string): number => {
 };
 
 const toCode = (text: string): string => {
-  if (/^[A-Z][A-Z0-9_]{0,63}$/.test(text)) return text;
+  if (CODE.test(text)) return text;
   throw new InvalidArgumentError('A code is upper-case, such as STORE_FAILED.');
 };
 

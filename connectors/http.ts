@@ -11,7 +11,7 @@ import { trace } from '@opentelemetry/api';
 import { Agent, errors, request } from 'undici';
 import type { Dispatcher } from 'undici';
 import { z } from 'zod';
-import { AbideError } from '../suppression/errors.ts';
+import { AbideError, CODE } from '../suppression/errors.ts';
 import { channelOfTopic } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { formatTraceparent } from '../suppression/traceparent.ts';
@@ -99,7 +99,7 @@ const Outcomes = z.object({
   outcomes: z.array(
     z.discriminatedUnion('kind', [
       z.object({ kind: z.enum(['applied', 'already_newer', 'absent']) }),
-      z.object({ kind: z.literal('refused'), code: z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/) }),
+      z.object({ kind: z.literal('refused'), code: z.string().regex(CODE) }),
     ]),
   ),
 });

@@ -69,7 +69,7 @@ export type Report = {
   readonly acknowledgement: Acknowledgement;
 };
 
-export const NOTHING_HELD: Held = { version: undefined, suppressed: [] };
+const NOTHING_HELD: Held = { version: undefined, suppressed: [] };
 
 export const toReport = (
   carried: Carried,

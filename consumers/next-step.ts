@@ -1,6 +1,6 @@
 // What follows a store's answer, or its failure. Pure: the branches sit together, chance comes in as an argument.
 import type { ApplyOutcome } from '../connectors/contract/connector.ts';
-import { AbideError } from '../suppression/errors.ts';
+import { AbideError, CODE } from '../suppression/errors.ts';
 
 /** The first retry comes soon, later ones ever more slowly, but never more than this apart while the store answers at all. */
 const RETRY_MS_MIN = 50;
@@ -9,8 +9,6 @@ const RETRY_MS_MAX = 30_000;
 /** Between half and all of an exponential pause, so that many workers do not come back at once. `random` in [0, 1). */
 export const retryDelayMs = (attempt: number, random: number, maxMs = RETRY_MS_MAX): number =>
   Math.min(maxMs, RETRY_MS_MIN * 2 ** Math.min(attempt - 1, 20)) * (0.5 + random / 2);
-
-const CODE = /^[A-Z][A-Z0-9_]{0,63}$/;
 
 /** What the worker does next with one item. */
 export type NextStep =

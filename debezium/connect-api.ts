@@ -9,8 +9,7 @@ const CALL_MS_MAX = 5_000;
 const POLL_MS = 100;
 
 /** `missing`: nobody registered the connector; `unknown`: Connect does not answer. */
-export const TASK_STATES = ['running', 'starting', 'paused', 'failed', 'missing', 'unknown'] as const;
-export type TaskState = (typeof TASK_STATES)[number];
+export type TaskState = 'running' | 'starting' | 'paused' | 'failed' | 'missing' | 'unknown';
 
 export type ConnectApi = {
   /** Never throws: Connect that does not answer is `unknown`. */

@@ -588,7 +588,8 @@ export type Imports = {
   keep(id: string, n: number, piece: Buffer): Promise<void>;
   /**
    * The file is complete. It is the same import as one with the same file and parameters before, unless that failed or was
-   * cancelled, or is done without some of its rows, which are read otherwise now: then those are tried again. An import of more rows than `approveAbove` waits for an approval, unless it is a dry run.
+   * cancelled, or is done without some of its rows, which are read otherwise now: then those are tried again. An import of more
+   * rows than `approveAbove` waits for an approval, unless it is a dry run.
    */
   submit(
     id: string,
@@ -780,9 +781,6 @@ export type Ledger = {
     caller: Caller | undefined;
   }): Promise<{ key: ApiKey; token: string }>;
   listKeys(): Promise<readonly ApiKey[]>;
-  revokeKey(id: string, caller: Caller | undefined): Promise<boolean>;
-
-  audit(ask: { after: number; limit: number; action: string | undefined }): Promise<readonly AuditEntry[]>;
   /** Throws if the database cannot be asked, or its schema is not this version's. */
   ready(): Promise<void>;
 };

@@ -4,8 +4,7 @@ import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { createAcknowledge } from './acknowledge.ts';
 import type { Settled } from './acknowledge.ts';
-import { createAuthenticator, createKey, listKeys, revokeKey } from './api-keys.ts';
-import { readAudit } from './audit.ts';
+import { createAuthenticator, createKey, listKeys } from './api-keys.ts';
 import { createSpend } from './budgets.ts';
 import type { OnRefused } from './budgets.ts';
 import { canaryOf, forgetCanaries, issueCanaries } from './canary.ts';
@@ -470,8 +469,6 @@ export async function openLedger({
     countUse: (use) => usage.count(use),
     createKey: (fields) => asked(() => createKey(pool, fields)),
     listKeys: () => asked(() => listKeys(pool)),
-    revokeKey: (id, caller) => asked(() => revokeKey(pool, id, caller)),
-    audit: (ask) => forClient(() => readAudit(pool, ask)),
     ready: () =>
       asked(async () => {
         await pool.query('select is_newest_pepper($1) and exists (select from decisions)', [ring.pepperId]);

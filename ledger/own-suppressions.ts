@@ -62,15 +62,15 @@ const KNOWN = `
   join subjects s on s.id = d.subject_id and s.version = d.version
   where s.sealed is not null and not exists (select from canaries c where c.subject_id = s.id)`;
 
-/** Records what a pass found beyond the newest decisions of these people; returns how many opt-outs. */
+/** Records what a pass found beyond the newest decisions of these people. */
 export async function recordOfKnown(
   pool: Pool,
   ring: KeyRing,
   store: RegisteredStore,
   { run, own }: { readonly run: number; readonly own: readonly OwnSuppression[] },
   record: RecordOptOut,
-): Promise<number> {
-  if (own.length === 0 || store.ownScopes.length === 0) return 0;
+): Promise<void> {
+  if (own.length === 0 || store.ownScopes.length === 0) return;
   const { rows } = await pool.query<{
     id: string;
     kind: SubjectKind;
@@ -86,7 +86,6 @@ export async function recordOfKnown(
   const recorded = await recordAll(store, `reconciliation-${run}`, found, record);
   if (recorded > 0)
     await pool.query('update reconciliations set recorded = recorded + $2 where id = $1', [run, recorded]);
-  return recorded;
 }
 
 // ---- people whom only the store knows ---------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // The lag cannot lie: of all decisions that a store must hold and has not acknowledged, it is the age of the oldest one, by the
 // database's clock at both ends. What is not known is said to be unknown.
-import type { SourceReport, SourceStatus } from '../suppression/acknowledgement.ts';
+import { worstStatus } from '../suppression/acknowledgement.ts';
+import type { SourceReport } from '../suppression/acknowledgement.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import { bucketMs } from './acknowledge.ts';
 import { NEWEST_CANARY } from './canary.ts';
@@ -207,8 +208,6 @@ const WORST: readonly LagStatus[] = ['unknown', 'late', 'backfilling', 'paused',
 const worst = (statuses: readonly LagStatus[]): LagStatus =>
   WORST.find((status) => statuses.includes(status)) ?? 'unknown';
 
-const SOURCE_WORST: readonly SourceStatus[] = ['unknown', 'down', 'polling', 'catching_up', 'ok'];
-
 type Slot = { slot_name: string; active: boolean; retained: number | null };
 
 /** One entry per kind of source, from the workers' own reports; what concerns the slot comes from the server. */
@@ -225,7 +224,7 @@ function toSources(rows: readonly Row[], slots: readonly Slot[]): SourceLag[] {
     const retained = own.map((slot) => slot.retained).filter((bytes) => bytes !== null);
     return {
       kind,
-      status: SOURCE_WORST.find((status) => statuses.includes(status)) ?? 'unknown',
+      status: worstStatus(statuses),
       position_age_seconds: ages.length === 0 ? null : Math.max(...ages),
       retained_wal_bytes: retained.length === 0 ? null : Math.max(...retained),
       slot: own.length === 0 ? null : own.some((slot) => slot.active) ? 'active' : 'inactive',

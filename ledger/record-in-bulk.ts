@@ -106,7 +106,7 @@ export type BulkRecorder = {
   record(of: Import, holder: string, batch: ImportBatch, before: Promise<unknown>): Promise<boolean>;
 };
 
-/** `onRecorded` is called after COMMIT with the number of new decisions. */
+/** `onRecorded` is called after a COMMIT that brought decisions. */
 export function createBulkRecorder({
   pool,
   ring,
@@ -118,7 +118,7 @@ export function createBulkRecorder({
   pool: Pool;
   ring: KeyRing;
   transportKey: () => SealingKey;
-  onRecorded: (decisions: number) => void;
+  onRecorded: () => void;
   onRefused: OnRefused;
 }): BulkRecorder {
   /** Match keys of the batches under way. */
@@ -179,7 +179,7 @@ export function createBulkRecorder({
       if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
       return true;
     });
-    if (isRecorded && decisions > 0) onRecorded(decisions);
+    if (isRecorded && decisions > 0) onRecorded();
     return isRecorded;
   }
 

@@ -81,7 +81,7 @@ export type Recorder = {
   isWaiting(): boolean;
 };
 
-/** `onRecorded` is called after COMMIT with the number of new decisions. */
+/** `onRecorded` is called after a COMMIT that brought decisions. */
 export function createRecorder({
   pool,
   ring,
@@ -94,7 +94,7 @@ export function createRecorder({
   ring: KeyRing;
   transportKey: () => SealingKey;
   stores: () => readonly RegisteredStore[];
-  onRecorded: (decisions: number) => void;
+  onRecorded: () => void;
   onRefused: OnRefused;
 }): Recorder {
   let queue: Pending[] = [];
@@ -219,7 +219,7 @@ export function createRecorder({
     // Only here, after COMMIT returned, does anybody get a 2xx.
     committed.answer(committed.seqs);
     committed.spent();
-    if (committed.seqs.size > 0) onRecorded(committed.seqs.size);
+    if (committed.seqs.size > 0) onRecorded();
   }
 
   return {

@@ -153,15 +153,14 @@ const isNarrower = (before: Full, now: StoreRegistration): boolean =>
 export async function syncStores(
   pool: Pool,
   registrations: readonly StoreRegistration[],
-  caller: Caller | undefined,
 ): Promise<{ missing: readonly string[]; revived: readonly string[] }> {
   const fence = await takeFence(pool);
   return await inTransaction(pool, async (client) => {
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
-    await renameStores(client, registrations, caller);
+    await renameStores(client, registrations);
     const revived: string[] = [];
     for (const registration of registrations)
-      if (await syncStore(client, registration, fence, caller)) revived.push(registration.name);
+      if (await syncStore(client, registration, fence)) revived.push(registration.name);
     const { rows } = await client.query<{ name: string }>(
       'select name from stores where retired_at is null and not name = any ($1) order by name',
       [registrations.map(({ name }) => name)],
@@ -171,26 +170,18 @@ export async function syncStores(
 }
 
 /** Before anything else, and in whatever order makes the names free: a stanza may take a name that another one has just given up. */
-async function renameStores(
-  client: Client,
-  registrations: readonly StoreRegistration[],
-  caller: Caller | undefined,
-): Promise<void> {
+async function renameStores(client: Client, registrations: readonly StoreRegistration[]): Promise<void> {
   let waiting = registrations.filter(({ formerly }) => formerly !== undefined);
   for (;;) {
     const remaining: StoreRegistration[] = [];
-    for (const one of waiting) if (!(await renameStore(client, one, caller))) remaining.push(one);
+    for (const one of waiting) if (!(await renameStore(client, one))) remaining.push(one);
     if (remaining.length === waiting.length) return;
     waiting = remaining;
   }
 }
 
 /** Returns whether there was a store of the former name and none of the new one. */
-async function renameStore(
-  client: Client,
-  { name, formerly }: StoreRegistration,
-  caller: Caller | undefined,
-): Promise<boolean> {
+async function renameStore(client: Client, { name, formerly }: StoreRegistration): Promise<boolean> {
   const renamed = await client.query(
     // What a store keeps of us under its old name is not found again: versions beside tables of the user's own.
     `update stores set name = $1, target_since = clock_timestamp()
@@ -203,17 +194,12 @@ async function renameStore(
     'update api_keys set store = $1 where store = $2 returning id',
     [name, formerly],
   );
-  await audit(client, caller, 'store.renamed', name, { formerly, keys: rows.map(({ id }) => id).sort() });
+  await audit(client, undefined, 'store.renamed', name, { formerly, keys: rows.map(({ id }) => id).sort() });
   return true;
 }
 
 /** Returns whether the store was retired before. */
-async function syncStore(
-  client: Client,
-  now: StoreRegistration,
-  fence: Fence | undefined,
-  caller: Caller | undefined,
-): Promise<boolean> {
+async function syncStore(client: Client, now: StoreRegistration, fence: Fence | undefined): Promise<boolean> {
   const { exact, channels } = dueArguments(now);
   const values = [
     now.name,
@@ -244,7 +230,7 @@ async function syncStore(
       values,
     );
     await startBackfill(client, added.rows[0]!.id, fence);
-    await audit(client, caller, 'store.added', now.name, { connector: now.connector, scopes: now.scopes });
+    await audit(client, undefined, 'store.added', now.name, { connector: now.connector, scopes: now.scopes });
     return false;
   }
   const newStore = whyNewStore(before, now);
@@ -260,7 +246,7 @@ async function syncStore(
     values,
   );
   if (changed.rowCount === 1) {
-    await audit(client, caller, 'store.changed', now.name, {
+    await audit(client, undefined, 'store.changed', now.name, {
       scopes: now.scopes,
       required: now.required,
       own_scopes: now.ownScopes,
@@ -272,7 +258,7 @@ async function syncStore(
       'update stores set incarnation = null, target_since = clock_timestamp() where name = $1',
       [now.name],
     );
-    await newGeneration(client, now.name, fence, refill, caller, {
+    await newGeneration(client, now.name, fence, refill, undefined, {
       isAnother: newStore !== undefined,
       wasRetired: before.retiredAt !== null,
     });
@@ -329,7 +315,7 @@ export async function refillStore(
 }
 
 /** Pure: why a worker's observation means that another store stands in this one's place; undefined: nothing says so. */
-export function whyAnother(
+function whyAnother(
   before: string | undefined,
   { incarnation, canary }: StoreObservation,
 ): string | undefined {

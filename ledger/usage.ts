@@ -5,7 +5,7 @@ import type { Queryable } from './database.ts';
 import type { Usage, Use } from './ledger.ts';
 
 /** How many keys, versions and days are told apart between two writes; the rest is counted as `others`. */
-export const APART_MAX = 10_000;
+const APART_MAX = 10_000;
 /** Older days are forgotten. */
 export const USAGE_DAYS_KEPT = 400;
 const OTHERS = '(others)';

@@ -7,6 +7,8 @@ import type { TaskState } from '../debezium/connect-api.ts';
 import { HEARTBEAT_TOPIC, readTopics } from '../debezium/files.ts';
 import type { Queryable } from '../ledger/database.ts';
 import { createKafka } from '../stream/kafka-client.ts';
+import { broken, fine } from './finding.ts';
+import type { Finding } from './finding.ts';
 import { quietLog } from './log.ts';
 
 const LOOK_MS_MAX = 5_000;
@@ -14,26 +16,13 @@ const HEARTBEAT_MS_MAX = 4_000;
 /** Half of what the server, by our own settings, keeps for a slot before it gives the slot up. */
 const RETAINED_MAX = 1024 ** 3;
 
-type KafkaFinding = {
-  readonly what: string;
-  readonly state: 'fine' | 'attention' | 'broken';
-  readonly says: string;
-  readonly fix?: string;
-};
-const fine = (what: string, says: string): KafkaFinding => ({ what, state: 'fine', says });
-const broken = (what: string, says: string, fix: string): KafkaFinding => ({
-  what,
-  state: 'broken',
-  says,
-  fix,
-});
 const POLLED = 'Until then workers poll the ledger every 250 ms.';
 
 /** Never throws. */
 export async function examineKafka(
   db: Queryable,
   kafka: Configuration['kafka'],
-): Promise<readonly KafkaFinding[]> {
+): Promise<readonly Finding[]> {
   const found = await Promise.all([
     examineBrokers(kafka),
     examineRegistry(kafka.registry),
@@ -43,7 +32,7 @@ export async function examineKafka(
   return found.flat();
 }
 
-async function examineBrokers(kafka: Configuration['kafka']): Promise<KafkaFinding[]> {
+async function examineBrokers(kafka: Configuration['kafka']): Promise<Finding[]> {
   const admin = createKafka({ address: kafka, clientId: 'abide-doctor', log: quietLog, retries: 1 }).admin();
   const brokers = kafka.brokers.join(', ');
   try {
@@ -81,7 +70,7 @@ async function examineBrokers(kafka: Configuration['kafka']): Promise<KafkaFindi
   }
 }
 
-async function examineRegistry(url: string): Promise<KafkaFinding> {
+async function examineRegistry(url: string): Promise<Finding> {
   const address = new URL(url);
   const { username, password } = address;
   address.username = address.password = '';
@@ -127,7 +116,7 @@ const CONNECTOR: Readonly<Record<Exclude<TaskState, 'running'>, readonly [says: 
   unknown: ['Connect does not answer', `Check kafka.connect in abide.yaml, and that it runs. ${POLLED}`],
 };
 
-async function examineConnector(url: string): Promise<KafkaFinding> {
+async function examineConnector(url: string): Promise<Finding> {
   const connect = createConnectApi(url);
   const state = await connect.state();
   if (state === 'running') {
@@ -144,7 +133,7 @@ async function examineConnector(url: string): Promise<KafkaFinding> {
   return broken('connector', says, fix);
 }
 
-async function examineSlot(db: Queryable): Promise<KafkaFinding> {
+async function examineSlot(db: Queryable): Promise<Finding> {
   try {
     const { rows } = await db.query<{ active: boolean; retained: number | null; status: string | null }>(
       `select active, wal_status as status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 as retained

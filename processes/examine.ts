@@ -15,27 +15,12 @@ import { oldestWriter } from '../ledger/watermark.ts';
 import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
 import { examineKafka } from './examine-kafka.ts';
+import { attention, broken, fine } from './finding.ts';
+import type { Finding } from './finding.ts';
 import { lackingSecrets } from './given-secrets.ts';
 import { adminKeyFile, keysFile } from './kept-file.ts';
 import type { DatabaseUrls } from './open-database.ts';
 import { findDatabase, readConfiguration, readRing } from './running-database.ts';
-
-export type Finding = {
-  readonly what: string;
-  readonly state: 'fine' | 'attention' | 'broken';
-  readonly says: string;
-  /** What to do; undefined if there is nothing to do. */
-  readonly fix?: string;
-};
-
-const fine = (what: string, says: string): Finding => ({ what, state: 'fine', says });
-const attention = (what: string, says: string, fix: string): Finding => ({
-  what,
-  state: 'attention',
-  says,
-  fix,
-});
-const broken = (what: string, says: string, fix: string): Finding => ({ what, state: 'broken', says, fix });
 
 const GIB = 1024 ** 3;
 const START =

@@ -182,7 +182,6 @@ export async function serve({
   const { missing, revived } = await syncStores(
     pool,
     configuration.stores.map((store) => toRegistration(store, configuration.declared.topics)),
-    undefined,
   );
   if (missing.length > 0) {
     log.warn(

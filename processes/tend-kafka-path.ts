@@ -15,6 +15,7 @@ import { endSlotReader } from '../ledger/end-slot-reader.ts';
 import type { LagReport, SourceLag } from '../ledger/ledger.ts';
 import { dropLostSlot } from '../ledger/lost-slot.ts';
 import { createKafka } from '../stream/kafka-client.ts';
+import { worstStatus } from '../suppression/acknowledgement.ts';
 import type { SourceStatus } from '../suppression/acknowledgement.ts';
 import { createSilentTask } from './silent-task.ts';
 
@@ -171,8 +172,6 @@ const STATUS_OF: Readonly<Record<TaskState, SourceStatus>> = {
   missing: 'down',
   unknown: 'unknown',
 };
-const WORST: readonly SourceStatus[] = ['unknown', 'down', 'polling', 'catching_up', 'ok'];
-
 function withTask(report: LagReport, task: TaskState): LagReport {
   const silent: SourceLag = {
     kind: 'kafka',
@@ -184,7 +183,7 @@ function withTask(report: LagReport, task: TaskState): LagReport {
   };
   const others = report.sources.filter(({ kind }) => kind !== 'kafka');
   const own = report.sources.find(({ kind }) => kind === 'kafka') ?? silent;
-  const status = WORST.find((one) => one === own.status || one === STATUS_OF[task]) ?? 'unknown';
+  const status = worstStatus([own.status, STATUS_OF[task]]);
   const { redriven, ...rest } = own;
   return { ...report, sources: [{ ...rest, status, task, redriven }, ...others] };
 }

@@ -52,7 +52,13 @@ export type Acknowledgement = {
   readonly evidence: Evidence;
 };
 
-export type SourceStatus = 'ok' | 'catching_up' | 'polling' | 'down' | 'unknown';
+/** From the best to the worst. */
+export const SOURCE_STATUSES = ['ok', 'catching_up', 'polling', 'down', 'unknown'] as const;
+export type SourceStatus = (typeof SOURCE_STATUSES)[number];
+
+/** `unknown` if there are none. */
+export const worstStatus = (statuses: readonly SourceStatus[]): SourceStatus =>
+  SOURCE_STATUSES.findLast((status) => statuses.includes(status)) ?? 'unknown';
 
 /** The state of the worker's change source, as the lag shows it. */
 export type SourceReport = {

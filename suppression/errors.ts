@@ -204,6 +204,9 @@ export const ERRORS = {
   SEALED_UNREADABLE: entry(500, 'A sealed address cannot be opened', false, 'Check the key ring.'),
 } as const satisfies Record<string, ErrorEntry>;
 
+/** The form of a code, also of those in which a store or its connector says why it refuses somebody. */
+export const CODE = /^[A-Z][A-Z0-9_]{0,63}$/;
+
 export type ErrorCode = keyof typeof ERRORS;
 
 /** One fault of a request, by JSON pointer (RFC 6901). The offending value is never in it. */

@@ -1,22 +1,13 @@
 import type { Context, Middleware, Next } from 'koa';
+import type { KEY_SCOPES } from '../../ledger/api-keys.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { ApiKey, Caller, Ledger } from '../../ledger/ledger.ts';
 import { CLASS_OF } from './limits.ts';
 import type { Limits } from './limits.ts';
 import { placeOf } from './rooms.ts';
 
-export type KeyScope =
-  | 'opt_outs:write'
-  | 'opt_outs:read'
-  | 'grants:write'
-  | 'imports:write'
-  | 'imports:approve'
-  | 'subjects:read'
-  | 'subjects:erase'
-  | 'checks:read'
-  | 'lag:read'
-  | 'stores:write'
-  | 'acknowledgements:write';
+/** What a call may require; `opt_outs:read_all` only widens what another one shows. */
+export type KeyScope = Exclude<(typeof KEY_SCOPES)[number], 'opt_outs:read_all'>;
 
 /** What is known of a request once it was let in. */
 export type Authorized = {

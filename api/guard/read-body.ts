@@ -7,7 +7,7 @@ import type { Fault } from '../../suppression/errors.ts';
 import { placeOf } from './rooms.ts';
 import type { Place } from './rooms.ts';
 
-export const BODY_BYTES_MAX = 64 * 1024;
+const BODY_BYTES_MAX = 64 * 1024;
 const DEPTH_MAX = 32;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });

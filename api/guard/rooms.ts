@@ -32,7 +32,7 @@ export type Room = keyof typeof ROOMS;
 /** This much of a body belongs to its request and is not counted: an opt-out never lacks room because of large bodies. */
 const SMALL_BYTES = 4 * 1024;
 /** For clients and for workers each: 32 of the largest calls of checks, 16 of the largest reports, or hundreds of usual ones. */
-export const BODY_BYTES_HELD_MAX = 32 * 1024 * 1024;
+const BODY_BYTES_HELD_MAX = 32 * 1024 * 1024;
 const RETRY_AFTER_SECONDS = 1;
 
 /** Made once: a refusal must cost next to nothing, and the trace of where it happened costs most of it. */

@@ -13,7 +13,7 @@ export const COLUMNS = [...SUBJECT_KINDS, 'scopes', 'effective_at', 'reason'] as
 export type Column = (typeof COLUMNS)[number];
 
 /** Many times what a row of ours has: with a quote that never ends, the rest of the file would be one field. */
-export const RECORD_BYTES_MAX = 64 * 1024;
+const RECORD_BYTES_MAX = 64 * 1024;
 const UNKNOWN_NAMED_MAX = 20;
 const BYTE_ORDER_MARK = Buffer.from('\ufeff');
 

@@ -1,9 +1,9 @@
 // What workers say and ask, each for the one store that its key is bound to.
 import { z } from 'zod';
 import type { Outstanding } from '../../ledger/ledger.ts';
-import { CARRIED_BY, OUTCOMES, REJECTIONS } from '../../suppression/acknowledgement.ts';
+import { CARRIED_BY, OUTCOMES, REJECTIONS, SOURCE_STATUSES } from '../../suppression/acknowledgement.ts';
 import type { Decision } from '../../suppression/decision.ts';
-import { AbideError } from '../../suppression/errors.ts';
+import { AbideError, CODE } from '../../suppression/errors.ts';
 import { isScope } from '../../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { boundedText, shortText } from '../bounded-text.ts';
@@ -29,7 +29,7 @@ const TRANSPORT_KEY_ID = /^[1-9]\d{0,9}$/;
 
 const Seq = z.int().min(1);
 const Name = z.string().regex(/^[\x21-\x7e]{1,128}$/, 'must be 1 to 128 visible ASCII characters');
-const Code = z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'must match ^[A-Z][A-Z0-9_]{0,63}$');
+export const Code = z.string().regex(CODE, `must match ${CODE.source}`);
 export const ScopeName = z
   .string()
   .refine(isScope, 'is not a scope')
@@ -45,7 +45,7 @@ const Report = z
       last_error: z.strictObject({ code: Code, at: InstantSchema }).optional(),
       source: z.strictObject({
         kind: z.string().regex(/^[a-z][a-z0-9_]{0,31}$/, 'must be a short lower-case name'),
-        status: z.enum(['ok', 'catching_up', 'polling', 'down', 'unknown']),
+        status: z.enum(SOURCE_STATUSES),
         position: Name.optional(),
         position_age_seconds: z.number().min(0).optional(),
         parked: z.int().min(0),

@@ -4,10 +4,9 @@ import { REASONS } from '../../ledger/ledger.ts';
 import type { FoundOptOut, Propagation, Recorded } from '../../ledger/ledger.ts';
 import type { Instant, SubjectState } from '../../suppression/decision.ts';
 import { CHANNELS, isChannel } from '../../suppression/scope.ts';
-import type { Channel, Scope } from '../../suppression/scope.ts';
-import { mask, unreachedChannels } from '../../suppression/subject.ts';
-import type { SubjectKind } from '../../suppression/subject-kind.ts';
-import { answerRecorded, RECORDED_HEADERS } from '../answer-recorded.ts';
+import type { Channel } from '../../suppression/scope.ts';
+import { mask } from '../../suppression/subject.ts';
+import { answerRecorded, RECORDED_HEADERS, unreachedWarnings } from '../answer-recorded.ts';
 import { boundedText } from '../bounded-text.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
@@ -179,19 +178,6 @@ const propagationMember = (
   url: `/v1/opt-outs/${id}/propagation`,
 });
 
-const IDENTIFIER: Readonly<Record<Channel, string>> = {
-  email: 'an email address',
-  sms: 'a phone number',
-  push: 'a push token',
-};
-
-const warningsOf = (kinds: readonly SubjectKind[], asked: readonly Scope[]): z.input<typeof Warning>[] =>
-  unreachedChannels(kinds, asked).map((channel) => ({
-    code: 'channel_needs_other_identifier',
-    channel,
-    detail: `${channel} reaches people by ${IDENTIFIER[channel]}: opt that out as well.`,
-  }));
-
 function renderRecorded(recorded: Recorded): string {
   const { optOut } = recorded;
   // A request of this version for one subject may get an opt-out that another version recorded for several.
@@ -221,7 +207,7 @@ function renderRecorded(recorded: Recorded): string {
           ],
         }
       : {}),
-    warnings: warningsOf([subject.kind], recorded.asked),
+    warnings: unreachedWarnings([subject.kind], recorded.asked),
     propagation: propagationMember(optOut.id, recorded.propagation),
   };
   return JSON.stringify(answer);
@@ -256,7 +242,7 @@ export function renderFound(found: FoundOptOut): z.input<typeof FoundOptOutAnswe
     recorded_at: optOut.recordedAt,
     idempotency_key: optOut.idempotencyKey,
     warnings: [
-      ...warningsOf(
+      ...unreachedWarnings(
         found.subjects.map((subject) => subject.kind),
         optOut.requestedScopes,
       ),
@@ -374,7 +360,7 @@ export function addOptOuts(routes: Routes, deps: Deps): void {
           effective: { email: RECORDED_AT, sms: RECORDED_AT, push: RECORDED_AT },
           effective_at: RECORDED_AT,
           idempotency_key: 'auto_01a21107-f430-70b1-a43b-3e14ea64dc11',
-          warnings: warningsOf(['phone'], CHANNELS),
+          warnings: unreachedWarnings(['phone'], CHANNELS),
           propagation: {
             ...EXAMPLE_PROPAGATION,
             url: '/v1/opt-outs/01a21107-f430-70b1-a43b-3e14ea64dc11/propagation',

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { SOURCE_STATUSES } from '../../suppression/acknowledgement.ts';
 import { CHANNELS } from '../../suppression/scope.ts';
 import { parse } from '../guard/read-body.ts';
 import { Instant } from '../operation.ts';
@@ -15,7 +16,7 @@ const Query = z.strictObject({
 const count = z.int().min(0).nullable();
 const seconds = z.number().min(0).nullable();
 const Status = z.enum(['ok', 'paused', 'backfilling', 'late', 'unknown']);
-const SourceStatus = z.enum(['ok', 'catching_up', 'polling', 'down', 'unknown']);
+const SourceStatus = z.enum(SOURCE_STATUSES);
 
 /** Null, wherever it stands, means not known, never zero. */
 const StoreLag = z

@@ -8,12 +8,10 @@ import { parse, queryInteger, readJson } from '../guard/read-body.ts';
 import { exampleProblem, Id, Instant, StoreName } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
-import { SEQ as EXAMPLE_SEQ, SUBJECT_ID } from './acknowledgements.ts';
+import { Code, SEQ as EXAMPLE_SEQ, SUBJECT_ID } from './acknowledgements.ts';
 import type { Deps } from '../deps.ts';
-import { CURSOR, LINK } from '../list.ts';
+import { CURSOR, LINK, linkNext } from '../list.ts';
 import { OPT_OUT_ID } from './opt-outs.ts';
-
-const Code = z.string().regex(/^[A-Z][A-Z0-9_]{0,63}$/, 'must match ^[A-Z][A-Z0-9_]{0,63}$');
 
 const ListQuery = z.strictObject({
   limit: queryInteger(500).default(100),
@@ -251,11 +249,7 @@ export function addQuarantine(routes: Routes, { ledger }: Deps): void {
       code: query.code,
     });
     if (page === undefined) throw noStore();
-    if (page.nextCursor !== undefined) {
-      const next = new URLSearchParams(ctx.querystring);
-      next.set('cursor', page.nextCursor);
-      ctx.set('Link', `<${ctx.path}?${next.toString()}>; rel="next"`);
-    }
+    linkNext(ctx, page.nextCursor);
     ctx.body = {
       object: 'list',
       quarantine: page.parked.map(render),

@@ -4,10 +4,10 @@ import { REASONS, REGIMES } from '../../ledger/ledger.ts';
 import type { FoundOptOut, Propagation, Recorded } from '../../ledger/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { CHANNELS, coveredBy } from '../../suppression/scope.ts';
-import type { Channel, Scope } from '../../suppression/scope.ts';
-import { mask, unreachedChannels } from '../../suppression/subject.ts';
+import type { Scope } from '../../suppression/scope.ts';
+import { mask } from '../../suppression/subject.ts';
 import type { SubjectKind } from '../../suppression/subject-kind.ts';
-import { answerRecorded, RECORDED_HEADERS } from '../answer-recorded.ts';
+import { answerRecorded, RECORDED_HEADERS, unreachedWarnings } from '../answer-recorded.ts';
 import { boundedText } from '../bounded-text.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
@@ -150,18 +150,8 @@ export const propagationMember = (
 
 const urlOf = (id: string): string => `/v2/opt-outs/${id}/propagation`;
 
-const IDENTIFIER: Readonly<Record<Channel, string>> = {
-  email: 'an email address',
-  sms: 'a phone number',
-  push: 'a push token',
-};
-
 const warningsOf = (kinds: readonly SubjectKind[], asked: readonly Scope[]): z.input<typeof Warning>[] =>
-  unreachedChannels(kinds, asked).map((scope) => ({
-    code: 'channel_needs_other_identifier',
-    scope,
-    detail: `${scope} reaches people by ${IDENTIFIER[scope]}: opt that out as well.`,
-  }));
+  unreachedWarnings(kinds, asked).map(({ code, channel, detail }) => ({ code, scope: channel, detail }));
 
 function renderRecorded(recorded: Recorded): string {
   const { optOut, subjects, asked } = recorded;

@@ -295,8 +295,6 @@ export function stubLedger(instead: Partial<Ledger> = {}): StubLedger {
     countUse: (use) => void uses.push(use),
     createKey: never('createKey'),
     listKeys: never('listKeys'),
-    revokeKey: never('revokeKey'),
-    audit: never('audit'),
     ready: () => Promise.resolve(),
     ...instead,
   };

@@ -71,7 +71,7 @@ export async function freshLedger(): Promise<TestLedger> {
     another,
     keys: text,
     register: async (...stores) => {
-      await syncStores(pool, stores.map(store), undefined);
+      await syncStores(pool, stores.map(store));
       await ledger.refresh();
     },
     [Symbol.asyncDispose]: async () => {

@@ -1,5 +1,6 @@
 // Daily budgets: exact over processes and restarts, and what they refuse is said once.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { readAudit } from '../../ledger/audit.ts';
 import type { Caller } from '../../ledger/ledger.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { withClient } from '../harness/database.ts';
@@ -44,7 +45,7 @@ const spent = async (lineage: string): Promise<unknown[]> =>
     )
   ).rows.map((row) => [row.client, row.direction, row.spent]);
 const audited = async (lineage: string) =>
-  (await t.ledger.audit({ after: 0, limit: 1_000, action: 'budget.exhausted' })).filter(
+  (await readAudit(t.pool, { after: 0, limit: 1_000, action: 'budget.exhausted' })).filter(
     ({ resource }) => resource === lineage,
   );
 

@@ -1,5 +1,6 @@
 // What a store suppresses by itself, as its worker tells the ledger: it is recorded once, and only what nobody has decided since.
 import { expect, test } from '@jest/globals';
+import { readAudit } from '../../ledger/audit.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { refillStore, renewLease } from '../../ledger/stores.ts';
 import type { OwnSuppression } from '../../suppression/acknowledgement.ts';
@@ -69,7 +70,7 @@ test('of somebody known it becomes an opt-out of the store’s, due to every oth
 
   const [optOut] = (await t.ledger.lookupSubject(subject('ada@example.com'))).optOuts;
   expect(optOut?.optOut).toMatchObject({ client: 'store:mail', reason: 'other', requestedScopes: ['email'] });
-  const audited = await t.ledger.audit({ after: 0, limit: 10, action: 'opt_out.recorded' });
+  const audited = await readAudit(t.pool, { after: 0, limit: 10, action: 'opt_out.recorded' });
   expect(audited.at(-1)).toMatchObject({
     client: 'store:mail',
     resource: optOut!.optOut.id,
@@ -79,7 +80,7 @@ test('of somebody known it becomes an opt-out of the store’s, due to every oth
   await settle(t);
   await pass(t, shown);
   expect((await t.ledger.reconciliations('mail', 1))![0]).toMatchObject({ own: 1, recorded: 0 });
-  expect(await t.ledger.audit({ after: 0, limit: 10, action: 'opt_out.repeated' })).toEqual([]);
+  expect(await readAudit(t.pool, { after: 0, limit: 10, action: 'opt_out.repeated' })).toEqual([]);
 });
 
 test('what was decided since the store was read is not undone by what it showed before', async () => {

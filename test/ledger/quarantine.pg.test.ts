@@ -1,4 +1,5 @@
 import { expect, test } from '@jest/globals';
+import { readAudit } from '../../ledger/audit.ts';
 import type { Caller, ParkedFilter } from '../../ledger/ledger.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
 import { withClient } from '../harness/database.ts';
@@ -243,7 +244,7 @@ test('tried again on demand: one, all with a code, everything; each is due at on
   expect(await t.ledger.retryParked('crm', { code: 'OTHER' }, caller)).toBe(0);
   expect(await t.ledger.retryParked('nowhere', { all: true }, caller)).toBeUndefined();
   const { client, keyId, address: callerAddress, requestId } = caller;
-  const entries = await t.ledger.audit({ after: 0, limit: 100, action: 'quarantine.retried' });
+  const entries = await readAudit(t.pool, { after: 0, limit: 100, action: 'quarantine.retried' });
   expect(entries).toMatchObject(
     [
       { seq: 2, retried: 1 },
@@ -313,7 +314,7 @@ test('a whole store is tried again in steps, each its own transaction', async ()
     'select count(*) as waiting from exceptions where next_try_at > clock_timestamp()',
   );
   expect(rows).toEqual([{ waiting: 0 }]);
-  const entries = await t.ledger.audit({ after: 0, limit: 100, action: 'quarantine.retried' });
+  const entries = await readAudit(t.pool, { after: 0, limit: 100, action: 'quarantine.retried' });
   expect(entries.map(({ details }) => details['retried'])).toEqual([5_000, 5_000, 2_001]);
 });
 

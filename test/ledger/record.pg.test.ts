@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { readAudit } from '../../ledger/audit.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freshLedger, grant, intent, outstandingOf, read, render, subject } from '../harness/ledger.ts';
@@ -178,7 +179,7 @@ test('a repeat with an older date widens the dates, without a version or a decis
     last_effective_at: '2026-03-01T00:00:00.000Z',
   });
   expect((await t.pool.query('select from decisions')).rowCount).toBe(1);
-  const actions = await t.ledger.audit({ after: 0, limit: 10, action: undefined });
+  const actions = await readAudit(t.pool, { after: 0, limit: 10, action: undefined });
   expect(actions.map(({ action }) => action)).toEqual(['opt_out.recorded', 'opt_out.repeated']);
 });
 

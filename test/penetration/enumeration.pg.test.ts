@@ -1,7 +1,7 @@
 // Enumeration: finding out what exists from the difference between two refusals: their words, their headers, what they cost.
 import { crc32 } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { makeToken } from '../../ledger/api-keys.ts';
+import { makeToken, revokeKey } from '../../ledger/api-keys.ts';
 import { openPool } from '../../ledger/database.ts';
 import type { Pool } from '../../ledger/database.ts';
 import { serveToClients } from '../api/serving.ts';
@@ -134,7 +134,7 @@ describe('a credential that is no good', () => {
 
   test('is refused in one way, whatever is wrong with it', async () => {
     const revoked = await api.makeKey({});
-    await api.t.ledger.revokeKey(revoked.id, undefined);
+    await revokeKey(api.t.pool, revoked.id, undefined);
     const expired = await api.makeKey({ expiresAt: '2020-01-01T00:00:00.000Z' });
     const tokens = [
       makeToken(),

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
-import { limitKey, makeToken, rotateKey } from '../../ledger/api-keys.ts';
+import { limitKey, makeToken, revokeKey, rotateKey } from '../../ledger/api-keys.ts';
 import type { KeyLimits } from '../../ledger/ledger.ts';
 import { csvOf, serveImports } from '../api/v2/serving-imports.ts';
 import type { ServedImports } from '../api/v2/serving-imports.ts';
@@ -238,7 +238,7 @@ describe('a key that was revoked', () => {
     const read = async (name: unknown) =>
       (await its.send('GET', `/v2/imports/${String(name)}`, { key: approver.token })).json;
 
-    await its.t.ledger.revokeKey(id, undefined);
+    await revokeKey(its.t.pool, id, undefined);
     await its.send('POST', `/v2/imports/${large.json.id}/approval`, { key: approver.token });
     await its.carry();
 
@@ -292,7 +292,7 @@ describe('an address without a valid credential', () => {
 
   test('is counted by its socket, whatever its headers claim; all that is no good is refused alike, and who is good let in', async () => {
     const revoked = await api.makeKey({});
-    await api.t.ledger.revokeKey(revoked.id, undefined);
+    await revokeKey(api.t.pool, revoked.id, undefined);
     let last: readonly Answer[] = [];
     for (let n = 0; n < 20 && !last.some(({ status }) => status === 429); n += 1)
       last = await Promise.all(Array.from({ length: MANY }, (_, m) => ask(n * MANY + m, makeToken())));

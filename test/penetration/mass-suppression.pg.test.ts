@@ -1,6 +1,7 @@
 // Mass suppression: silencing people who did not ask, many at once, or in a way that nobody can trace. One call is about one
 // identifier, none of which stands for many, and each call leaves a row that says which key made it.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { revokeKey } from '../../ledger/api-keys.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -105,7 +106,7 @@ test('what a key did stands under its id, row by row, and ends within two second
   );
   expect(new Set(rows.map(({ caller_address: address }) => address))).toEqual(new Set(['127.0.0.1']));
   const revoked = performance.now();
-  await api.t.ledger.revokeKey(id, undefined);
+  await revokeKey(api.t.pool, id, undefined);
   await eventually(async () =>
     expect((await post({ subject: { email: 'victim0@example.com' } }, token)).status).toBe(401),
   );

@@ -1,5 +1,6 @@
 // Replay: what was recorded on the way is sent again: by its client, by another, after its key is no longer valid, out of order.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { revokeKey } from '../../ledger/api-keys.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -63,7 +64,7 @@ describe('a credential that is no good any more', () => {
     const { id, token } = await api.makeKey({ client: 'gone' });
     const body = { subject: { email: 'gone@example.com' }, idempotency_key: 'kept' };
     expect((await post(body, token)).status).toBe(201);
-    await api.t.ledger.revokeKey(id, undefined);
+    await revokeKey(api.t.pool, id, undefined);
     await eventually(async () =>
       expect(problemOf(await post(body, token))).toEqual([401, 'unauthenticated']),
     );

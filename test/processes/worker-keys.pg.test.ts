@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { revokeKey } from '../../ledger/api-keys.ts';
 import { makeWorkerKeys } from '../../processes/stack/worker-keys.ts';
 import { freshLedger } from '../harness/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
@@ -40,7 +41,7 @@ test('each worker has a key of its own store, kept for it alone, which every sta
 
 // A worker was started with it, refused with 401, and started again for ever; or the stack did not start.
 test.each<[string, (key: string) => Promise<unknown>]>([
-  ['revoked', (key) => t.ledger.revokeKey(key.split('_')[2]!, undefined)],
+  ['revoked', (key) => revokeKey(t.pool, key.split('_')[2]!, undefined)],
   ['expired', () => t.pool.query("update api_keys set expires_at = clock_timestamp() - interval '1 second'")],
   ['of another store', async () => writeFile(file('crm'), (await make('mail')).get('mail')!)],
   ['cut off by a crash', (key) => writeFile(file('crm'), key.slice(0, 30))],

@@ -797,11 +797,9 @@ test("a program of somebody's own that reads the topic is a store like any other
     });
   try {
     const before = (await stack.optOut('before@example.com'))!;
-    await syncStores(
-      pool,
-      [storeOf({ name: 'theirs', connector: 'elsewhere', scopes: ['email'], required: false })],
-      undefined,
-    );
+    await syncStores(pool, [
+      storeOf({ name: 'theirs', connector: 'elsewhere', scopes: ['email'], required: false }),
+    ]);
     const { token } = await createKey(pool, {
       client: 'theirs',
       scopes: ['acknowledgements:write'],

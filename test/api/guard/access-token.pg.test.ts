@@ -1,6 +1,7 @@
 // Access tokens of a real issuer (oidc-provider, client credentials). What an attacker would make of them:
 // test/penetration/forged-tokens.pg.test.ts.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
+import { readAudit } from '../../../ledger/audit.ts';
 import { listUsage } from '../../../ledger/usage.ts';
 import { eventually } from '../../harness/eventually.ts';
 import { createSend } from '../../harness/http.ts';
@@ -51,7 +52,7 @@ describe('a token of the issuer', () => {
     });
     expect(made.status).toBe(201);
     expect((await send('GET', `/v1/opt-outs/${made.json.id}`, { key: token })).status).toBe(200);
-    expect(await api.t.ledger.audit({ after: 0, limit: 10, action: 'opt_out.recorded' })).toMatchObject([
+    expect(await readAudit(api.t.pool, { after: 0, limit: 10, action: 'opt_out.recorded' })).toMatchObject([
       { client: 'login:shop', keyId: 'token:login' },
     ]);
     await eventually(async () =>

@@ -1,5 +1,6 @@
 // A worker elsewhere reaches nothing but these calls: the whole way over HTTP, on the real ledger.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { revokeKey } from '../../../ledger/api-keys.ts';
 import { open } from '../../../suppression/seal.ts';
 import { eventually } from '../../harness/eventually.ts';
 import { problemOf } from '../../harness/http.ts';
@@ -210,7 +211,7 @@ test('a long poll whose key is revoked while it is held learns nothing', async (
   });
   const held = send('GET', '/v1/stores/crm/outstanding', { key: token, headers: { Prefer: 'wait=20' } });
   await waiting.promise;
-  await api.t.ledger.revokeKey(revoked.id, undefined);
+  await revokeKey(api.t.pool, revoked.id, undefined);
   await eventually(async () => {
     expect((await send('GET', '/v1/stores/crm/canary', { key: token })).status).toBe(401);
   });

@@ -1,5 +1,7 @@
 // Every change leaves a row: who, with which key, from where, under which request.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { revokeKey } from '../../../ledger/api-keys.ts';
+import { readAudit } from '../../../ledger/audit.ts';
 import { eventually } from '../../harness/eventually.ts';
 import { intent, render } from '../../harness/ledger.ts';
 import { problemOf } from '../../harness/http.ts';
@@ -16,7 +18,7 @@ afterAll(async () => {
 });
 
 const auditAfter = async (seq: number) =>
-  await api.t.ledger.audit({ after: seq, limit: 1_000, action: undefined });
+  await readAudit(api.t.pool, { after: seq, limit: 1_000, action: undefined });
 const lastSeq = async (): Promise<number> => (await auditAfter(0)).at(-1)?.seq ?? 0;
 const post = (body: object, key = api.key) => api.send('POST', '/v1/opt-outs', { key, body });
 
@@ -80,7 +82,7 @@ test('a key that is revoked or expired opens nothing, within a second, and both 
   const ask = (key: string) => api.send('GET', '/v1/opt-outs', { key });
   expect((await ask(revoked.token)).status).toBe(200);
   expect(problemOf(await ask(expired.token))).toEqual([401, 'unauthenticated']);
-  await api.t.ledger.revokeKey(revoked.id, undefined);
+  await revokeKey(api.t.pool, revoked.id, undefined);
   await eventually(
     async () => expect(problemOf(await ask(revoked.token))).toEqual([401, 'unauthenticated']),
     1_500,

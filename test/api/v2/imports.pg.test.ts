@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { readAudit } from '../../../ledger/audit.ts';
 import { eventually } from '../../harness/eventually.ts';
 import { problemOf } from '../../harness/http.ts';
 import { freshLedger, grant, intent, render, subject } from '../../harness/ledger.ts';
@@ -496,7 +497,7 @@ describe('a large file', () => {
     // A repeated approval changes nothing.
     const again = await api.send('POST', `/v2/imports/${id}/approval`, { key: approver.token });
     expect([again.status, again.json.state]).toEqual([200, 'done']);
-    const audited = await api.t.ledger.audit({ after: 0, limit: 10, action: 'import.approved' });
+    const audited = await readAudit(api.t.pool, { after: 0, limit: 10, action: 'import.approved' });
     expect(audited.at(-1)).toMatchObject({ client: 'operations', keyId: approver.id, resource: id });
   });
 
@@ -630,7 +631,7 @@ test('a process that ends leaves its file to another, and each row counts once',
   expect(ended).toMatchObject({ state: 'done', counts: { recorded: 20_000, already: 0, invalid: 0 } });
   expect(await decisionsOf(its.t)).toBe(20_000);
   // Every row is in the audit log once.
-  const audited = await its.t.ledger.audit({ after: 0, limit: 100, action: 'import.recorded' });
+  const audited = await readAudit(its.t.pool, { after: 0, limit: 100, action: 'import.recorded' });
   const ranges = audited.map(({ details }) => details.rows as [number, number]);
   expect(ranges.map(([from], n) => from - (ranges[n - 1]?.[1] ?? 0))).toEqual(ranges.map(() => 1));
   expect(ranges.at(-1)![1]).toBe(20_000);

@@ -1,5 +1,6 @@
 // A story told to the server anew: what it answers to each request now.
 import { fetch } from 'undici';
+import { revokeKey } from '../../../../ledger/api-keys.ts';
 import { createSend } from '../../../harness/http.ts';
 import { grant } from '../../../harness/ledger.ts';
 import { serveLedger } from '../../../harness/served-ledger.ts';
@@ -34,7 +35,7 @@ export async function tell(story: Story, hear: (exchange: Exchange, told: Told) 
   )) {
     const fields = { client, scopes, store, expiresAt, caller: undefined };
     const { key, token } = await served.t.ledger.createKey(fields);
-    if (revoked === true) await served.t.ledger.revokeKey(key.id, undefined);
+    if (revoked === true) await revokeKey(served.t.pool, key.id, undefined);
     tokens.set(name, token);
   }
   const meanings = new Meanings();
