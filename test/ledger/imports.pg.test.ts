@@ -143,9 +143,9 @@ test("a client's list of imports does not look at those of others", async () => 
   await withClient(fresh.db.urls.owner, async (client) => {
     await client.query(`
       insert into imports (id, client, key_id, key_lineage, caller_address, request_id, state, format, dry_run, reason, is_kept, bytes,
-        rows_total, rows_done, recorded, already, invalid, errors_found, created_at, received_at)
+        rows_total, rows_done, recorded, already, invalid, errors_found, created_at, received_at, read_by, fingerprint)
       select lpad(to_hex(n), 32, '0')::uuid, case when n <= 3 then 'shop' else 'large' end, 'one', 'one', 'here', 'r', 'done', 'csv',
-        false, 'legal', false, 6, 0, 0, 0, 0, 0, 0, now(), now()
+        false, 'legal', false, 6, 0, 0, 0, 0, 0, 0, now(), now(), '{}', int4send(n)
       from generate_series(1, 20000) n`);
     await client.query('vacuum analyze imports');
   });
