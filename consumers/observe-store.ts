@@ -62,7 +62,7 @@ export function createStoreObserver({
       return incarnation;
     } catch (error) {
       if (saysWhich)
-        log.info(
+        log.warn(
           { store: name, code: failureCode(error), reason: ownWords(error) },
           'the store does not say which one it is: only its canary shows whether it still is that',
         );

@@ -10,7 +10,7 @@
 import type { Tracer } from '@opentelemetry/api';
 import { TryLater } from '../connectors/contract/connector.ts';
 import type { Item, Log, Store } from '../connectors/contract/connector.ts';
-import { LIFT_NOT_UNDONE, isDue, mustClear } from '../suppression/acknowledgement.ts';
+import { FOLLOWED_TO, LIFT_NOT_UNDONE, isDue, mustClear } from '../suppression/acknowledgement.ts';
 import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant } from '../suppression/decision.ts';
 import { createBell } from './bell.ts';
@@ -169,6 +169,16 @@ export function startWorker({
     if (hand.size <= HELD_MAX - PAGE) room.wake();
   }
 
+  /**
+   * Others may have written it. What lifts is not believed then; nor is a version that the ledger could not find in the store and
+   * follow, since the store would take nothing more of the person.
+   */
+  const isBelieved = (decision: Decision): boolean =>
+    source.hasOtherWriters !== true ||
+    (mustClear(decision, held, 0).length === 0 &&
+      decision.version <= FOLLOWED_TO &&
+      (connector.versions === 'none' || connector.evidence === 'read_back'));
+
   async function offer(batch: readonly Decision[]): Promise<void> {
     if (signal.aborted) return;
     // A source that waits for our answer before it reads on reads seldom meanwhile.
@@ -176,7 +186,7 @@ export function startWorker({
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
       if (!isDue(decision, dueTo)) continue;
-      if (source.hasOtherWriters && mustClear(decision, held, 0).length > 0) {
+      if (!isBelieved(decision)) {
         // The ledger lists it, if it is one of its own.
         leaveToLedger();
         feeding.wake();

@@ -241,7 +241,7 @@ const PARK = `
 // The decision must still be the subject's newest: a decision made meanwhile is read back on its own way. Nobody knows which of the
 // older ones the store lost as well, so the exception speaks for all of them, or for those after `held` if the store went back to
 // that version, which it had proved to hold. `asked` above 0: only a try that begins from here on ends this (judge).
-export const DRIVE_AGAIN = `
+const driveAgain = (onConflict: string): string => `
   insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since,
                           next_try_at, asked)
   select $2, $3, d.seq, d.subject_id, d.version,
@@ -256,8 +256,12 @@ export const DRIVE_AGAIN = `
   where s.id = $2 and s.generation = $3
     and d.version = (select version from subjects j where j.id = d.subject_id offset 0)
   order by d.seq
-  on conflict do nothing
+  on conflict ${onConflict}
   returning seq, subject_id, code`;
+export const DRIVE_AGAIN = driveAgain('do nothing');
+// A try of what is parked, or driven again already, may be under way: it does not end this.
+const DRIVE_UNDONE = driveAgain(`(store_id, generation, seq) do update
+    set kind = 'redrive', code = excluded.code, asked = exceptions.asked + 1, next_try_at = clock_timestamp()`);
 
 // A person who is absent for a decision is absent for the older ones as well. A consent among them is not given out past it
 // (outstanding.ts), and would be late for as long as nobody is there. The older ones are found as in SETTLE.
@@ -547,7 +551,7 @@ export function createAcknowledge(
     if (judged.undone.length > 0) {
       const undone = judged.undone.map(({ seq, code }) => ({ seq, code, asked: 1 }));
       const values = [JSON.stringify(undone), store.id, store.generation];
-      await pool.query({ name: 'drive-again', text: DRIVE_AGAIN, values });
+      await pool.query({ name: 'drive-undone', text: DRIVE_UNDONE, values });
     }
     if (judged.overtaken.length > 0) {
       await pool.query({

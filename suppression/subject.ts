@@ -82,14 +82,15 @@ function toAsciiDomain(domain: string): string {
 }
 
 /**
- * NFC, trimmed, lower-case, each sigma as people write it, domain to its A-label; dots and plus tags stay. NFC comes once more after
- * the lower case: some letters (j with a caron) are composed only there, and the same address in capitals would be somebody else.
+ * NFC, trimmed, lower-case, each sigma before the @ as people write it, domain to its A-label; dots and plus tags stay. NFC comes once
+ * more after the lower case: some letters (j with a caron) are composed only there, and the same address in capitals would be somebody
+ * else. In DNS, domains with σ and with ς are two, and capitals mean the one with σ (UTS 46).
  */
 function normaliseEmail(text: string): Normalised {
   if (MANY_MARKS.test(text)) return bad('is not an email address');
-  const address = spellSigma(text.normalize('NFC').trim().toLowerCase().normalize('NFC'));
+  const address = text.normalize('NFC').trim().toLowerCase().normalize('NFC');
   const at = address.lastIndexOf('@');
-  const local = address.slice(0, Math.max(at, 0));
+  const local = spellSigma(address.slice(0, Math.max(at, 0)));
   let domain = address.slice(at + 1);
   if (!ASCII_DOMAIN.test(domain)) domain = toAsciiDomain(domain);
   if (at < 1 || !LOCAL_PART.test(local) || !ASCII_DOMAIN.test(domain)) return bad('is not an email address');

@@ -20,8 +20,8 @@ const PARSED_AT_ONCE = 32 * 1024;
 const STORE_BACKLOG_MAX = 5_000;
 /** However busy it is, a file goes on after this. */
 const LIVE_MS_MAX = 250;
-/** However slow a store is, a file's next rows are recorded after this: they are in force then, and other stores get them. */
-const STORE_MS_MAX = 60_000;
+/** However slow a store is, a file's next rows are recorded after this: only then are they in force, and other stores get them. */
+const STORE_MS_MAX = 10_000;
 /** A canary is acknowledged as often as this, so that a store with nothing else to take is known to take something. */
 const TAKING_MS = 60_000;
 const LOOK_MS = 50;
@@ -99,7 +99,9 @@ export function startImports({ ledger, log }: { ledger: ImportLedger; log: ApiLo
     const { as_of: now, stores } = await ledger.lag();
     behind = stores.some(
       (store) =>
-        isTaking(store, now) && (store.outstanding ?? 0) - (store.quarantined ?? 0) > STORE_BACKLOG_MAX,
+        store.required &&
+        isTaking(store, now) &&
+        (store.outstanding ?? 0) - (store.quarantined ?? 0) > STORE_BACKLOG_MAX,
     );
     lookAt = began + (performance.now() - began) * 10;
     return behind;

@@ -376,10 +376,24 @@ test('what a lift has undone in a store is outstanding again until a later try, 
   // Another worker carried it before the lift arrived, and says so only now.
   expect(await takes(newer!, { outcome: 'applied' })).toMatchObject({ accepted: 0, duplicate: 1 });
   const [again] = await outstandingOf(t.ledger, 'crm');
-  expect(again).toMatchObject({ seq: newer!.seq, asked: 1 });
+  expect(again).toMatchObject({ seq: newer!.seq, asked: 2 });
+  // Nor does one end it that began between two lifts.
+  expect(await takes(newer!, { outcome: 'applied', asked: 1 })).toMatchObject({ duplicate: 1 });
   await takes(again!, { outcome: 'applied', asked: again!.asked });
   expect((await propagationIn(t.ledger, id))?.state).toBe('complete');
   expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+
+  // The store had refused it, and took it at a try that was under way when the lift arrived.
+  const { id: next } = read(await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render));
+  await grant(t, older!.subjectId, ['sms']);
+  await carried();
+  const last = read(await t.ledger.record(intent('ada@example.com', { scopes: ['sms'] }), render));
+  expect(last.id).not.toBe(next);
+  const [refused] = await outstandingOf(t.ledger, 'crm');
+  await takes(refused!, { outcome: 'refused', code: 'HTTP_422' });
+  await takes(refused!, { outcome: 'failed', code: 'LIFT_NOT_UNDONE' });
+  expect(await takes(refused!, { outcome: 'applied' })).toMatchObject({ duplicate: 1 });
+  expect((await propagationIn(t.ledger, last.id))?.state).toBe('pending');
 });
 
 test('what a worker read before it lost the lease does not clear what the next one found the store to refuse', async () => {

@@ -119,11 +119,6 @@ describe('a record of the topic', () => {
     ['a frame without an id', Buffer.from([0, 1]), 'NOT_FRAMED'],
     ['a body that is cut short', written(FIRST_WRITER).subarray(0, 30), 'NOT_READABLE'],
     ['a kind that nobody knows', written(FIRST_WRITER, { ...ROW, kind: 'fax' }), 'NOT_READABLE'],
-    [
-      'a version that no ledger gives',
-      written(FIRST_WRITER, { ...ROW, version: 2 ** 53 - 10 }),
-      'NOT_READABLE',
-    ],
     ['JSON that is none', written(FIRST_WRITER, { ...ROW, suppressed: '{' }), 'NOT_READABLE'],
   ])('that is %s is refused, and its bytes are not in the message', async (_, value, code) => {
     await expect(async () => await reading(FIRST_WRITER)(value)).rejects.toMatchObject({
