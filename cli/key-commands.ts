@@ -206,13 +206,16 @@ export function addKeys(program: Command): void {
           if (key.expiresAt !== undefined) process.stderr.write(`${key.id} expires at ${key.expiresAt}\n`);
           process.stderr.write(`${id} is valid until ${oldExpiresAt}\n`);
         }
+        // The new key is printed by now, so that it is not lost if a file cannot be read or written.
+        const { isKept, keepRotated } = await import('../processes/given-secrets.ts');
+        const folder = dataFolderOf(environmentOf(options));
         for (const one of before)
           process.stderr.write(
-            `${one} replaced ${id} before and is still valid: \`abide keys revoke ${one}\` if nobody has it\n`,
+            isKept(folder, one)
+              ? `${one}, made by an earlier rotation, is the key that admin.key keeps\n`
+              : `${one}, made by an earlier rotation, is still valid: \`abide keys revoke ${one}\` if nobody has it\n`,
           );
-        // The new key is printed by now, so that it is not lost if the file cannot be written.
-        const { keepRotated } = await import('../processes/given-secrets.ts');
-        const file = keepRotated(dataFolderOf(environmentOf(options)), id, token);
+        const file = keepRotated(folder, id, token);
         if (file !== undefined) process.stderr.write(`${file} keeps the new key\n`);
       });
     });

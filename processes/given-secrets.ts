@@ -7,10 +7,16 @@ import { adminKeyFile, keysFile, replaceFile } from './kept-file.ts';
 
 export const isLoopback = (host: string): boolean => ['127.0.0.1', '::1', 'localhost'].includes(host);
 
-/** Puts the new key into admin.key if that keeps the one that it replaces; the commands here read it there. Returns the file. */
-export function keepRotated(dataFolder: string, oldId: string, token: string): string | undefined {
+/** Whether admin.key keeps the key with this id; the commands here read it there. */
+export function isKept(dataFolder: string, id: string): boolean {
   const file = adminKeyFile(dataFolder);
-  if (!existsSync(file) || !readFileSync(file, 'utf8').startsWith(`abide_live_${oldId}_`)) return undefined;
+  return existsSync(file) && readFileSync(file, 'utf8').startsWith(`abide_live_${id}_`);
+}
+
+/** Puts the new key into admin.key if that keeps the one that it replaces. Returns the file. */
+export function keepRotated(dataFolder: string, oldId: string, token: string): string | undefined {
+  if (!isKept(dataFolder, oldId)) return undefined;
+  const file = adminKeyFile(dataFolder);
   replaceFile(file, `${token}\n`);
   return file;
 }

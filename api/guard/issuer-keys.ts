@@ -6,6 +6,8 @@ import type { TokenIssuer } from '../../config/configuration.ts';
 import { AbideError, sayError } from '../../suppression/errors.ts';
 
 const ANSWER_MS_MAX = 5_000;
+/** Some hundred keys. */
+const ANSWER_BYTES_MAX = 1024 * 1024;
 /**
  * From one answer, or none, to the next question. So long may the tokens of a new key have to wait, and so often is an issuer asked
  * that is away.
@@ -81,7 +83,10 @@ export function createIssuerKeys(
     },
     unusable: (error) => {
       say(error);
-      return new AbideError('issuer-unavailable', undefined, { cause: error });
+      return new AbideError('issuer-unavailable', undefined, {
+        cause: error,
+        retryAfterSeconds: PAUSE_MS / 1000,
+      });
     },
   };
 }
@@ -123,6 +128,20 @@ const openKeys = (jwks: string): RemoteJWKSet =>
       const response = await fetch(url, options);
       // Jose does not say which.
       if (response.status !== 200) throw new Error(`it answers ${response.status}`);
-      return response;
+      const text = await readBounded(response);
+      // Jose would take it for the keys, in place of those that it has.
+      if (/"keys"\s*:\s*\[\s*\]/.test(text)) throw new Error('it gives out no key');
+      return new Response(text, { status: 200, headers: response.headers });
     },
   });
+
+async function readBounded({ body }: Response): Promise<string> {
+  const pieces: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const piece of (body ?? []) as AsyncIterable<Uint8Array>) {
+    bytes += piece.length;
+    if (bytes > ANSWER_BYTES_MAX) throw new Error(`it answers more than ${ANSWER_BYTES_MAX} bytes`);
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces).toString('utf8');
+}

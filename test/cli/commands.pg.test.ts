@@ -439,7 +439,7 @@ test.each([
   else expect((Date.parse(made.expires_at!) - Date.parse(made.created_at)) / 86_400_000).toBeCloseTo(days, 2);
   expect(again.output.includes(`${newId} expires at ${made.expires_at}\n`)).toBe(days !== undefined);
   expect(again.output).toContain(
-    `${lost} replaced ${id} before and is still valid: \`abide keys revoke ${lost}\` if nobody has it\n`,
+    `${lost}, made by an earlier rotation, is still valid: \`abide keys revoke ${lost}\` if nobody has it\n`,
   );
   // Of keys that were rotated one after the other, none is nobody's.
   expect((await run('keys', 'rotate', newId)).output).not.toContain('before');

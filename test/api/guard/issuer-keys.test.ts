@@ -127,24 +127,51 @@ test('an issuer that hangs is asked only for its own tokens, and delays no other
   expect(hanging.asked).toBe(0);
 });
 
-test('a token without a key id may be of a key that the issuer has since taken up', async () => {
+// With an id that stayed, its tokens were refused for good for ten minutes.
+test.each([
+  ['no id', undefined],
+  ['the id of the one before', 'same'],
+])('a token of a key with %s may be of one that the issuer has since taken up', async (_, kid) => {
   const [before, next, other] = await Promise.all(['a', 'b', 'c'].map(makeKey));
-  const keys = await serveKeys(publishing(publicOf(before!)));
+  const keys = await serveKeys(publishing(publicOf(before!, kid)));
   let nowMs = 0;
   const authenticate = createTokenAuthenticator([issuerOf(keys)], { log, now: () => nowMs });
-  expect(await authenticate(await tokenOf(before!))).toMatchObject({ client: 'login:shop' });
-  keys.answer = publishing(publicOf(next!));
+  expect(await authenticate(await tokenOf(before!, { kid }))).toMatchObject({ client: 'login:shop' });
+  keys.answer = publishing(publicOf(next!, kid));
   nowMs += 4_999;
-  await expect(authenticate(await tokenOf(next!))).rejects.toMatchObject({
+  await expect(authenticate(await tokenOf(next!, { kid }))).rejects.toMatchObject({
     code: 'issuer-unavailable',
     retryAfterSeconds: 1,
   });
   nowMs += 1;
 
-  expect(await authenticate(await tokenOf(next!))).toMatchObject({ client: 'login:shop' });
+  expect(await authenticate(await tokenOf(next!, { kid }))).toMatchObject({ client: 'login:shop' });
   nowMs += 5_000;
-  expect(await authenticate(await tokenOf(other!))).toBeUndefined();
+  expect(await authenticate(await tokenOf(other!, { kid }))).toBeUndefined();
   expect(keys.asked).toBe(3);
+});
+
+// An empty list took the place of the good keys; a key that was broken once was not looked at again for ten minutes.
+test('an issuer that gives out no key, or a broken one, is asked again, and its other keys stay', async () => {
+  const [first, second] = (await Promise.all(['one', 'two'].map(makeKey))) as [Key, Key];
+  const keys = await serveKeys(publishing(publicOf(first, 'one'), { ...publicOf(second, 'two'), x: 'AA' }));
+  let nowMs = 0;
+  const authenticate = createTokenAuthenticator([issuerOf(keys)], { log, now: () => nowMs });
+  const client = async (key: Key, kid: string): Promise<unknown> =>
+    await authenticate(await tokenOf(key, { kid })).then(
+      (found) => found?.client,
+      (error: unknown) => error,
+    );
+  expect(await client(first, 'one')).toBe('login:shop');
+  const away = { code: 'issuer-unavailable', retryAfterSeconds: 5 };
+  expect(await client(second, 'two')).toMatchObject(away);
+  keys.answer = publishing();
+  nowMs += 5_000;
+  expect(await client(second, 'two')).toMatchObject(away);
+  expect(await client(first, 'one')).toBe('login:shop');
+  keys.answer = publishing(publicOf(first, 'one'), publicOf(second, 'two'));
+  nowMs += 5_000;
+  expect(await client(second, 'two')).toBe('login:shop');
 });
 
 const away: KeyServer['answer'] = (response) => void response.writeHead(500).end();
@@ -226,7 +253,8 @@ const broken: readonly (readonly [KeyServer['answer'], string])[] = [
   [(response) => void response.destroy(), 'its keys cannot be had: fetch failed (UND_ERR_SOCKET)'],
   [said('<html>'), 'its keys cannot be had: Failed to parse the JSON Web Key Set HTTP response as JSON'],
   [said('{}'), 'its keys cannot be had: JSON Web Key Set malformed'],
-  [publishing(), 'has no key for ES256 that can be used'],
+  [publishing(), 'its keys cannot be had: it gives out no key'],
+  [said('x'.repeat(1024 * 1024 + 1)), 'its keys cannot be had: it answers more than 1048576 bytes'],
   [publishing({ kty: 'EC', crv: 'P-256', x: 'AA', y: 'AA' }), 'has no key for ES256 that can be used'],
 ];
 
