@@ -41,6 +41,22 @@ test('what a stream that others write to brings lifts only what the ledger gives
   expect(t.store.versionsOf('ada')).toEqual([1]);
 });
 
+// Nobody could find such a version in the store and decide above it: the store would take nothing more of the person.
+test.each([
+  ['to a store that cannot be read', 'applied', 1_000],
+  ['under a version that is nonsense', 'read_back', 2 ** 52 + 1],
+] as const)(
+  'what a stream that others write to brings %s is carried only if the ledger has it',
+  async (_, evidence, version) => {
+    await using t = carry({ declared: { evidence }, source: { hasOtherWriters: true } });
+    const ada = decided('ada');
+    t.ledger.add(ada);
+    await t.worker.offer([decided('eve', { version }), ada]);
+    await eventually(() => expect(t.ledger.settled.has(ada.seq)).toBe(true));
+    expect(t.store.versionsOf('eve')).toEqual([]);
+  },
+);
+
 test('batches that begin together open the store once, and stopping closes it', async () => {
   await using t = carry({ declared: { limits: { batch: 1, concurrent: 4 } } });
   const opened: PromiseWithResolvers<void> = Promise.withResolvers();
