@@ -33,4 +33,8 @@ export function addReference(router: Router, versions: Versions): void {
   };
   for (const name of servedVersions(versions)) add(name, { document: documentOf(name), page: pageOf(name) });
   add(newestOf(versions), { document: '/openapi.json', page: '/docs' });
+  // Who opens the address that `abide serve` prints wants to know what is there.
+  router.get('/', (ctx) => {
+    ctx.redirect('/docs');
+  });
 }

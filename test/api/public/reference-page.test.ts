@@ -69,6 +69,11 @@ test('whoever names no version reads of the newest one', async () => {
   expect(text).toBe(renderReference(toOpenApi(newest, VERSIONS), newest, VERSIONS));
 });
 
+test('whoever opens the bare address is led there', async () => {
+  const { status, headers } = await api.send('GET', '/');
+  expect([status, headers['location']]).toEqual([302, '/docs']);
+});
+
 test('a deprecated version is told apart', () => {
   const versions = {
     ...VERSIONS,
