@@ -158,7 +158,8 @@ export async function openMysqlGuard(store: GuardedStore): Promise<Guard> {
   /** The columns of a table and their types; undefined if it is not there. */
   async function find({ schema, name }: Place): Promise<ReadonlyMap<string, Column> | undefined> {
     const rows = await rowsOf<Column & { name: string }>(
-      `select column_name as name, data_type as type, extra, table_type = 'VIEW' as isView
+      // Without an alias, MySQL names a column of this schema in capitals.
+      `select column_name as name, data_type as type, extra as extra, table_type = 'VIEW' as isView
        from information_schema.columns join information_schema.tables using (table_schema, table_name)
        where table_schema = ? and table_name = ?`,
       [schema, name],

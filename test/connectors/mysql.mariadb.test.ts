@@ -7,7 +7,7 @@ import { Address } from '../../suppression/subject.ts';
 import { describeConnector } from '../conformance/connector.ts';
 import type { Place } from '../conformance/connector.ts';
 import { eventually } from '../harness/eventually.ts';
-import { mariaDbDatabase, mariaDbLine, withMariaDb } from '../harness/mariadb.ts';
+import { hasTls, mariaDbDatabase, mariaDbLine, withMariaDb } from '../harness/mariadb.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
 const urlOf = ({ options }: Place): string => (options as { url: string }).url;
@@ -47,7 +47,7 @@ const CONTACTS = `
     sort varchar(20),
     address varchar(200) character set utf8mb4 collate utf8mb4_bin check (address <> 'nobody@example.com'),
     no_mail boolean default false, no_texts bit(1) default 0, no_push boolean default false,
-    no_more json default '{}', primary key (sort, address))`;
+    no_more json default ('{}'), primary key (sort, address))`;
 const STATEMENTS = {
   apply: `
     insert into contacts (sort, address, no_mail, no_texts, no_push, no_more)
@@ -433,9 +433,14 @@ describe('its table', () => {
     await using here = await given();
     const store = await here.open();
     await store.apply([decided('ada@example.com'), decided('t', { kind: 'push_token' })], signal());
-    await here.database.query(`
-      insert into suppressions (kind, \`key\`, email)
-      select 'email', concat(char(97 + seq % 26), if(seq % 2, 'É', 'e'), seq, '@example.com'), true from seq_1_to_10500`);
+    const letter = (n: number): string => String.fromCharCode(97 + (n % 26));
+    const keys = Array.from(
+      { length: 10_500 },
+      (_, n) => `${letter(n)}${n % 2 === 1 ? 'É' : 'e'}${n}@example.com`,
+    );
+    await here.database.query('insert into suppressions (kind, `key`, email) values ?', [
+      keys.map((key) => ['email', key, true]),
+    ]);
     const found = new Set<string>();
     for (let page = await store.scan!(undefined, signal()); page.length > 0;) {
       for (const { kind, key } of page) found.add(`${kind}:${key}`);
@@ -467,7 +472,8 @@ test('whom a check of theirs refuses in the table is refused by its number, and 
       keys.map((key) => decided(key)),
       signal(),
     );
-  const refused = { kind: 'refused', code: 'ERROR_4025' };
+  const numberOf = { MariaDB: 4025, MySQL: 3819 }[await here.database.product()];
+  const refused = { kind: 'refused', code: `ERROR_${numberOf}` };
   const applied = { kind: 'applied' };
   expect(await apply('a@example.com', 'no@example.com', 'b@example.com')).toEqual([
     applied,
@@ -732,11 +738,14 @@ describe("the user's own tables", () => {
   });
 
   test('four writers of the same people, there and not there, stand in nobody’s way', async () => {
-    await using here = await given(`
-      create table contacts (address varchar(100) primary key, no_mail boolean default false) engine = InnoDB;
-      insert into contacts (address) select concat(seq, '@example.com') from seq_0_to_99`);
+    await using here = await given(
+      'create table contacts (address varchar(100) primary key, no_mail boolean default false) engine = InnoDB',
+    );
     const stores = await Promise.all(Array.from({ length: 4 }, () => here.open({ statements })));
     const keys = Array.from({ length: 200 }, (_, n) => `${n}@example.com`);
+    await here.database.query('insert into contacts (address) values ?', [
+      keys.slice(0, 100).map((key) => [key]),
+    ]);
     await writeAtOnce(stores, keys);
     const held = await stores[0]!.readBack(keys.map(email), signal());
     expect(held).toEqual(keys.map((_, n) => (n < 100 ? { version: 6, suppressed: ['email'] } : undefined)));
@@ -803,7 +812,7 @@ describe('a check of the configuration', () => {
 
 describe('a check of statements', () => {
   const contacts = `create table contacts (address varchar(60) primary key, plan varchar(9) not null,
-    no_mail boolean not null default false, no_more json default '{}') engine = InnoDB`;
+    no_mail boolean not null default false, no_more json default ('{}')) engine = InnoDB`;
   const statements = {
     apply: `insert into contacts (address, plan, no_mail) values (:key, 'free', :email)
       on duplicate key update no_mail = coalesce(:email, no_mail)`,
@@ -1027,9 +1036,10 @@ describe('a server', () => {
   test('that is asked for TLS and has none is not spoken to', async () => {
     await using here = await given();
     const store = await here.open({ url: `${here.database.url}?ssl-mode=REQUIRED` });
-    await expect(store.apply([decided('ada@example.com')], signal())).rejects.toMatchObject({
-      code: 'STORE_UNREACHABLE',
-    });
+    const applying = store.apply([decided('ada@example.com')], signal());
+    // MariaDB 11.4 and MySQL make a certificate of their own.
+    if (await hasTls(here.database.url)) expect(await applying).toEqual([{ kind: 'applied' }]);
+    else await expect(applying).rejects.toMatchObject({ code: 'STORE_UNREACHABLE' });
   });
 });
 

@@ -2,11 +2,13 @@
 import { randomBytes } from 'node:crypto';
 import mysql from 'mysql2/promise';
 
+/** Or a MySQL, with `local_infile` on and `log_bin_trust_function_creators` on or no binary log. */
 export const MARIADB = process.env['ABIDE_TEST_MARIADB'] ?? 'mysql://root@127.0.0.1:3306';
 
 export type MariaDbDatabase = AsyncDisposable & {
   readonly name: string;
   readonly url: string;
+  product(): Promise<'MariaDB' | 'MySQL'>;
   /** Rows of a query as the administrator, in this database. */
   query(sql: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]>;
   /** Another user, with these rights only on this database or on one of its tables; it is gone with the database. */
@@ -32,6 +34,19 @@ export async function withMariaDb<T>(
   }
 }
 
+/** Whether the server speaks TLS, with whatever certificate. */
+export const hasTls = (uri: string): Promise<boolean> =>
+  mysql.createConnection({ uri, ssl: { rejectUnauthorized: false } }).then(
+    async (connection) => {
+      await connection.end();
+      return true;
+    },
+    (error: unknown) => {
+      if ((error as { code?: string }).code === 'HANDSHAKE_NO_SSL_SUPPORT') return false;
+      throw error;
+    },
+  );
+
 /** `await using db = await mariaDbDatabase()`: empty, dropped on disposal. */
 export async function mariaDbDatabase(): Promise<MariaDbDatabase> {
   const name = `abide_test_${randomBytes(6).toString('hex')}`;
@@ -40,14 +55,19 @@ export async function mariaDbDatabase(): Promise<MariaDbDatabase> {
   // Another collation than ours, as a data team's database may have.
   const asAdministrator = (sql: string) => withMariaDb(MARIADB, (connection) => connection.query(sql));
   await asAdministrator(`create database ${name} character set latin1`);
+  const query: MariaDbDatabase['query'] = (sql, values = []) =>
+    withMariaDb(url, async (connection) => {
+      const [rows] = await connection.query(sql, [...values]);
+      return Array.isArray(rows) ? (rows as Record<string, unknown>[]) : [];
+    });
   return {
     name,
     url,
-    query: (sql, values = []) =>
-      withMariaDb(url, async (connection) => {
-        const [rows] = await connection.query(sql, [...values]);
-        return Array.isArray(rows) ? (rows as Record<string, unknown>[]) : [];
-      }),
+    query,
+    product: async () => {
+      const [row] = await query('select version() as version');
+      return String(row!['version']).includes('MariaDB') ? 'MariaDB' : 'MySQL';
+    },
     async user(rights, table = '*') {
       const user = `abide_${randomBytes(6).toString('hex')}`;
       users.push(user);

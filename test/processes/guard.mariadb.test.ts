@@ -207,7 +207,7 @@ test.each(['insert', 'update'])(
     );
     expect(await t.status()).toEqual(['installed']);
     const [ours] = await t.database.query(
-      `select trigger_name as name from information_schema.triggers where trigger_schema = database() and event_manipulation = '${event}'`,
+      `select trigger_name as name from information_schema.triggers where trigger_schema = database() and event_manipulation = '${event.toUpperCase()}'`,
     );
     await t.database.query(
       `create trigger strip before ${event} on contacts for each row precedes ${String(ours!['name'])} set new.raw = replace(new.raw, 'mailto:', '')`,
@@ -251,9 +251,14 @@ test.each([
 ])('what is not UTF-8 in a key that is %s is nobody, and passes', async (type, bytes) => {
   await using t = await given(`email ${type}, may_mail boolean, may_post boolean`);
   const rows = bytes.map((one) => `(x'${one}', 1, 0)`);
-  await t.database.query(
+  const inserting = t.database.query(
     `insert into contacts values ${rows.join(', ')}, ('Ada@example.com', 1, 0), ('José@example.com', 1, 0)`,
   );
+  if (type.startsWith('varchar') && (await t.database.product()) === 'MySQL') {
+    await expect(inserting).rejects.toThrow('Incorrect string value');
+    return;
+  }
+  await inserting;
   await t.database.query("insert into suppressions values ('email', 'josé@example.com', 1)");
   expect(await t.install()).toBe(0);
   await t.database.query('update contacts set may_mail = 1');
