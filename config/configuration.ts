@@ -9,7 +9,15 @@ import { z } from 'zod';
 import type { Connector } from '../connectors/contract/connector.ts';
 import { KeyForm, describeKeyForm } from '../connectors/contract/key-form.ts';
 import { AbideError } from '../suppression/errors.ts';
-import { channelOfTopic, CHANNELS, isChannel, isDeclared, isScope, PURPOSES } from '../suppression/scope.ts';
+import {
+  channelOfTopic,
+  CHANNELS,
+  isChannel,
+  isDeclared,
+  isScope,
+  PURPOSES,
+  TOPIC_NAME,
+} from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
 import { normalise } from '../suppression/subject.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
@@ -121,7 +129,7 @@ const nameMessage = 'must begin with a letter and have at most 63 characters of 
 const Topic = z
   .string()
   .regex(
-    /^[a-z0-9][a-z0-9_.-]{0,62}$/,
+    TOPIC_NAME,
     'must have at most 63 characters of a-z, 0-9, _, . and -, and begin with a letter or digit',
   );
 

@@ -15,13 +15,18 @@ export type DeclaredScopes = {
 
 export const NOTHING_DECLARED: DeclaredScopes = { topics: {}, purposes: [] };
 
-const TOPIC = /^(email|sms|push)\/[a-z0-9][a-z0-9_.-]{0,62}$/;
+const TOPIC_FORM = '[a-z0-9][a-z0-9_.-]{0,62}';
+
+/** The form of a topic's name, as it stands after its channel. */
+export const TOPIC_NAME = new RegExp(`^${TOPIC_FORM}$`);
+
+/** The form of a scope. */
+export const SCOPE = new RegExp(`^(?:(?:${CHANNELS.join('|')})(?:/${TOPIC_FORM})?|${PURPOSES.join('|')})$`);
 
 export const isChannel = (text: string): text is Channel => (CHANNELS as readonly string[]).includes(text);
 
 /** Whether the text has the form of a scope. */
-export const isScope = (text: string): text is Scope =>
-  isChannel(text) || (PURPOSES as readonly string[]).includes(text) || TOPIC.test(text);
+export const isScope = (text: string): text is Scope => SCOPE.test(text);
 
 /** Whether it is a scope that can be refused here: channels always, topics and purposes if the configuration has them. */
 export function isDeclared(text: string, { topics, purposes }: DeclaredScopes): text is Scope {

@@ -28,7 +28,9 @@ const BYTES_MAX = 2 * 1024 * 1024;
 const TRANSPORT_KEY_ID = /^[1-9]\d{0,9}$/;
 
 const Seq = z.int().min(1);
-const Name = z.string().regex(/^[\x21-\x7e]{1,128}$/, 'must be 1 to 128 visible ASCII characters');
+/** The form of what a worker calls itself, and of the other names in its reports. */
+export const WORKER_NAME = /^[\x21-\x7e]{1,128}$/;
+const Name = z.string().regex(WORKER_NAME, 'must be 1 to 128 visible ASCII characters');
 export const Code = z.string().regex(CODE, `must match ${CODE.source}`);
 export const ScopeName = z
   .string()

@@ -1,7 +1,7 @@
 // May a message be sent? No answer means do not send.
 import { z } from 'zod';
 import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
-import { CHANNELS, isChannel, isDeclared } from '../../suppression/scope.ts';
+import { CHANNELS, isChannel, isDeclared, TOPIC_NAME } from '../../suppression/scope.ts';
 import type { Scope } from '../../suppression/scope.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { parse, readJson } from '../guard/read-body.ts';
@@ -23,7 +23,6 @@ import { createSubjectSchema, readSubjects } from '../subject.ts';
 
 const SUBJECTS_MAX = 20;
 const MEMBERS = ['ref', 'subject', 'subjects', 'channel', 'topic'];
-const TOPIC = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
 
 const Envelope = z.strictObject({
   items: z.array(z.unknown()).max(CHECKS_MAX, `must have at most ${CHECKS_MAX} items`),
@@ -45,7 +44,7 @@ export const createItemSchema = (defaultRegion: string | undefined) => {
       channel: z.enum(CHANNELS),
       topic: z
         .string()
-        .regex(TOPIC)
+        .regex(TOPIC_NAME)
         .describe('What the message is about, such as `newsletter`: a topic that the configuration declares.')
         .optional(),
     })
@@ -65,7 +64,7 @@ function readItem(
   for (const name in value) if (!MEMBERS.includes(name)) return undefined;
   const { ref, subject, subjects, channel, topic } = value as Record<string, unknown>;
   if (typeof channel !== 'string' || !isChannel(channel)) return undefined;
-  if (topic !== undefined && (typeof topic !== 'string' || !TOPIC.test(topic))) return undefined;
+  if (topic !== undefined && (typeof topic !== 'string' || !TOPIC_NAME.test(topic))) return undefined;
   if (!isRef(ref)) return undefined;
   if ((subject === undefined) === (subjects === undefined)) return undefined;
   const read = readSubjects(subject === undefined ? subjects : [subject], SUBJECTS_MAX, defaultRegion);

@@ -16,13 +16,14 @@ import {
   ScopeName,
   SEQ,
   SUBJECT_ID,
+  WORKER_NAME,
 } from './acknowledgements.ts';
 import type { Deps } from '../deps.ts';
 
 const BYTES_MAX = 2 * 1024 * 1024;
 
 const Query = z.strictObject({ limit: queryInteger(100).default(10) });
-const PageQuery = z.strictObject({ worker: z.string().regex(/^[\x21-\x7e]{1,128}$/) });
+const PageQuery = z.strictObject({ worker: z.string().regex(WORKER_NAME) });
 
 const Seq = z.int().min(1);
 const Compared = z

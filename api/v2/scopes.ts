@@ -1,13 +1,10 @@
 // What can be refused: a channel, a channel's topic, or a purpose. Channels always exist; topics and purposes are those that the
 // configuration declares, so that a misspelt one is not a silent opt-out of nothing.
 import { z } from 'zod';
-import { CHANNELS, isDeclared, isScope, PURPOSES } from '../../suppression/scope.ts';
+import { CHANNELS, isDeclared, isScope, PURPOSES, SCOPE } from '../../suppression/scope.ts';
 import type { DeclaredScopes, Scope } from '../../suppression/scope.ts';
 
 const SCOPES_MAX = 50;
-const FORM = new RegExp(
-  `^(?:(?:${CHANNELS.join('|')})(?:/[a-z0-9][a-z0-9_.-]{0,62})?|${PURPOSES.join('|')})$`,
-);
 
 export const NOT_DECLARED = 'is not declared in the configuration (topics, purposes)';
 
@@ -26,7 +23,7 @@ export const createScopeSchema = (declared: DeclaredScopes | undefined) =>
     })
     .meta({
       title: 'Scope',
-      pattern: FORM.source,
+      pattern: SCOPE.source,
       description:
         'A channel (`email`), a topic of a channel (`email/newsletter`), or a purpose (`analytics`). Topics and purposes are those that the configuration declares; others are refused. `email` covers `email/newsletter`, never the reverse.',
     });
