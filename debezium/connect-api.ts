@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { request } from 'undici';
+import { basicAuthorization, takeCredentials } from '../stream/url-credentials.ts';
 import { AbideError } from '../suppression/errors.ts';
 
 export const CONNECTOR = 'abide';
@@ -33,13 +34,7 @@ export const readConnector = (): Readonly<Record<string, string>> =>
 
 /** `url` may carry a user and a password, for Connect behind basic authentication. */
 export function createConnectApi(url: string): ConnectApi {
-  const base = new URL(url);
-  const { username, password } = base;
-  const authorization =
-    username === ''
-      ? undefined
-      : `Basic ${Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString('base64')}`;
-  base.username = base.password = '';
+  const { address: base, credentials } = takeCredentials(url);
 
   async function call(
     method: 'GET' | 'PUT' | 'POST',
@@ -50,7 +45,7 @@ export function createConnectApi(url: string): ConnectApi {
       method,
       headers: {
         'content-type': 'application/json',
-        ...(authorization === undefined ? {} : { authorization }),
+        ...basicAuthorization(credentials),
       },
       body: body === undefined ? null : JSON.stringify(body),
       headersTimeout: CALL_MS_MAX,

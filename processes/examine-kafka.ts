@@ -7,6 +7,7 @@ import type { TaskState } from '../debezium/connect-api.ts';
 import { HEARTBEAT_TOPIC, readTopics } from '../debezium/files.ts';
 import type { Queryable } from '../ledger/database.ts';
 import { createKafka } from '../stream/kafka-client.ts';
+import { basicAuthorization, takeCredentials } from '../stream/url-credentials.ts';
 import { broken, fine } from './finding.ts';
 import type { Finding } from './finding.ts';
 import { quietLog } from './log.ts';
@@ -71,16 +72,11 @@ async function examineBrokers(kafka: Configuration['kafka']): Promise<Finding[]>
 }
 
 async function examineRegistry(url: string): Promise<Finding> {
-  const address = new URL(url);
-  const { username, password } = address;
-  address.username = address.password = '';
-  const basic = Buffer.from(`${decodeURIComponent(username)}:${decodeURIComponent(password)}`).toString(
-    'base64',
-  );
+  const { address, credentials } = takeCredentials(url);
   const fix = `Check kafka.registry in abide.yaml. Workers still read records whose schemas they have read before. ${POLLED}`;
   try {
     const { statusCode, body } = await request(`${address.href.replace(/\/$/, '')}/subjects`, {
-      headers: username === '' ? {} : { authorization: `Basic ${basic}` },
+      headers: basicAuthorization(credentials),
       signal: AbortSignal.timeout(LOOK_MS_MAX),
     });
     if (statusCode !== 200) {

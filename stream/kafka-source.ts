@@ -18,6 +18,7 @@ import type { FetchSchema } from './decision-record.ts';
 import { feelPulseAlways } from './feel-pulse.ts';
 import type { KafkaLog } from './kafka-client.ts';
 import { createParking } from './park-record.ts';
+import { takeCredentials } from './url-credentials.ts';
 
 /** Less than a worker holds at most (10,000), with room for a page of the ledger. */
 const IN_HAND_MAX = 6_000;
@@ -55,20 +56,16 @@ export const groupOf = (store: string): string => `abide-${store}`;
  * within `msMax`.
  */
 export function createSchemaFetch(url: string, { msMax = REGISTRY_MS_MAX } = {}): FetchSchema {
-  const host = new URL(url);
-  const { username, password } = host;
-  host.username = host.password = '';
-  const Agent = host.protocol === 'https:' ? HttpsAgent : HttpAgent;
   return async (id) => {
+    const { address, credentials } = takeCredentials(url);
+    const Agent = address.protocol === 'https:' ? HttpsAgent : HttpAgent;
     // A client per question: one that is kept goes on waiting for an answer that hung or was cut off, whoever asks again.
     const agent = new Agent();
     const registry = new SchemaRegistry({
-      host: host.href.replace(/\/$/, ''),
+      host: address.href.replace(/\/$/, ''),
       agent,
       retry: { retries: 0 },
-      ...(username === ''
-        ? {}
-        : { auth: { username: decodeURIComponent(username), password: decodeURIComponent(password) } }),
+      ...(credentials === undefined ? {} : { auth: credentials }),
     });
     try {
       const late = delay(msMax, undefined, { ref: false }).then(() => {
