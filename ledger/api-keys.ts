@@ -4,7 +4,7 @@ import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
-import { inTransaction, onClient, within } from './database.ts';
+import { cutIfLate, inTransaction, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import type { ApiKey, Caller, KeyLimits } from './ledger.ts';
 
@@ -291,7 +291,7 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
       try {
         const keys = batch.map(([, { presented }]) => presented);
         const found = await onClient(pool, (client) =>
-          within(client, LOOK_UP_MS_MAX, () => find(client, keys)),
+          cutIfLate(client, LOOK_UP_MS_MAX, () => find(client, keys)),
         );
         for (const [n, [, { resolve }]] of batch.entries()) resolve(found[n]);
       } catch (error) {

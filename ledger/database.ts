@@ -204,11 +204,14 @@ export async function onClient<T>(pool: Pool, work: (client: Client) => Promise<
   }
 }
 
+/** No id comes before it: where a walk over ids begins. */
+export const BEFORE_EVERY_ID = '00000000-0000-0000-0000-000000000000';
+
 /**
  * Cuts the line of a client that has not done its work in time: whatever it waits for fails as unavailable, and whether what was
  * sent is done is in doubt. This is for a database that does not answer at all, where none of its own timeouts helps.
  */
-export async function within<T>(client: Client, ms: number, work: () => Promise<T>): Promise<T> {
+export async function cutIfLate<T>(client: Client, ms: number, work: () => Promise<T>): Promise<T> {
   const late = setTimeout(() => streamOf(client).destroy(), ms);
   try {
     return await work();

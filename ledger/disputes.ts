@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { AbideError } from '../suppression/errors.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { audit } from './audit.ts';
-import { inTransaction } from './database.ts';
+import { BEFORE_EVERY_ID, inTransaction } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import { isFinal, takeFence } from './fence.ts';
 import { isUuid } from './find.ts';
@@ -77,7 +77,7 @@ export async function openDispute(
   await untilFinal(pool, until);
   const id = randomUUIDv7();
   let optOuts = 0;
-  for (let after: string | undefined = ZERO; after !== undefined;) {
+  for (let after: string | undefined = BEFORE_EVERY_ID; after !== undefined;) {
     const page: MarkedPage = await markPage(pool, { id, keyId, client: of, since, until, after });
     after = page.last;
     optOuts += page.marked;
@@ -102,8 +102,6 @@ export async function openDispute(
   });
   return (await findDispute(pool, id))!;
 }
-
-const ZERO = '00000000-0000-0000-0000-000000000000';
 
 async function clientOf(db: Queryable, keyId: string): Promise<string | undefined> {
   const { rows } = await db.query<{ client: string }>('select client from api_keys where id = $1', [keyId]);
@@ -199,7 +197,7 @@ export const auditExport = (db: Queryable, { id, optOuts }: Dispute, caller: Cal
 
 /** The people whom a dispute is about, a page at a time, in the order in which they were recorded. */
 export async function* disputedPages(db: Queryable, disputeId: string): AsyncGenerator<readonly Disputed[]> {
-  for (let after = ZERO; ;) {
+  for (let after = BEFORE_EVERY_ID; ;) {
     const { rows } = await db.query<{
       opt_out_id: string;
       subject_id: string;

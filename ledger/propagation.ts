@@ -122,7 +122,7 @@ const millis = (at: string | null | undefined): Instant | undefined =>
   at === null || at === undefined ? undefined : toMilliseconds(at);
 
 /** A worker's clock is only for diagnosis and may be wrong: its times are shown within those of the database. */
-function within(row: Row, at: Instant | undefined): Instant | undefined {
+function boundByDatabase(row: Row, at: Instant | undefined): Instant | undefined {
   if (at === undefined || row.acknowledged_at === null) return undefined;
   const [from, to] = [toMilliseconds(row.recorded_at), toMilliseconds(row.acknowledged_at)];
   return at < from ? from : at > to ? to : at;
@@ -153,8 +153,8 @@ const toDecision = (row: Row): DecisionPropagation => ({
   subjectId: row.subject_id,
   state: stateOf(row),
   recordedAt: toMilliseconds(row.recorded_at),
-  appliedAt: within(row, row.evidence?.appliedAt),
-  verifiedAt: within(row, row.evidence?.verifiedAt),
+  appliedAt: boundByDatabase(row, row.evidence?.appliedAt),
+  verifiedAt: boundByDatabase(row, row.evidence?.verifiedAt),
   acknowledgedAt: millis(row.acknowledged_at),
   latencyMs: row.latency_ms ?? undefined,
   attempts: row.attempts ?? row.exception_attempts ?? undefined,

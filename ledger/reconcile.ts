@@ -6,7 +6,7 @@
 // gone when its read-back is acknowledged. Only a pass without differences moves `reconciled_through`.
 import { audit } from './audit.ts';
 import { DRIVE_AGAIN } from './acknowledge.ts';
-import { inTransaction, toMilliseconds } from './database.ts';
+import { BEFORE_EVERY_ID, inTransaction, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import type { Caller, Reconciliation } from './ledger.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
@@ -34,14 +34,13 @@ type Run = {
 };
 
 const RUN = 'id, asked, through, cursor';
-const BEGINNING = '00000000-0000-0000-0000-000000000000';
 
 // $1 store, $2 generation, $3 asked. How far the store has verified is what propagation-lag.ts shows.
 const BEGIN = `
   insert into reconciliations (store_id, generation, asked, through, cursor, started_at)
   select s.id, s.generation, $3, least(s.scanned_through, (
       select min(e.speaks_from) - 1 from exceptions e
-      where e.store_id = s.id and e.generation = s.generation and e.kind <> 'absent')), '${BEGINNING}', clock_timestamp()
+      where e.store_id = s.id and e.generation = s.generation and e.kind <> 'absent')), '${BEFORE_EVERY_ID}', clock_timestamp()
   from stores s where s.id = $1 and s.generation = $2
   on conflict do nothing returning ${RUN}`;
 

@@ -16,12 +16,12 @@ import type { OnRefused } from './budgets.ts';
 import { createCompany, FEW } from './company.ts';
 import {
   asLedgerError,
+  cutIfLate,
   isLockTimeout,
   isRace,
   isUnavailable,
   onClient,
   together,
-  within,
 } from './database.ts';
 import type { Pool } from './database.ts';
 import { foldBatch } from './fold-batch.ts';
@@ -203,7 +203,7 @@ export function createRecorder({
   async function recordOnce(batch: readonly Pending[]): Promise<void> {
     const committed = await onClient(pool, (client) => {
       const leftMs = Math.max(TRANSACTION_MS_MIN, batch[0]!.until - performance.now());
-      return within(client, leftMs, async () => {
+      return cutIfLate(client, leftMs, async () => {
         const [, opened] = await together(client, () => [
           client.query(BEGIN),
           lockAndRead(client, ring, batch),

@@ -8,7 +8,7 @@ import { AbideError } from '../suppression/errors.ts';
 import { Address } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { audit } from './audit.ts';
-import { inTransaction, isLockTimeout, isRace } from './database.ts';
+import { BEFORE_EVERY_ID, inTransaction, isLockTimeout, isRace } from './database.ts';
 import type { Pool } from './database.ts';
 import { addKey, keepChecks, lockRing, matchKeyRing, readKeyRing } from './key-ring.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -111,7 +111,7 @@ async function moveEverybody(
   signal: AbortSignal | undefined,
 ): Promise<Walked> {
   let [seen, moved, erased, unreadable] = [0, 0, 0, 0];
-  for (let after = '00000000-0000-0000-0000-000000000000'; ;) {
+  for (let after = BEFORE_EVERY_ID; ;) {
     signal?.throwIfAborted();
     const { rows } = await owner.query<Row>({
       name: 'pepper-page',

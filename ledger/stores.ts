@@ -4,7 +4,7 @@ import type { StoreObservation } from '../suppression/acknowledgement.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { channelOfTopic, isChannel } from '../suppression/scope.ts';
 import { audit } from './audit.ts';
-import { inTransaction } from './database.ts';
+import { BEFORE_EVERY_ID, inTransaction } from './database.ts';
 import type { Client, Pool, Queryable } from './database.ts';
 import { takeFence } from './fence.ts';
 import type { Fence } from './fence.ts';
@@ -106,7 +106,7 @@ async function startBackfill(
   await client.query(
     `update stores set scanned_through = 0, reconciled_through = null, backfill_fence = $2, backfill_after_xid = $3,
        backfill_live_through = case when $2::bigint is not null then least($2, $4::bigint) end,
-       backfill_cursor = case when $2::bigint is not null then '00000000-0000-0000-0000-000000000000'::uuid end,
+       backfill_cursor = case when $2::bigint is not null then '${BEFORE_EVERY_ID}'::uuid end,
        backfill_started_at = case when $2::bigint is not null then clock_timestamp() end,
        backfill_moved_at = case when $2::bigint is not null then clock_timestamp() end
      where id = $1`,

@@ -37,7 +37,7 @@ async function examineBrokers(kafka: Configuration['kafka']): Promise<Finding[]>
   const admin = createKafka({ address: kafka, clientId: 'abide-doctor', log: quietLog, retries: 1 }).admin();
   const brokers = kafka.brokers.join(', ');
   try {
-    const topics = await within(admin.connect().then(() => admin.listTopics()));
+    const topics = await inTime(admin.connect().then(() => admin.listTopics()));
     const missing = [...readTopics().keys()].filter((topic) => !topics.includes(topic));
     if (missing.length > 0) {
       return [
@@ -67,7 +67,7 @@ async function examineBrokers(kafka: Configuration['kafka']): Promise<Finding[]>
       broken('kafka', says, `Check kafka.brokers, tls and sasl in abide.yaml, and that it runs. ${POLLED}`),
     ];
   } finally {
-    await within(admin.disconnect()).catch(() => undefined);
+    await inTime(admin.disconnect()).catch(() => undefined);
   }
 }
 
@@ -164,7 +164,7 @@ async function examineSlot(db: Queryable): Promise<Finding> {
   }
 }
 
-const within = <T>(work: Promise<T>): Promise<T> =>
+const inTime = <T>(work: Promise<T>): Promise<T> =>
   Promise.race([
     work,
     delay(LOOK_MS_MAX, undefined, { ref: false }).then(() => {
