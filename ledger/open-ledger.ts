@@ -1,10 +1,10 @@
 // The ledger of one process: a pool, what is kept of it in memory, and the jobs that keep it moving.
-import { setTimeout as delay } from 'node:timers/promises';
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { createAcknowledge } from './acknowledge.ts';
 import type { Settled } from './acknowledge.ts';
 import { createAuthenticator, createKey, listKeys } from './api-keys.ts';
+import { Bell } from './bell.ts';
 import { createSpend } from './budgets.ts';
 import type { OnRefused } from './budgets.ts';
 import { canaryOf, forgetCanaries, issueCanaries } from './canary.ts';
@@ -16,8 +16,10 @@ import { eraseSubjects } from './erase.ts';
 import { findGrant, findOptOut, findOptOutAsOf, listOptOuts, lookupSubject } from './find.ts';
 import { judgeGate } from './gate.ts';
 import { recordGrant } from './grant.ts';
-import { forget } from './forget.ts';
-import { createImports, tidyImports } from './imports.ts';
+import { createFreshReading } from './fresh-reading.ts';
+import { createHousekeeping, makePartitions } from './housekeeping.ts';
+import { createImports } from './imports.ts';
+import { repeatJobs } from './jobs.ts';
 import type { KeyRing } from './key-ring.ts';
 import type { Direction, LagReport, Ledger, RecordAnswer } from './ledger.ts';
 import { newestOf, outstandingPage } from './outstanding.ts';
@@ -44,14 +46,13 @@ import {
   livingTransportKeys,
 } from './transport-keys.ts';
 import { createTurns } from './turns.ts';
-import { createUsageCounter, USAGE_DAYS_KEPT } from './usage.ts';
+import { createUsageCounter } from './usage.ts';
 import { createPropagationWatch } from './wait-for-propagation.ts';
 import { createWatermarkJob } from './watermark.ts';
 
 const REGISTRY_MS = 500;
 const WATERMARK_MS = 500;
 const LAG_CACHE_MS = 250;
-const READING_MS_MAX = 2_000;
 /** How soon another process' commit is noticed; this process' own is noticed at once. */
 const POLL_MS = 100;
 const HOUSEKEEPING_MS = 60_000;
@@ -74,44 +75,6 @@ export type OpenLedger = Ledger &
   };
 
 type LedgerLog = Record<'info' | 'warn', (fields: object, message: string) => void>;
-
-/** Wakes everybody who waits; a wait also ends after a time, since other processes cannot wake it. */
-class Bell {
-  readonly #waiting = new Set<() => void>();
-  ring(): void {
-    for (const wake of [...this.#waiting]) wake();
-  }
-  wait(ms: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const wake = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', wake);
-        this.#waiting.delete(wake);
-        resolve();
-      };
-      const timer = setTimeout(wake, ms);
-      signal.addEventListener('abort', wake, { once: true });
-      this.#waiting.add(wake);
-    });
-  }
-}
-
-/**
- * Every caller gets what was read after it asked; while one reading is under way, all who come share the next one. The next one
- * does not wait for a reading that hangs.
- */
-function createFreshReading<T>(read: () => Promise<T>): () => Promise<T> {
-  let underWay: Promise<unknown> = Promise.resolve();
-  let next: Promise<T> | undefined;
-  return () =>
-    (next ??= Promise.race([underWay, delay(READING_MS_MAX, undefined, { ref: false })]).then(() => {
-      next = undefined;
-      const reading = read();
-      underWay = reading.catch(() => undefined);
-      return reading;
-    }));
-}
 
 /**
  * Opens the ledger for one process. The schema is there already and the ring is the database's own. It ends the pool when it is
@@ -157,7 +120,7 @@ export async function openLedger({
     stores = await listStores(pool);
     transport = await currentTransportKey(pool, ring);
     livingKeys = await livingTransportKeys(pool);
-    await pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq');
+    await makePartitions(pool);
     if (canaries === undefined) await forgetCanaries(pool);
   } catch (error) {
     await endPools();
@@ -167,26 +130,10 @@ export async function openLedger({
   const refresh = async (): Promise<void> => {
     stores = await listStores(pool);
   };
-  const housework: readonly (() => Promise<unknown>)[] = [
-    async () => {
-      transport = await currentTransportKey(pool, ring);
-      await destroyOldTransportKeys(pool);
-      livingKeys = await livingTransportKeys(pool);
-    },
-    () => pool.query('select make_acknowledgement_partitions(last_value) from decisions_seq_seq'),
-    () => forget(pool, 'idempotency_keys', "created_at < %s - interval '30 days'"),
-    () => forget(pool, 'latency_buckets', "minute < %s - interval '1 day'"),
-    () => forget(pool, 'reconciliations', "finished_at < %s - interval '90 days'"),
-    () => forget(pool, 'api_usage', `day < (%s at time zone 'UTC')::date - ${USAGE_DAYS_KEPT}`),
-    () => forget(pool, 'budget_usage', "day < %s - interval '90 days'"),
-    () => tidyImports(pool, files),
-    () => forget(pool, 'workers', "last_seen_at < %s - interval '1 day'"),
-  ];
-  /** A failure leaves the other jobs to be done. */
-  const housekeeping = async (): Promise<void> => {
-    const failures: unknown[] = [];
-    for (const work of housework) await work().catch((error: unknown) => failures.push(error));
-    if (failures.length > 0) throw failures[0] as Error;
+  const renewTransportKeys = async (): Promise<void> => {
+    transport = await currentTransportKey(pool, ring);
+    await destroyOldTransportKeys(pool);
+    livingKeys = await livingTransportKeys(pool);
   };
 
   let failedLooks = 0;
@@ -202,36 +149,28 @@ export async function openLedger({
   const readLagNow = (): Promise<LagReport> => readLag(pool, { canariesFail: failedLooks >= FAILED_LOOKS });
   const watermark = createWatermarkJob(pool);
   const usage = createUsageCounter(pool);
-  const jobs = [
-    every(REGISTRY_MS, 'registry', refresh),
-    every(WATERMARK_MS, 'watermark', () => watermark.advance()),
-    every(HOUSEKEEPING_MS, 'housekeeping', housekeeping),
-    every(USAGE_MS, 'usage', () => usage.write()),
-    ...(canaries === undefined
-      ? []
-      : [every((canaries.everySeconds * 1000) / CANARY_LOOKS, 'canaries', () => issue(canaries))]),
-  ];
-
-  /** Repeats a job, with a pause between its end and its next start; a failure is logged once, and the job is tried again. */
-  function every(pauseMs: number, name: string, job: () => Promise<void>): Promise<void> {
-    const idle = new Bell();
-    let failing = false;
-    return (async () => {
-      for (;;) {
-        await idle.wait(pauseMs, closing.signal);
-        if (closing.signal.aborted) return;
-        try {
-          await job();
-          if (failing) log.info({ job: name }, 'ledger job works again');
-          failing = false;
-        } catch (error) {
-          if (!failing)
-            log.warn({ job: name, error: asLedgerError(error) }, 'ledger job failed, will try again');
-          failing = true;
-        }
-      }
-    })();
-  }
+  const jobs = repeatJobs(
+    [
+      { name: 'registry', pauseMs: REGISTRY_MS, run: refresh },
+      { name: 'watermark', pauseMs: WATERMARK_MS, run: () => watermark.advance() },
+      {
+        name: 'housekeeping',
+        pauseMs: HOUSEKEEPING_MS,
+        run: createHousekeeping(pool, { imports: files, renewTransportKeys }),
+      },
+      { name: 'usage', pauseMs: USAGE_MS, run: () => usage.write() },
+      ...(canaries === undefined
+        ? []
+        : [
+            {
+              name: 'canaries',
+              pauseMs: (canaries.everySeconds * 1000) / CANARY_LOOKS,
+              run: () => issue(canaries),
+            },
+          ]),
+    ],
+    { log, signal: closing.signal },
+  );
 
   const asked = async <T>(work: () => Promise<T>): Promise<T> => {
     try {
@@ -477,7 +416,7 @@ export async function openLedger({
     refresh: () => asked(refresh),
     [Symbol.asyncDispose]: async () => {
       closing.abort();
-      await Promise.all(jobs);
+      await jobs;
       await usage.write().catch((error: unknown) => {
         log.warn({ error: asLedgerError(error) }, 'the usage of versions since the last write is lost');
       });
