@@ -2,7 +2,7 @@
 // gained by gathering them, and no person asks for a batch of them.
 import { randomUUIDv7 } from 'node:crypto';
 import { isDue } from '../suppression/acknowledgement.ts';
-import type { SubjectState } from '../suppression/decision.ts';
+import type { Instant, SubjectState } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { applyGrant } from '../suppression/precedence.ts';
 import { coveredBy } from '../suppression/scope.ts';
@@ -14,7 +14,7 @@ import type { OnRefused } from './budgets.ts';
 import { asLedgerError, isLockTimeout, isRace, onClient, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findGrant, sealEvidence } from './find.ts';
-import type { KeyRing } from './key-ring.ts';
+import type { KeyRing, UnderEachPepper } from './key-ring.ts';
 import type { Grant, GrantAnswer, GrantIntent, RecordedGrant } from './ledger.ts';
 import { begunPropagation } from './propagation.ts';
 import { fingerprintsOfKey } from './record.ts';
@@ -31,6 +31,30 @@ type Context = {
 
 type Render = (granted: RecordedGrant) => string;
 
+/** One try to record one grant: everything below has it. */
+type Try = Context & {
+  readonly client: Client;
+  readonly intent: GrantIntent;
+  readonly render: Render;
+  /** What the idempotency key may be kept under; empty without one. */
+  readonly keys: readonly Buffer[];
+  /** By what the intent of the same key may be recognised. */
+  readonly intents: UnderEachPepper;
+};
+
+/** The person, whose row is locked. */
+type Person = {
+  /** Undefined: nobody knows this person, so nothing is suppressed either. */
+  readonly id: string | undefined;
+  readonly state: SubjectState;
+  readonly isErased: boolean;
+  /** When the lock was there, by the database's clock; `at` is the same in milliseconds. */
+  readonly now: string;
+  readonly at: Instant;
+  /** When the request arrived, by the same clock. */
+  readonly receivedAt: Instant;
+};
+
 const RACES = 5;
 
 /**
@@ -45,7 +69,9 @@ export async function recordGrant(
 ): Promise<GrantAnswer> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await onClient(pool, (client) => grantOnce(client, context, intent, render));
+      return await onClient(pool, (client) =>
+        grantOnce({ ...context, ...fingerprintsOf(context, intent), client, intent, render }),
+      );
     } catch (error) {
       if (isRace(error) && attempt < RACES) continue;
       if (isRace(error) || isLockTimeout(error)) {
@@ -70,36 +96,56 @@ const intentText = ({ subject, scopes, grantedAt, evidence }: GrantIntent): stri
     evidence.source ?? null,
   ]);
 
-type Locked = {
-  id: string;
-  version: number;
-  state: SubjectState['suppressed'];
-  granted: SubjectState['granted'];
-  erased: boolean;
-};
+const fingerprintsOf = ({ ring }: Context, intent: GrantIntent): Pick<Try, 'keys' | 'intents'> => ({
+  keys: fingerprintsOfKey(ring, intent.caller.client, intent.idempotencyKey),
+  intents: ring.fingerprints('intent', intentText(intent)),
+});
 
-async function grantOnce(
-  client: Client,
-  context: Context,
-  intent: GrantIntent,
-  render: Render,
-): Promise<GrantAnswer> {
-  const { ring } = context;
-  const { caller, subject, scopes, grantedAt } = intent;
+/**
+ * The rule, step by step. A step that answers has committed. One that throws has committed what it must leave behind (a spent
+ * budget, the audit of a refusal), or leaves nothing behind.
+ */
+async function grantOnce(one: Try): Promise<GrantAnswer> {
+  const { client, intent } = one;
   await client.query('begin isolation level read committed');
   await client.query("set local synchronous_commit = on; set local lock_timeout = '1s'");
-  const keys = fingerprintsOfKey(ring, caller.client, intent.idempotencyKey);
-  const [key] = keys;
-  const intents = ring.fingerprints('intent', intentText(intent));
-  const first = key && (await findAnswer(client, ring, caller.client, keys));
-  if (first !== undefined) {
-    if (!intents.some((one) => first.intent.equals(one))) throw new AbideError('idempotency-key-reused');
-    await audit(client, caller, 'grant.replayed', first.id, { scopes });
-    await client.query('commit');
-    return { status: first.status, body: first.body, replayed: true, grantId: first.id, decisions: [] };
+  const replayed = await replay(one);
+  if (replayed !== undefined) return replayed;
+
+  const person = await lockPerson(one);
+  requireNotAhead(intent, person);
+  const repeated = await repeat(one, person);
+  if (repeated !== undefined) return repeated;
+  await spend(one);
+  await requireRefusable(one, person);
+
+  const effect = applyGrant(person.state, { scopes: intent.scopes, at: intent.grantedAt }, person.at);
+  switch (effect.kind) {
+    case 'refused':
+      return await refuse(one, person, effect.scopes);
+    case 'nothing_to_grant':
+      return await answerNotSuppressed(one, person);
+    case 'granted':
+      return await record(one, person, effect.state);
   }
+}
+
+/** A request under a key that was answered before gets the same answer, byte for byte. */
+async function replay({ client, ring, intent, keys, intents }: Try): Promise<GrantAnswer | undefined> {
+  const { caller, scopes } = intent;
+  const first = keys.length === 0 ? undefined : await findAnswer(client, ring, caller.client, keys);
+  if (first === undefined) return undefined;
+  if (!intents.some((one) => first.intent.equals(one))) throw new AbideError('idempotency-key-reused');
+  await audit(client, caller, 'grant.replayed', first.id, { scopes });
+  await client.query('commit');
+  return { status: first.status, body: first.body, replayed: true, grantId: first.id, decisions: [] };
+}
+
+/** Draws the transaction's id as well, which a decision needs (fence.ts), also if there is nobody to lock. */
+async function lockPerson({ client, ring, intent }: Try): Promise<Person> {
+  const { subject } = intent;
   const askedMs = performance.now();
-  const { rows } = await client.query<Locked & { now: string }>(
+  const { rows } = await client.query<LockedRow>(
     `with locked as materialized (
        select id, version, state, granted, sealed is null as erased from subjects
        where match_key = any ($1::bytea[]) and is_newest_pepper($2) and kind = $3 for update)
@@ -107,176 +153,231 @@ async function grantOnce(
      from (values (1)) one left join locked on true`,
     [everyMatch([subjectKey(ring, subject)]), ring.pepperId, subject.kind],
   );
-  const { now, ...locked } = rows[0]!;
-  const at = toMilliseconds(now);
-  if (grantedAt > at) {
-    const errors = [{ pointer: '/granted_at', detail: 'must not be in the future' }];
-    throw new AbideError('invalid-value', undefined, { errors });
-  }
-  const known = (locked.id as string | null) !== null;
-  const state: SubjectState = known
-    ? { version: locked.version, suppressed: locked.state, granted: locked.granted }
-    : { version: 0, suppressed: {}, granted: {} };
-  const remember = async (id: string, status: number, body: string): Promise<void> => {
-    if (key === undefined) return;
-    await client.query(
-      `insert into idempotency_keys (client, pepper_id, key_hmac, intent_hmac, opt_out_id, status, api_version, answer,
-                                     created_at)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-      [
-        caller.client,
-        ring.pepperId,
-        key,
-        intents[0],
-        id,
-        status,
-        intent.apiVersion,
-        ring.seal(body, [id, 'answer']),
-        now,
-      ],
-    );
+  const row = rows[0]!;
+  const known = row.id !== null;
+  return {
+    id: known ? row.id : undefined,
+    state: known
+      ? { version: row.version, suppressed: row.state, granted: row.granted }
+      : { version: 0, suppressed: {}, granted: {} },
+    isErased: known && row.erased,
+    now: row.now,
+    at: toMilliseconds(row.now),
+    receivedAt: new Date(Date.parse(row.now) - (askedMs - intent.receivedAtMs)).toISOString(),
   };
+}
 
-  // This is a late retry of a recorded consent: it lifts nothing a second time, whatever was suppressed since.
-  const before = known
-    ? await findGrant(client, context, { subjectId: locked.id, scopes, grantedAt })
-    : undefined;
-  if (before !== undefined) {
-    const { grant, inForce, propagation } = before;
-    const stillSuppressed = scopesOf(state);
-    const body = render({
-      outcome: 'already_recorded',
-      grant,
-      inForce,
-      propagation,
-      subject,
-      asked: scopes,
-      stillSuppressed,
-    });
-    await remember(grant.id, 200, body);
-    await audit(client, caller, 'grant.repeated', grant.id, { scopes });
-    await client.query('commit');
-    return { status: 200, body, replayed: false, grantId: grant.id, decisions: [] };
-  }
+type LockedRow = { now: string } & (
+  | {
+      id: string;
+      version: number;
+      state: SubjectState['suppressed'];
+      granted: SubjectState['granted'];
+      erased: boolean;
+    }
+  | { id: null }
+);
 
-  // Whatever its outcome, a try tells whether the person opted out: only repeats are free.
-  const spending = await beginSpending(client, 'grant', [caller], context.onRefused);
+function requireNotAhead({ grantedAt }: GrantIntent, { at }: Person): void {
+  if (grantedAt <= at) return;
+  const errors = [{ pointer: '/granted_at', detail: 'must not be in the future' }];
+  throw new AbideError('invalid-value', undefined, { errors });
+}
+
+/** A late retry of a recorded consent lifts nothing a second time, whatever was suppressed since. */
+async function repeat(one: Try, person: Person): Promise<GrantAnswer | undefined> {
+  const { client, intent, render } = one;
+  const { caller, subject, scopes, grantedAt } = intent;
+  if (person.id === undefined) return undefined;
+  const before = await findGrant(client, one, { subjectId: person.id, scopes, grantedAt });
+  if (before === undefined) return undefined;
+  const { grant, inForce, propagation } = before;
+  const body = render({
+    outcome: 'already_recorded',
+    grant,
+    inForce,
+    propagation,
+    subject,
+    asked: scopes,
+    stillSuppressed: scopesOf(person.state),
+  });
+  await remember(one, person.now, { id: grant.id, status: 200, body });
+  await audit(client, caller, 'grant.repeated', grant.id, { scopes });
+  await client.query('commit');
+  return { status: 200, body, replayed: false, grantId: grant.id, decisions: [] };
+}
+
+/** Whatever its outcome, a try tells whether the person opted out: only repeats are free. */
+async function spend({ client, intent: { caller }, onRefused }: Try): Promise<void> {
+  const spending = await beginSpending(client, 'grant', [caller], onRefused);
   const exhausted = spending.take(caller, 1);
   const tellRefused = await spending.write();
-  if (exhausted !== undefined) {
-    await client.query('commit');
-    tellRefused();
-    throw exhausted;
-  }
+  if (exhausted === undefined) return;
+  await client.query('commit');
+  tellRefused();
+  throw exhausted;
+}
 
+/** What nobody could refuse today may be lifted only if this person has refused it before. */
+async function requireRefusable({ client, intent }: Try, { state }: Person): Promise<void> {
   const unheard = intent.undeclared.filter((scope) => state.suppressed[scope] === undefined);
-  if (unheard.length > 0) {
-    await client.query('commit');
-    const errors = unheard.map((scope) => ({
-      pointer: `/scopes/${scopes.indexOf(scope)}`,
-      detail: 'is not declared in the configuration (topics, purposes), and was not refused by this person',
-    }));
-    throw new AbideError('invalid-value', undefined, { errors });
-  }
+  if (unheard.length === 0) return;
+  await client.query('commit');
+  throw new AbideError('invalid-value', undefined, {
+    errors: faultsOf(
+      intent,
+      unheard,
+      'is not declared in the configuration (topics, purposes), and was not refused by this person',
+    ),
+  });
+}
 
-  const effect = applyGrant(state, { scopes, at: grantedAt }, at);
-  if (effect.kind === 'refused') {
-    await audit(client, caller, 'grant.refused', known ? locked.id : undefined, { scopes: effect.scopes });
-    await client.query('commit');
-    const errors = effect.scopes.map((scope) => ({
-      pointer: `/scopes/${scopes.indexOf(scope as Scope)}`,
-      detail: 'was opted out at that time or later',
-    }));
-    throw new AbideError('grant-not-later', undefined, { errors });
-  }
-  if (effect.kind === 'nothing_to_grant') {
-    // Nothing is written, not even under the key: this answer must not lift an opt-out that comes later.
-    await client.query('commit');
-    const body = render({
-      outcome: 'not_suppressed',
-      subject,
-      asked: scopes,
-      stillSuppressed: scopesOf(state),
-    });
-    return { status: 200, body, replayed: false, grantId: undefined, decisions: [] };
-  }
+async function refuse({ client, intent }: Try, { id }: Person, scopes: readonly string[]): Promise<never> {
+  await audit(client, intent.caller, 'grant.refused', id, { scopes });
+  await client.query('commit');
+  throw new AbideError('grant-not-later', undefined, {
+    errors: faultsOf(intent, scopes, 'was opted out at that time or later'),
+  });
+}
 
+const faultsOf = ({ scopes }: GrantIntent, faulty: readonly string[], detail: string) =>
+  faulty.map((scope) => ({ pointer: `/scopes/${scopes.indexOf(scope as Scope)}`, detail }));
+
+/** Nothing is written, not even under the key: this answer must not lift an opt-out that comes later. */
+async function answerNotSuppressed({ client, intent, render }: Try, { state }: Person): Promise<GrantAnswer> {
+  await client.query('commit');
+  const body = render({
+    outcome: 'not_suppressed',
+    subject: intent.subject,
+    asked: intent.scopes,
+    stillSuppressed: scopesOf(state),
+  });
+  return { status: 200, body, replayed: false, grantId: undefined, decisions: [] };
+}
+
+/** Lifts what the consent names: the decision, the person's new state, the grant, and the answer under the key. */
+async function record(one: Try, person: Person, after: SubjectState): Promise<GrantAnswer> {
+  const { client, intent, render, stores } = one;
+  const { caller, subject, scopes, grantedAt } = intent;
   const id = randomUUIDv7();
-  const after = effect.state;
-  const receivedAt = new Date(Date.parse(now) - (askedMs - intent.receivedAtMs)).toISOString();
+  // Nothing is suppressed for somebody unknown, so nothing is lifted either.
+  const subjectId = person.id!;
   const grant: Grant = {
     id,
     requestedScopes: scopes,
-    liftedScopes: scopes.filter((scope) => state.suppressed[scope] !== undefined),
+    liftedScopes: scopes.filter((scope) => person.state.suppressed[scope] !== undefined),
     grantedAt,
-    receivedAt,
-    recordedAt: at,
+    receivedAt: person.receivedAt,
+    recordedAt: person.at,
     client: caller.client,
     idempotencyKey: intent.idempotencyKey ?? `auto_${id}`,
   };
-  const seq = await insertDecision(client, context.transport, {
+  const seq = await insertDecision(client, one.transport, {
     id: randomUUIDv7(),
     cause: 'grant',
-    subject: [locked.id, subject.kind],
+    subject: [subjectId, subject.kind],
     version: after.version,
     state: after.suppressed,
     granted: after.granted,
     effectiveAt: grantedAt,
-    now,
+    now: person.now,
     address: subject.value.reveal(),
     traceparent: intent.traceparent,
   });
-  await client.query(
-    `update subjects set version = $2, state = $3, granted = $4, sealed = coalesce($5, sealed), updated_at = $6
-     where id = $1`,
-    [
-      locked.id,
-      after.version,
-      JSON.stringify(after.suppressed),
-      JSON.stringify(after.granted),
-      // An erased subject who comes back has given the address again.
-      locked.erased ? ring.seal(subject.value.reveal(), [locked.id, subject.kind]) : null,
-      now,
-    ],
-  );
-  await client.query(
-    `insert into grants (id, subject_id, version, requested_scopes, lifted_scopes, granted_at, received_at, recorded_at,
-                         evidence, client, key_id, api_version, idempotency_key)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-    [
-      id,
-      locked.id,
-      after.version,
-      scopes,
-      grant.liftedScopes,
-      grantedAt,
-      receivedAt,
-      now,
-      sealEvidence(ring, intent.evidence, id),
-      caller.client,
-      caller.keyId,
-      intent.apiVersion,
-      intent.idempotencyKey === undefined ? null : ring.seal(intent.idempotencyKey, [id, 'idempotency_key']),
-    ],
-  );
+  await updateSubject(one, person, after);
+  await insertGrant(one, person, { grant, version: after.version });
   const decision = { kind: subject.kind, suppressed: sinceOf(after.suppressed), granted: after.granted };
-  const awaited = context.stores
+  const awaited = stores
     .filter((store) => store.required && store.retiredAt === undefined && isDue(decision, store))
     .map(({ name }) => name);
   const body = render({
     outcome: 'recorded',
     grant,
     inForce: scopes.every((scope) => coveredBy(after.suppressed, scope) === undefined),
-    propagation: begunPropagation(context.stores, awaited, scopes, [subject.kind], at),
+    propagation: begunPropagation(stores, awaited, scopes, [subject.kind], person.at),
     subject,
     asked: scopes,
     stillSuppressed: scopesOf(after),
   });
-  await remember(id, 201, body);
-  await audit(client, caller, 'grant.recorded', id, { scopes: grant.liftedScopes, subject_id: locked.id });
+  await remember(one, person.now, { id, status: 201, body });
+  await audit(client, caller, 'grant.recorded', id, { scopes: grant.liftedScopes, subject_id: subjectId });
   const { command } = await client.query('commit');
   if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
   return { status: 201, body, replayed: false, grantId: id, decisions: [{ seq, subject, awaited }] };
+}
+
+async function updateSubject(
+  { client, ring, intent: { subject } }: Try,
+  { id, isErased, now }: Person,
+  after: SubjectState,
+): Promise<void> {
+  await client.query(
+    `update subjects set version = $2, state = $3, granted = $4, sealed = coalesce($5, sealed), updated_at = $6
+     where id = $1`,
+    [
+      id,
+      after.version,
+      JSON.stringify(after.suppressed),
+      JSON.stringify(after.granted),
+      // An erased subject who comes back has given the address again.
+      isErased ? ring.seal(subject.value.reveal(), [id!, subject.kind]) : null,
+      now,
+    ],
+  );
+}
+
+async function insertGrant(
+  { client, ring, intent }: Try,
+  person: Person,
+  { grant, version }: { grant: Grant; version: number },
+): Promise<void> {
+  await client.query(
+    `insert into grants (id, subject_id, version, requested_scopes, lifted_scopes, granted_at, received_at, recorded_at,
+                         evidence, client, key_id, api_version, idempotency_key)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+    [
+      grant.id,
+      person.id,
+      version,
+      grant.requestedScopes,
+      grant.liftedScopes,
+      grant.grantedAt,
+      grant.receivedAt,
+      person.now,
+      sealEvidence(ring, intent.evidence, grant.id),
+      grant.client,
+      intent.caller.keyId,
+      intent.apiVersion,
+      intent.idempotencyKey === undefined
+        ? null
+        : ring.seal(intent.idempotencyKey, [grant.id, 'idempotency_key']),
+    ],
+  );
+}
+
+/** Keeps the answer under the request's key, if it has one, for every retry. */
+async function remember(
+  { client, ring, intent, keys: [key], intents }: Try,
+  now: string,
+  { id, status, body }: { id: string; status: number; body: string },
+): Promise<void> {
+  if (key === undefined) return;
+  await client.query(
+    `insert into idempotency_keys (client, pepper_id, key_hmac, intent_hmac, opt_out_id, status, api_version, answer,
+                                   created_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+    [
+      intent.caller.client,
+      ring.pepperId,
+      key,
+      intents[0],
+      id,
+      status,
+      intent.apiVersion,
+      ring.seal(body, [id, 'answer']),
+      now,
+    ],
+  );
 }
 
 const scopesOf = ({ suppressed }: SubjectState): Scope[] => Object.keys(suppressed) as Scope[];
