@@ -135,6 +135,10 @@ const openKeys = (jwks: string): RemoteJWKSet =>
     },
   });
 
+/**
+ * Not by undici's maxResponseSize, which counts what comes over the line: eight thousand bytes of gzip are eight million of text. A
+ * client that leaves the answer compressed has its own words for what is wrong, and does not go through the proxy that fetch uses.
+ */
 async function readBounded({ body }: Response): Promise<string> {
   const pieces: Uint8Array[] = [];
   let bytes = 0;

@@ -3,6 +3,7 @@
 import { createServer } from 'node:http';
 import type { ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { gzipSync } from 'node:zlib';
 import { afterEach, expect, test } from '@jest/globals';
 import { SignJWT } from 'jose';
 import type { JWK } from 'jose';
@@ -248,6 +249,10 @@ const said =
   (text: string): KeyServer['answer'] =>
   (response) =>
     void response.end(text);
+const zipped =
+  (text: string): KeyServer['answer'] =>
+  (response) =>
+    void response.setHeader('Content-Encoding', 'gzip').end(gzipSync(text));
 const broken: readonly (readonly [KeyServer['answer'], string])[] = [
   [away, 'its keys cannot be had: it answers 500'],
   [(response) => void response.destroy(), 'its keys cannot be had: fetch failed (UND_ERR_SOCKET)'],
@@ -255,6 +260,7 @@ const broken: readonly (readonly [KeyServer['answer'], string])[] = [
   [said('{}'), 'its keys cannot be had: JSON Web Key Set malformed'],
   [publishing(), 'its keys cannot be had: it gives out no key'],
   [said('x'.repeat(1024 * 1024 + 1)), 'its keys cannot be had: it answers more than 1048576 bytes'],
+  [zipped('x'.repeat(1024 * 1024 + 1)), 'its keys cannot be had: it answers more than 1048576 bytes'],
   [publishing({ kty: 'EC', crv: 'P-256', x: 'AA', y: 'AA' }), 'has no key for ES256 that can be used'],
 ];
 
