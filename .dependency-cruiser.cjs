@@ -58,6 +58,17 @@ module.exports = {
       { path: '^api/' },
       { path: '^(cli|consumers|processes|stream)/|^connectors/' },
     ),
+    not(
+      'the-api-asks-the-contract',
+      { path: '^api/' },
+      { path: '^ledger/(?!contract/)' },
+      'How the ledger does what may be asked of it is its own business.',
+    ),
+    not(
+      'the-ledgers-contract-knows-the-rules-only',
+      { path: '^ledger/contract/' },
+      { path: '^ledger/(?!contract/)' },
+    ),
     not('versions-apart', { path: '^api/v1/' }, { path: '^api/v2/' }),
     not('versions-apart-too', { path: '^api/v2/' }, { path: '^api/v1/' }),
     not(

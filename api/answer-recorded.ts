@@ -1,7 +1,8 @@
 // The answer to what was recorded: the text that is kept with it and, if the client waits, its current propagation.
 import type { Context } from 'koa';
 import { z } from 'zod';
-import type { Propagation, RecordAnswer } from '../ledger/ledger.ts';
+import type { RecordAnswer } from '../ledger/contract/opt-outs.ts';
+import type { Propagation } from '../ledger/contract/propagation.ts';
 import type { Channel, Scope } from '../suppression/scope.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { unreachedChannels } from '../suppression/subject.ts';

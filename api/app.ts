@@ -7,7 +7,7 @@ import Koa from 'koa';
 import type { Context, Next } from 'koa';
 import { APPROVE_ABOVE_ROWS, DEFAULT_LIMITS } from '../config/configuration.ts';
 import type { LimitSettings } from '../config/configuration.ts';
-import type { Ledger } from '../ledger/ledger.ts';
+import type { Ledger } from '../ledger/contract/ledger.ts';
 import { AbideError, ERRORS } from '../suppression/errors.ts';
 import { NOTHING_DECLARED } from '../suppression/scope.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';

@@ -1,6 +1,6 @@
 // What the checks of every version share.
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { CheckItem } from '../ledger/ledger.ts';
+import type { CheckItem } from '../ledger/contract/checks.ts';
 import { isAtMost } from './bounded-text.ts';
 
 export const CHECKS_MAX = 1_000;

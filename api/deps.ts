@@ -1,4 +1,4 @@
-import type { Ledger } from '../ledger/ledger.ts';
+import type { Ledger } from '../ledger/contract/ledger.ts';
 import type { DeclaredScopes } from '../suppression/scope.ts';
 
 export type ApiLog = Record<'warn' | 'error', (fields: object, message: string) => void>;

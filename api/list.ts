@@ -1,6 +1,6 @@
 import type { Context } from 'koa';
 import { z } from 'zod';
-import { REASONS } from '../ledger/ledger.ts';
+import { REASONS } from '../ledger/contract/opt-outs.ts';
 import { shortText } from './bounded-text.ts';
 import { InstantSchema } from './instant.ts';
 import type { HeaderField } from './operation.ts';

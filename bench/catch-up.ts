@@ -1,9 +1,9 @@
 // (c) Catch-up of outstanding decisions into a store that was never told: rows per second until acknowledged, and the peak memory
 // of the process. The decisions are recorded through the ledger itself; nothing is left out.
 import { print, printTable } from '../cli/output.ts';
+import type { OptOutIntent } from '../ledger/contract/opt-outs.ts';
 import { openPool } from '../ledger/database.ts';
 import { readKeyRing } from '../ledger/key-ring.ts';
-import type { OptOutIntent } from '../ledger/ledger.ts';
 import { openLedger } from '../ledger/open-ledger.ts';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import type { FileSource } from '../client/client.ts';
-import { FILE_BYTES_MAX } from '../ledger/ledger.ts';
+import { FILE_BYTES_MAX } from '../ledger/contract/imports.ts';
 import { sayBytes } from './progress.ts';
 
 const PIECE_BYTES = 256 * 1024;

@@ -2,18 +2,11 @@
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { dataFolderOf } from '../config/data-folder.ts';
-import {
-  createKey,
-  KEY_SCOPES,
-  limitKey,
-  listKeys,
-  makeToken,
-  revokeKey,
-  rotateKey,
-} from '../ledger/api-keys.ts';
+import { createKey, limitKey, listKeys, makeToken, revokeKey, rotateKey } from '../ledger/api-keys.ts';
+import { KEY_SCOPES } from '../ledger/contract/api-keys.ts';
+import type { ApiKey, KeyLimits } from '../ledger/contract/api-keys.ts';
 import { makeKeyRing } from '../ledger/key-ring.ts';
 import type { RotatedPurpose } from '../ledger/key-ring.ts';
-import type { ApiKey, KeyLimits } from '../ledger/ledger.ts';
 import { toInstant } from '../suppression/instant.ts';
 import type { PepperReplaced } from '../ledger/replace-pepper.ts';
 import { environmentOf, ofInstallation } from './installation.ts';

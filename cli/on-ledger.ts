@@ -1,8 +1,8 @@
 // For commands that work on the ledger itself: its administrator has the database, not an API key.
 import { hostname, userInfo } from 'node:os';
 import { InvalidArgumentError } from 'commander';
+import type { Caller } from '../ledger/contract/audit.ts';
 import type { Pool } from '../ledger/database.ts';
-import type { Caller } from '../ledger/ledger.ts';
 import { listStores } from '../ledger/stores.ts';
 import type { RegisteredStore } from '../ledger/stores.ts';
 import { environmentOf } from './installation.ts';

@@ -1,9 +1,9 @@
 // quarantine: what a store keeps failing, seen and tried again through the API.
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
-import { PARKED_KINDS } from '../ledger/ledger.ts';
 import { AbideProblem } from '../client/client.ts';
 import type { AnswerOf } from '../client/client.ts';
+import { PARKED_KINDS } from '../ledger/contract/quarantine.ts';
 import { CODE } from '../suppression/errors.ts';
 import { createAsk, withApi } from './api-client.ts';
 import type { ApiOptions } from './api-client.ts';

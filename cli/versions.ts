@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { stateOf } from '../api/version.ts';
 import type { Version, VersionState } from '../api/version.ts';
-import type { Usage } from '../ledger/ledger.ts';
+import type { Usage } from '../ledger/contract/usage.ts';
 import { listUsage, USAGE_DAYS_KEPT } from '../ledger/usage.ts';
 import { ofInstallation } from './installation.ts';
 import type { Installation } from './installation.ts';

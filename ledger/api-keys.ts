@@ -4,29 +4,13 @@ import { createHash, randomInt, timingSafeEqual } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
+import type { ApiKey, KeyLimits } from './contract/api-keys.ts';
+import type { Caller } from './contract/audit.ts';
 import { cutIfLate, inTransaction, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
-import type { ApiKey, Caller, KeyLimits } from './ledger.ts';
 
 const BASE62 = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const FORM = /^abide_live_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$/;
-
-/** What a key may do. `acknowledgements:write` is for workers and bound to one store. */
-export const KEY_SCOPES = [
-  'opt_outs:write',
-  'opt_outs:read',
-  'opt_outs:read_all',
-  'grants:write',
-  'imports:write',
-  'imports:approve',
-  'subjects:read',
-  'subjects:erase',
-  'checks:read',
-  'lag:read',
-  'stores:write',
-  'acknowledgements:write',
-] as const;
-export const ADMINISTRATOR_SCOPES = KEY_SCOPES.filter((scope) => scope !== 'acknowledgements:write');
 
 const random = (length: number): string => Array.from({ length }, () => BASE62[randomInt(62)]).join('');
 

@@ -1,6 +1,6 @@
 import type { Instant } from '../suppression/decision.ts';
+import type { AuditEntry, Caller } from './contract/audit.ts';
 import type { Queryable } from './database.ts';
-import type { AuditEntry, Caller } from './ledger.ts';
 
 /** Writes what was done, in the transaction that does it. Details carry ids and counts, never an address. */
 export async function audit(

@@ -4,9 +4,10 @@
 // paid for beforehand (createSpend), in one short statement for all callers of a key that wait.
 import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
+import type { Caller } from './contract/audit.ts';
+import type { Direction } from './contract/budgets.ts';
 import { inTransaction } from './database.ts';
 import type { Client, Pool } from './database.ts';
-import type { Caller, Direction } from './ledger.ts';
 
 const TODAY = "(clock_timestamp() at time zone 'UTC')::date";
 const SECONDS_LEFT =

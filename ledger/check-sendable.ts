@@ -1,10 +1,10 @@
 // May a sender send? One set-based look at the current states. No answer means do not send.
 import type { Suppressed } from '../suppression/decision.ts';
 import { channelOfTopic, coveredBy, isChannel } from '../suppression/scope.ts';
+import type { CheckAnswer, CheckItem } from './contract/checks.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { CheckAnswer, CheckItem } from './ledger.ts';
 
 const SENDABLE: CheckAnswer = {
   canSend: true,

@@ -5,12 +5,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { AbideError } from '../suppression/errors.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { audit } from './audit.ts';
+import type { Caller } from './contract/audit.ts';
 import { BEFORE_EVERY_ID, inTransaction } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import { isFinal, takeFence } from './fence.ts';
 import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Caller } from './ledger.ts';
 
 /** A page is one statement and, if it marks, a short transaction: nobody waits for it, however large a window is. */
 const PAGE = 5_000;

@@ -6,21 +6,20 @@ import { Address, mask } from '../suppression/subject.ts';
 import type { Subject } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { AbideError } from '../suppression/errors.ts';
+import type { FoundGrant, Grant } from './contract/grants.ts';
+import type {
+  Evidence,
+  FoundOptOut,
+  FoundSubject,
+  ListFilter,
+  OptOut,
+  Reason,
+  Regime,
+} from './contract/opt-outs.ts';
+import type { Propagation } from './contract/propagation.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
-import type {
-  Evidence,
-  FoundGrant,
-  FoundOptOut,
-  FoundSubject,
-  Grant,
-  ListFilter,
-  OptOut,
-  Propagation,
-  Reason,
-  Regime,
-} from './ledger.ts';
 import { propagationOf, propagationOfGrants } from './propagation.ts';
 import { listStores } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';

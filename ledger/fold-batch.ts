@@ -10,21 +10,21 @@ import type { Scope } from '../suppression/scope.ts';
 import type { Subject } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import type { Spending } from './budgets.ts';
+import type {
+  OptOut,
+  OptOutIntent,
+  RecordAnswer,
+  Recorded,
+  RecordedDecision,
+  RecordedOutcome,
+} from './contract/opt-outs.ts';
+import type { Propagation } from './contract/propagation.ts';
 import { toMilliseconds } from './database.ts';
 import type { Client } from './database.ts';
 import { findNewestOf, findOptOut, findOptOutTogether, findSameOptOut, sealEvidence } from './find.ts';
 import { foldIntent, namedBy } from './fold.ts';
 import type { Folded, Locked, Looks } from './fold.ts';
 import type { KeyRing } from './key-ring.ts';
-import type {
-  OptOut,
-  OptOutIntent,
-  Propagation,
-  RecordAnswer,
-  Recorded,
-  RecordedDecision,
-  RecordedOutcome,
-} from './ledger.ts';
 import { begunPropagation, propagationOf } from './propagation.ts';
 import { Bytes, joinAnswer } from './record-rows.ts';
 import type { BatchRows, ItemRow, Opened, RememberedAnswer, SubjectRow } from './record-rows.ts';

@@ -6,7 +6,7 @@ import { UNKNOWN_SUBJECT } from '../suppression/decision.ts';
 import type { AbideError } from '../suppression/errors.ts';
 import { applyOptOut } from '../suppression/precedence.ts';
 import type { Scope } from '../suppression/scope.ts';
-import type { OptOutIntent } from './ledger.ts';
+import type { OptOutIntent } from './contract/opt-outs.ts';
 import { byEveryMatch } from './subject-key.ts';
 import type { SubjectKey } from './subject-key.ts';
 

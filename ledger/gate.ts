@@ -1,6 +1,7 @@
 // May a sender rely on a store's own copy now? A sender that is told to hold sends later; one that is wrongly told to send breaks
 // the promise. So only "send" must be earned, and everything else means "hold".
-import type { Gate, LagReport } from './ledger.ts';
+import type { Gate } from './contract/gate.ts';
+import type { LagReport } from './contract/propagation-lag.ts';
 
 /**
  * Pure. `maxAgeSeconds` may only ask for more than the store's own `late_after_seconds`, since a late store is never sent from. A

@@ -1,8 +1,8 @@
 // What the ledger keeps for a while only, and for how long; and what must be there before it is needed.
+import type { Imports } from './contract/imports.ts';
 import type { Pool, Queryable } from './database.ts';
 import { forget } from './forget.ts';
 import { tidyImports } from './imports.ts';
-import type { Imports } from './ledger.ts';
 import { USAGE_DAYS_KEPT } from './usage.ts';
 
 /** Acknowledgements are recorded in partitions, by sequence number: those of the next decisions are made ahead. */

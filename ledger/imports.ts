@@ -9,21 +9,21 @@ import { randomUUIDv7 } from 'node:crypto';
 import { AbideError } from '../suppression/errors.ts';
 import type { Scope } from '../suppression/scope.ts';
 import { audit } from './audit.ts';
-import { inTransaction, isRace, toMilliseconds } from './database.ts';
-import type { Pool, Queryable } from './database.ts';
-import { isUuid } from './find.ts';
-import type { KeyRing, UnderEachPepper } from './key-ring.ts';
+import type { Caller } from './contract/audit.ts';
 import type {
-  Caller,
   Import,
   ImportFormat,
   Imports,
   ImportState,
   NewImport,
   ReadBy,
-  Reason,
   RowError,
-} from './ledger.ts';
+} from './contract/imports.ts';
+import type { Reason } from './contract/opt-outs.ts';
+import { inTransaction, isRace, toMilliseconds } from './database.ts';
+import type { Pool, Queryable } from './database.ts';
+import { isUuid } from './find.ts';
+import type { KeyRing, UnderEachPepper } from './key-ring.ts';
 
 /** After this, other processes take over what a process that ended was carrying. */
 export const LEASE = "interval '5 seconds'";

@@ -14,11 +14,11 @@ import { open, openBytes, seal, sealedWith } from '../suppression/seal.ts';
 import type { SealContext, SealingKey } from '../suppression/seal.ts';
 import type { Subject } from '../suppression/subject.ts';
 import { audit } from './audit.ts';
+import type { Caller } from './contract/audit.ts';
+import type { Signing } from './contract/signing.ts';
 import { inTransaction } from './database.ts';
 import type { Client, Pool } from './database.ts';
-import type { Caller } from './ledger.ts';
 import { toSigningKey } from './signing-key.ts';
-import type { Signing } from './signing-key.ts';
 
 const PURPOSES = ['pepper', 'storage', 'signing'] as const;
 type Purpose = (typeof PURPOSES)[number];

@@ -6,12 +6,12 @@ import { AbideError } from '../suppression/errors.ts';
 import { seal } from '../suppression/seal.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
+import type { Outstanding, OutstandingPage } from './contract/outstanding.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import { isOver } from './fence.ts';
 import { isUuid } from './find.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Outstanding, OutstandingPage } from './ledger.ts';
 import { wasTold } from './stores.ts';
 
 export type DecisionRow = {

@@ -10,10 +10,11 @@ import { Address, normalise } from '../suppression/subject.ts';
 import type { Subject } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import type { SubjectState } from '../suppression/decision.ts';
+import type { OptOutIntent } from './contract/opt-outs.ts';
+import type { Listing } from './contract/reconciliation.ts';
 import { toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Listing, OptOutIntent } from './ledger.ts';
 import type { RegisteredStore } from './stores.ts';
 import { byEveryMatch, everyMatch, subjectKey } from './subject-key.ts';
 

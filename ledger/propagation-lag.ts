@@ -5,9 +5,9 @@ import type { SourceReport } from '../suppression/acknowledgement.ts';
 import { CHANNELS } from '../suppression/scope.ts';
 import { bucketMs } from './acknowledge.ts';
 import { NEWEST_CANARY } from './canary.ts';
+import type { LagReport, LagStatus, SourceLag, StoreLag } from './contract/propagation-lag.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
-import type { LagReport, LagStatus, SourceLag, StoreLag } from './ledger.ts';
 import { uncoveredScopes } from './propagation.ts';
 import { listStores } from './stores.ts';
 

@@ -3,9 +3,9 @@ import type { Instant } from '../suppression/decision.ts';
 import { meets } from '../suppression/scope.ts';
 import type { Scope } from '../suppression/scope.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
+import type { DecisionPropagation, Propagation, StorePropagation } from './contract/propagation.ts';
 import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
-import type { DecisionPropagation, Propagation, StorePropagation } from './ledger.ts';
 import type { RegisteredStore } from './stores.ts';
 
 type Coverage = Pick<RegisteredStore, 'name' | 'accepts' | 'scopes' | 'topics' | 'required' | 'retiredAt'>;

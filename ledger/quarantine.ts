@@ -1,11 +1,12 @@
 // What is parked, for the person who must mend it: to be listed, looked into, and tried again at once. Nothing here takes a
 // decision out: only an acknowledgement does (acknowledge.ts, SETTLE).
 import { audit } from './audit.ts';
+import type { Caller } from './contract/audit.ts';
+import type { Parked, ParkedFilter, ParkedInFull, ParkedKind, ParkedWhich } from './contract/quarantine.ts';
 import { inTransaction, isRace, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import { AbideError } from '../suppression/errors.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
-import type { Caller, Parked, ParkedFilter, ParkedInFull, ParkedKind, ParkedWhich } from './ledger.ts';
 import { findStore } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 

@@ -6,9 +6,10 @@
 // gone when its read-back is acknowledged. Only a pass without differences moves `reconciled_through`.
 import { audit } from './audit.ts';
 import { DRIVE_AGAIN } from './acknowledge.ts';
+import type { Caller } from './contract/audit.ts';
+import type { Reconciliation } from './contract/reconciliation.ts';
 import { BEFORE_EVERY_ID, inTransaction, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
-import type { Caller, Reconciliation } from './ledger.ts';
 import { DECISION, toDecisions } from './outstanding.ts';
 import type { DecisionRow, Seals } from './outstanding.ts';
 import { findStore } from './stores.ts';

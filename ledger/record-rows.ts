@@ -1,4 +1,5 @@
 // The two statements of recording: the first locks and reads what a batch is about, the second writes all of it.
+import type { Recorded } from './contract/opt-outs.ts';
 import type { Locked, LockedRow } from './fold.ts';
 import { LOCKED, toLocked } from './fold.ts';
 import type { SubjectState } from '../suppression/decision.ts';
@@ -6,7 +7,6 @@ import { NORMAL_FORM } from '../suppression/subject.ts';
 import { together } from './database.ts';
 import type { Client } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Recorded } from './ledger.ts';
 import { selectRows, toParameter } from './rows.ts';
 import type { Columns, RowOf } from './rows.ts';
 import { everyMatch } from './subject-key.ts';

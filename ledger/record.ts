@@ -14,6 +14,7 @@ import type { SealingKey } from '../suppression/seal.ts';
 import { beginSpending } from './budgets.ts';
 import type { OnRefused } from './budgets.ts';
 import { createCompany, FEW } from './company.ts';
+import type { OptOutIntent, RecordAnswer, Recorded } from './contract/opt-outs.ts';
 import {
   asLedgerError,
   cutIfLate,
@@ -27,7 +28,6 @@ import type { Pool } from './database.ts';
 import { foldBatch } from './fold-batch.ts';
 import type { Pending } from './fold-batch.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { OptOutIntent, RecordAnswer, Recorded } from './ledger.ts';
 import { keyName, lockAndRead, writeAndCommit } from './record-rows.ts';
 import type { RegisteredStore } from './stores.ts';
 import { subjectKey } from './subject-key.ts';

@@ -8,11 +8,11 @@ import { AbideError } from '../suppression/errors.ts';
 import { Address } from '../suppression/subject.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { audit } from './audit.ts';
+import type { Caller } from './contract/audit.ts';
 import { BEFORE_EVERY_ID, inTransaction, isLockTimeout, isRace } from './database.ts';
 import type { Pool } from './database.ts';
 import { addKey, keepChecks, lockRing, matchKeyRing, readKeyRing } from './key-ring.ts';
 import type { KeyRing } from './key-ring.ts';
-import type { Caller } from './ledger.ts';
 
 const AT_ONCE = 1_000;
 const TRIES = 5;

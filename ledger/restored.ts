@@ -1,10 +1,10 @@
 // For a ledger that went back in time. What it gave out after the moment of its backup is still around: in the stores, and as
 // records of the topic. None of it may be taken for what is decided from here on.
 import { audit } from './audit.ts';
+import type { Caller } from './contract/audit.ts';
 import { inTransaction } from './database.ts';
 import type { Pool } from './database.ts';
 import { takeFence } from './fence.ts';
-import type { Caller } from './ledger.ts';
 import { listStores, newGeneration } from './stores.ts';
 
 /** More than can have been decided since the backup; one partition of acknowledgements. */

@@ -1,25 +1,6 @@
 // What receipts are signed by: an Ed25519 key (RFC 8032), made from a secret of the key ring.
 import { createHash, createPrivateKey, createPublicKey } from 'node:crypto';
-import type { KeyObject } from 'node:crypto';
-
-/** The public half, as RFC 8037 writes it. `kid` is its thumbprint (RFC 7638), so that no two installations share one. */
-export type PublicKey = {
-  readonly kty: 'OKP';
-  readonly crv: 'Ed25519';
-  readonly x: string;
-  readonly kid: string;
-  readonly use: 'sig';
-  readonly alg: 'EdDSA';
-};
-
-export type SigningKey = { readonly privateKey: KeyObject; readonly publicKey: PublicKey };
-
-/** What signs receipts, and what they are checked with. */
-export type Signing = {
-  current(): SigningKey;
-  /** Of every signing key, the newest first: also of those whose time has not come, so that whoever checks has them by then. */
-  readonly publicKeys: readonly PublicKey[];
-};
+import type { SigningKey } from './contract/signing.ts';
 
 /** What a private key begins with in PKCS #8 (RFC 8410, section 7); its 32 bytes follow. */
 const PKCS8 = Buffer.from('302e020100300506032b657004220420', 'hex');

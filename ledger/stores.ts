@@ -4,11 +4,11 @@ import type { StoreObservation } from '../suppression/acknowledgement.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { channelOfTopic, isChannel } from '../suppression/scope.ts';
 import { audit } from './audit.ts';
+import type { Caller } from './contract/audit.ts';
 import { BEFORE_EVERY_ID, inTransaction } from './database.ts';
 import type { Client, Pool, Queryable } from './database.ts';
 import { takeFence } from './fence.ts';
 import type { Fence } from './fence.ts';
-import type { Caller } from './ledger.ts';
 
 /** What the ledger keeps of a store's configuration. */
 export type StoreRegistration = {

@@ -1,8 +1,8 @@
 // Who uses which version of the API, so that retiring one is a fact and not a date. Uses are counted in memory, since a request
 // must not cost one query more, and written as a few rows every few seconds. Counts that cannot be written are kept and counted on.
 // A process that is killed loses what it counted since its last write; a COMMIT in doubt counts twice.
+import type { Usage, Use } from './contract/usage.ts';
 import type { Queryable } from './database.ts';
-import type { Usage, Use } from './ledger.ts';
 
 /** How many keys, versions and days are told apart between two writes; the rest is counted as `others`. */
 const APART_MAX = 10_000;

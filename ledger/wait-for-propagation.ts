@@ -2,7 +2,7 @@
 // noticed at once; what another process settles, at the next look. Looks gather: while one is under way the next ones wait for it
 // together.
 import { rememberLast } from '../suppression/remember-last.ts';
-import type { Propagation } from './ledger.ts';
+import type { Propagation } from './contract/propagation.ts';
 
 /**
  * How soon another process' acknowledgement is noticed: at first, and after many looks. Otherwise everybody who waits for a store

@@ -1,5 +1,6 @@
 // The administrator's key, as far as this installation makes it up itself.
-import { ADMINISTRATOR_SCOPES, makeToken } from '../ledger/api-keys.ts';
+import { makeToken } from '../ledger/api-keys.ts';
+import { ADMINISTRATOR_SCOPES } from '../ledger/contract/api-keys.ts';
 import type { OpenLedger } from '../ledger/open-ledger.ts';
 import { adminKeyFile, makeFile } from './kept-file.ts';
 

@@ -3,7 +3,7 @@
 import { rememberLast } from '../suppression/remember-last.ts';
 import { mask } from '../suppression/subject.ts';
 import type { Settled } from '../ledger/acknowledge.ts';
-import type { RecordedDecision } from '../ledger/ledger.ts';
+import type { RecordedDecision } from '../ledger/contract/opt-outs.ts';
 
 const LINES_PER_SECOND = 20;
 const REMEMBERED = 1_000;

@@ -3,13 +3,13 @@
 import { loadConfiguration } from '../config/configuration.ts';
 import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
+import type { Caller } from '../ledger/contract/audit.ts';
 import { isUnavailable, openPool, sayReadOnly } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { matchKeyRing, rotateKeyOfRing } from '../ledger/key-ring.ts';
 import { replacePepper } from '../ledger/replace-pepper.ts';
 import type { PepperReplaced } from '../ledger/replace-pepper.ts';
 import type { KeyRing, RotatedPurpose } from '../ledger/key-ring.ts';
-import type { Caller } from '../ledger/ledger.ts';
 import type { Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { findEmbeddedPostgres } from './embedded-postgres.ts';

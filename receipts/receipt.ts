@@ -4,8 +4,8 @@
 import { createHmac } from 'node:crypto';
 import { CompactSign } from 'jose';
 import { z } from 'zod';
-import type { FoundOptOut } from '../ledger/ledger.ts';
-import type { SigningKey } from '../ledger/signing-key.ts';
+import type { FoundOptOut } from '../ledger/contract/opt-outs.ts';
+import type { SigningKey } from '../ledger/contract/signing.ts';
 import type { Instant } from '../suppression/decision.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import type { Subject } from '../suppression/subject.ts';

@@ -3,8 +3,8 @@
 import { decodeJwt, errors, jwtVerify } from 'jose';
 import type { JWTPayload, JWTVerifyGetKey, JWTVerifyOptions } from 'jose';
 import type { TokenIssuer } from '../../config/configuration.ts';
-import { KEY_SCOPES } from '../../ledger/api-keys.ts';
-import type { ApiKey } from '../../ledger/ledger.ts';
+import { KEY_SCOPES } from '../../ledger/contract/api-keys.ts';
+import type { ApiKey } from '../../ledger/contract/api-keys.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { createIssuerKeys } from './issuer-keys.ts';
 import type { IssuerKeys } from './issuer-keys.ts';

@@ -1,7 +1,8 @@
 import type { Context, Middleware, Next } from 'koa';
-import type { KEY_SCOPES } from '../../ledger/api-keys.ts';
+import type { ApiKey, KEY_SCOPES } from '../../ledger/contract/api-keys.ts';
+import type { Caller } from '../../ledger/contract/audit.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
-import type { ApiKey, Caller, Ledger } from '../../ledger/ledger.ts';
 import { CLASS_OF } from './limits.ts';
 import type { Limits } from './limits.ts';
 import { placeOf } from './rooms.ts';

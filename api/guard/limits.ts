@@ -2,8 +2,8 @@
 // token buckets in the memory of this process: each of several processes allows as much. Budgets are the ledger's.
 import type { Context } from 'koa';
 import type { LimitSettings } from '../../config/configuration.ts';
-import type { KEY_SCOPES } from '../../ledger/api-keys.ts';
-import type { ApiKey, Budgets } from '../../ledger/ledger.ts';
+import type { KEY_SCOPES, ApiKey } from '../../ledger/contract/api-keys.ts';
+import type { Budgets } from '../../ledger/contract/budgets.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { rememberLast } from '../../suppression/remember-last.ts';
 

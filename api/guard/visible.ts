@@ -1,5 +1,7 @@
 import type { Context } from 'koa';
-import type { FoundOptOut, Grant, Ledger } from '../../ledger/ledger.ts';
+import type { Grant } from '../../ledger/contract/grants.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
+import type { FoundOptOut } from '../../ledger/contract/opt-outs.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf } from './authorize.ts';
 

@@ -3,7 +3,9 @@
 // what is decided now only after everything that a file decided before.
 import { randomUUID } from 'node:crypto';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
-import type { Import, ImportBatch, ImportRow, Ledger, RowError, StoreLag } from '../../ledger/ledger.ts';
+import type { Import, ImportBatch, ImportRow, RowError } from '../../ledger/contract/imports.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
+import type { StoreLag } from '../../ledger/contract/propagation-lag.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { ErrorCode } from '../../suppression/errors.ts';
 import type { ApiLog } from '../deps.ts';

@@ -3,7 +3,7 @@
 // on.
 import { pipeline } from 'node:stream';
 import { CsvError, parse } from 'csv-parse';
-import type { ImportFormat, RowError } from '../../ledger/ledger.ts';
+import type { ImportFormat, RowError } from '../../ledger/contract/imports.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { parseJson, pointerOf } from '../guard/read-body.ts';

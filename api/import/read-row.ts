@@ -1,7 +1,8 @@
 // Reads the cells of a row as an opt-out, by the same rules as a call's: what cannot be read is an error of its column, and nothing
 // of the row is recorded.
-import { REASONS } from '../../ledger/ledger.ts';
-import type { Import, ImportRow, Reason, RowError } from '../../ledger/ledger.ts';
+import type { Import, ImportRow, RowError } from '../../ledger/contract/imports.ts';
+import { REASONS } from '../../ledger/contract/opt-outs.ts';
+import type { Reason } from '../../ledger/contract/opt-outs.ts';
 import type { Instant } from '../../suppression/decision.ts';
 import { normalise } from '../../suppression/subject.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';

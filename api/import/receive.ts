@@ -2,8 +2,9 @@
 // than a piece is ever held.
 import { createHash } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import { FILE_BYTES_MAX } from '../../ledger/ledger.ts';
-import type { Import, Ledger, NewImport } from '../../ledger/ledger.ts';
+import { FILE_BYTES_MAX } from '../../ledger/contract/imports.ts';
+import type { Import, NewImport } from '../../ledger/contract/imports.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { readFile } from './read-file.ts';
 

@@ -1,6 +1,6 @@
 // For those who keep the process running: alive, ready, measured. A late store is not an unready API.
 import type Router from '@koa/router';
-import type { Ledger } from '../../ledger/ledger.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { Metrics } from './metrics.ts';
 

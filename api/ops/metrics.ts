@@ -1,7 +1,8 @@
 // Prometheus metrics. No label ever holds an address, a subject or free text.
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import { DIRECTIONS } from '../../ledger/ledger.ts';
-import type { Direction, LagReport } from '../../ledger/ledger.ts';
+import { DIRECTIONS } from '../../ledger/contract/budgets.ts';
+import type { Direction } from '../../ledger/contract/budgets.ts';
+import type { LagReport } from '../../ledger/contract/propagation-lag.ts';
 import { LIMITED } from '../guard/limits.ts';
 import type { Limited } from '../guard/limits.ts';
 import { ROOMS } from '../guard/rooms.ts';

@@ -1,6 +1,6 @@
 // The public keys that receipts are checked with. No login: whoever was handed a receipt need not be a client.
 import type Router from '@koa/router';
-import type { Ledger } from '../../ledger/ledger.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
 
 export const RECEIPT_KEYS_PATH = '/.well-known/abide-receipt-keys.json';
 

@@ -1,6 +1,6 @@
 // What workers say and ask, each for the one store that its key is bound to.
 import { z } from 'zod';
-import type { Outstanding } from '../../ledger/ledger.ts';
+import type { Outstanding } from '../../ledger/contract/outstanding.ts';
 import { CARRIED_BY, OUTCOMES, REJECTIONS, SOURCE_STATUSES } from '../../suppression/acknowledgement.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { AbideError, CODE } from '../../suppression/errors.ts';

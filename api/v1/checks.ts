@@ -1,6 +1,6 @@
 // May a message be sent? No answer means do not send.
 import { z } from 'zod';
-import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
+import type { CheckAnswer, CheckItem } from '../../ledger/contract/checks.ts';
 import { CHANNELS, isChannel, isDeclared, TOPIC_NAME } from '../../suppression/scope.ts';
 import type { Scope } from '../../suppression/scope.ts';
 import { authorizedOf } from '../guard/authorize.ts';

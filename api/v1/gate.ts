@@ -1,6 +1,6 @@
 // May a sender rely on a store's own copy now? No answer means hold.
 import { z } from 'zod';
-import type { Gate } from '../../ledger/ledger.ts';
+import type { Gate } from '../../ledger/contract/gate.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { parse } from '../guard/read-body.ts';
 import { exampleProblem, Instant, StoreName } from '../operation.ts';

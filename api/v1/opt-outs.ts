@@ -1,7 +1,8 @@
 import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
-import { REASONS } from '../../ledger/ledger.ts';
-import type { FoundOptOut, Propagation, Recorded } from '../../ledger/ledger.ts';
+import { REASONS } from '../../ledger/contract/opt-outs.ts';
+import type { FoundOptOut, Recorded } from '../../ledger/contract/opt-outs.ts';
+import type { Propagation } from '../../ledger/contract/propagation.ts';
 import type { Instant, SubjectState } from '../../suppression/decision.ts';
 import { CHANNELS, isChannel } from '../../suppression/scope.ts';
 import type { Channel } from '../../suppression/scope.ts';

@@ -2,7 +2,8 @@
 import { PassThrough } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
-import type { LagReport, Ledger } from '../../ledger/ledger.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
+import type { LagReport } from '../../ledger/contract/propagation-lag.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { beginWait } from '../guard/prefer.ts';

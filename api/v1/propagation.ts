@@ -1,9 +1,9 @@
 import { z } from 'zod';
-import type { Propagation } from '../../ledger/ledger.ts';
 import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waitedStillValid } from '../guard/prefer.ts';
 import { Id, Instant } from '../operation.ts';
 import type { Operation, Routes } from '../operation.ts';
 import type { Deps } from '../deps.ts';
+import type { Propagation } from '../../ledger/contract/propagation.ts';
 import { isChannel } from '../../suppression/scope.ts';
 import { findVisible } from '../guard/visible.ts';
 import { PROPAGATION_COUNTS, STORE_STATES } from '../propagation-shape.ts';

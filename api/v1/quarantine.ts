@@ -1,7 +1,7 @@
 // What a store keeps failing, for operators to see and to have tried again at once. No call takes anything out.
 import { z } from 'zod';
-import { PARKED_KINDS } from '../../ledger/ledger.ts';
-import type { Parked, ParkedInFull } from '../../ledger/ledger.ts';
+import { PARKED_KINDS } from '../../ledger/contract/quarantine.ts';
+import type { Parked, ParkedInFull } from '../../ledger/contract/quarantine.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { authorizedOf } from '../guard/authorize.ts';
 import { parse, queryInteger, readJson } from '../guard/read-body.ts';

@@ -1,7 +1,7 @@
 // Whether stores still hold what they acknowledged, and what they suppress by themselves. Operations ask for this and watch it; the
 // stores' workers carry it out.
 import { z } from 'zod';
-import type { Listing, Reconciliation } from '../../ledger/ledger.ts';
+import type { Listing, Reconciliation } from '../../ledger/contract/reconciliation.ts';
 import { DIFFERENCES } from '../../suppression/acknowledgement.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';

@@ -1,6 +1,6 @@
 // May it be done? No answer means do not.
 import { z } from 'zod';
-import type { CheckAnswer, CheckItem } from '../../ledger/ledger.ts';
+import type { CheckAnswer, CheckItem } from '../../ledger/contract/checks.ts';
 import { isDeclared } from '../../suppression/scope.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { Deps } from '../deps.ts';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { EVIDENCE_METHODS } from '../../ledger/ledger.ts';
-import type { Evidence } from '../../ledger/ledger.ts';
+import { EVIDENCE_METHODS } from '../../ledger/contract/opt-outs.ts';
+import type { Evidence } from '../../ledger/contract/opt-outs.ts';
 import { boundedText } from '../bounded-text.ts';
 
 export const Method = z.enum(EVIDENCE_METHODS).describe('How the person said it.');

@@ -1,7 +1,7 @@
 // The person's own later consent: the only way back, one subject per call, with evidence.
 import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
-import type { FoundGrant, Grant, RecordedGrant } from '../../ledger/ledger.ts';
+import type { FoundGrant, Grant, RecordedGrant } from '../../ledger/contract/grants.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { isDeclared } from '../../suppression/scope.ts';
 import type { Scope } from '../../suppression/scope.ts';

@@ -6,10 +6,10 @@ import {
   FILE_BYTES_MAX,
   IMPORT_FORMATS,
   IMPORT_STATES,
-  REASONS,
   ROW_ERROR_CODES,
-} from '../../ledger/ledger.ts';
-import type { Import, ImportFormat } from '../../ledger/ledger.ts';
+} from '../../ledger/contract/imports.ts';
+import type { Import, ImportFormat } from '../../ledger/contract/imports.ts';
+import { REASONS } from '../../ledger/contract/opt-outs.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { Deps } from '../deps.ts';

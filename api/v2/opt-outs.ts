@@ -1,7 +1,8 @@
 import { performance } from 'node:perf_hooks';
 import { z } from 'zod';
-import { REASONS, REGIMES } from '../../ledger/ledger.ts';
-import type { FoundOptOut, Propagation, Recorded } from '../../ledger/ledger.ts';
+import { REASONS, REGIMES } from '../../ledger/contract/opt-outs.ts';
+import type { FoundOptOut, Recorded } from '../../ledger/contract/opt-outs.ts';
+import type { Propagation } from '../../ledger/contract/propagation.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { CHANNELS, coveredBy } from '../../suppression/scope.ts';
 import type { Scope } from '../../suppression/scope.ts';

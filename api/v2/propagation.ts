@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import type { DecisionPropagation, FoundSubject, Propagation } from '../../ledger/ledger.ts';
+import type { FoundSubject } from '../../ledger/contract/opt-outs.ts';
+import type { DecisionPropagation, Propagation } from '../../ledger/contract/propagation.ts';
 import type { Deps } from '../deps.ts';
 import { beginWait, PREFER, PREFERENCE_APPLIED, preferredWait, waitedStillValid } from '../guard/prefer.ts';
 import { findVisible } from '../guard/visible.ts';

@@ -1,7 +1,7 @@
 // Daily budgets, through the front door.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { limitKey, rotateKey } from '../../ledger/api-keys.ts';
-import type { KeyLimits } from '../../ledger/ledger.ts';
+import type { KeyLimits } from '../../ledger/contract/api-keys.ts';
 import { eventually } from '../harness/eventually.ts';
 import { problemOf } from '../harness/http.ts';
 import { serveToClients } from './serving.ts';

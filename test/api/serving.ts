@@ -1,10 +1,11 @@
 // The API behind its real listener: over a ledger that only answers (stub-ledger.ts), or over the real one.
 import type { DeclaredScopes } from '../../suppression/scope.ts';
-import type { KeyLimits, Ledger } from '../../ledger/ledger.ts';
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
 import type { Listening } from '../../api/server.ts';
-import { KEY_SCOPES } from '../../ledger/api-keys.ts';
+import { KEY_SCOPES } from '../../ledger/contract/api-keys.ts';
+import type { KeyLimits } from '../../ledger/contract/api-keys.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
 import { createSend } from '../harness/http.ts';
 import type { Send } from '../harness/http.ts';
 import { serveLedger } from '../harness/served-ledger.ts';

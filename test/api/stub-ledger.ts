@@ -1,19 +1,14 @@
 // A ledger in memory that answers what a test gives it: only for what is HTTP. What the ledger decides is tested with
 // the real one, in test/ledger and test/pipeline.
 import { randomUUIDv7 } from 'node:crypto';
+import type { ApiKey } from '../../ledger/contract/api-keys.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
+import type { FoundOptOut, OptOutIntent, RecordAnswer, Recorded } from '../../ledger/contract/opt-outs.ts';
+import type { LagReport } from '../../ledger/contract/propagation-lag.ts';
+import type { Propagation } from '../../ledger/contract/propagation.ts';
+import type { Parked } from '../../ledger/contract/quarantine.ts';
+import type { Use } from '../../ledger/contract/usage.ts';
 import { judgeGate } from '../../ledger/gate.ts';
-import type {
-  ApiKey,
-  FoundOptOut,
-  LagReport,
-  Ledger,
-  OptOutIntent,
-  Parked,
-  Propagation,
-  RecordAnswer,
-  Recorded,
-  Use,
-} from '../../ledger/ledger.ts';
 import type { SubjectState } from '../../suppression/decision.ts';
 import { Address } from '../../suppression/subject.ts';
 

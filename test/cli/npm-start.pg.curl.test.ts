@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { request } from 'undici';
 import { runAbide } from '../harness/abide.ts';
-import { KEY_SCOPES } from '../../ledger/api-keys.ts';
+import { KEY_SCOPES } from '../../ledger/contract/api-keys.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freePort } from '../harness/free-port.ts';
 

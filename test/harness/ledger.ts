@@ -2,8 +2,10 @@
 import { openPool } from '../../ledger/database.ts';
 import type { Pool } from '../../ledger/database.ts';
 import type { Canaries } from '../../ledger/canary.ts';
+import type { OptOutIntent, Recorded } from '../../ledger/contract/opt-outs.ts';
+import type { Outstanding } from '../../ledger/contract/outstanding.ts';
+import type { Propagation } from '../../ledger/contract/propagation.ts';
 import { makeKeyRing, matchKeyRing } from '../../ledger/key-ring.ts';
-import type { OptOutIntent, Outstanding, Propagation, Recorded } from '../../ledger/ledger.ts';
 import { openLedger } from '../../ledger/open-ledger.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { syncStores } from '../../ledger/stores.ts';

@@ -1,7 +1,7 @@
 // A ledger behind the real API, for anything that reaches it over HTTP alone.
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
-import type { Ledger } from '../../ledger/ledger.ts';
+import type { Ledger } from '../../ledger/contract/ledger.ts';
 import { freshLedger } from './ledger.ts';
 import type { TestLedger } from './ledger.ts';
 

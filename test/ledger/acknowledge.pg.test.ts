@@ -13,9 +13,9 @@ import {
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { explainLag, explainPage, explainSettle } from '../harness/explain.ts';
+import type { Outstanding } from '../../ledger/contract/outstanding.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
 import { readLag } from '../../ledger/propagation-lag.ts';
-import type { Outstanding } from '../../ledger/ledger.ts';
 import type { Acknowledgement } from '../../suppression/acknowledgement.ts';
 import type { TestLedger } from '../harness/ledger.ts';
 

@@ -1,7 +1,7 @@
 // Daily budgets: exact over processes and restarts, and what they refuse is said once.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { readAudit } from '../../ledger/audit.ts';
-import type { Caller } from '../../ledger/ledger.ts';
+import type { Caller } from '../../ledger/contract/audit.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';

@@ -1,6 +1,6 @@
 import { expect, test } from '@jest/globals';
+import type { ListFilter } from '../../ledger/contract/opt-outs.ts';
 import { openPool } from '../../ledger/database.ts';
-import type { ListFilter } from '../../ledger/ledger.ts';
 import { withClient } from '../harness/database.ts';
 import { watchInVain } from '../harness/explain.ts';
 import { freshLedger, intent, read, render } from '../harness/ledger.ts';

@@ -1,6 +1,7 @@
 import { expect, test } from '@jest/globals';
 import { readAudit } from '../../ledger/audit.ts';
-import type { Caller, ParkedFilter } from '../../ledger/ledger.ts';
+import type { Caller } from '../../ledger/contract/audit.ts';
+import type { ParkedFilter } from '../../ledger/contract/quarantine.ts';
 import { changeStore, refillStore } from '../../ledger/stores.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';

@@ -1,5 +1,5 @@
 import { expect, jest, test } from '@jest/globals';
-import type { Propagation, StorePropagation } from '../../ledger/ledger.ts';
+import type { Propagation, StorePropagation } from '../../ledger/contract/propagation.ts';
 import { createPropagationWatch } from '../../ledger/wait-for-propagation.ts';
 
 const SEQ = 7;

@@ -4,7 +4,7 @@ import { lstat, mkdir, readFile, readdir, stat, symlink, writeFile } from 'node:
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import type pg from 'pg';
-import { ADMINISTRATOR_SCOPES } from '../../ledger/api-keys.ts';
+import { ADMINISTRATOR_SCOPES } from '../../ledger/contract/api-keys.ts';
 import { runAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess, Ran } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';

@@ -3,10 +3,10 @@
 // see.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { operationsOf, VERSIONS } from '../../api/versions.ts';
-import { ADMINISTRATOR_SCOPES } from '../../ledger/api-keys.ts';
+import { ADMINISTRATOR_SCOPES } from '../../ledger/contract/api-keys.ts';
+import type { Outstanding } from '../../ledger/contract/outstanding.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
-import type { Outstanding } from '../../ledger/ledger.ts';
 import { problemOf } from '../harness/http.ts';
 import { outstandingOf } from '../harness/ledger.ts';
 

@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { base64url, exportJWK, exportPKCS8, exportSPKI, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
-import { KEY_SCOPES } from '../../ledger/api-keys.ts';
+import { KEY_SCOPES } from '../../ledger/contract/api-keys.ts';
 import { createSend, problemOf } from '../harness/http.ts';
 import type { Send } from '../harness/http.ts';
 import { AUDIENCE, makeKey, SCOPES, startIssuer } from '../harness/issuer.ts';

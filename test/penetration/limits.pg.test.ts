@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createApp } from '../../api/app.ts';
 import { listen } from '../../api/server.ts';
 import { limitKey, makeToken, revokeKey, rotateKey } from '../../ledger/api-keys.ts';
-import type { KeyLimits } from '../../ledger/ledger.ts';
+import type { KeyLimits } from '../../ledger/contract/api-keys.ts';
 import { csvOf, serveImports } from '../api/v2/serving-imports.ts';
 import type { ServedImports } from '../api/v2/serving-imports.ts';
 import { CLIENT_SCOPES } from '../api/serving.ts';

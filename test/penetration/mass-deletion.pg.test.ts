@@ -1,8 +1,8 @@
 // Mass deletion: taking opt-outs back, one or all, by whatever verb, header or statement. None of it reaches anybody who opted out:
 // not with every scope that exists, and not with the password of the API's own database role.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { ADMINISTRATOR_SCOPES, KEY_SCOPES } from '../../ledger/api-keys.ts';
 import { operationsOf, VERSIONS } from '../../api/versions.ts';
+import { ADMINISTRATOR_SCOPES, KEY_SCOPES } from '../../ledger/contract/api-keys.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
 import { withClient } from '../harness/database.ts';

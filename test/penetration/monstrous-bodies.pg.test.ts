@@ -2,9 +2,9 @@
 // Each is refused, quickly and in few words; nothing is recorded, and the next request is answered.
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { ADMINISTRATOR_SCOPES } from '../../ledger/api-keys.ts';
 import { operationsOf, VERSIONS } from '../../api/versions.ts';
 import type { Operation } from '../../api/operation.ts';
+import { ADMINISTRATOR_SCOPES } from '../../ledger/contract/api-keys.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
 import type { Answer } from '../harness/http.ts';

@@ -9,7 +9,7 @@ import { createTokenAuthenticator } from '../../api/guard/access-token.ts';
 import { operationsOf, VERSIONS } from '../../api/versions.ts';
 import { Item } from '../../connectors/contract/connector.ts';
 import http, { isPublicAddress } from '../../connectors/http.ts';
-import { ADMINISTRATOR_SCOPES } from '../../ledger/api-keys.ts';
+import { ADMINISTRATOR_SCOPES } from '../../ledger/contract/api-keys.ts';
 import { Address } from '../../suppression/subject.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';

@@ -2,7 +2,7 @@
 // and healed by a newer decision; and what a sender is told meanwhile.
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import type { StoreLag } from '../../ledger/ledger.ts';
+import type { StoreLag } from '../../ledger/contract/propagation-lag.ts';
 import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess, Ran } from '../harness/abide.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';

@@ -13,7 +13,7 @@ import { Agent, request } from 'undici';
 import { createAbide } from '../../client/client.ts';
 import type { Abide } from '../../client/client.ts';
 import { sign } from '../../connectors/http.ts';
-import type { LagReport, StoreLag } from '../../ledger/ledger.ts';
+import type { LagReport, StoreLag } from '../../ledger/contract/propagation-lag.ts';
 import { spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
 import { emptyDatabase } from '../harness/database.ts';

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { createMetrics, METRIC } from '../../../api/ops/metrics.ts';
 import { ROOMS } from '../../../api/guard/rooms.ts';
-import type { LagReport } from '../../../ledger/ledger.ts';
+import type { LagReport } from '../../../ledger/contract/propagation-lag.ts';
 import { serveStub } from '../serving.ts';
 import { ID, LAG } from '../stub-ledger.ts';
 

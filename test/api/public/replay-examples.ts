@@ -4,7 +4,7 @@ import { fetch } from 'undici';
 import type { Example, Operation } from '../../../api/operation.ts';
 import { documentPath, toOpenApi } from '../../../api/public/openapi.ts';
 import { operationsOf, VERSIONS } from '../../../api/versions.ts';
-import { ADMINISTRATOR_SCOPES } from '../../../ledger/api-keys.ts';
+import { ADMINISTRATOR_SCOPES } from '../../../ledger/contract/api-keys.ts';
 import type { OpenLedger } from '../../../ledger/open-ledger.ts';
 import { createSend } from '../../harness/http.ts';
 import { outstandingOf, report, verified } from '../../harness/ledger.ts';

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import type { Ledger } from '../../../ledger/ledger.ts';
+import type { Ledger } from '../../../ledger/contract/ledger.ts';
 import { CARRIED_BY, OUTCOMES } from '../../../suppression/acknowledgement.ts';
 import { problemOf } from '../../harness/http.ts';
 import { serveStub } from '../serving.ts';

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { createItemSchema } from '../../../api/v1/checks.ts';
-import type { CheckItem } from '../../../ledger/ledger.ts';
+import type { CheckItem } from '../../../ledger/contract/checks.ts';
 import { AbideError } from '../../../suppression/errors.ts';
 import { problemOf } from '../../harness/http.ts';
 import { serveStub } from '../serving.ts';

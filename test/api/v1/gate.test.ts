@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import type { LagReport, LagStatus, StoreLag } from '../../../ledger/contract/propagation-lag.ts';
 import { judgeGate } from '../../../ledger/gate.ts';
-import type { LagReport, LagStatus, StoreLag } from '../../../ledger/ledger.ts';
 import { AbideError } from '../../../suppression/errors.ts';
 import { problemOf } from '../../harness/http.ts';
 import { serveStub } from '../serving.ts';

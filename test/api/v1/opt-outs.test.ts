@@ -1,6 +1,6 @@
 // What about an opt-out concerns only HTTP. What the ledger makes of it is in opt-outs.pg.test.ts.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
-import type { ListFilter } from '../../../ledger/ledger.ts';
+import type { ListFilter } from '../../../ledger/contract/opt-outs.ts';
 import { problemOf } from '../../harness/http.ts';
 import type { Answer } from '../../harness/http.ts';
 import { serveStub } from '../serving.ts';

@@ -1,5 +1,5 @@
 import { expect, test } from '@jest/globals';
-import type { ParkedFilter, ParkedWhich } from '../../../ledger/ledger.ts';
+import type { ParkedFilter, ParkedWhich } from '../../../ledger/contract/quarantine.ts';
 import { problemOf } from '../../harness/http.ts';
 import { serveStub } from '../serving.ts';
 import { AT, ID, PARKED, SUBJECT_ID } from '../stub-ledger.ts';

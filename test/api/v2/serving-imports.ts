@@ -3,7 +3,7 @@ import { createApp } from '../../../api/app.ts';
 import { startImports } from '../../../api/import/carry.ts';
 import { listen } from '../../../api/server.ts';
 import type { ImportAnswer, ImportErrorsAnswer } from '../../../api/v2/imports.ts';
-import type { KeyLimits } from '../../../ledger/ledger.ts';
+import type { KeyLimits } from '../../../ledger/contract/api-keys.ts';
 import type { OpenLedger } from '../../../ledger/open-ledger.ts';
 import type { DeclaredScopes } from '../../../suppression/scope.ts';
 import { eventually } from '../../harness/eventually.ts';
