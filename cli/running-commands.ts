@@ -118,6 +118,8 @@ export function addServe(program: Command): void {
         log: logOf(),
         print,
         announce,
+        // At once: what is under way would be answered from what the database does not hold any more.
+        onCrash: fail,
       });
       stopOnSignal(starting);
       await starting;

@@ -143,13 +143,17 @@ export const sayReadOnly = (where: string, error: unknown): string | undefined =
     ? `The database ${where} takes no writes: it is a replica, or its recovery has not ended (\`select pg_wal_replay_resume()\`).`
     : undefined;
 
-/** The process has an older key ring than the database (migration 0016). */
-const hasOldPepper = (error: unknown): boolean => code(error) === 'AB001';
+/** The process has an older key ring than the database (migration 0016), or a newer one (migration 0019). */
+const WRONG_PEPPER: Readonly<Record<string, string>> = {
+  AB001: 'The pepper was replaced: this process must be started again with the new key ring.',
+  AB002:
+    'The database does not know the pepper of this process: it was restored from a backup. This process must be started again.',
+};
 
 /**
  * Whether the database could not be asked, as opposed to having refused. Class 08 connection, 53 out of resources, 57
  * operator intervention (shutdown, cancel), 58 system error, 25006 read-only (a replica after a failover). FATAL of any
- * class: the session was refused or ended. With an older key ring nothing can be asked either.
+ * class: the session was refused or ended. With another pepper nothing can be asked either.
  */
 export const isUnavailable = (error: unknown): boolean =>
   (error instanceof Error &&
@@ -157,7 +161,7 @@ export const isUnavailable = (error: unknown): boolean =>
     (error.severity === 'FATAL' || error.severity === 'PANIC')) ||
   /^(08|53|57|58)/.test(code(error)) ||
   code(error) === '25006' ||
-  hasOldPepper(error) ||
+  code(error) in WRONG_PEPPER ||
   /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EHOST|EAI_)/.test(code(error)) ||
   (error instanceof Error &&
     /^(Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error)/.test(
@@ -165,12 +169,10 @@ export const isUnavailable = (error: unknown): boolean =>
     )) ||
   (error instanceof AggregateError && error.errors.some(isUnavailable));
 
-const OLD_PEPPER = 'The pepper was replaced: this process must be started again with the new key ring.';
-
 /** Turns a driver's error into the answer a client gets; anything that is not unavailability stays as it is. */
 export const asLedgerError = (error: unknown): unknown =>
   isUnavailable(error)
-    ? new AbideError('ledger-unavailable', hasOldPepper(error) ? OLD_PEPPER : undefined, {
+    ? new AbideError('ledger-unavailable', WRONG_PEPPER[code(error)], {
         cause: error,
         retryAfterSeconds: 1,
       })

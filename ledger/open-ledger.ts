@@ -1,5 +1,6 @@
 // The ledger of one process: a pool, what is kept of it in memory, and the jobs that keep it moving.
 import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
+import { AbideError } from '../suppression/errors.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { createAcknowledge } from './acknowledge.ts';
 import type { Settled } from './acknowledge.ts';
@@ -40,6 +41,7 @@ import {
 import { BULK_FLIGHTS, createBulkRecorder } from './record-in-bulk.ts';
 import { createRecorder } from './record.ts';
 import { reissue } from './reissue.ts';
+import { createSetBackWatch } from './set-back.ts';
 import { findStore, listStores, observeStore } from './stores.ts';
 import type { RegisteredStore } from './stores.ts';
 import {
@@ -55,6 +57,7 @@ import { createWatermarkJob } from './watermark.ts';
 
 const REGISTRY_MS = 500;
 const WATERMARK_MS = 500;
+const SET_BACK_MS = 500;
 const LAG_CACHE_MS = 250;
 /** How soon another process' commit is noticed; this process' own is noticed at once. */
 const POLL_MS = 100;
@@ -91,6 +94,7 @@ export async function openLedger({
   onSettled = () => undefined,
   onExhausted = () => undefined,
   onFound = () => undefined,
+  onSetBack = () => undefined,
   canaries,
 }: {
   pool: Pool;
@@ -100,6 +104,8 @@ export async function openLedger({
   onExhausted?: (direction: Direction) => void;
   /** Sees each recorded opt-out that a store had taken by itself. */
   onFound?: (answer: RecordAnswer) => void;
+  /** The database went back in time (LEDGER_SET_BACK): this process must end. Called at each look, every half second. */
+  onSetBack?: (error: AbideError) => void;
   /** Undefined: none are issued, and none is missed. */
   canaries?: Canaries | undefined;
 }): Promise<OpenLedger> {
@@ -151,10 +157,20 @@ export async function openLedger({
   };
   const readLagNow = (): Promise<LagReport> => readLag(pool, { canariesFail: failedLooks >= FAILED_LOOKS });
   const watermark = createWatermarkJob(pool);
+  const setBack = createSetBackWatch(pool);
+  const lookForSetBack = async (): Promise<void> => {
+    try {
+      await setBack.look();
+    } catch (error) {
+      if (error instanceof AbideError && error.code === 'LEDGER_SET_BACK') onSetBack(error);
+      throw error;
+    }
+  };
   const usage = createUsageCounter(pool);
   const jobs = repeatJobs(
     [
       { name: 'registry', pauseMs: REGISTRY_MS, run: refresh },
+      { name: 'set-back', pauseMs: SET_BACK_MS, run: lookForSetBack },
       { name: 'watermark', pauseMs: WATERMARK_MS, run: () => watermark.advance() },
       {
         name: 'housekeeping',
@@ -252,7 +268,11 @@ export async function openLedger({
   };
 
   return {
-    record: (intent, render) => recorder.record(intent, render),
+    record: async (intent, render) => {
+      const answer = await recorder.record(intent, render);
+      for (const { seq } of answer.decisions) setBack.saw(seq);
+      return answer;
+    },
     findOptOut: (id, client) => forClient(() => findOptOut(pool, context(), id, client)),
     findOptOutAsOf: (id, client) => forClient(() => findOptOutAsOf(pool, ring, id, client)),
     signing: ring.signing,

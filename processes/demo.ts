@@ -37,6 +37,7 @@ export async function runDemo({
     log,
     print: () => undefined,
     announce: () => undefined,
+    onCrash: () => undefined,
   });
   undone.defer(() => serving.stop());
   signal.throwIfAborted();

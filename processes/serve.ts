@@ -44,6 +44,8 @@ export type ServeOptions = {
   readonly print: (line: string) => void;
   /** Called once, when it listens and before /readyz first answers 200. */
   readonly announce: (announced: Announced) => void;
+  /** The database is not the one any more that this process started with: only another process goes on. */
+  readonly onCrash: (error: AbideError) => void;
 };
 
 export type Announced = {
@@ -80,6 +82,7 @@ export async function serve({
   log,
   print,
   announce,
+  onCrash,
 }: ServeOptions): Promise<Serving> {
   await using started = new AsyncDisposableStack();
   makeFolder(dataFolder);
@@ -130,6 +133,7 @@ export async function serve({
       api.metrics.settled(store.name, store.scopes.filter(isChannel), settled);
     },
     onExhausted: (direction) => api.metrics.exhausted(direction),
+    onSetBack: onCrash,
   });
   started.use(ledger);
   // The clients for what an installation does not have are three hundred modules that a start need not load.

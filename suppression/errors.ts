@@ -137,6 +137,12 @@ export const ERRORS = {
     false,
     'Restore the ledger from its backup; or, to begin anew, move the files away that are named.',
   ),
+  LEDGER_SET_BACK: entry(
+    500,
+    'The database lacks what was in it a moment ago',
+    false,
+    'A backup was put in its place, or a standby took over that had not received everything: follow docs/runbook.md, "A ledger that was restored".',
+  ),
   KEYS_INVALID: entry(500, 'The key ring cannot be read', false, 'Restore it from its backup.'),
   RECEIPT_INVALID: entry(
     500,

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { request } from 'undici';
 import { runAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
-import { emptyDatabase, withClient } from '../harness/database.ts';
+import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
 import type { TestDatabase } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 
@@ -133,6 +133,42 @@ test('what the store holds under no address is counted apart, and not as known t
     0,
     expect.objectContaining({ known: before.known, unread: 1 }),
   ]);
+});
+
+// It went on with the keys and the stores that it had found when it started: a required store that the backup did not know was left
+// out of the lag and of `complete`, and a pepper that it did not know was used.
+test('a database that goes back under a running Abide ends it, and what starts in its place is right', async () => {
+  await using ledger = await freshDatabase();
+  const { owner, api, replication } = ledger.urls;
+  const config = (stores: string) =>
+    `database: '${api}'\nowner_database: '${owner}'\nreplication_database: '${replication}'\nstores:\n  crm: { connector: postgres, url: '${store.urls.owner}', table: one, scopes: [email] }\n${stores}`;
+  const extra = `  extra: { connector: postgres, url: '${store.urls.owner}', table: two, scopes: [email] }\n`;
+  const server = (sql: string) => withClient(store.superuserUrl, (client) => client.query(sql));
+  const backup = `${ledger.name}_backup`;
+  await using running = await startAbide({ config: config('') });
+  await running.stop();
+  await server(`create database ${backup} template ${ledger.name} owner abide_owner strategy file_copy`);
+  await running.start(config(extra));
+
+  await server(`alter database ${ledger.name} allow_connections false`);
+  // Dropping ends all sessions but the one that reads the stream.
+  await server(
+    `select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '${ledger.name}'`,
+  );
+  await server(`drop database ${ledger.name} with (force)`);
+  await server(`alter database ${backup} rename to ${ledger.name}`);
+  await eventually(() => {
+    expect(running.isRunning).toBe(false);
+    return Promise.resolve();
+  });
+  expect(running.output).toContain('(LEDGER_SET_BACK)');
+
+  await running.start();
+  const answer = await request(`${running.url}/v1/propagation-lag`, {
+    headers: { authorization: `Bearer ${running.key}` },
+  });
+  const { stores } = (await answer.body.json()) as { stores: { store: string }[] };
+  expect(stores.map((one) => one.store)).toEqual(['crm', 'extra']);
 });
 
 test('a store that cannot tell whom it means says so', async () => {

@@ -122,6 +122,31 @@ test('everybody is found by the new pepper, and the answers to keys are', async 
   );
 });
 
+// A backup of before the pepper was replaced took the database's place under a process that had it. Whoever was then recorded was not
+// found by the process that started next with the ring of that database: a check said "send".
+test('nobody is recorded under a pepper that the database does not know, and no check says "send"', async () => {
+  await post('/v1/opt-outs', { subject: ADA });
+  await replace();
+  const { send } = await startAnew();
+  await withClient(api.t.db.superuserUrl, (client) =>
+    client.query('delete from key_checks where key_id = 4'),
+  );
+  const unknown = {
+    status: 503,
+    json: expect.objectContaining({
+      code: 'ledger-unavailable',
+      detail:
+        'The database does not know the pepper of this process: it was restored from a backup. This process must be started again.',
+    }) as unknown,
+  };
+  const ask = postBy(send);
+  for (const who of [ADA, BOB]) {
+    expect(await ask('/v1/opt-outs', { subject: who })).toMatchObject(unknown);
+    expect(await ask('/v1/checks', { items: [{ subject: who, channel: 'email' }] })).toMatchObject(unknown);
+  }
+  expect(await peppers()).toEqual({ 4: 1 });
+});
+
 test('a file that was sent before it is known when it is sent again', async () => {
   const sendFile = (send: Send) =>
     send('POST', '/v2/imports?scopes=email', {

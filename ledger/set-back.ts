@@ -1,0 +1,34 @@
+// A database that goes back in time under a running process: a backup is put in its place, or a standby takes over that had not
+// received everything. Then nothing holds that the process made sure of when it started: that the database has its keys and knows its
+// stores. It must end; what starts in its place makes sure again.
+import { AbideError } from '../suppression/errors.ts';
+import type { Queryable } from './database.ts';
+
+/** No row of the two is ever removed, and what can be seen is on disk: these numbers only grow. */
+const NEWEST = `
+  select coalesce((select max(seq) from decisions), 0) as decision, coalesce((select max(seq) from audit_log), 0) as entry`;
+
+export type SetBackWatch = {
+  /** This decision is committed. */
+  saw(seq: number): void;
+  /** Throws LEDGER_SET_BACK if the database lacks what was in it at an earlier look, or a decision that was seen. */
+  look(): Promise<void>;
+};
+
+export function createSetBackWatch(db: Queryable): SetBackWatch {
+  const seen = { decision: 0, entry: 0 };
+  return {
+    saw: (seq) => {
+      seen.decision = Math.max(seen.decision, seq);
+    },
+    look: async () => {
+      // What is committed while the question is under way need not be in its answer.
+      const before = { ...seen };
+      const { rows } = await db.query<typeof seen>({ name: 'newest-of-all', text: NEWEST });
+      const now = rows[0]!;
+      if (now.decision < before.decision || now.entry < before.entry) throw new AbideError('LEDGER_SET_BACK');
+      seen.decision = Math.max(seen.decision, now.decision);
+      seen.entry = now.entry;
+    },
+  };
+}

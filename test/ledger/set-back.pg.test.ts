@@ -1,0 +1,45 @@
+import { expect, jest, test } from '@jest/globals';
+import { createSetBackWatch } from '../../ledger/set-back.ts';
+import { withClient } from '../harness/database.ts';
+import { freshLedger, intent, render } from '../harness/ledger.ts';
+
+const SET_BACK = { code: 'LEDGER_SET_BACK' };
+
+test('a database that lacks what was seen in it was set back, until it has more than that', async () => {
+  await using t = await freshLedger();
+  const watch = createSetBackWatch(t.pool);
+  await watch.look();
+  await t.ledger.record(intent('ada@example.com'), render);
+  await watch.look();
+  await watch.look();
+
+  await withClient(t.db.superuserUrl, async (client) => {
+    await client.query('set session_replication_role = replica');
+    await client.query('delete from audit_log where seq = (select max(seq) from audit_log)');
+  });
+  await expect(watch.look()).rejects.toMatchObject(SET_BACK);
+  await expect(watch.look()).rejects.toMatchObject(SET_BACK);
+});
+
+// Between two looks a standby may take over that lacks the last opt-out that was answered.
+test('a decision that was committed since the last look is missed as well', async () => {
+  await using t = await freshLedger();
+  const watch = createSetBackWatch(t.pool);
+  await watch.look();
+  watch.saw(1);
+  await expect(watch.look()).rejects.toMatchObject(SET_BACK);
+});
+
+test('what is committed while the database is asked is not missed', async () => {
+  await using t = await freshLedger();
+  const watch = createSetBackWatch(t.pool);
+  const query = t.pool.query.bind(t.pool) as (...args: unknown[]) => Promise<unknown>;
+  jest.spyOn(t.pool, 'query').mockImplementationOnce((async (...args: unknown[]) => {
+    const answer = await query(...args);
+    const { decisions } = await t.ledger.record(intent('ada@example.com'), render);
+    watch.saw(decisions[0]!.seq);
+    return answer;
+  }) as never);
+  await watch.look();
+  await watch.look();
+});
