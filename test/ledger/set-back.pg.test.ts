@@ -39,7 +39,7 @@ test('what is committed while the database is asked is not missed', async () => 
     const { decisions } = await t.ledger.record(intent('ada@example.com'), render);
     watch.saw(decisions[0]!.seq);
     return answer;
-  }) as never);
+  }));
   await watch.look();
   await watch.look();
 });
