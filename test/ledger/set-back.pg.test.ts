@@ -1,4 +1,6 @@
-import { expect, jest, test } from '@jest/globals';
+import { expect, test } from '@jest/globals';
+import type { QueryConfig } from 'pg';
+import type { Queryable } from '../../ledger/database.ts';
 import { createSetBackWatch } from '../../ledger/set-back.ts';
 import { withClient } from '../harness/database.ts';
 import { freshLedger, intent, render } from '../harness/ledger.ts';
@@ -32,14 +34,15 @@ test('a decision that was committed since the last look is missed as well', asyn
 
 test('what is committed while the database is asked is not missed', async () => {
   await using t = await freshLedger();
-  const watch = createSetBackWatch(t.pool);
-  const query = t.pool.query.bind(t.pool) as (...args: unknown[]) => Promise<unknown>;
-  jest.spyOn(t.pool, 'query').mockImplementationOnce((async (...args: unknown[]) => {
-    const answer = await query(...args);
-    const { decisions } = await t.ledger.record(intent('ada@example.com'), render);
-    watch.saw(decisions[0]!.seq);
-    return answer;
-  }));
+  const db = {
+    query: async (question: QueryConfig) => {
+      const answer = await t.pool.query(question);
+      const { decisions } = await t.ledger.record(intent('ada@example.com'), render);
+      for (const { seq } of decisions) watch.saw(seq);
+      return answer;
+    },
+  };
+  const watch = createSetBackWatch(db as Queryable);
   await watch.look();
   await watch.look();
 });
