@@ -21,7 +21,7 @@ import * as erasure from './migrations/0015-erasure.ts';
 import * as newestPepper from './migrations/0016-newest-pepper.ts';
 import * as backfillMoved from './migrations/0017-backfill-moved.ts';
 import * as importsReadBy from './migrations/0018-imports-read-by.ts';
-import * as knownPepper from './migrations/0019-known-pepper.ts';
+import * as setBack from './migrations/0019-set-back.ts';
 import { grantPrivileges } from './roles.ts';
 
 type Migration = Knex.Migration & { readonly name: string };
@@ -46,7 +46,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0016-newest-pepper', up: (db) => newestPepper.up(plainSql(db)), down: ledger.down },
   { name: '0017-backfill-moved', up: (db) => backfillMoved.up(plainSql(db)), down: ledger.down },
   { name: '0018-imports-read-by', up: (db) => importsReadBy.up(plainSql(db)), down: ledger.down },
-  { name: '0019-known-pepper', up: (db) => knownPepper.up(plainSql(db)), down: ledger.down },
+  { name: '0019-set-back', up: (db) => setBack.up(plainSql(db)), down: ledger.down },
 ];
 
 /** A migration is SQL as PostgreSQL reads it. Knex would take the question mark in jsonb's operators for a parameter. */

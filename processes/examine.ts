@@ -6,11 +6,12 @@ import pg from 'pg';
 import { checkIssuers } from '../api/guard/issuer-keys.ts';
 import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
-import { openPool } from '../ledger/database.ts';
+import { openPool, toMilliseconds } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { readKeyRing } from '../ledger/key-ring.ts';
 import { IS_PUBLISHED } from '../ledger/migrate.ts';
 import { readLag } from '../ledger/propagation-lag.ts';
+import { lastSetBack } from '../ledger/set-back.ts';
 import { oldestWriter } from '../ledger/watermark.ts';
 import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
@@ -141,6 +142,7 @@ async function examineDatabase({
         (select json_agg(json_build_object('key_id', key_id, 'purpose', purpose, 'value', encode(check_value, 'hex')))
          from key_checks) as key_checks`);
   const row = rows[0]!;
+  const setBackAt = await lastSetBack(pool);
   findings.push(
     row.version < 150_000
       ? broken('database', `PostgreSQL ${Math.floor(row.version / 10_000)}`, 'Abide needs 15 or later.')
@@ -151,6 +153,15 @@ async function examineDatabase({
             'Name the primary in abide.yaml; a recovery that has reached its target waits for `select pg_wal_replay_resume()`.',
           )
         : fine('database', `PostgreSQL ${Math.floor(row.version / 10_000)} answers`),
+    ...(setBackAt === undefined
+      ? []
+      : [
+          broken(
+            'ledger',
+            `the database went back in time, which was noticed at ${toMilliseconds(setBackAt)}`,
+            'Follow docs/runbook.md, "A ledger that was restored": `abide ledger restored` is part of it.',
+          ),
+        ]),
     row.may_change || row.is_owner
       ? attention(
           'roles',

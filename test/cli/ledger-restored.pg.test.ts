@@ -169,6 +169,11 @@ test('a database that goes back under a running Abide ends it, and what starts i
   });
   const { stores } = (await answer.body.json()) as { stores: { store: string }[] };
   expect(stores.map((one) => one.store)).toEqual(['crm', 'extra']);
+  const env = { ABIDE_DATA: running.dataFolder, ABIDE_CONFIG: running.configFile };
+  const examined = async (): Promise<string> => (await runAbide(['doctor'], env)).output;
+  expect(await examined()).toContain('the database went back in time');
+  expect((await runAbide(['ledger', 'restored'], env)).code).toBe(0);
+  expect(await examined()).not.toContain('went back');
 });
 
 test('a store that cannot tell whom it means says so', async () => {

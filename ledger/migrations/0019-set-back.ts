@@ -13,6 +13,8 @@ begin
   end if;
   return true;
 end $$;
+
+create index audit_log_set_back on audit_log (seq) where action in ('ledger.set_back', 'ledger.restored');
 `;
 
 export async function up(knex: Knex): Promise<void> {
