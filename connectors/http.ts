@@ -16,14 +16,18 @@ import { channelOfTopic } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { formatTraceparent } from '../suppression/traceparent.ts';
 import { defineConnector, TryLater } from './contract/connector.ts';
-import type { ApplyOutcome, Item, SubjectKey } from './contract/connector.ts';
+import type { ApplyOutcome, Held, Item, SubjectKey } from './contract/connector.ts';
+import { HeldScopes } from './contract/held-scopes.ts';
 import { lineFailed } from './contract/line-failed.ts';
 import { untilAborted } from './contract/until-aborted.ts';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const ANSWER_TIMEOUT_MS = 15_000;
 const DISPOSE_WAIT_MS = 1_000;
-const ANSWER_BYTES_MAX = 4 * 1024 * 1024;
+/** What 1,000 scopes with the longest names take, so that an answer about one item always fits: batches are halved until it does. */
+const ANSWER_BYTES_MAX = 128 * 1024;
+/** Each item or key that was asked about may add this. */
+const ANSWER_BYTES_EACH = 1024;
 const RETRY_AFTER_MS_MAX = 15 * 60_000;
 /** Limit of one `abide-keys` header: most servers and proxies take 8 KiB of headers in all. */
 const KEYS_HEADER_BYTES_MAX = 6 * 1024;
@@ -95,22 +99,31 @@ function traceHeader(): { traceparent?: string } {
 
 // --- answers
 
-const Outcomes = z.object({
-  outcomes: z.array(
-    z.discriminatedUnion('kind', [
-      z.object({ kind: z.enum(['applied', 'already_newer', 'absent']) }),
-      z.object({ kind: z.literal('refused'), code: z.string().regex(CODE) }),
-    ]),
-  ),
-});
-const HeldAnswer = z.object({
-  held: z.array(
-    z
-      .object({ version: z.int().nonnegative().nullable(), suppressed: z.array(z.string()) })
-      .transform(({ version, suppressed }) => ({ version: version ?? undefined, suppressed }))
-      .nullable(),
-  ),
-});
+/** What an answer must have: a list `name`, with an `element` for each that was asked about. */
+type Wanted<T> = {
+  readonly name: string;
+  readonly element: z.ZodType<T>;
+  /** The same in words, for the error. */
+  readonly words: readonly [answers: string, asked: string];
+};
+const OUTCOMES: Wanted<ApplyOutcome> = {
+  name: 'outcomes',
+  element: z.discriminatedUnion('kind', [
+    z.object({ kind: z.enum(['applied', 'already_newer', 'absent']) }),
+    z.object({ kind: z.literal('refused'), code: z.string().regex(CODE) }),
+  ]),
+  words: ['outcomes', 'items'],
+};
+const HELD: Wanted<Held | undefined> = {
+  name: 'held',
+  element: z
+    .object({ version: z.int().nonnegative().nullable(), suppressed: HeldScopes })
+    .nullable()
+    .transform((held) =>
+      held === null ? undefined : { version: held.version ?? undefined, suppressed: held.suppressed },
+    ),
+  words: ['states', 'keys'],
+};
 
 /** Retry-After in milliseconds, as seconds or as a date; undefined if there is none that can be read. */
 export function retryAfterMs(header: string | string[] | undefined, now: number): number | undefined {
@@ -143,17 +156,27 @@ function failure(error: unknown, signal: AbortSignal): unknown {
   ) {
     return new AbideError('STORE_TIMEOUT', undefined, { cause: error });
   }
-  if (error instanceof errors.ResponseExceededMaxSizeError) {
-    return new AbideError('STORE_FAILED', 'The answer is too large.');
-  }
   return lineFailed('the store', error);
+}
+
+/** The body of an answer, unless it is longer than `bytesMax`: JSON is parsed at one go, and nothing else happens meanwhile. */
+async function readBounded(body: Dispatcher.ResponseData['body'], bytesMax: number): Promise<string> {
+  const pieces: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const piece of body as AsyncIterable<Uint8Array>) {
+    bytes += piece.length;
+    if (bytes > bytesMax) throw new AbideError('STORE_FAILED', 'The answer is too large.');
+    pieces.push(piece);
+  }
+  return new TextDecoder().decode(Buffer.concat(pieces));
 }
 
 /** What an answer says. The body is always read or thrown away, or its connection would be lost to the pool. */
 async function readAnswer<T>(
   { statusCode, headers, body }: Dispatcher.ResponseData,
-  schema: z.ZodType<T>,
-): Promise<T> {
+  { name, element, words: [answers, asked] }: Wanted<T>,
+  count: number,
+): Promise<readonly T[]> {
   if (statusCode !== 200) {
     await body.dump({ limit: 64 * 1024 });
     const delayMs = retryAfterMs(headers['retry-after'], Date.now());
@@ -161,20 +184,33 @@ async function readAnswer<T>(
     if (statusCode === 503 && delayMs !== undefined) throw new TryLater(delayMs);
     throw new StatusError(statusCode);
   }
-  const text = await body.text();
-  let parsed;
+  const text = await readBounded(body, ANSWER_BYTES_MAX + count * ANSWER_BYTES_EACH);
+  let answer;
   try {
-    parsed = schema.safeParse(JSON.parse(text));
+    answer = JSON.parse(text) as Partial<Record<string, unknown>> | null;
   } catch {
     throw new AbideError('STORE_FAILED', 'The store did not answer with JSON.');
   }
-  if (!parsed.success)
-    throw new AbideError('STORE_FAILED', 'The answer does not have the form in docs/http-connector.md.');
-  return parsed.data;
+  const list = answer?.[name];
+  if (!Array.isArray(list)) throw anotherForm();
+  if (list.length !== count)
+    throw new AbideError(
+      'STORE_FAILED',
+      `The store answered ${list.length} ${answers} for ${count} ${asked}.`,
+    );
+  // One by one, up to the first fault: zod alone would go through all of them, and make an issue of each that is wrong.
+  return list.map((one) => {
+    const parsed = element.safeParse(one);
+    if (!parsed.success) throw anotherForm();
+    return parsed.data;
+  });
 }
 
+const anotherForm = (): AbideError =>
+  new AbideError('STORE_FAILED', 'The answer does not have the form in docs/http-connector.md.');
+
 /** As many keys per GET as its header takes. */
-function chunksOf(keys: readonly SubjectKey[]): string[] {
+function chunksOf(keys: readonly SubjectKey[]): { header: string; count: number }[] {
   const chunks: { kind: string; key: string }[][] = [[]];
   let bytes = 2;
   for (const { kind, key } of keys) {
@@ -186,7 +222,10 @@ function chunksOf(keys: readonly SubjectKey[]): string[] {
     chunks.at(-1)!.push({ kind, key });
     bytes += length;
   }
-  return chunks.map((chunk) => Buffer.from(JSON.stringify(chunk)).toString('base64url'));
+  return chunks.map((chunk) => ({
+    header: Buffer.from(JSON.stringify(chunk)).toString('base64url'),
+    count: chunk.length,
+  }));
 }
 
 export default defineConnector({
@@ -229,16 +268,16 @@ export default defineConnector({
       allowH2: false,
       headersTimeout: ANSWER_TIMEOUT_MS,
       bodyTimeout: ANSWER_TIMEOUT_MS,
-      maxResponseSize: ANSWER_BYTES_MAX,
       connect: { timeout: CONNECT_TIMEOUT_MS, ...(allow_private ? {} : { lookup: lookupPublic }) },
     });
 
     async function ask<T>(
       method: 'GET' | 'POST',
       payload: string,
-      schema: z.ZodType<T>,
+      wanted: Wanted<T>,
+      count: number,
       signal: AbortSignal,
-    ): Promise<T> {
+    ): Promise<readonly T[]> {
       const id = `msg_${randomUUID()}`;
       const target = new URL(url);
       if (method === 'GET') target.searchParams.set('read', id);
@@ -258,7 +297,7 @@ export default defineConnector({
           },
           ...(method === 'POST' ? { body: payload } : {}),
         });
-        return await untilAborted(readAnswer(response, schema), signal);
+        return await untilAborted(readAnswer(response, wanted, count), signal);
       } catch (error) {
         throw failure(error, signal);
       }
@@ -286,12 +325,7 @@ export default defineConnector({
     async function apply(batch: readonly Item[], signal: AbortSignal): Promise<readonly ApplyOutcome[]> {
       try {
         const body = JSON.stringify({ items: batch.map(toJson) });
-        const { outcomes } = await ask('POST', body, Outcomes, signal);
-        if (outcomes.length === batch.length) return outcomes;
-        throw new AbideError(
-          'STORE_FAILED',
-          `The store answered ${outcomes.length} outcomes for ${batch.length} items.`,
-        );
+        return await ask('POST', body, OUTCOMES, batch.length, signal);
       } catch (error) {
         if (!(error instanceof StatusError)) throw error;
         if (error.status < 400 || error.status > 499 || NOT_ABOUT_ITEMS.has(error.status)) throw error;
@@ -307,16 +341,9 @@ export default defineConnector({
       async readBack(keys, signal) {
         if (keys.length === 0) return [];
         const answers = await Promise.all(
-          chunksOf(keys).map((chunk) => ask('GET', chunk, HeldAnswer, signal)),
+          chunksOf(keys).map(({ header, count }) => ask('GET', header, HELD, count, signal)),
         );
-        const held = answers.flatMap((answer) => answer.held);
-        if (held.length !== keys.length) {
-          throw new AbideError(
-            'STORE_FAILED',
-            `The store answered ${held.length} states for ${keys.length} keys.`,
-          );
-        }
-        return held.map((state) => state ?? undefined);
+        return answers.flat();
       },
       async [Symbol.asyncDispose]() {
         await untilAborted(agent.close(), AbortSignal.timeout(DISPOSE_WAIT_MS)).catch(() => undefined);

@@ -1,11 +1,9 @@
 // One decision on its way to a store, and what is said of it to the ledger.
 import type { Held } from '../connectors/contract/connector.ts';
 import { isScope } from '../suppression/scope.ts';
+import { HELD_SCOPES_MAX } from '../suppression/acknowledgement.ts';
 import type { Acknowledgement, CarriedBy } from '../suppression/acknowledgement.ts';
 import type { Decision } from '../suppression/decision.ts';
-
-/** Most scopes that the ledger takes of one subject. */
-const SCOPES_MAX = 1_000;
 
 export type Carried = {
   readonly decision: Decision;
@@ -96,6 +94,6 @@ export function toHeld(answer: Held | undefined): Held {
   const { version, suppressed } = answer;
   return {
     version: Number.isSafeInteger(version) && version! >= 0 ? version : undefined,
-    suppressed: suppressed.filter(isScope).slice(0, SCOPES_MAX),
+    suppressed: suppressed.filter(isScope).slice(0, HELD_SCOPES_MAX),
   };
 }

@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import { boundedText } from '../api/bounded-text.ts';
 import type { ApplyOutcome, Connector, Held, Store } from '../connectors/contract/connector.ts';
+import { HeldScopes } from '../connectors/contract/held-scopes.ts';
 import { isSameKey } from '../consumers/list-own.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
@@ -30,7 +31,7 @@ const Declaration = z.object({
 
 const KINDS = ['applied', 'already_newer', 'accepted', 'absent', 'refused'] as const;
 const Outcome = z.object({ kind: z.enum(KINDS) });
-const HeldState = z.object({ version: z.number().int().nullish(), suppressed: z.array(z.string()) });
+const HeldState = z.object({ version: z.number().int().nullish(), suppressed: HeldScopes });
 const Entry = z.object({ kind: z.enum(SUBJECT_KINDS), key: z.string(), held: HeldState });
 
 /** Every form that an answer of incarnation() may have: what the API takes. */

@@ -7,6 +7,9 @@ import type { StoreScopes } from './scope.ts';
 /** What a store holds of a subject: the suppressed scopes and, where it stores one, the version. */
 export type Held = { readonly version: number | undefined; readonly suppressed: readonly string[] };
 
+/** Most scopes that are taken of one subject. */
+export const HELD_SCOPES_MAX = 1_000;
+
 export const OUTCOMES = ['verified', 'applied', 'absent', 'refused', 'failed'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 

@@ -1,7 +1,13 @@
 // What workers say and ask, each for the one store that its key is bound to.
 import { z } from 'zod';
 import type { Outstanding } from '../../ledger/contract/outstanding.ts';
-import { CARRIED_BY, OUTCOMES, REJECTIONS, SOURCE_STATUSES } from '../../suppression/acknowledgement.ts';
+import {
+  CARRIED_BY,
+  HELD_SCOPES_MAX,
+  OUTCOMES,
+  REJECTIONS,
+  SOURCE_STATUSES,
+} from '../../suppression/acknowledgement.ts';
 import type { Decision } from '../../suppression/decision.ts';
 import { AbideError, CODE } from '../../suppression/errors.ts';
 import { isScope } from '../../suppression/scope.ts';
@@ -71,7 +77,7 @@ const Report = z
             outcome: z.enum(OUTCOMES),
             held: z.strictObject({
               version: z.int().min(0).nullable(),
-              suppressed: z.array(ScopeName).max(1_000),
+              suppressed: z.array(ScopeName).max(HELD_SCOPES_MAX),
             }),
             carried_by: z.enum(CARRIED_BY),
             attempts: z.int().min(1).max(1_000_000),

@@ -2,7 +2,7 @@
 // stores' workers carry it out.
 import { z } from 'zod';
 import type { Listing, Reconciliation } from '../../ledger/contract/reconciliation.ts';
-import { DIFFERENCES } from '../../suppression/acknowledgement.ts';
+import { DIFFERENCES, HELD_SCOPES_MAX } from '../../suppression/acknowledgement.ts';
 import { AbideError } from '../../suppression/errors.ts';
 import { SUBJECT_KINDS } from '../../suppression/subject-kind.ts';
 import { authorizedOf, requireStore } from '../guard/authorize.ts';
@@ -36,7 +36,7 @@ const Compared = z
     compared: z.int().min(0).max(10_000),
     own: z.int().min(0).max(10_000),
     own_suppressions: z
-      .array(z.strictObject({ seq: Seq, suppressed: z.array(ScopeName).min(1).max(1_000) }))
+      .array(z.strictObject({ seq: Seq, suppressed: z.array(ScopeName).min(1).max(HELD_SCOPES_MAX) }))
       .max(1_000)
       .optional()
       .describe('Which of it is among the scopes that the page named under `own`.'),

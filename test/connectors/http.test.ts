@@ -288,7 +288,7 @@ describe('an answer', () => {
     ['has another form', { ok: true }, 'The answer does not have the form in docs/http-connector.md.'],
     [
       'has an outcome that does not exist',
-      { outcomes: [{ kind: 'done' }], held: [{ version: -1, suppressed: [] }] },
+      { outcomes: [{ kind: 'applied' }, { kind: 'done' }], held: [{ version: -1, suppressed: [] }] },
       'The answer does not have the form in docs/http-connector.md.',
     ],
     [
@@ -301,11 +301,42 @@ describe('an answer', () => {
       { outcomes: Array(3).fill({ kind: 'applied' }), held: [null, null] },
       expect.stringMatching(/^The store answered (3 outcomes for 2 items|2 states for 1 keys)\.$/),
     ],
-    ['is too large', ' '.repeat(4 * 1024 * 1024 + 1), 'The answer is too large.'],
+    [
+      'has a code of another form, or more scopes than a subject can have',
+      {
+        outcomes: [{ kind: 'applied' }, { kind: 'refused', code: 'no' }],
+        held: [{ version: 1, suppressed: Array(1_001).fill('sms') }],
+      },
+      'The answer does not have the form in docs/http-connector.md.',
+    ],
+    ['is too large for one or two items', ' '.repeat(130 * 1024 + 1), 'The answer is too large.'],
   ])('that %s is a failure', async (_what, body, message) => {
     for (const error of await both(() => ({ body }))) {
       expect(error).toMatchObject({ code: 'STORE_FAILED', message });
     }
+  });
+
+  // A store that answered with 4 MiB of zeros held up the whole process for half a minute, every time, and took 2 GB.
+  test.each([
+    ['fills the list that is asked for', (zeros: string) => `{"outcomes":[${zeros}],"held":[${zeros}]}`],
+    [
+      'fills the scopes of one subject',
+      (zeros: string) => `{"outcomes":[{"kind":"applied"}],"held":[{"version":1,"suppressed":[${zeros}]}]}`,
+    ],
+    ['nests as deeply as it can', (zeros: string) => '['.repeat(zeros.length)],
+  ])('of 4 MiB that %s is not even looked at', async (_what, bodyOf) => {
+    const body = bodyOf(Array(1_000_000).fill(0).join());
+    for (const error of await both(() => ({ body })))
+      expect(error).toMatchObject({ code: 'STORE_FAILED', message: 'The answer is too large.' });
+  });
+
+  test('may be as long as what is asked for needs: all scopes of a subject, with the longest names', async () => {
+    const scopes = Array.from({ length: 1_000 }, (_, n) => `email/${'a'.repeat(59)}${1_000 + n}`);
+    const body = JSON.stringify({ held: [{ version: 1, suppressed: scopes }] }, null, 4);
+    await using f = await given(() => ({ body }));
+    expect(await f.store.readBack([email('ada@example.com')], signal())).toEqual([
+      { version: 1, suppressed: scopes },
+    ]);
   });
 
   test('that ends in its middle is a failure', async () => {

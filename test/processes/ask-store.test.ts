@@ -54,6 +54,11 @@ test('what an answer lacks is said, and why a question failed also where the sto
   await expect(ask({ readBack: () => Promise.resolve([{ version: '1', suppressed: [] }]) })).rejects.toThrow(
     "The connector's readBack() gives another shape: [0].[version] Invalid input",
   );
+  // A connector may hand on what its store answers: not every one of a million wrong scopes is looked at.
+  const zeros = [{ version: 1, suppressed: Array(100).fill(0) }];
+  await expect(ask({ readBack: () => Promise.resolve(zeros) })).rejects.toThrow(
+    "The connector's readBack() gives another shape: [0].[suppressed] must be a list of at most 1000 texts.",
+  );
   const unclosed = { readBack: () => Promise.resolve({}), [Symbol.asyncDispose]: never };
   await expect(ask(unclosed)).rejects.toThrow("The connector's readBack() does not give a list.");
 });
