@@ -244,9 +244,16 @@ export default defineConnector({
         .describe('Private and loopback addresses, and http:// without TLS, are allowed'),
     })
     .superRefine(({ url, allow_private }, context) => {
-      if (allow_private || !URL.canParse(url)) return;
+      const parts = URL.parse(url);
+      if (parts === null) return;
       const refuse = (message: string): void => context.addIssue({ code: 'custom', path: ['url'], message });
-      if (url.startsWith('http:')) refuse('must be https://, unless allow_private: true');
+      if (parts.username !== '' || parts.password !== '')
+        refuse('must have no user and no password: the store knows Abide by the signature made with secret');
+      if (parts.searchParams.has('read'))
+        refuse('must have no read in its query: every GET puts its own there');
+      if (allow_private) return;
+      // As it is asked: typed, it may be HTTP:// as well.
+      if (parts.protocol === 'http:') refuse('must be https://, unless allow_private: true');
       if (isPrivateLiteral(url)) refuse('is a private address: if that is intended, set allow_private: true');
     }),
   scopeValue: z.json().describe('Sent with every item of this scope, such as { list: 42 }'),

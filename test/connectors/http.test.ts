@@ -370,10 +370,39 @@ describe('an answer', () => {
 
 test('a target is host, port, path and query, never a secret', () => {
   const target = (url: string) => http.target(http.options.parse({ url, secret: SECRET }));
-  expect(target('https://user:secret@mail.example.com/hook?tenant=4')).toEqual([
+  expect(target('https://mail.example.com/hook?tenant=4')).toEqual([
     'mail.example.com',
     '443',
     '/hook?tenant=4',
   ]);
   expect(target('https://mail.example.com:8443')).toEqual(['mail.example.com', '8443', '/']);
+});
+
+describe('a URL is refused', () => {
+  const faultOf = (url: string, options: object = {}): string | undefined =>
+    http.options
+      .safeParse({ url, secret: SECRET, ...options })
+      .error?.issues.map(({ message }) => message)
+      .join();
+
+  test.each([
+    'http://mail.example.com/',
+    'HTTP://mail.example.com/',
+    'Http:mail.example.com',
+    '\thttp://mail.example.com',
+  ])('if addresses would go in plaintext, however it is spelled: %j', (url) => {
+    expect(faultOf(url)).toMatch('https://');
+  });
+
+  test('if it has what would not be sent', () => {
+    const isPrivate = { allow_private: true };
+    for (const url of ['https://ada:secret@mail.example.com/', 'https://token@mail.example.com/'])
+      expect(faultOf(url, isPrivate)).toMatch(
+        'must have no user and no password: the store knows Abide by the signature',
+      );
+    expect(faultOf('https://mail.example.com/hook?tenant=4&read=1', isPrivate)).toMatch(
+      'must have no read in its query',
+    );
+    expect(faultOf('https://mail.example.com/hook?tenant=4&thread=1')).toBeUndefined();
+  });
 });
