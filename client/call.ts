@@ -56,6 +56,34 @@ const STAYING: readonly string[] = [
   'POST /v2/imports/{id}/cancellation',
 ] satisfies Route[];
 
+/** Members that an answer of v1 always has. One of v2 says what it is: it has `object`. */
+const MEMBERS: {
+  readonly [R in Extract<Route, `${string} /v1/${string}`>]: readonly (keyof AnswerOf<R>)[];
+} = {
+  'POST /v1/opt-outs': ['object', 'id', 'outcome', 'recorded_at'],
+  'GET /v1/opt-outs': ['object', 'opt_outs', 'next_cursor'],
+  'GET /v1/opt-outs/{id}': ['object', 'id', 'outcome', 'recorded_at'],
+  'GET /v1/opt-outs/{id}/propagation': ['id', 'state', 'stores'],
+  'POST /v1/subjects/lookup': ['object', 'effective', 'opt_outs'],
+  'POST /v1/checks': ['as_of', 'items'],
+  'GET /v1/propagation-lag': ['as_of', 'status', 'uncovered', 'sources', 'stores'],
+  'GET /v1/stores/{name}/gate': ['store', 'answer', 'as_of'],
+  'GET /v1/stores/{name}/quarantine': ['object', 'quarantine', 'next_cursor'],
+  'GET /v1/stores/{name}/quarantine/{seq}': ['store', 'seq', 'code'],
+  'POST /v1/stores/{name}/quarantine/retry': ['retried'],
+  'GET /v1/stores/{name}/reconciliation': ['store', 'passes'],
+  'POST /v1/stores/{name}/reconciliation': ['store', 'id'],
+  'GET /v1/stores/{name}/reconciliation/page': ['page'],
+  'POST /v1/stores/{name}/reconciliation/page': ['taken'],
+  'GET /v1/stores/{name}/listing': ['page'],
+  'POST /v1/stores/{name}/listing': ['taken'],
+  'POST /v1/acknowledgements': ['accepted', 'duplicate', 'rejected'],
+  'GET /v1/stores/{name}/outstanding': ['generation', 'decisions', 'next'],
+  'GET /v1/stores/{name}/canary': ['canary'],
+  'GET /v1/stores/{name}/subjects/{subject_id}': ['subject_id', 'seq', 'version'],
+  'GET /v1/transport-keys/{id}': ['id', 'key'],
+};
+
 /** Sends a file, and gives the answer with its status. The same file again is the same import. */
 export type SendFile = (
   route: 'POST /v2/imports',
@@ -82,6 +110,8 @@ type Trying = {
   readonly timeoutMs: number;
   readonly tryTimeoutMs: number;
   readonly signal: AbortSignal | undefined;
+  /** The body of the request, if it is JSON. */
+  readonly asked?: unknown;
   readonly open: (movement: Movement) => FileBody | Promise<FileBody> | undefined;
 };
 
@@ -98,7 +128,7 @@ export function createCall({
 }): { readonly call: Call; readonly sendFile: SendFile } {
   async function perform(
     route: string,
-    { to, isRepeatable, timeoutMs, tryTimeoutMs, signal, open }: Trying,
+    { to, isRepeatable, timeoutMs, tryTimeoutMs, signal, asked, open }: Trying,
   ): Promise<{ status: number; body: unknown }> {
     const send = async (
       bearer: string,
@@ -148,7 +178,7 @@ export function createCall({
             },
           }),
         );
-        return { status: answered.response.status, body: bodyOf(route, answered) };
+        return { status: answered.response.status, body: bodyOf(route, asked, answered) };
       } catch (error) {
         if (!(error instanceof AbideProblem)) throw error;
         const leftMs = until - performance.now();
@@ -173,6 +203,7 @@ export function createCall({
       timeoutMs: request.timeoutMs ?? limits.timeoutMs + waitSeconds * 1_000,
       tryTimeoutMs: limits.tryTimeoutMs + waitSeconds * 1_000,
       signal,
+      asked: request.body,
       open: () => made,
     });
     return body;
@@ -209,15 +240,25 @@ const noAnswer = (message: string, cause?: unknown): AbideProblem =>
   new AbideProblem(message, { code: 'no-answer', retryable: true, cause });
 
 /** The body of a good answer; throws what any other answer says. */
-function bodyOf(route: string, { response, text }: Answered): unknown {
+function bodyOf(route: string, asked: unknown, { response, text }: Answered): unknown {
   const body = response.ok ? parsed(text) : undefined;
-  if (typeof body !== 'object' || body === null || !isOurs(route, body)) throw problemOf(response, text);
+  if (!isOurs(route, body) || (route.endsWith('/checks') && itemsOf(body) !== itemsOf(asked)))
+    throw problemOf(response, text);
   return body;
 }
 
-/** An answer of v2 says what it is. A gateway that says `{"status":"ok"}` to everybody has recorded no opt-out. */
-const isOurs = (route: string, body: object): boolean =>
-  !route.includes(' /v2/') || typeof (body as { object?: unknown }).object === 'string';
+/** A gateway that says `{"status":"ok"}` to everybody has recorded no opt-out, and knows no store's lag. */
+function isOurs(route: string, body: unknown): boolean {
+  if (typeof body !== 'object' || body === null) return false;
+  const members = (MEMBERS as Readonly<Record<string, readonly string[]>>)[route];
+  return members === undefined
+    ? typeof (body as { object?: unknown }).object === 'string'
+    : members.every((name) => Object.hasOwn(body, name));
+}
+
+/** How many: a check without an answer is found in no list of answers. */
+const itemsOf = (body: unknown): number | undefined =>
+  (body as { readonly items?: readonly unknown[] } | undefined)?.items?.length;
 
 function toFetch(
   url: string,

@@ -217,8 +217,18 @@ describe('what answers is not Abide', () => {
       (abide) => abide.checks.ask([{ identifiers: [{ email: 'ada@example.com' }], scope: 'email' }]),
       (abide) => abide.imports.create(new Blob(['email\n']), { format: 'csv', scopes: ['email'] }),
       (abide) => abide.imports.waitUntilDone('an-id'),
+      // `abide lag --json --fail-on late` ended with 0 for as long as another server said this.
+      (abide) => abide.lag(),
+      (abide) => abide.gate('crm'),
+      (abide) => abide.call('POST /v1/opt-outs', { body: { subject: { email: 'ada@example.com' } } }),
+      (abide) =>
+        abide.call('POST /v1/checks', {
+          body: { items: [{ subject: { email: 'ada@example.com' }, channel: 'email' }] },
+        }),
+      (abide) =>
+        abide.call('POST /v1/stores/{name}/quarantine/retry', { path: { name: 'crm' }, body: { all: true } }),
     ];
-    for (const body of ['{"status":"ok"}', '[]'])
+    for (const body of ['{"status":"ok"}', '[]', '{"as_of":"2026-11-24T09:00:00.000Z","items":[]}'])
       for (const ask of asks) {
         const problem = await instead(
           (request, response) => request.resume().on('end', () => response.end(body)),
@@ -265,7 +275,7 @@ describe('what answers is not Abide', () => {
         seen.push(request.url);
         response.end('{}');
       },
-      (url) => createAbide({ url: `${url}/abide/`, key }).lag(),
+      (url) => problemOf(createAbide({ url: `${url}/abide/`, key }).lag()),
     );
     expect(seen).toEqual(['/abide/v1/propagation-lag']);
   });
