@@ -650,7 +650,7 @@ export interface components {
              * @description What to decide by. More may come: treat an unknown one by its status.
              * @enum {string}
              */
-            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "erasure-too-early" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "LEDGER_MISSING" | "LEDGER_SET_BACK" | "KEYS_INVALID" | "RECEIPT_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
+            readonly code: "malformed-json" | "malformed-file" | "invalid-request" | "unauthenticated" | "missing-scope" | "second-key-needed" | "not-found" | "method-not-allowed" | "opt-outs-are-irreversible" | "request-timeout" | "idempotency-key-in-use" | "grant-not-later" | "erasure-too-early" | "import-not-waiting" | "another-stanza" | "version-retired" | "too-large" | "unsupported-media-type" | "unsupported-file-type" | "invalid-value" | "idempotency-key-reused" | "too-many-requests" | "budget-exhausted" | "headers-too-large" | "internal-error" | "issuer-unavailable" | "ledger-unavailable" | "overloaded" | "KEYS_MISSING" | "LEDGER_MISSING" | "LEDGER_SET_BACK" | "KEYS_INVALID" | "RECEIPT_INVALID" | "CONFIG_INVALID" | "DATABASE_UNREACHABLE" | "POSTGRES_FAILED" | "STACK_FAILED" | "CONNECTOR_FAILED" | "KAFKA_FAILED" | "STORE_UNREACHABLE" | "STORE_TIMEOUT" | "STORE_ASKS_TO_WAIT" | "STORE_FAILED" | "GUARD_FAILED" | "NOT_HELD" | "SEALED_UNREADABLE";
             /**
              * Format: uuid
              * @description Quote it when you report something.
@@ -1023,6 +1023,16 @@ export interface components {
             headers: {
                 readonly "X-Request-Id": components["headers"]["X-Request-Id"];
                 readonly "WWW-Authenticate": components["headers"]["WWW-Authenticate"];
+                readonly [name: string]: unknown;
+            };
+            content: {
+                readonly "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `unsupported-file-type`: Only CSV and NDJSON are read. Send the file as text/csv or application/x-ndjson, in UTF-8 and not compressed. */
+        readonly UnsupportedFileType: {
+            headers: {
+                readonly "X-Request-Id": components["headers"]["X-Request-Id"];
                 readonly [name: string]: unknown;
             };
             content: {
@@ -1592,7 +1602,7 @@ export interface operations {
             readonly 401: components["responses"]["Unauthenticated"];
             readonly 403: components["responses"]["MissingScope"];
             readonly 413: components["responses"]["TooLarge"];
-            readonly 415: components["responses"]["UnsupportedMediaType"];
+            readonly 415: components["responses"]["UnsupportedFileType"];
             /** @description `invalid-value`: The request has invalid values. Each fault is named in `errors`. */
             readonly 422: {
                 headers: {

@@ -96,6 +96,12 @@ export const ERRORS = {
   ),
   'too-large': entry(413, 'The body is too large', false, 'Send at most the size named in `detail`.'),
   'unsupported-media-type': entry(415, 'Only JSON is read', false, 'Send Content-Type: application/json.'),
+  'unsupported-file-type': entry(
+    415,
+    'Only CSV and NDJSON are read',
+    false,
+    'Send the file as text/csv or application/x-ndjson, in UTF-8 and not compressed.',
+  ),
   'invalid-value': entry(422, 'The request has invalid values', false, 'Each fault is named in `errors`.'),
   'idempotency-key-reused': entry(
     422,

@@ -15,11 +15,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const tooLarge = (limit: number): AbideError =>
   new AbideError('too-large', `A body may have at most ${limit / 1024} KiB.`);
 
-/** Throws unsupported-media-type. */
-export function refuseCompressed(ctx: Context): void {
-  if ((ctx.req.headers['content-encoding'] ?? 'identity').toLowerCase() !== 'identity')
-    throw new AbideError('unsupported-media-type', 'Compressed bodies are not read.');
-}
+export const isCompressed = (ctx: Context): boolean =>
+  (ctx.req.headers['content-encoding'] ?? 'identity').toLowerCase() !== 'identity';
 
 /** Reads and parses a JSON body. Throws AbideError: unsupported-media-type, too-large, malformed-json, overloaded. */
 export async function readJson(ctx: Context, limit = BODY_BYTES_MAX): Promise<unknown> {
@@ -27,7 +24,7 @@ export async function readJson(ctx: Context, limit = BODY_BYTES_MAX): Promise<un
   if (type === undefined || !/^application\/json(?:\s*;\s*charset="?utf-8"?)?\s*$/i.test(type)) {
     throw new AbideError('unsupported-media-type');
   }
-  refuseCompressed(ctx);
+  if (isCompressed(ctx)) throw new AbideError('unsupported-media-type', 'Compressed bodies are not read.');
   if (Number(ctx.req.headers['content-length'] ?? 0) > limit) throw tooLarge(limit);
   const bytes = await readBytes(ctx.req, limit, placeOf(ctx));
   let text: string;

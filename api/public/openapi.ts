@@ -107,7 +107,7 @@ const WITH_BODY: readonly ErrorCode[] = [
 const RATE_LIMIT = Object.fromEntries(
   ['RateLimit-Policy', 'RateLimit'].map((name) => [name, { $ref: `#/components/headers/${name}` }]),
 );
-const WITH_FILE: readonly ErrorCode[] = ['too-large', 'unsupported-media-type', 'invalid-value'];
+const WITH_FILE: readonly ErrorCode[] = ['too-large', 'unsupported-file-type', 'invalid-value'];
 
 const pascal = (code: string): string =>
   code.replaceAll(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase());

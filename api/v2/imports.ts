@@ -14,7 +14,7 @@ import { AbideError } from '../../suppression/errors.ts';
 import type { DeclaredScopes } from '../../suppression/scope.ts';
 import type { Deps } from '../deps.ts';
 import { authorizedOf } from '../guard/authorize.ts';
-import { parse, queryInteger, refuseCompressed } from '../guard/read-body.ts';
+import { isCompressed, parse, queryInteger } from '../guard/read-body.ts';
 import { COLUMNS } from '../import/read-file.ts';
 import { fileTooLarge, receiveFile } from '../import/receive.ts';
 import { InstantSchema } from '../instant.ts';
@@ -208,13 +208,9 @@ function readType(header: string | undefined): MIMEType | undefined {
 function formatOf(ctx: Context): ImportFormat {
   const type = readType(ctx.req.headers['content-type']);
   const format = TYPES[type?.essence ?? ''];
-  if (format === undefined || (type?.params.get('charset') ?? 'utf-8').toLowerCase() !== 'utf-8') {
-    throw new AbideError(
-      'unsupported-media-type',
-      `Send the file as ${Object.keys(TYPES).join(' or ')}, in UTF-8.`,
-    );
-  }
-  refuseCompressed(ctx);
+  const charset = (type?.params.get('charset') ?? 'utf-8').toLowerCase();
+  if (format === undefined || charset !== 'utf-8' || isCompressed(ctx))
+    throw new AbideError('unsupported-file-type');
   return format;
 }
 

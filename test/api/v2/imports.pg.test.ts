@@ -390,10 +390,21 @@ describe('a file that says what is not known here', () => {
     async (type) => {
       expect(problemOf(await api.post('email\n', undefined, { type }))).toEqual([
         415,
-        'unsupported-media-type',
+        'unsupported-file-type',
       ]);
     },
   );
+
+  // Of a compressed CSV it was said that only JSON is read.
+  test('a file that is compressed on the way is refused, and the answer says what is read', async () => {
+    const headers = { 'content-type': 'text/csv', 'content-encoding': 'gzip' };
+    const answer = await api.send('POST', '/v2/imports?scopes=email', {
+      key: api.key,
+      headers,
+      body: 'email\n',
+    });
+    expect(answer.json).toMatchObject({ status: 415, title: 'Only CSV and NDJSON are read' });
+  });
 });
 
 test.each(['text/csv; header=present', 'Text/CSV;charset="UTF-8"; header=present'])(
