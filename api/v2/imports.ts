@@ -25,6 +25,8 @@ import { createScopesSchema } from './scopes.ts';
 
 /** Uploads at a time: each holds a piece of its file in memory. */
 const UPLOADS_MAX = 8;
+/** Of one client: files that stall, or only come slowly, leave room for those of others. */
+const UPLOADS_OF_CLIENT_MAX = UPLOADS_MAX / 2;
 
 const createQuery = (declared: DeclaredScopes) =>
   z.strictObject({
@@ -220,12 +222,20 @@ const visibleTo = (ctx: Context): string | undefined => {
   return key.scopes.includes('imports:approve') ? undefined : key.client;
 };
 
+/** What there is too much of for one more upload of this client; undefined: there is room. */
+function fullOf(uploading: readonly string[], client: string): string | undefined {
+  if (uploading.length >= UPLOADS_MAX) return `${UPLOADS_MAX} files`;
+  const isFull = uploading.filter((one) => one === client).length >= UPLOADS_OF_CLIENT_MAX;
+  return isFull ? `${UPLOADS_OF_CLIENT_MAX} files of this client` : undefined;
+}
+
 export function addImports(
   routes: Routes,
   { ledger, declared, defaultRegion, approveAboveRows }: Deps,
 ): void {
   const Query = createQuery(declared);
-  let uploads = 0;
+  /** The client of each upload under way. */
+  const uploading: string[] = [];
 
   const create: Operation = {
     method: 'post',
@@ -294,13 +304,13 @@ export function addImports(
     const query = parse(Query, { ...ctx.query });
     const format = formatOf(ctx);
     if (Number(ctx.req.headers['content-length'] ?? 0) > FILE_BYTES_MAX) throw fileTooLarge();
-    if (uploads >= UPLOADS_MAX) {
-      throw new AbideError('overloaded', `${UPLOADS_MAX} files are being received here already.`, {
+    const { caller, key } = authorizedOf(ctx);
+    const full = fullOf(uploading, key.client);
+    if (full !== undefined)
+      throw new AbideError('overloaded', `${full} are being received here already.`, {
         retryAfterSeconds: 10,
       });
-    }
-    const { caller, key } = authorizedOf(ctx);
-    uploads += 1;
+    uploading.push(key.client);
     try {
       const { import: made, isNew } = await receiveFile(
         ctx.req,
@@ -318,7 +328,7 @@ export function addImports(
       ctx.set('Location', `/v2/imports/${made.id}`);
       ctx.body = toAnswer(made);
     } finally {
-      uploads -= 1;
+      uploading.splice(uploading.indexOf(key.client), 1);
     }
   });
 

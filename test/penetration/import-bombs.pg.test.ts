@@ -2,6 +2,7 @@
 // never end. Each is refused or becomes errors of rows, quickly and in few words; what was refused is not kept, and the next
 // request is answered.
 import { connect } from 'node:net';
+import type { Socket } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { csvOf, serveImports } from '../api/v2/serving-imports.ts';
@@ -170,22 +171,39 @@ describe('a file without end', () => {
   });
 });
 
-test('so many at once are refused, and then taken again', async () => {
+// One key with eight files that stalled kept out the files of everybody.
+test('so many at once are refused, of a client and of all, and then taken again', async () => {
   const port = Number(new URL(api.url).port);
-  const open = Array.from({ length: 8 }, () => {
-    const socket = connect(port, '127.0.0.1').on('error', () => undefined);
-    socket.write(
-      `POST /v2/imports?scopes=email HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${api.key}\r\nContent-Type: text/csv\r\nContent-Length: 100\r\n\r\nemail\n`,
-    );
-    return socket;
+  const keys = await Promise.all(['other', 'third'].map((client) => api.makeKey({ client })));
+  const [other, third] = keys.map(({ token }) => token) as [string, string];
+  const open: Socket[] = [];
+  const stall = async (key: string): Promise<void> => {
+    for (let n = 0; n < 4; n += 1) {
+      const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+      socket.write(
+        `POST /v2/imports?scopes=email HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\nContent-Type: text/csv\r\nContent-Length: 100\r\n\r\nemail\n`,
+      );
+      open.push(socket);
+    }
+    await eventually(async () => {
+      const { rows } = await api.t.pool.query<{ n: number }>(
+        "select count(*) as n from imports where state = 'receiving'",
+      );
+      expect(rows[0]!.n).toBe(open.length);
+    });
+  };
+  const refused = (of: string) => ({
+    status: 503,
+    headers: { 'retry-after': '10' },
+    json: { code: 'overloaded', detail: `${of} are being received here already.` },
   });
-  await eventually(async () => {
-    const { rows } = await api.t.pool.query<{ n: number }>(
-      "select count(*) as n from imports where state = 'receiving'",
-    );
-    expect(rows[0]!.n).toBe(8);
-  });
-  expect(problemOf(await api.post('email\n'))).toEqual([503, 'overloaded']);
+
+  await stall(api.key);
+  expect(await api.post('email\n')).toMatchObject(refused('4 files of this client'));
+  expect((await api.post(csvOf(1), undefined, { key: other })).status).toBe(202);
+  await stall(other);
+  expect(await api.post('email\n', undefined, { key: third })).toMatchObject(refused('8 files'));
+
   for (const socket of open) socket.destroy();
   await expectNothingKept();
   expect((await api.post('email\n')).status).toBe(202);
