@@ -10,7 +10,8 @@ import { readFileSync } from 'node:fs';
 
 /** What the receipt states. Throws if none of the keys signed exactly this. */
 export function check(receipt, keys) {
-  const [head, payload, signature] = receipt.split('.');
+  const [head, payload, signature, more] = receipt.split('.');
+  if (!signature || more !== undefined) throw new Error('This is not a receipt.');
   const { alg, typ, kid } = JSON.parse(Buffer.from(head, 'base64url').toString());
   if (alg !== 'EdDSA' || typ !== 'abide-receipt+jws') throw new Error('This is not a receipt.');
   const jwk = keys.find((one) => one.kid === kid);

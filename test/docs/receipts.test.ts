@@ -35,6 +35,13 @@ test("the page's test vector is valid by our code, and by the example that has n
   expect(() => example.check(`${head}.${payload}.${flipped.toString('base64url')}`, vector.keys)).toThrow(
     'The signature does not fit.',
   );
+  // A fourth part is not signed: with it, our own code said no and the example yes.
+  for (const receipt of [`${vector.receipt}.`, `${vector.receipt}.e30`, `${head}.${payload}`]) {
+    await expect(verifyReceipt(receipt, { keys: vector.keys })).rejects.toMatchObject({
+      code: 'RECEIPT_INVALID',
+    });
+    expect(() => example.check(receipt, vector.keys)).toThrow('This is not a receipt.');
+  }
 });
 
 // Without the kind it said of her own receipt that it is about somebody else; without a file, Node printed where it threw.
