@@ -60,8 +60,9 @@ export function toDecision(row: unknown): Decision {
     throw new UnreadableRow('A decision row has JSON that cannot be read.');
   }
   if (!result.success) {
-    const columns = result.error.issues.map((issue) => issue.path.join('.')).join(', ');
-    throw new UnreadableRow(`A decision row cannot be read: ${columns}.`);
+    // What stands within a column may be anything, an address as well.
+    const columns = new Set(result.error.issues.map(({ path: [column] }) => String(column ?? 'all of it')));
+    throw new UnreadableRow(`A decision row cannot be read: ${[...columns].join(', ')}.`);
   }
   const { data } = result;
   const { sealed } = data;

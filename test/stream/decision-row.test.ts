@@ -159,6 +159,15 @@ test.each([
   },
 );
 
+// Whoever may write to the topic wrote addresses into the log, and as many as a record takes.
+test('a row with a hundred wrong scopes is described by its column alone', () => {
+  const wrong = Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`lovelace${n}@example.com`, n]));
+  const suppressed = JSON.stringify(wrong);
+  expect(() => toDecision({ ...ROW, suppressed, granted: suppressed })).toThrow(
+    new UnreadableRow('A decision row cannot be read: suppressed, granted.'),
+  );
+});
+
 test.each([undefined, null, 7, 'x', [], {}])('%p is no row', (row) => {
   expect(() => toDecision(row)).toThrow(UnreadableRow);
 });
