@@ -142,8 +142,6 @@ describe('a store of the configuration', () => {
       '[::127.0.0.1]',
       '[64:ff9b::7f00:1]',
       '[2002:7f00:1::]',
-      'mail.example.com@127.0.0.1',
-      'mail.example.com:secret@127.0.0.1',
     ]) {
       expect([host, messagesOf({ url: `https://${host}/` })]).toEqual([
         host,
@@ -152,6 +150,16 @@ describe('a store of the configuration', () => {
       expect([host, messagesOf({ url: `http://${host}/`, allow_private: true })]).toEqual([host, undefined]);
     }
   });
+
+  test.each(['mail.example.com@127.0.0.1', 'mail.example.com:secret@127.0.0.1'])(
+    'that looks public before an @ is refused as what it is: %s',
+    (host) => {
+      expect(messagesOf({ url: `https://${host}/` })).toEqual([
+        expect.stringMatching(/^must have no user and no password: /),
+        'is a private address: if that is intended, set allow_private: true',
+      ]);
+    },
+  );
 
   test.each([
     ['http://mail.example.com/', 'must be https://, unless allow_private: true'],
