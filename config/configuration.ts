@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { isSupportedCountry } from 'libphonenumber-js/max';
 import type { CountryCode } from 'libphonenumber-js/max';
 import { z } from 'zod';
@@ -67,6 +68,10 @@ export type StoreConfiguration = {
   readonly keyForm: string;
   /** SHA-256 over what the API and the store's worker must agree about: which store it is, its keys, and what it holds. */
   readonly stanza: Buffer;
+  /** Host and port in one spelling; undefined if the target does not begin with them. */
+  readonly server: string | undefined;
+  /** What the rest of the target and the values of the scopes name there, in one spelling. */
+  readonly place: readonly unknown[];
 };
 
 export type Address = { readonly host: string; readonly port: number };
@@ -440,7 +445,7 @@ export async function loadConfiguration({
       faults.push(...store);
       continue;
     }
-    const same = stores.find((one) => isSamePlace(one, store));
+    const same = stores.find((one) => one.server === store.server && isSamePlaceOfServer(one, store));
     if (same !== undefined) {
       const path = ['stores', name];
       const detail = `is the same place as ${same.name}, and each would take what the other one writes for the store's own: name all scopes in one stanza`;
@@ -649,8 +654,10 @@ async function readStore({
   });
   if (!options.success || faults.length > 0) return faults;
   let target: readonly string[];
+  let spelled: readonly string[];
   try {
     target = connector.target(options.data);
+    spelled = connector.place?.(options.data) ?? target;
   } catch (error) {
     if (!(error instanceof AbideError)) throw error;
     fault(['connector'], error.message);
@@ -660,6 +667,8 @@ async function readStore({
   // If a scope has a value of its own, such as a list that people are put on, another value is another place.
   const values = isList ? [] : [[...scopes].sort(([a], [b]) => (a < b ? -1 : 1))];
   const fingerprint = sha256([stanza.connector, ...target, ...values]);
+  const [host = '', port = '', ...rest] = spelled;
+  const server = /^\d+$/.test(port) ? `${inOneSpelling(host)}:${port}` : undefined;
   return {
     name,
     connectorName: stanza.connector,
@@ -682,12 +691,24 @@ async function readStore({
       [...scopes.keys()].sort(),
       connector.topics,
     ]),
+    server,
+    place: [...(server === undefined ? spelled : rest), ...values],
   };
 }
 
-/** Whether both could write about the same person in the same row. */
-const isSamePlace = (one: StoreConfiguration, other: StoreConfiguration): boolean =>
-  one.fingerprint.equals(other.fingerprint) &&
+const THIS_MACHINE = ['127.0.0.1', '::1'];
+
+/** A path, which is a socket's, stays as it is. */
+function inOneSpelling(host: string): string {
+  if (host.startsWith('/')) return host;
+  const name = host.toLowerCase().replace(/^\[(.*)\]$|\.$/, '$1');
+  return THIS_MACHINE.includes(name) ? 'localhost' : name;
+}
+
+/** Whether both could write about the same person in the same row, if their servers are one. */
+export const isSamePlaceOfServer = (one: StoreConfiguration, other: StoreConfiguration): boolean =>
+  one.connectorName === other.connectorName &&
+  isDeepStrictEqual(one.place, other.place) &&
   one.keyForm === other.keyForm &&
   one.accepts.some((kind) => other.accepts.includes(kind));
 

@@ -899,11 +899,19 @@ export default defineConnector({
   evidence: 'read_back',
   limits: { batch: 1_000, concurrent: 2 },
 
-  target({ url, table, statements }) {
+  target({ url, table = 'suppressions', statements }) {
+    const { host, port, database } = placeOf(url);
+    const place = statements === undefined ? [table] : [statements.apply, statements.read_back];
+    return [host, `${port}`, database, ...place];
+  },
+
+  place({ url, table = 'suppressions', statements }) {
     const { host, port, database } = placeOf(url);
     const place =
-      statements === undefined ? [table ?? 'suppressions'] : [statements.apply, statements.read_back];
-    return [host, `${port}`, database, ...place];
+      statements === undefined
+        ? [table.includes('.') ? table : `${database}.${table}`]
+        : [database, statements.apply, statements.read_back];
+    return [host, `${port}`, ...place];
   },
 
   open({ url, table: own = 'suppressions', statements, statement_timeout_ms }, { log, name, scopes }) {

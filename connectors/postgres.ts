@@ -592,6 +592,12 @@ function ownStatements(
   };
 }
 
+function targetOf({ url, table = 'suppressions', statements }: z.output<typeof options>): readonly string[] {
+  const { host, port, database } = new pg.Client({ connectionString: url });
+  const place = statements === undefined ? [table] : [statements.apply, statements.read_back];
+  return [host, `${port}`, database ?? '', ...place];
+}
+
 export default defineConnector({
   options,
   accepts: SUBJECT_KINDS,
@@ -601,12 +607,9 @@ export default defineConnector({
   evidence: 'read_back',
   limits: { batch: 2_000, concurrent: 2 },
 
-  target({ url, table, statements }) {
-    const { host, port, database } = new pg.Client({ connectionString: url });
-    const place =
-      statements === undefined ? [table ?? 'suppressions'] : [statements.apply, statements.read_back];
-    return [host, `${port}`, database ?? '', ...place];
-  },
+  target: targetOf,
+  place: ({ table = 'suppressions', ...rest }) =>
+    targetOf({ ...rest, table: table.includes('.') ? table : `public.${table}` }),
 
   open({ url, table: own = 'suppressions', statements, statement_timeout_ms }, { log, name, scopes }) {
     const settings = {

@@ -26,6 +26,7 @@ const Declaration = z.object({
   limits: z.object({ batch: aCount, perSecond: z.number().positive().optional(), concurrent: aCount }),
   settles: z.object({ afterMs: z.number().min(0), withinMs: z.number().min(0) }).optional(),
   target: aFunction,
+  place: aFunction.optional(),
   open: aFunction,
 });
 
@@ -65,19 +66,21 @@ export function lookedAt(name: string, connector: Connector): Connector {
     const faults = declared.error.issues.map(({ path, message }) => `${path.join('.')} ${message}`);
     throw new AbideError('CONFIG_INVALID', `${name} does not declare a connector: ${faults.join('; ')}.`);
   }
+  const textsOf = (what: 'target' | 'place', options: unknown): readonly string[] => {
+    let parts: unknown;
+    try {
+      parts = connector[what]!(options);
+    } catch (cause) {
+      throw new AbideError('CONFIG_INVALID', `${name}: ${what}() fails on the stanza's options.`, { cause });
+    }
+    const texts = z.array(z.string()).safeParse(parts);
+    if (texts.success) return texts.data;
+    throw new AbideError('CONFIG_INVALID', `${name}: ${what}() does not give a list of texts.`);
+  };
   return {
     ...connector,
-    target(options) {
-      let parts: unknown;
-      try {
-        parts = connector.target(options);
-      } catch (cause) {
-        throw new AbideError('CONFIG_INVALID', `${name}: target() fails on the stanza's options.`, { cause });
-      }
-      const target = z.array(z.string()).safeParse(parts);
-      if (target.success) return target.data;
-      throw new AbideError('CONFIG_INVALID', `${name}: target() does not give a list of texts.`);
-    },
+    target: (options) => textsOf('target', options),
+    ...(connector.place && { place: (options) => textsOf('place', options) }),
     async open(options, context) {
       const store = (await connector.open(options, context)) as Store | undefined;
       if (!STORE.every((part) => typeof store?.[part] === 'function'))

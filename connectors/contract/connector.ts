@@ -144,6 +144,8 @@ export type Connector<Options extends z.ZodType = z.ZodType> = {
   readonly settles?: { readonly afterMs: number; readonly withinMs: number };
   /** Host, port, database and table or prefix: if these change, it is another store. Never credentials. */
   target(options: z.output<Options>): readonly string[];
+  /** If several targets are one place: the one target that stands for them all. Only stores of one file are compared by it. */
+  place?(options: z.output<Options>): readonly string[];
   open(options: z.output<Options>, context: ConnectorContext): Promise<Store>;
 };
 

@@ -259,6 +259,49 @@ test('a connector in JavaScript that declares or answers something else is told 
   );
 });
 
+// Seen: one table as `localhost` and as `127.0.0.1` was two stores. After a consent of both scopes one of them was `verified`, and
+// the other one still suppressed.
+test('two stores that are one place are refused in whatever spelling', async () => {
+  await using f = await given();
+  const stanza = (connector: string, url: string, more = ''): string =>
+    `connector: ${connector}\nurl: ${url}\nscopes: [email]\n${more}`;
+  const secret = 'secret: whsec_MDEyMzQ1Njc4OWFiY2RlZg==\nallow_private: true';
+  const { code, output } = await f.check(
+    {
+      pg: stanza('postgres', 'postgres://localhost/crm'),
+      pg_address: stanza('postgres', 'postgres://127.0.0.1:5432/crm'),
+      pg_schema: stanza('postgres', 'postgres://[::1]/crm', 'table: public.suppressions'),
+      pg_far: stanza('postgres', 'postgres://db.internal/crm', 'table: alias'),
+      pg_case: stanza('postgres', 'postgres://DB.internal./crm', 'table: public.alias'),
+      mysql: stanza('mysql', 'mysql://127.0.0.1/crm', 'table: mail.suppressions'),
+      mysql_database: stanza('mysql', 'mariadb://localhost:3306/mail'),
+      redis: stanza('redis', 'redis://[::1]'),
+      redis_zero: stanza('redis', 'redis://LOCALHOST:6379/0'),
+      http: stanza('http', 'http://localhost/hook', secret),
+      http_port: stanza('http', 'http://127.0.0.1:80/hook', secret),
+      other_port: stanza('postgres', 'postgres://localhost:5433/crm'),
+      other_schema: stanza('postgres', 'postgres://localhost/crm', 'table: mail.suppressions'),
+      other_socket: stanza('postgres', 'postgres:///crm?host=/run/A'),
+      another_socket: stanza('postgres', 'postgres:///crm?host=/run/a'),
+      other_database: stanza('mysql', 'mysql://localhost/crm'),
+      other_prefix: stanza('redis', 'redis://localhost', 'prefix: mail'),
+    },
+    '--offline',
+  );
+  expect(code).toBe(1);
+  expect([...output.matchAll(/stores\.(\w+) is the same place as (\w+),/g)].map(([, ...two]) => two)).toEqual(
+    [
+      ['pg_address', 'pg'],
+      ['pg_schema', 'pg'],
+      ['pg_case', 'pg_far'],
+      ['mysql_database', 'mysql'],
+      ['redis_zero', 'redis'],
+      ['http_port', 'http'],
+    ],
+  );
+  expect(output.match(/: stores\./g)).toHaveLength(6);
+});
+
 test('every fault of a file is told with line and column, and no store is asked', async () => {
   await using f = await given();
   const example = fileURLToPath(new URL('../../docs/examples/sqlite-store.ts', import.meta.url));
