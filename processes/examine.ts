@@ -4,7 +4,8 @@ import { statfs } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import pg from 'pg';
 import { checkIssuers } from '../api/guard/issuer-keys.ts';
-import type { Configuration } from '../config/configuration.ts';
+import { isSamePlaceOfServer } from '../config/configuration.ts';
+import type { Configuration, StoreConfiguration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 import { openPool, toMilliseconds } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
@@ -12,6 +13,7 @@ import { readKeyRing } from '../ledger/key-ring.ts';
 import { IS_PUBLISHED } from '../ledger/migrate.ts';
 import { readLag } from '../ledger/propagation-lag.ts';
 import { lastSetBack } from '../ledger/set-back.ts';
+import { listStores } from '../ledger/stores.ts';
 import { oldestWriter } from '../ledger/watermark.ts';
 import { AbideError, sayError } from '../suppression/errors.ts';
 import { checkStores } from './check-stores.ts';
@@ -38,11 +40,13 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   let urls: DatabaseUrls;
   let kafka: Configuration['kafka'] | undefined;
+  let stores: readonly StoreConfiguration[];
   let isEmbedded: boolean;
   try {
     const configuration = await readConfiguration(env);
+    stores = configuration.stores;
     kafka = configuration.source === 'kafka' ? configuration.kafka : undefined;
-    findings.push(fine('configuration', `read, ${configuration.stores.length} store(s)`));
+    findings.push(fine('configuration', `read, ${stores.length} store(s)`));
     isEmbedded = configuration.database === undefined;
     const lacking = lackingSecrets(configuration, dataFolderOf(env), env);
     if (lacking !== undefined)
@@ -50,7 +54,7 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
         attention('secrets', lacking, 'Set them where Abide runs: it does not start without them.'),
       );
     urls = await findDatabase(configuration, env);
-    for (const { store, problem } of await checkStores(configuration.stores)) {
+    for (const { store, problem } of await checkStores(stores)) {
       findings.push(
         problem === undefined
           ? fine(`store ${store}`, 'opened and read')
@@ -85,6 +89,7 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
   const pool = openPool(urls.api, { max: 2, onError: () => undefined, name: 'abide doctor' });
   try {
     findings.push(...(await examineDatabase({ pool, urls, env, isEmbedded })));
+    findings.push(...(await examinePlaces(pool, stores)));
     if (kafka !== undefined) findings.push(...(await examineKafka(pool, kafka)));
   } catch (error) {
     findings.push(broken('database', sayError(error), START));
@@ -225,6 +230,29 @@ async function examineDatabase({
     );
   }
   return findings;
+}
+
+/** Only these say by their incarnation which server they are of; that of a connector of the user's own may say anything. */
+const SAY_WHICH_SERVER: readonly string[] = ['postgres', 'mysql', 'redis'];
+
+/** Places with two names, by what the workers have seen of them. */
+async function examinePlaces(pool: Pool, stores: readonly StoreConfiguration[]): Promise<Finding[]> {
+  const seen = new Map((await listStores(pool)).map(({ name, incarnation }) => [name, incarnation]));
+  return stores.flatMap((store, n): Finding[] => {
+    const incarnation = seen.get(store.name);
+    if (incarnation === undefined || !SAY_WHICH_SERVER.includes(store.connectorName)) return [];
+    const same = stores
+      .slice(0, n)
+      .find((one) => seen.get(one.name) === incarnation && isSamePlaceOfServer(one, store));
+    if (same === undefined) return [];
+    return [
+      attention(
+        `place of ${store.name}`,
+        `it says of itself what ${same.name} says: it is the same place under another name, or a copy of its server's files`,
+        'If it is the same place, name all scopes in one stanza: each store takes what the other one writes for its own.',
+      ),
+    ];
+  });
 }
 
 function examineKeys(

@@ -8,7 +8,10 @@ import { expect, test } from '@jest/globals';
 import { makeKeyRing } from '../../ledger/key-ring.ts';
 import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
+import { emptyDatabase } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
+import { createSend } from '../harness/http.ts';
+import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
 type Finding = { what: string; state: 'fine' | 'attention' | 'broken'; says: string; fix?: string };
 
@@ -155,6 +158,38 @@ test('a database elsewhere: wal_level too low, one role for all, no worker, anot
     await postgres.stop();
     await rm(folder, { recursive: true });
   }
+});
+
+test('two stores that are one place under two names are told from two places, by what their workers saw', async () => {
+  await using database = await emptyDatabase();
+  const { owner } = database.urls;
+  const { hostname: host, port } = new URL(owner);
+  await using proxy = await startTcpProxy({ host, port: Number(port) });
+  const alias = Object.assign(new URL(owner), { port: `${proxy.port}` }).href;
+  const stanza = (url: string, more = ''): string =>
+    `{ connector: postgres, url: '${url}', scopes: [email]${more} }`;
+  await using abide = await startAbide({
+    config: `stores:\n  crm: ${stanza(owner)}\n  alias: ${stanza(alias)}\n  mail: ${stanza(alias, ', table: mail')}\n`,
+  });
+  const { status } = await createSend(abide.url)('POST', '/v1/opt-outs', {
+    key: abide.key,
+    body: { subject: { email: 'ada@example.com' } },
+  });
+  expect(status).toBe(201);
+  const env = { ABIDE_DATA: abide.dataFolder, ABIDE_CONFIG: join(abide.dataFolder, 'abide.yaml') };
+
+  await eventually(async () =>
+    expect(await examine(env)).toEqual({
+      code: 0,
+      found: {
+        'place of alias': {
+          state: 'attention',
+          says: expect.stringMatching(/^it says of itself what crm says: it is the same place/) as unknown,
+          fix: expect.stringContaining('name all scopes in one stanza') as unknown,
+        },
+      },
+    }),
+  );
 });
 
 test('what listens beyond this machine without its secrets is told what to give, before it starts', async () => {
