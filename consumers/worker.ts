@@ -13,6 +13,8 @@ import type { Item, Log, Store } from '../connectors/contract/connector.ts';
 import { FOLLOWED_TO, LIFT_NOT_UNDONE, isDue, mustClear } from '../suppression/acknowledgement.ts';
 import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
+import type { ErrorCode } from '../suppression/errors.ts';
 import { createBell } from './bell.ts';
 import { createBatchCarrier, toItem } from './carry-batch.ts';
 import { toReport } from './carried.ts';
@@ -137,7 +139,8 @@ export function startWorker({
   let readAgain: PromiseWithResolvers<void> = Promise.withResolvers();
   /** Until then another batch would exceed what the store takes per second. */
   let pacedUntil = 0;
-  let ledgerAway = false;
+  /** What the ledger answers instead of a page; undefined while it gives out pages. */
+  let ledgerAway: ErrorCode | undefined;
   /** Thousands that the ledger had parked may be due at once: the rest is listed again once those in hand are done. */
   let moreToRetry = false;
   /** The ledger has more of the back-fill than was taken. */
@@ -215,8 +218,8 @@ export function startWorker({
       const since = liveSince;
       try {
         await readLedger(caughtUp);
-        if (ledgerAway) log.info({ store: store.name }, 'the ledger answers again');
-        ledgerAway = false;
+        if (ledgerAway !== undefined) log.info({ store: store.name }, 'the ledger answers again');
+        ledgerAway = undefined;
         // Only a reading that began after the stream stood, and that nothing interrupted, closes the gap.
         if (since !== undefined && since === liveSince && !caughtUp && !missed && !paused) caughtUp = true;
         missed = false;
@@ -225,9 +228,10 @@ export function startWorker({
         if (signal.aborted) return;
         // A worker that started before its API has seen no error of it.
         if (generation !== undefined) noteError(ledgerFailureCode(error));
-        if (!ledgerAway)
+        const answer = error instanceof AbideError ? error.code : 'internal-error';
+        if (ledgerAway !== answer)
           log.warn({ store: store.name, error }, 'the ledger gives out nothing, will try again');
-        ledgerAway = true;
+        ledgerAway = answer;
         await feeding.wait(POLL_MS);
       }
     }

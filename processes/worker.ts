@@ -18,12 +18,15 @@ import { toWorkerStore } from './store-workers.ts';
 
 const ASK_MS_MAX = 5_000;
 
+const isRefusal = (error: unknown): error is AbideError =>
+  error instanceof AbideError && REFUSALS.some((code) => code === error.code);
+
 /** Throws if the API will have nothing of this worker; one that does not answer yet is waited for. */
 async function ask(ledger: LedgerAccess, log: Log): Promise<void> {
   try {
     await ledger.outstanding({ limit: 1, signal: AbortSignal.timeout(ASK_MS_MAX) });
   } catch (error) {
-    if (error instanceof AbideError && REFUSALS.some((code) => code === error.code)) throw error;
+    if (isRefusal(error)) throw error;
     log.warn({ error }, 'the API does not answer yet, will try again');
   }
 }
@@ -43,7 +46,7 @@ export async function runWorker({
   configPath: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
   log: Log;
-  /** The API's configuration is another one by now: only another process goes on. */
+  /** The API will have nothing of this worker any more: only another process, or another key, goes on. */
   onCrash: (error: AbideError) => void;
 }): Promise<{ stop(): Promise<void> }> {
   const configuration = await loadConfiguration({
@@ -70,8 +73,9 @@ export async function runWorker({
     ...api,
     outstanding: (page) =>
       api.outstanding(page).catch((error: unknown) => {
-        // This worker would hold the store's lease against one that has the new configuration.
-        if (error instanceof AbideError && error.code === 'another-stanza') onCrash(error);
+        // This worker would hold the store's lease against one that has the new configuration; or it was renamed, or its key bound
+        // elsewhere. An API whose database is being recovered may not know the key yet: that is waited for.
+        if (isRefusal(error) && error.code !== 'unauthenticated') onCrash(error);
         throw error;
       }),
   };

@@ -682,6 +682,25 @@ test('while the ledger is away nothing is lost: reports wait, and what was decid
   expect(t.logged.filter((line) => line.startsWith('the ledger gives out nothing'))).toHaveLength(1);
 });
 
+// Seen: while the API was restarted its worker said that it gives out nothing, and no more when it answered 401 from then on.
+test('each other answer that the ledger gives instead of a page is said once', async () => {
+  await using t = carry();
+  await t.commit(decided('ada'));
+  const said = (): unknown[] =>
+    t.logged.flatMap((line, n) =>
+      line.startsWith('the ledger gives out nothing')
+        ? [(t.fields[n] as { error: AbideError }).error.code]
+        : [],
+    );
+  t.ledger.away = new AbideError('ledger-unavailable');
+  await eventually(() => expect(said()).toEqual(['ledger-unavailable']));
+  t.ledger.away = new AbideError('unauthenticated');
+  await eventually(() => expect(said()).toEqual(['ledger-unavailable', 'unauthenticated']));
+  t.ledger.away = undefined;
+  await eventually(() => expect(t.logged).toContain('the ledger answers again'));
+  expect(said()).toHaveLength(2);
+});
+
 // After each start of the stack every store showed an error that was none.
 test('a ledger that starts later than its worker is no error, one that goes away is the last one', async () => {
   const ledger = new FakeLedger();

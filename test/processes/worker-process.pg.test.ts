@@ -176,3 +176,15 @@ test('a worker whose store was configured otherwise since ends, and leaves it to
   after.child.kill('SIGTERM');
   expect(await after.ended).toBe(0);
 });
+
+// Seen: it went on for ever without a word, while one that was started so ended at once.
+test('a worker whose store was renamed ends, and says what the API says', async () => {
+  const worker = startWorker();
+  await eventually(() => expect(worker.output()).toContain('carrying decisions'));
+  await abide.stop();
+  await abide.start(
+    `stores:\n  people: { connector: postgres, url: '${storeUrl}', table: moved, scopes: [email, sms, push], formerly: crm }\n`,
+  );
+  expect(await worker.ended).toBe(1);
+  expect(worker.output()).toContain('The key is not bound to this store.');
+});
