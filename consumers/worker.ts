@@ -307,9 +307,9 @@ export function startWorker({
     missed = true;
   }
 
-  /** While the store is paused nothing is carried, whoever brings it; when it is resumed, the ledger gives out all of it. */
+  /** While the store is paused or retired nothing is carried, whoever brings it; when it is resumed, the ledger gives out all of it. */
   function rest(): void {
-    if (!paused) log.info({ store: store.name }, 'store is paused: nothing is carried to it');
+    if (!paused) log.info({ store: store.name }, 'store is paused or retired: nothing is carried to it');
     paused = true;
     caughtUp = false;
     hand.letGoOfWaiting();
