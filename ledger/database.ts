@@ -137,11 +137,21 @@ const code = (error: unknown): string =>
 export const isRace = (error: unknown): boolean => ['23505', '40P01', '40001'].includes(code(error));
 export const isLockTimeout = (error: unknown): boolean => code(error) === '55P03';
 
-/** Says in words that the database answers but takes no writes; undefined if the error means something else. */
-export const sayReadOnly = (where: string, error: unknown): string | undefined =>
-  code(error) === '25006'
-    ? `The database ${where} takes no writes: it is a replica, or its recovery has not ended (\`select pg_wal_replay_resume()\`).`
-    : undefined;
+/** Says in words what keeps a database that answers from working; undefined if the error means something else. */
+export function sayUnable(where: string, error: unknown): string | undefined {
+  switch (code(error)) {
+    case '25006':
+      return `The database ${where} takes no writes: it is a replica, or its recovery has not ended (\`select pg_wal_replay_resume()\`).`;
+    case '53100':
+      return `The database ${where} runs, but its disk is full: free some space on it, or make it larger, and try again.`;
+    case '53300':
+      return `The database ${where} runs, but has no connection left for this role: close some, or raise its limit.`;
+    default:
+      return code(error).startsWith('53')
+        ? `The database ${where} runs, but lacks a resource: its log says which.`
+        : undefined;
+  }
+}
 
 /** The process has an older key ring than the database (migration 0016), or a newer one (migration 0019). */
 const WRONG_PEPPER: Readonly<Record<string, string>> = {

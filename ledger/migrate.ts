@@ -2,7 +2,7 @@
 import type { Knex } from 'knex';
 import type pg from 'pg';
 import { AbideError } from '../suppression/errors.ts';
-import { isUnavailable, onConnection, sayReadOnly } from './database.ts';
+import { isUnavailable, onConnection, sayUnable } from './database.ts';
 import * as ledger from './migrations/0001-ledger.ts';
 import * as reconciliation from './migrations/0002-reconciliation.ts';
 import * as canaries from './migrations/0003-canaries.ts';
@@ -86,7 +86,7 @@ export async function migrate(
     if (!isUnavailable(error)) throw error;
     const { host, pathname } = new URL(ownerUrl);
     const where = `${host}${pathname}`;
-    const message = sayReadOnly(where, error) ?? `The database ${where} cannot be reached.`;
+    const message = sayUnable(where, error) ?? `The database ${where} cannot be reached.`;
     throw new AbideError('DATABASE_UNREACHABLE', message, { cause: error });
   }
 }

@@ -4,7 +4,7 @@ import { loadConfiguration } from '../config/configuration.ts';
 import type { Configuration } from '../config/configuration.ts';
 import { dataFolderOf } from '../config/data-folder.ts';
 import type { Caller } from '../ledger/contract/audit.ts';
-import { isUnavailable, openPool, sayReadOnly } from '../ledger/database.ts';
+import { isUnavailable, openPool, sayUnable } from '../ledger/database.ts';
 import type { Pool } from '../ledger/database.ts';
 import { matchKeyRing, rotateKeyOfRing } from '../ledger/key-ring.ts';
 import { replacePepper } from '../ledger/replace-pepper.ts';
@@ -24,7 +24,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 const notRunning = (where: string, cause?: unknown): AbideError =>
   new AbideError(
     'DATABASE_UNREACHABLE',
-    sayReadOnly(where, cause) ?? `No Abide runs here: its database (${where}) does not answer.`,
+    sayUnable(where, cause) ?? `No Abide runs here: its database (${where}) does not answer.`,
     { cause },
   );
 

@@ -166,7 +166,7 @@ export const ERRORS = {
     500,
     'The database cannot be reached',
     true,
-    'Check that it runs and accepts these credentials.',
+    'It must run, accept these credentials and take writes.',
   ),
   POSTGRES_FAILED: entry(
     500,

@@ -146,6 +146,26 @@ test('a database that takes no writes is said to be one, and not to be away', as
   await expect(migrate(db.urls.owner, ROLES)).rejects.toThrow('takes no writes: it is a replica');
 });
 
+// "It cannot be reached", and was told to run and accept credentials, while it did both.
+test.each([
+  ['53100', 'runs, but its disk is full: free some space on it'],
+  ['53300', 'runs, but has no connection left'],
+  ['53200', 'runs, but lacks a resource: its log says which'],
+])('a database that lacks a resource (%s) is said to, and not to be away', async (code, said) => {
+  await using db = await emptyDatabase();
+  await withClient(db.superuserUrl, (client) =>
+    client.query(
+      `create function lack() returns event_trigger language plpgsql as
+         $$ begin raise exception 'not enough' using errcode = '${code}'; end $$;
+       create event trigger lack on ddl_command_start execute function lack()`,
+    ),
+  );
+  await expect(migrate(db.urls.owner, ROLES)).rejects.toMatchObject({
+    code: 'DATABASE_UNREACHABLE',
+    message: expect.stringContaining(said) as unknown,
+  });
+});
+
 test('a database with a single role is migrated and works as that role', async () => {
   await using db = await emptyDatabase();
 
