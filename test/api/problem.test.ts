@@ -38,7 +38,7 @@ test.each(Object.keys(ERRORS) as ErrorCode[])('%s is a problem as the table has 
 
 describe('a path that is not there', () => {
   test.each([
-    '/',
+    '/index.html',
     '/v1',
     '/v3/opt-outs',
     '/V1/opt-outs',
