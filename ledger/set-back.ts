@@ -1,43 +1,60 @@
 // A database that goes back in time under a running process: a backup is put in its place, or a standby takes over that had not
 // received everything. Then nothing holds that the process made sure of when it started: that the database has its keys and knows its
 // stores. It must end; what starts in its place makes sure again.
-import { AbideError } from '../suppression/errors.ts';
 import type { Instant } from '../suppression/decision.ts';
+import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
 import type { Queryable } from './database.ts';
 
-/** No row of the two is ever removed, and what can be seen is on disk: these numbers only grow. */
-const NEWEST = `
-  select coalesce((select max(seq) from decisions), 0) as decision, coalesce((select max(seq) from audit_log), 0) as entry`;
+// No row of the two tables is ever removed, and what can be seen is on disk. Numbers alone do not tell: a database that went back gives
+// them out again, and `abide ledger restored` goes on far above them.
+const LOOK = `
+  select (($1::bigint is null or exists (select from decisions where seq = $1 and id = coalesce($2, id)))
+      and ($3::bigint is null or exists (select from audit_log where seq = $3 and at = $4))) as is_there,
+    d.seq, d.id, a.seq as entry, a.at
+  from (values (1)) one
+  left join lateral (select seq, id from decisions order by seq desc limit 1) d on true
+  left join lateral (select seq, at from audit_log order by seq desc limit 1) a on true`;
+
+type Newest = { readonly seq: number | null; readonly id: string | null };
+type Look = Newest & {
+  readonly is_there: boolean;
+  readonly entry: number | null;
+  readonly at: Instant | null;
+};
 
 export type SetBackWatch = {
   /** This decision is committed. */
   saw(seq: number): void;
   /**
-   * Throws LEDGER_SET_BACK if the database lacks what was in it at an earlier look, or a decision that was seen, and has the
-   * database keep that it does.
+   * Throws LEDGER_SET_BACK if the database lacks the newest that was in it at the last look, or the newest decision that was seen, and
+   * has the database keep that it does.
    */
   look(): Promise<void>;
 };
 
 export function createSetBackWatch(db: Queryable): SetBackWatch {
-  const seen = { decision: 0, entry: 0 };
+  let decision: Newest = { seq: null, id: null };
+  let entry: Pick<Look, 'entry' | 'at'> = { entry: null, at: null };
   return {
     saw: (seq) => {
-      seen.decision = Math.max(seen.decision, seq);
+      if (seq > (decision.seq ?? 0)) decision = { seq, id: null };
     },
     look: async () => {
-      // What is committed while the question is under way need not be in its answer.
-      const before = { ...seen };
-      const { rows } = await db.query<typeof seen>({ name: 'newest-of-all', text: NEWEST });
-      const now = rows[0]!;
-      if (now.decision < before.decision || now.entry < before.entry) {
+      const { rows } = await db.query<Look>({
+        name: 'set-back',
+        text: LOOK,
+        values: [decision.seq, decision.id, entry.entry, entry.at],
+      });
+      const { is_there: isThere, seq, id, ...newest } = rows[0]!;
+      if (!isThere) {
         // A database that takes no writes yet is no reason to go on.
         await audit(db, undefined, 'ledger.set_back', undefined, {}).catch(() => undefined);
         throw new AbideError('LEDGER_SET_BACK');
       }
-      seen.decision = Math.max(seen.decision, now.decision);
-      seen.entry = now.entry;
+      // What was committed while the database was asked need not be in its answer.
+      if ((seq ?? 0) >= (decision.seq ?? 0)) decision = { seq, id };
+      entry = newest;
     },
   };
 }
