@@ -133,6 +133,7 @@ async function examineDatabase({
     version: number;
     read_only: boolean;
     wal_level: string;
+    standbys: string;
     now: string;
     publication: boolean;
     may_change: boolean;
@@ -140,6 +141,7 @@ async function examineDatabase({
     key_checks: { key_id: number; purpose: string; value: string }[] | null;
   }>(`select current_setting('server_version_num')::int as version,
         current_setting('transaction_read_only')::boolean as read_only, current_setting('wal_level') as wal_level,
+        current_setting('synchronous_standby_names') as standbys,
         clock_timestamp() as now, (${IS_PUBLISHED}) as publication,
         has_table_privilege('decisions', 'UPDATE') or has_table_privilege('decisions', 'DELETE')
           or has_table_privilege('decisions', 'TRUNCATE') as may_change,
@@ -189,6 +191,14 @@ async function examineDatabase({
           'Set wal_level = logical in postgresql.conf and restart PostgreSQL.',
         ),
   );
+  if (row.standbys.includes('*'))
+    findings.push(
+      attention(
+        'standby',
+        `synchronous_standby_names is ${row.standbys}: Abide's own stream counts as a standby, and keeps nothing`,
+        'Name the standbys in it: an opt-out that was answered may otherwise be on this server alone.',
+      ),
+    );
   const apart = Math.abs(Date.parse(row.now) - Date.now());
   findings.push(
     apart > 5_000

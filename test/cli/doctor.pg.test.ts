@@ -8,7 +8,7 @@ import { expect, test } from '@jest/globals';
 import { makeKeyRing } from '../../ledger/key-ring.ts';
 import { startEmbeddedPostgres } from '../../processes/embedded-postgres.ts';
 import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
-import { emptyDatabase } from '../harness/database.ts';
+import { emptyDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { createSend } from '../harness/http.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
@@ -103,6 +103,17 @@ test('a database elsewhere: wal_level too low, one role for all, no worker, anot
     expect(served).toContain('one database role does the work of several');
     expect(served).toContain('listening at');
 
+    await withClient(postgres.superuserUrl, async (client) => {
+      await client.query("alter system set synchronous_standby_names = '*'");
+      await client.query('select pg_reload_conf()');
+    });
+    await eventually(async () => {
+      const { rows } = await withClient(postgres.superuserUrl, (client) =>
+        client.query('show synchronous_standby_names'),
+      );
+      expect(rows).toEqual([{ synchronous_standby_names: '*' }]);
+    });
+
     const { code, found } = await examine(env);
 
     // Nothing of this stops an opt-out from being recorded.
@@ -117,6 +128,12 @@ test('a database elsewhere: wal_level too low, one role for all, no worker, anot
         state: 'attention',
         says: 'wal_level is replica: decisions arrive by polling the ledger every 250 ms',
         fix: 'Set wal_level = logical in postgresql.conf and restart PostgreSQL.',
+      },
+      // The stream confirmed for a standby what only the primary had, which then was lost.
+      standby: {
+        state: 'attention',
+        says: "synchronous_standby_names is *: Abide's own stream counts as a standby, and keeps nothing",
+        fix: 'Name the standbys in it: an opt-out that was answered may otherwise be on this server alone.',
       },
       replication: {
         state: 'attention',
