@@ -5,6 +5,11 @@ export function noteTheirs(file: URL): void {
   theirFiles.add(file.href);
 }
 
-/** Whether an error that nobody caught comes from a connector's file: that must not end what carries to the other stores. */
-export const isTheirs = (error: unknown): boolean =>
-  error instanceof Error && [...theirFiles].some((file) => error.stack?.includes(file) === true);
+/**
+ * Whether an error that nobody caught comes from a connector's file: that must not end what carries to the other stores. Nothing of ours
+ * throws what has no stack.
+ */
+export const isTheirs = (error: unknown): boolean => {
+  const stack = error instanceof Error ? error.stack : undefined;
+  return [...theirFiles].some((file) => stack === undefined || stack.includes(file));
+};

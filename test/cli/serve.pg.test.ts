@@ -74,7 +74,8 @@ test('errors that nobody catches stop it with everything that it started, and ar
 // It ended the API with all its workers, as often as it was started: the decision was carried again.
 test("what a connector of one's own leaves to nobody ends nothing, and is in the log without its words", async () => {
   const example = await readFile(new URL('../../docs/examples/sqlite-store.ts', import.meta.url), 'utf8');
-  const stray = 'void Promise.reject(new Error(`cannot write ${batch[0]!.key}`));';
+  const stray =
+    'const lost = `cannot write ${batch[0]!.key}`; void Promise.reject(new Error(lost)); setTimeout(() => { throw lost; }, 0);';
   const file = example.replace('const database = writing();', (line) => stray + line);
   expect(file).toContain(stray);
   await writeFile(join(folder, 'stray.ts'), file);
