@@ -251,9 +251,9 @@ function bodyOf(route: string, asked: unknown, { response, text }: Answered): un
 function isOurs(route: string, body: unknown): boolean {
   if (typeof body !== 'object' || body === null) return false;
   const members = (MEMBERS as Readonly<Record<string, readonly string[]>>)[route];
-  return members === undefined
-    ? typeof (body as { object?: unknown }).object === 'string'
-    : members.every((name) => Object.hasOwn(body, name));
+  if (members !== undefined) return members.every((name) => Object.hasOwn(body, name));
+  const { object } = body as { object?: unknown };
+  return object === 'list' ? Object.values(body).some(Array.isArray) : typeof object === 'string';
 }
 
 /** How many: a check without an answer is found in no list of answers. */

@@ -238,6 +238,15 @@ describe('what answers is not Abide', () => {
       }
   });
 
+  test('a list without its items is none', async () => {
+    const body = '{"object":"list","next_cursor":null}';
+    const problem = await instead(
+      (request, response) => request.resume().on('end', () => response.end(body)),
+      (url) => problemOf(createAbide({ url, key }).optOuts.list().next()),
+    );
+    expect(problem).toMatchObject({ code: 'unexpected-answer', status: 200 });
+  });
+
   test('a redirect: neither key nor addresses go where it leads', async () => {
     const seen: (string | undefined)[] = [];
     const problem = await instead(
