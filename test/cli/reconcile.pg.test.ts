@@ -71,7 +71,9 @@ test.each([
     ];
     const api = createServer((request, response) => {
       const isLag = request.url!.startsWith('/v1/propagation-lag');
-      const answer = isLag ? lags.shift() : request.method === 'POST' ? { id: 7 } : { passes: [pass] };
+      const answer = isLag
+        ? { status: 'ok', uncovered: [], sources: [], ...lags.shift() }
+        : { store: 'crm', ...(request.method === 'POST' ? { id: 7 } : { passes: [pass] }) };
       response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
     }).listen(0, '127.0.0.1');
     try {
