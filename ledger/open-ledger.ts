@@ -282,6 +282,7 @@ export async function openLedger({
     grant: (intent, render) =>
       forClient(async () => {
         const answer = await recordGrant(pool, { ring, transport, stores, onRefused }, intent, render);
+        for (const { seq } of answer.decisions) setBack.saw(seq);
         if (answer.decisions.length > 0) recorded.ring();
         return answer;
       }),

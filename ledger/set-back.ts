@@ -6,12 +6,13 @@ import { AbideError } from '../suppression/errors.ts';
 import { audit } from './audit.ts';
 import type { Queryable } from './database.ts';
 
-// No row of the two tables is ever removed, and what can be seen is on disk. Numbers alone do not tell: a database that went back gives
-// them out again, and `abide ledger restored` goes on far above them.
+// No row of the two tables is ever removed, and what can be seen is on disk; but while a server recovers, it may show less than it will
+// have. Numbers alone do not tell: a database that went back gives them out again, and `abide ledger restored` goes on far above them.
 const LOOK = `
   select (($1::bigint is null or exists (select from decisions where seq = $1 and id = coalesce($2, id)))
       and ($3::bigint is null or exists (select from audit_log where seq = $3 and at = $4))) as is_there,
-    d.seq, d.id, a.seq as entry, a.at
+    exists (select from audit_log where action = 'ledger.restored' and at > coalesce($4, '-infinity')) as is_restored,
+    pg_is_in_recovery() as recovers, d.seq, d.id, a.seq as entry, a.at
   from (values (1)) one
   left join lateral (select seq, id from decisions order by seq desc limit 1) d on true
   left join lateral (select seq, at from audit_log order by seq desc limit 1) a on true`;
@@ -19,6 +20,9 @@ const LOOK = `
 type Newest = { readonly seq: number | null; readonly id: string | null };
 type Look = Newest & {
   readonly is_there: boolean;
+  /** The drill for it is done, as far as the database is concerned. */
+  readonly is_restored: boolean;
+  readonly recovers: boolean;
   readonly entry: number | null;
   readonly at: Instant | null;
 };
@@ -28,7 +32,7 @@ export type SetBackWatch = {
   saw(seq: number): void;
   /**
    * Throws LEDGER_SET_BACK if the database lacks the newest that was in it at the last look, or the newest decision that was seen, and
-   * has the database keep that it does.
+   * has the database keep that it does. While the server recovers, nothing is judged.
    */
   look(): Promise<void>;
 };
@@ -46,15 +50,16 @@ export function createSetBackWatch(db: Queryable): SetBackWatch {
         text: LOOK,
         values: [decision.seq, decision.id, entry.entry, entry.at],
       });
-      const { is_there: isThere, seq, id, ...newest } = rows[0]!;
+      const { is_there: isThere, is_restored: isRestored, recovers, seq, id, entry: newest, at } = rows[0]!;
+      if (recovers) return;
       if (!isThere) {
-        // A database that takes no writes yet is no reason to go on.
-        await audit(db, undefined, 'ledger.set_back', undefined, {}).catch(() => undefined);
+        // A database that takes no writes is no reason to go on.
+        if (!isRestored) await audit(db, undefined, 'ledger.set_back', undefined, {}).catch(() => undefined);
         throw new AbideError('LEDGER_SET_BACK');
       }
       // What was committed while the database was asked need not be in its answer.
       if ((seq ?? 0) >= (decision.seq ?? 0)) decision = { seq, id };
-      entry = newest;
+      entry = { entry: newest, at };
     },
   };
 }

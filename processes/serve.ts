@@ -17,6 +17,7 @@ import { ADMINISTRATOR_SCOPES } from '../ledger/contract/api-keys.ts';
 import type { ApiKey } from '../ledger/contract/api-keys.ts';
 import { openLedger } from '../ledger/open-ledger.ts';
 import type { OpenLedger } from '../ledger/open-ledger.ts';
+import { lastSetBack } from '../ledger/set-back.ts';
 import { syncStores } from '../ledger/stores.ts';
 import type { StoreRegistration } from '../ledger/stores.ts';
 import { createPgoutputSource } from '../stream/pgoutput-source.ts';
@@ -119,6 +120,12 @@ export async function serve({
     log,
   });
 
+  const setBackAt = await lastSetBack(pool);
+  if (setBackAt !== undefined)
+    log.warn(
+      { noticed: setBackAt },
+      'the database went back in time: follow docs/runbook.md, "A ledger that was restored"',
+    );
   const lines = createDecisionLines(print);
   const ledger = await openLedger({
     pool,

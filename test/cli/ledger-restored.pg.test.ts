@@ -164,6 +164,7 @@ test('a database that goes back under a running Abide ends it, and what starts i
   expect(running.output).toContain('(LEDGER_SET_BACK)');
 
   await running.start();
+  expect(running.output).toContain('"msg":"the database went back in time: follow docs/runbook.md');
   const answer = await request(`${running.url}/v1/propagation-lag`, {
     headers: { authorization: `Bearer ${running.key}` },
   });

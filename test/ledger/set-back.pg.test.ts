@@ -1,8 +1,10 @@
 import { expect, test } from '@jest/globals';
 import type { QueryConfig } from 'pg';
+import { audit } from '../../ledger/audit.ts';
 import type { Queryable } from '../../ledger/database.ts';
 import { createSetBackWatch, lastSetBack } from '../../ledger/set-back.ts';
 import { withClient } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
 import { freshLedger, intent, render } from '../harness/ledger.ts';
 
 const SET_BACK = { code: 'LEDGER_SET_BACK' };
@@ -37,6 +39,29 @@ test('a database that went back and then went on above what was seen was set bac
     await client.query("select setval('decisions_seq_seq', 10000000)");
   });
   await t.ledger.record(intent('bob@example.com'), render);
+  await audit(t.pool, undefined, 'ledger.restored', undefined, {});
+  await expect(watch.look()).rejects.toMatchObject(SET_BACK);
+  // The drill is done: nobody is sent to it again.
+  expect(await lastSetBack(t.pool)).toBeUndefined();
+});
+
+// A standby that is being promoted answers before it has replayed everything: nothing is lost, and the drill would refill every store.
+test('a server that recovers is not judged before it has recovered', async () => {
+  await using t = await freshLedger();
+  await t.ledger.record(intent('ada@example.com'), render);
+  const watch = createSetBackWatch(t.pool);
+  await watch.look();
+  watch.saw(2);
+  await withClient(t.db.superuserUrl, async (client) => {
+    // Ahead of PostgreSQL's own for whoever looks for the name.
+    await client.query('create function public.pg_is_in_recovery() returns boolean return true');
+    await client.query(`alter database ${t.db.name} set search_path = public, pg_catalog`);
+    await client.query(
+      "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() and usename = 'abide_api'",
+    );
+  });
+  await eventually(() => watch.look());
+  await withClient(t.db.superuserUrl, (client) => client.query('drop function public.pg_is_in_recovery()'));
   await expect(watch.look()).rejects.toMatchObject(SET_BACK);
 });
 
