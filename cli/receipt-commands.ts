@@ -9,6 +9,7 @@ import { SALT } from '../receipts/receipt.ts';
 import type { ReceiptStatement } from '../receipts/receipt.ts';
 import { isAbout, verifyReceipt } from '../receipts/verify.ts';
 import { AbideError } from '../suppression/errors.ts';
+import { readBounded } from '../suppression/read-bounded.ts';
 import { normalise } from '../suppression/subject.ts';
 import type { Subject } from '../suppression/subject.ts';
 import { apiUrlOf, createAsk, unlessNotThere, URL_HELP, withApi } from './api-client.ts';
@@ -151,17 +152,8 @@ async function read(file: string): Promise<string> {
   return text ?? tooLarge(nameOf(file));
 }
 
-/** Without the mark that editors put before UTF-8; undefined if it is too large. */
-async function textOf(source: AsyncIterable<Uint8Array>): Promise<string | undefined> {
-  const chunks: Uint8Array[] = [];
-  let left = READ_MIB_MAX * 1024 * 1024;
-  for await (const chunk of source) {
-    left -= chunk.length;
-    if (left < 0) return undefined;
-    chunks.push(chunk);
-  }
-  return new TextDecoder().decode(Buffer.concat(chunks));
-}
+const textOf = (source: AsyncIterable<Uint8Array>): Promise<string | undefined> =>
+  readBounded(source, READ_MIB_MAX * 1024 * 1024);
 
 function tooLarge(name: string): never {
   throw new Error(`${name} has more than ${READ_MIB_MAX} MiB: no receipt and no public keys are so large.`);

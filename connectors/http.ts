@@ -12,6 +12,7 @@ import { Agent, errors, request } from 'undici';
 import type { Dispatcher } from 'undici';
 import { z } from 'zod';
 import { AbideError, CODE } from '../suppression/errors.ts';
+import { readBounded } from '../suppression/read-bounded.ts';
 import { channelOfTopic } from '../suppression/scope.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 import { formatTraceparent } from '../suppression/traceparent.ts';
@@ -159,18 +160,6 @@ function failure(error: unknown, signal: AbortSignal): unknown {
   return lineFailed('the store', error);
 }
 
-/** The body of an answer, unless it is longer than `bytesMax`: JSON is parsed at one go, and nothing else happens meanwhile. */
-async function readBounded(body: Dispatcher.ResponseData['body'], bytesMax: number): Promise<string> {
-  const pieces: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const piece of body as AsyncIterable<Uint8Array>) {
-    bytes += piece.length;
-    if (bytes > bytesMax) throw new AbideError('STORE_FAILED', 'The answer is too large.');
-    pieces.push(piece);
-  }
-  return new TextDecoder().decode(Buffer.concat(pieces));
-}
-
 /** What an answer says. The body is always read or thrown away, or its connection would be lost to the pool. */
 async function readAnswer<T>(
   { statusCode, headers, body }: Dispatcher.ResponseData,
@@ -184,7 +173,9 @@ async function readAnswer<T>(
     if (statusCode === 503 && delayMs !== undefined) throw new TryLater(delayMs);
     throw new StatusError(statusCode);
   }
+  // JSON is parsed at one go, and nothing else happens meanwhile.
   const text = await readBounded(body, ANSWER_BYTES_MAX + count * ANSWER_BYTES_EACH);
+  if (text === undefined) throw new AbideError('STORE_FAILED', 'The answer is too large.');
   let answer;
   try {
     answer = JSON.parse(text) as Partial<Record<string, unknown>> | null;

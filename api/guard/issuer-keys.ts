@@ -4,6 +4,7 @@ import { createRemoteJWKSet, customFetch, errors } from 'jose';
 import type { RemoteJWKSet } from 'jose';
 import type { TokenIssuer } from '../../config/configuration.ts';
 import { AbideError, sayError } from '../../suppression/errors.ts';
+import { readBounded } from '../../suppression/read-bounded.ts';
 
 const ANSWER_MS_MAX = 5_000;
 /** Some hundred keys. */
@@ -128,24 +129,13 @@ const openKeys = (jwks: string): RemoteJWKSet =>
       const response = await fetch(url, options);
       // Jose does not say which.
       if (response.status !== 200) throw new Error(`it answers ${response.status}`);
-      const text = await readBounded(response);
+      // Not by undici's maxResponseSize, which counts what comes over the line: eight thousand bytes of gzip are eight million of text.
+      // A client that leaves the answer compressed has its own words for what is wrong, and does not go through the proxy that fetch
+      // uses.
+      const text = await readBounded((response.body ?? []) as AsyncIterable<Uint8Array>, ANSWER_BYTES_MAX);
+      if (text === undefined) throw new Error(`it answers more than ${ANSWER_BYTES_MAX} bytes`);
       // Jose would take it for the keys, in place of those that it has.
       if (/"keys"\s*:\s*\[\s*\]/.test(text)) throw new Error('it gives out no key');
       return new Response(text, { status: 200, headers: response.headers });
     },
   });
-
-/**
- * Not by undici's maxResponseSize, which counts what comes over the line: eight thousand bytes of gzip are eight million of text. A
- * client that leaves the answer compressed has its own words for what is wrong, and does not go through the proxy that fetch uses.
- */
-async function readBounded({ body }: Response): Promise<string> {
-  const pieces: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const piece of (body ?? []) as AsyncIterable<Uint8Array>) {
-    bytes += piece.length;
-    if (bytes > ANSWER_BYTES_MAX) throw new Error(`it answers more than ${ANSWER_BYTES_MAX} bytes`);
-    pieces.push(piece);
-  }
-  return Buffer.concat(pieces).toString('utf8');
-}
