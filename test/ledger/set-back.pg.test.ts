@@ -3,11 +3,24 @@ import type { QueryConfig } from 'pg';
 import { audit } from '../../ledger/audit.ts';
 import type { Queryable } from '../../ledger/database.ts';
 import { createSetBackWatch, lastSetBack } from '../../ledger/set-back.ts';
+import type { SetBackWatch } from '../../ledger/set-back.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freshLedger, intent, render } from '../harness/ledger.ts';
+import type { TestLedger } from '../harness/ledger.ts';
 
 const SET_BACK = { code: 'LEDGER_SET_BACK' };
+
+/** It has seen that Ada was recorded. */
+async function watchAda(t: TestLedger): Promise<SetBackWatch> {
+  await t.ledger.record(intent('ada@example.com'), render);
+  const watch = createSetBackWatch(t.pool);
+  await watch.look();
+  return watch;
+}
+
+const pastTheTriggers = (t: TestLedger, sql: string) =>
+  withClient(t.db.superuserUrl, (client) => client.query(`set session_replication_role = replica; ${sql}`));
 
 test('a database that lacks what was seen in it was set back, and keeps that it was', async () => {
   await using t = await freshLedger();
@@ -17,10 +30,7 @@ test('a database that lacks what was seen in it was set back, and keeps that it 
   await watch.look();
   await watch.look();
 
-  await withClient(t.db.superuserUrl, async (client) => {
-    await client.query('set session_replication_role = replica');
-    await client.query('delete from audit_log where seq = (select max(seq) from audit_log)');
-  });
+  await pastTheTriggers(t, 'delete from audit_log where seq = (select max(seq) from audit_log)');
   expect(await lastSetBack(t.pool)).toBeUndefined();
   await expect(watch.look()).rejects.toMatchObject(SET_BACK);
   expect(await lastSetBack(t.pool)).toBeDefined();
@@ -29,15 +39,9 @@ test('a database that lacks what was seen in it was set back, and keeps that it 
 // A process that was cut off from its database meanwhile found numbers far above those that it had seen.
 test('a database that went back and then went on above what was seen was set back all the same', async () => {
   await using t = await freshLedger();
-  await t.ledger.record(intent('ada@example.com'), render);
-  const watch = createSetBackWatch(t.pool);
-  await watch.look();
+  const watch = await watchAda(t);
 
-  await withClient(t.db.superuserUrl, async (client) => {
-    await client.query('set session_replication_role = replica');
-    await client.query('delete from decisions');
-    await client.query("select setval('decisions_seq_seq', 10000000)");
-  });
+  await pastTheTriggers(t, "delete from decisions; select setval('decisions_seq_seq', 10000000)");
   await t.ledger.record(intent('bob@example.com'), render);
   await audit(t.pool, undefined, 'ledger.restored', undefined, {});
   await expect(watch.look()).rejects.toMatchObject(SET_BACK);
@@ -48,9 +52,7 @@ test('a database that went back and then went on above what was seen was set bac
 // A standby that is being promoted answers before it has replayed everything: nothing is lost, and the drill would refill every store.
 test('a server that recovers is not judged before it has recovered', async () => {
   await using t = await freshLedger();
-  await t.ledger.record(intent('ada@example.com'), render);
-  const watch = createSetBackWatch(t.pool);
-  await watch.look();
+  const watch = await watchAda(t);
   watch.saw(2);
   await withClient(t.db.superuserUrl, async (client) => {
     // Ahead of PostgreSQL's own for whoever looks for the name.
@@ -67,13 +69,8 @@ test('a server that recovers is not judged before it has recovered', async () =>
 
 test('an entry under the number of one that is gone is another one', async () => {
   await using t = await freshLedger();
-  await t.ledger.record(intent('ada@example.com'), render);
-  const watch = createSetBackWatch(t.pool);
-  await watch.look();
-  await withClient(t.db.superuserUrl, async (client) => {
-    await client.query('set session_replication_role = replica');
-    await client.query("update audit_log set at = at + interval '1 microsecond'");
-  });
+  const watch = await watchAda(t);
+  await pastTheTriggers(t, "update audit_log set at = at + interval '1 microsecond'");
   await expect(watch.look()).rejects.toMatchObject(SET_BACK);
 });
 
