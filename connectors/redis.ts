@@ -244,6 +244,24 @@ export default defineConnector({
 
       readBack: (keys, signal) => read(keys.map(at), signal),
 
+      async check(items, signal) {
+        await read(items.map(at), signal);
+        const memory = await reading.run(signal, (client) =>
+          // Who may not ask for that may still read and write.
+          client.info('memory').catch((error: unknown) => {
+            if (codeOf(error) === 'NOPERM') return '';
+            throw error;
+          }),
+        );
+        const [, policy] = /^maxmemory_policy:(allkeys-\S+)/m.exec(memory) ?? [];
+        if (policy !== undefined && !/^maxmemory:0\r?$/m.test(memory)) {
+          throw new AbideError(
+            'STORE_FAILED',
+            `This Redis throws away any key once its memory is full (maxmemory-policy ${policy}), so people who opted out would be written to again. Set noeviction, or keep opt-outs in a Redis of their own.`,
+          );
+        }
+      },
+
       // This is of the server's process; it does not say whether everything was written to disk before the last one ended.
       incarnation: (signal) =>
         reading.run(signal, async (client) => /^run_id:(\w+)/m.exec(await client.info('server'))?.[1]),

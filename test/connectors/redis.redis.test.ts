@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createClient } from 'redis';
@@ -123,6 +123,38 @@ test.each([
     code: 'STORE_UNREACHABLE',
     message,
   });
+});
+
+test('a Redis that throws keys away when its memory is full is refused by the check, which says what to set', async () => {
+  // Only what it says of itself is changed, since others use this Redis as well.
+  const changed = (chunk: Buffer): string =>
+    chunk
+      .toString('latin1')
+      .replace(/\bmaxmemory:\d+/, (text) => text.replace(/\d/g, '9'))
+      .replace(/(?<=maxmemory_policy:)\S+/, (policy) => 'allkeys-'.padEnd(policy.length, 'x'));
+  const between = createServer((socket) => {
+    const server = connect({ host: hostname, port: Number(port === '' ? 6379 : port) });
+    socket.on('error', () => server.destroy()).pipe(server);
+    server.on('data', (chunk: Buffer) => socket.write(changed(chunk), 'latin1'));
+    server.on('error', () => socket.destroy()).on('close', () => socket.destroy());
+  });
+  const { port: itsPort } = await new Promise<AddressInfo>((resolve) => {
+    between.listen(0, '127.0.0.1', () => {
+      resolve(between.address() as AddressInfo);
+    });
+  });
+  try {
+    await using here = await place();
+    await using itself = await redis.open(redis.options.parse(here.options), context);
+    await itself.check!([optOut('ada@example.com')], signal());
+    const url = Object.assign(new URL(URL_OF_RUN), { host: `127.0.0.1:${itsPort}` }).href;
+    await using store = await redis.open(redis.options.parse({ ...here.options, url }), context);
+    await expect(store.check!([optOut('ada@example.com')], signal())).rejects.toThrow(
+      /memory is full \(maxmemory-policy allkeys-x+\).* Set noeviction/,
+    );
+  } finally {
+    between.close();
+  }
 });
 
 test('a Redis that asks for a password which is not given is unreachable, and says so', async () => {
