@@ -10,7 +10,7 @@ const ASK_MS = 2_000;
 /** Of what the store lists at once, at most this many entries and this many characters go into one report. */
 const PAGE = 500;
 const CHARACTERS_MAX = 64 * 1024;
-/** No person's key is longer, and the ledger takes none that is. */
+/** No person's key is longer, and the ledger takes none that is, nor one with half a character. */
 const KEY_MAX = 4_096;
 
 type Entry = Awaited<ReturnType<NonNullable<Store['scan']>>>[number];
@@ -42,7 +42,7 @@ export async function listOwnAlways({
         const entries =
           kept !== undefined && isSameKey(kept.after, page.after)
             ? kept.entries
-            : (await scan(page.after)).filter(({ key }) => key.length <= KEY_MAX);
+            : await nextEntries(page.after);
         const taken = entries.slice(0, countOf(entries));
         const last = taken.at(-1);
         const through = last && { kind: last.kind, key: last.key };
@@ -58,6 +58,16 @@ export async function listOwnAlways({
       if (!signal.aborted) onFailure(error);
     }
     await delay(restMs, undefined, { signal }).catch(() => undefined);
+  }
+
+  /** A page; empty only if there is nothing more. Keys that are no person's are passed over: not even the place can be named by one. */
+  async function nextEntries(after: SubjectKey | undefined): Promise<readonly Entry[]> {
+    for (;;) {
+      const entries = await scan(after);
+      const listable = entries.filter(({ key }) => key.length <= KEY_MAX && key.isWellFormed());
+      if (listable.length > 0 || entries.length === 0 || signal.aborted) return listable;
+      after = entries.at(-1);
+    }
   }
 }
 

@@ -84,6 +84,16 @@ test('keys as long as can be go into smaller reports, and what is nobody’s for
   for (const { suppressed } of told) expect(JSON.stringify(suppressed).length).toBeLessThan(128 * 1024);
 });
 
+// Found by reading: such a page ended the list, and whoever came after it was never recorded.
+test('a page of nothing but keys that are nobody’s does not end the list', async () => {
+  const nobody = [entry('a'.repeat(4_097), 'email'), entry('b\ud800', 'email')];
+  const told = await list([...nobody, entry('c', 'email')], { atOnce: 1 });
+  expect(told.map(({ through, isLast }) => [through?.key, isLast])).toEqual([
+    ['c', false],
+    [undefined, true],
+  ]);
+});
+
 test('what the store or the ledger fails is asked for again, from where the ledger has it', async () => {
   const failures: unknown[] = [];
   const over = new AbortController();
