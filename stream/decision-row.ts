@@ -1,17 +1,18 @@
 // A decision as PostgreSQL's own text, Avro strings or our JSON spell it. Anything that cannot be read throws: a row that is
-// skipped silently is an opt-out that is lost silently (the ledger would re-drive it, and count it).
+// skipped silently is an opt-out that is lost silently (the ledger would re-drive it, and count it). What can be read can be
+// acknowledged: the API refuses a whole report for one number of 0, and whoever writes to a topic may name any.
 import { z } from 'zod';
 import { CAUSES } from '../suppression/decision.ts';
 import type { Decision } from '../suppression/decision.ts';
 import { SUBJECT_KINDS } from '../suppression/subject-kind.ts';
 
-/** A number, or text that spells one: coercion would read null and an empty text as 0, and 0x10 as 16. */
+/** A number from 1 on, or text that spells one: coercion would read null and an empty text as 0, and 0x10 as 16. */
 const Long = z.preprocess(
   (value) =>
     typeof value === 'bigint' || (typeof value === 'string' && /^\d{1,16}$/.test(value))
       ? Number(value)
       : value,
-  z.int().min(0),
+  z.int().min(1),
 );
 /** Without a zone, a time would be read as local to this machine. */
 const ZONED = /:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}(?::?\d{2})?)$/;
@@ -33,7 +34,7 @@ const Row = z.object({
   seq: Long,
   cause: z.enum(CAUSES).optional(),
   opt_out_id: z.string().nullish(),
-  subject_id: z.string(),
+  subject_id: z.uuid(),
   kind: z.enum(SUBJECT_KINDS),
   version: Long,
   suppressed: parsed(Suppressed),
