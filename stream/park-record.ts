@@ -54,7 +54,7 @@ export function createParking({
       if (now - (saidAt.get(code) ?? -Infinity) > SAID_MS) {
         saidAt.set(code, now);
         log.error(
-          { topic, partition, offset, bytes: value?.length ?? 0, code, cause, parked },
+          { topic, partition, offset, bytes: value?.length ?? 0, code, error: cause, parked },
           'a record cannot be read: it is parked, and the ledger drives its decision',
         );
       }
