@@ -485,6 +485,8 @@ export interface components {
             readonly acknowledgements: readonly {
                 readonly seq: number;
                 readonly version: number;
+                /** @description Whose decision was carried. Say it: what somebody else wrote to the topic under this number is then refused. */
+                readonly subject_id?: components["schemas"]["Id"];
                 /** @enum {string} */
                 readonly outcome: "verified" | "applied" | "absent" | "refused" | "failed";
                 readonly held: {

@@ -78,6 +78,7 @@ export const toReport = (
   acknowledgement: {
     seq: of.seq,
     version: of.version,
+    subjectId: carried.decision.subjectId,
     outcome,
     held,
     carriedBy: carried.carriedBy,

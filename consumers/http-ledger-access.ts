@@ -202,6 +202,7 @@ export function createHttpLedgerAccess({
           acknowledgements: acknowledgements.map((one) => ({
             seq: one.seq,
             version: one.version,
+            subject_id: one.subjectId,
             outcome: one.outcome,
             // A store without versions says so with a null: there it is a value, not a missing one.
             held: { version: one.held.version ?? null, suppressed: one.held.suppressed },

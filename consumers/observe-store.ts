@@ -35,6 +35,7 @@ export function createStoreObserver({
 }) {
   /** The subject of the canaries, as of the last look. */
   let canarySubject: string | undefined;
+  let hasLooked = false;
   let observed: Observed | undefined;
   let isAway = false;
   let saysWhich = true;
@@ -49,6 +50,7 @@ export function createStoreObserver({
       const lost = observed?.generation === generation && observed.store.canary === 'lost';
       observed = { generation, store: { incarnation, canary: lost ? 'lost' : canary } };
       isAway = false;
+      hasLooked = true;
     } catch {
       // A store or a ledger that is away says nothing of what the store is; others report that it is away.
       isAway = true;
@@ -97,7 +99,8 @@ export function createStoreObserver({
     },
     /** Whether the store could not be asked at the last look. */
     isAway: (): boolean => isAway,
-    isCanary: (subjectId: string): boolean => subjectId === canarySubject,
+    /** Before the first look anybody may be: a worker that just started may carry the next one first. */
+    mayBeCanary: (subjectId: string): boolean => !hasLooked || subjectId === canarySubject,
     /** What is still to be told of the store in this generation; undefined: nothing new. */
     untold: (generation: number): Observed | undefined =>
       observed?.generation === generation ? observed : undefined,

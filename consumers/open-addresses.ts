@@ -8,6 +8,9 @@ import type { LedgerAccess } from './ledger-access.ts';
 export type OpenedAddress =
   { readonly value: string } | { readonly not: 'ADDRESS_ERASED' | 'SEALED_UNREADABLE' | 'destroyed' };
 
+/** For how long a key that there is not is not asked for again. */
+const UNKNOWN_MS = 10_000;
+
 /** Throws while the ledger does not give out a key. */
 export function createAddressOpener({
   ledger,
@@ -18,14 +21,17 @@ export function createAddressOpener({
 }): (decision: Decision) => Promise<OpenedAddress> {
   const keys = new Map<number, Promise<Buffer | undefined>>();
 
-  /** Undefined: destroyed. */
+  /** Undefined: it is destroyed, or not there yet, as whoever writes to a topic may name any. */
   function transportKey(keyId: number): Promise<Buffer | undefined> {
     let key = keys.get(keyId);
     if (key === undefined) {
       key = ledger.transportKey(keyId, signal).catch((error: unknown) => {
-        if (error instanceof AbideError && error.code === 'not-found') return undefined;
-        keys.delete(keyId);
-        throw error;
+        if (!(error instanceof AbideError) || error.code !== 'not-found') {
+          keys.delete(keyId);
+          throw error;
+        }
+        setTimeout(() => keys.delete(keyId), UNKNOWN_MS).unref();
+        return undefined;
       });
       keys.set(keyId, key);
     }

@@ -10,7 +10,7 @@
 import type { Tracer } from '@opentelemetry/api';
 import { TryLater } from '../connectors/contract/connector.ts';
 import type { Item, Log, Store } from '../connectors/contract/connector.ts';
-import { FOLLOWED_TO, LIFT_NOT_UNDONE, isDue, mustClear } from '../suppression/acknowledgement.ts';
+import { FOLLOWED_TO, LIFT_NOT_UNDONE, isDue } from '../suppression/acknowledgement.ts';
 import type { AcknowledgementAnswer, SourceReport } from '../suppression/acknowledgement.ts';
 import type { Decision, Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
@@ -178,7 +178,7 @@ export function startWorker({
    */
   const isBelieved = (decision: Decision): boolean =>
     source.hasOtherWriters !== true ||
-    (mustClear(decision, held, 0).length === 0 &&
+    (Object.keys(decision.granted).length === 0 &&
       decision.version <= FOLLOWED_TO &&
       (connector.versions === 'none' || connector.evidence === 'read_back'));
 
@@ -189,7 +189,8 @@ export function startWorker({
     const settled: Promise<void>[] = [];
     for (const decision of batch) {
       if (!isDue(decision, dueTo)) continue;
-      if (!isBelieved(decision)) {
+      const inHand = hand.get(decision.seq);
+      if (!isBelieved(decision) || (inHand !== undefined && !isSame(inHand.decision, decision))) {
         // The ledger lists it, if it is one of its own.
         leaveToLedger();
         feeding.wake();
@@ -205,7 +206,7 @@ export function startWorker({
         return;
       }
       noticed.delete(decision.seq);
-      const carried = hand.get(decision.seq) ?? hand.take(decision, 'live', 'stream');
+      const carried = inHand ?? hand.take(decision, 'live', 'stream');
       settled.push(carried.settled.promise);
     }
     pumpTogether();
@@ -316,7 +317,12 @@ export function startWorker({
   }
 
   function consider(decision: OutstandingDecision, sweeping: boolean): void {
-    if (hand.get(decision.seq) !== undefined) return;
+    const inHand = hand.get(decision.seq);
+    if (inHand !== undefined) {
+      // What a topic brought under this number is none of the ledger's, and is soon let go.
+      if (!isSame(inHand.decision, decision)) leaveToLedger();
+      return;
+    }
     if (decision.lane === 'backfill') hand.take(decision, 'backfill', 'backfill', decision);
     else if (decision.attempts > 0) {
       if (hand.retrying < retriesMax) hand.take(decision, 'live', 'retry', decision);
@@ -408,7 +414,7 @@ export function startWorker({
     for (const carried of batch) carried.attempts += 1;
     try {
       // Look before the next canary covers up that the last one is gone.
-      if (batch.some(({ decision }) => observer.isCanary(decision.subjectId)))
+      if (batch.some(({ decision }) => observer.mayBeCanary(decision.subjectId)))
         await observer.observe(ofGeneration);
       await traced(
         tracer,
@@ -502,6 +508,11 @@ export function startWorker({
             report(carried, { outcome: 'failed', held: acknowledgement.held, code: 'NOT_HELD' });
             continue;
           }
+          if (code === 'version_mismatch') {
+            // Not what the ledger has under this number: a try more says nothing of that either.
+            letGo(carried);
+            continue;
+          }
         }
       }
       // A failed decision is reported and kept in hand until the ledger parks it, which gives it out again when its time comes.
@@ -556,4 +567,5 @@ export function startWorker({
   };
 }
 
+const isSame = (a: Decision, b: Decision): boolean => a.subjectId === b.subjectId && a.version === b.version;
 const isUnanswered = ({ answered }: Carried): boolean => !answered;

@@ -358,6 +358,7 @@ export function judge(
     const reject = (code: Rejection): number => rejected.push({ seq: one.seq, code });
     const beyond = decision && versionBeyond(one, decision);
     if (decision === undefined) reject('unknown_seq');
+    else if (one.subjectId !== undefined && one.subjectId !== decision.subject_id) reject('version_mismatch');
     else if (decision.version !== one.version) {
       // What was carried is no decision of ours, such as a record that somebody else wrote to the topic; it may have left its version.
       if (beyond !== undefined && beyond <= FOLLOWED_TO) ahead.set(decision.subject_id, beyond);

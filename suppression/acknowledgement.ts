@@ -44,6 +44,8 @@ export type Evidence = {
 export type Acknowledgement = {
   readonly seq: number;
   readonly version: number;
+  /** Whom it is about; undefined: it does not say. A number alone may be another's: on a topic, or in a ledger that went back. */
+  readonly subjectId?: string | undefined;
   readonly outcome: Outcome;
   readonly held: Held;
   readonly carriedBy: CarriedBy;

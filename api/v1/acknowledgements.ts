@@ -74,6 +74,9 @@ const Report = z
           .strictObject({
             seq: Seq,
             version: Seq,
+            subject_id: Id.optional().describe(
+              'Whose decision was carried. Say it: what somebody else wrote to the topic under this number is then refused.',
+            ),
             outcome: z.enum(OUTCOMES),
             held: z.strictObject({
               version: z.int().min(0).nullable(),
@@ -308,6 +311,7 @@ const acknowledge: Operation = {
           {
             seq: SEQ,
             version: 1,
+            subject_id: SUBJECT_ID,
             outcome: 'verified',
             held: { version: 1, suppressed: ['email'] },
             carried_by: 'stream',
@@ -477,6 +481,7 @@ export function addAcknowledgements(routes: Routes, { ledger, closing }: Deps): 
       acknowledgements: report.acknowledgements.map((one) => ({
         seq: one.seq,
         version: one.version,
+        subjectId: one.subject_id,
         outcome: one.outcome,
         held: { version: one.held.version ?? undefined, suppressed: one.held.suppressed },
         carriedBy: one.carried_by,

@@ -113,6 +113,7 @@ async function carry(decisions, carriedBy) {
         return {
           seq: decision.seq,
           version: decision.version,
+          subject_id: decision.subject_id,
           outcome: 'verified',
           held: { version, suppressed: Object.keys(scopes).filter((scope) => scopes[scope]) },
           carried_by: carriedBy,

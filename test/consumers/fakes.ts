@@ -126,15 +126,16 @@ export class FakeLedger implements LedgerAccess {
       const rejected = acknowledgements.map(({ seq }) => ({ seq, code: 'old_generation' as const }));
       return { accepted: 0, duplicate: 0, rejected };
     }
-    const rejected: { seq: number; code: 'not_verifiable' | 'unknown_seq' }[] = [];
+    const rejected: { seq: number; code: 'not_verifiable' | 'unknown_seq' | 'version_mismatch' }[] = [];
     for (const one of acknowledgements) {
       const unseen = this.unseen.get(one.seq) ?? 0;
-      if (unseen > 0) {
+      const known = this.#bySeq.get(one.seq);
+      if (unseen > 0 || known === undefined) {
         this.unseen.set(one.seq, unseen - 1);
         rejected.push({ seq: one.seq, code: 'unknown_seq' });
-        continue;
-      }
-      if (one.outcome === 'verified' && this.disbelieved.has(one.seq))
+      } else if (one.subjectId !== known.subjectId || one.version !== known.version)
+        rejected.push({ seq: one.seq, code: 'version_mismatch' });
+      else if (one.outcome === 'verified' && this.disbelieved.has(one.seq))
         rejected.push({ seq: one.seq, code: 'not_verifiable' });
       else if (one.outcome === 'verified' || one.outcome === 'applied') this.#settle(one);
       else if (one.code === LIFT_NOT_UNDONE) this.settled.delete(one.seq);
@@ -169,9 +170,12 @@ export class FakeLedger implements LedgerAccess {
     };
   }
 
+  /** The keys that there are. */
+  readonly keys = new Set([KEY.id]);
+
   async transportKey(id: number): Promise<Buffer> {
     await this.#answer();
-    if (id !== KEY.id) throw new AbideError('not-found', `Transport key ${id} is destroyed.`);
+    if (!this.keys.has(id)) throw new AbideError('not-found', `Transport key ${id} is destroyed.`);
     return KEY.secret;
   }
 

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { expect, test } from '@jest/globals';
 import {
   propagationIn,
@@ -104,6 +105,7 @@ test('foreign, mistaken and outdated acknowledgements are refused by name', asyn
     );
   expect(await codes('crm', { seq: 99 })).toEqual(['unknown_seq']);
   expect(await codes('crm', { version: 2 })).toEqual(['version_mismatch']);
+  expect(await codes('crm', { subjectId: randomUUID() })).toEqual(['version_mismatch']);
   expect(await codes('sms', {})).toEqual(['not_due']);
   expect(await codes('crm', {}, 2)).toEqual(['old_generation']);
   expect(await settled(t)).toEqual([]);

@@ -545,6 +545,32 @@ describe('a record that somebody else writes to the topic, with her own sealed a
       { version: '52' },
     ]);
   });
+
+  // Found by reading: her own row was read back, and the other person's opt-out that the store refuses was verified.
+  test('under the number of another decision settles nothing of that one', async () => {
+    const refused = somebody();
+    await crm.query(`alter table suppressions add constraint refused check (key <> '${refused}')`);
+    try {
+      const id = (await stack.optOut(refused))!;
+      type Parked = { seq: string; kind: string };
+      const parked = (): Promise<Parked[]> =>
+        stack.query(
+          'select seq, e.kind from exceptions e join decisions d using (seq) where d.opt_out_id = $1',
+          [id],
+        );
+      const [{ seq }] = await eventually(async () => {
+        const rows = await parked();
+        expect(rows).toMatchObject([{ kind: 'quarantine' }]);
+        return rows as [Parked];
+      });
+      await forged((row) => ({ ...row, seq: Number(seq) }));
+      expect(await parked()).toEqual([{ seq, kind: 'quarantine' }]);
+      expect(await stack.query('select outcome from acknowledgements where seq = $1', [seq])).toEqual([]);
+    } finally {
+      await crm.query('alter table suppressions drop constraint refused');
+    }
+    await eventually(async () => expect(await kept(refused)).toEqual({ version: '1', email: true }));
+  });
 });
 
 test('what is prepared for an API that listens everywhere is a key a role, the same when it is prepared again, and enough', async () => {
