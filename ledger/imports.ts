@@ -265,23 +265,18 @@ export function createImports({
     }
   }
 
-  /** The lease ends first: a piece that is still on its way comes before that, or not at all. */
+  /**
+   * The lease ends first: a piece, or the submission, that is still on its way comes before that, or not at all. Whoever lost the
+   * answer to a submission gives the file up as well, and by then it may be an import, whose pieces are needed.
+   */
   async function abandon(id: string): Promise<void> {
-    await pool.query("update imports set lease_until = '-infinity' where id = $1 and state = 'receiving'", [
-      id,
-    ]);
-    await discard(id);
+    const { rowCount } = await pool.query(
+      "update imports set lease_until = '-infinity' where id = $1 and state = 'receiving'",
+      [id],
+    );
+    if (rowCount === 0) return;
+    await discard(pool, id);
     await pool.query("delete from imports where id = $1 and state = 'receiving'", [id]);
-  }
-
-  /** In steps: what a file leaves behind may be gigabytes. */
-  async function discard(id: string): Promise<void> {
-    for (const [table, key, most] of LEFT_BEHIND) {
-      const some = `delete from ${table} where import_id = $1 and ${key} in (
-        select ${key} from ${table} where import_id = $1 order by ${key} limit ${most})`;
-      while ((await pool.query(some, [id])).rowCount === most);
-    }
-    await pool.query('update imports set is_kept = false where id = $1', [id]);
   }
 
   async function find(id: string, client: string | undefined): Promise<Import | undefined> {
@@ -450,25 +445,29 @@ export function createImports({
     return rows[0] && (await decompress(ring.unsealBytes(rows[0].sealed, sealedAs(id, n))));
   }
 
-  async function finish(id: string, holder: string, failure?: string): Promise<Import | undefined> {
+  /** An import that is neither done nor failed would be claimed again and again, and no other one would begin. */
+  async function finish(id: string, holder: string, reason?: string): Promise<Import | undefined> {
     const finished = await inTransaction(pool, async (client) => {
-      const done = await oneImport(
+      const ended = await oneImport(
         client,
-        `update imports set state = $3, failure = $4, finished_at = clock_timestamp(), lease_until = null
-         where id = $1 and lease_holder = $2 and state = 'running' and ($4::text is not null or rows_done = rows_total)`,
-        [id, holder, failure === undefined ? 'done' : 'failed', failure ?? null],
+        `update imports set state = case when $3::text is null and rows_done = rows_total then 'done' else 'failed' end,
+           failure = coalesce($3, case when rows_done <> rows_total then 'internal-error' end),
+           finished_at = clock_timestamp(), lease_until = null
+         where id = $1 and lease_holder = $2 and state = 'running'`,
+        [id, holder, reason ?? null],
       );
-      if (done === undefined) return undefined;
-      const by = { client: done.client, keyId: done.keyId, address: '', requestId: '' };
+      if (ended === undefined) return undefined;
+      const { failure } = ended;
+      const by = { client: ended.client, keyId: ended.keyId, address: '', requestId: '' };
       await audit(client, by, failure === undefined ? 'import.done' : 'import.failed', id, {
-        rows: done.rowsDone,
-        ...done.counts,
-        dry_run: done.dryRun,
+        rows: ended.rowsDone,
+        ...ended.counts,
+        dry_run: ended.dryRun,
         ...(failure === undefined ? {} : { failure }),
       });
-      return done;
+      return ended;
     });
-    if (finished !== undefined) await discard(id);
+    if (finished !== undefined) await discard(pool, id);
     return finished;
   }
 
@@ -483,7 +482,7 @@ export function createImports({
     approve,
     cancel: async (id, of, caller) => {
       const cancelled = await cancel(id, of, caller);
-      await discard(id);
+      await discard(pool, id);
       return cancelled;
     },
     claim,
@@ -493,6 +492,16 @@ export function createImports({
     piece,
     finish,
   };
+}
+
+/** What an import that has ended, or a file that was given up, left behind; in steps, since it may be gigabytes. */
+async function discard(pool: Pool, id: string): Promise<void> {
+  for (const [table, key, most] of LEFT_BEHIND) {
+    const some = `delete from ${table} where import_id = $1 and ${key} in (
+      select ${key} from ${table} where import_id = $1 order by ${key} limit ${most})`;
+    while ((await pool.query(some, [id])).rowCount === most);
+  }
+  await pool.query('update imports set is_kept = false where id = $1', [id]);
 }
 
 const notWaiting = (state: ImportState): AbideError =>
@@ -511,10 +520,10 @@ export async function tidyImports(pool: Pool, imports: Pick<Imports, 'abandon'>)
     insert into audit_log (at, client, action, resource, details)
     select clock_timestamp(), client, 'import.cancelled', id::text,
       json_build_object('rows', rows_total, 'of', client, 'reason', 'not approved within 7 days') from late`);
-  const { rows } = await pool.query<{ id: string }>(`
-    select id from imports
+  const { rows } = await pool.query<{ id: string; has_ended: boolean }>(`
+    select id, state <> 'receiving' as has_ended from imports
     where is_kept and (state in ('done', 'failed', 'cancelled') or (state = 'receiving' and lease_until < clock_timestamp()))`);
-  for (const { id } of rows) await imports.abandon(id);
+  for (const { id, has_ended: hasEnded } of rows) await (hasEnded ? discard(pool, id) : imports.abandon(id));
   await pool.query(`
     delete from import_errors where import_id in (
       select id from imports where finished_at < clock_timestamp() - interval '90 days'

@@ -143,7 +143,14 @@ export function startImports({ ledger, log }: { ledger: ImportLedger; log: ApiLo
   async function carryToItsEnd(of: Import): Promise<void> {
     try {
       if (await carry(of)) {
-        await imports.finish(of.id, holder);
+        const ended = await imports.finish(of.id, holder);
+        if (ended?.failure !== undefined) {
+          const { rowsDone, rowsTotal } = ended;
+          log.error(
+            { import: of.id, rowsDone, rowsTotal },
+            'an import failed: its file lacks some of its rows',
+          );
+        }
         failed.delete(of.id);
       } else await imports.release(of.id, holder);
     } catch (error) {

@@ -122,7 +122,7 @@ export type Imports = {
       readonly approveAbove: number;
     },
   ): Promise<{ readonly import: Import; readonly isNew: boolean }>;
-  /** For a file that did not arrive completely, or cannot be read. */
+  /** For a file that did not arrive completely, or cannot be read; one that was submitted all the same stays. */
   abandon(id: string): Promise<void>;
   /** `client` undefined, here and below: any client's. */
   find(id: string, client: string | undefined): Promise<Import | undefined>;
@@ -155,7 +155,10 @@ export type Imports = {
   piece(id: string, n: number): Promise<Buffer | undefined>;
   /** Records a batch, and how far the import is with it; `before` is the batch before. False: another process carries it. */
   record(of: Import, holder: string, batch: ImportBatch, before: Promise<unknown>): Promise<boolean>;
-  /** `failure`: why the import cannot go on. */
+  /**
+   * `failure`: why the import cannot go on. Without one it is done, unless its file did not have the rows that were counted when it
+   * was received: then it has failed. Undefined: another process carries it.
+   */
   finish(id: string, holder: string, failure?: string): Promise<Import | undefined>;
   /** Whether live opt-outs wait to be recorded in this process: they go first. */
   isLiveWaiting(): boolean;

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { openPool } from '../../ledger/database.ts';
+import { tidyImports } from '../../ledger/imports.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { NOTHING_DECLARED } from '../../suppression/scope.ts';
 import { withClient } from '../harness/database.ts';
@@ -67,6 +68,20 @@ test('what was given up takes no more pieces, and is not submitted', async () =>
   });
   expect((await t.pool.query('select from import_chunks')).rowCount).toBe(0);
   await expect(t.ledger.imports.submit(id, file)).rejects.toMatchObject({ code: 'request-timeout' });
+});
+
+test('an import that ended is rid of its file by others if its process did not get to that', async () => {
+  const id = await begin();
+  await t.ledger.imports.keep(id, 0, Buffer.from('email\n'));
+  await t.ledger.imports.submit(id, { sha256: randomBytes(32), bytes: 6, rows: 0, approveAbove: 1_000 });
+  await t.pool.query("update imports set state = 'failed', finished_at = clock_timestamp() where id = $1", [
+    id,
+  ]);
+
+  await tidyImports(t.pool, t.ledger.imports);
+
+  expect((await t.pool.query('select from import_chunks')).rowCount).toBe(0);
+  expect(await t.ledger.imports.find(id, 'shop')).toMatchObject({ state: 'failed' });
 });
 
 describe('of several files', () => {

@@ -451,6 +451,44 @@ describe('the same file again', () => {
   });
 });
 
+describe('a file that is lost', () => {
+  const send = (its: ServedImports, people: number) =>
+    its.post(
+      Array.from({ length: people }, (_, n) => `{"email":"p${n}@example.com"}\n`).join(''),
+      'scopes=email',
+      { type: 'application/x-ndjson' },
+    );
+
+  // Found by reading: the answer to a commit was lost, so the file was given up, and the pieces of what was an import by then were
+  // deleted. The same file sent again was that import, which came to no end, and no other one began.
+  test('is not one that is given up after it was submitted all the same', async () => {
+    await using its = await serveImports({ isCarried: false });
+    const id = (await send(its, 2)).json.id as string;
+    await its.t.ledger.imports.abandon(id);
+    const again = await send(its, 2);
+    expect([again.status, again.json.id]).toEqual([200, id]);
+    await its.carry();
+    expect(await its.untilSettled(id)).toMatchObject({
+      state: 'done',
+      counts: { recorded: 2, already: 0, invalid: 0 },
+    });
+  });
+
+  test('fails its import, and the next one runs', async () => {
+    await using its = await serveImports({ isCarried: false });
+    const lost = (await send(its, 2)).json.id as string;
+    const next = (await send(its, 3)).json.id as string;
+    await its.t.pool.query('delete from import_chunks where import_id = $1', [lost]);
+    await its.carry();
+
+    expect(await its.untilSettled(next)).toMatchObject({ state: 'done', counts: { recorded: 3 } });
+    expect(await its.read(lost)).toMatchObject({ state: 'failed', failure: 'internal-error' });
+    const audited = await readAudit(its.t.pool, { after: 0, limit: 100, action: 'import.failed' });
+    expect(audited).toMatchObject([{ resource: lost, details: { rows: 0, failure: 'internal-error' } }]);
+    expect(its.log).toMatchObject([{ fields: { import: lost, rowsDone: 0, rowsTotal: 2 } }]);
+  });
+});
+
 describe('people whom the ledger knows', () => {
   test('count once each, whatever the file repeats', async () => {
     const who = randomUUID();
