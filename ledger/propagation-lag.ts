@@ -16,7 +16,11 @@ const COUNTED = 10_000;
 const UNHEARD_SECONDS = 10;
 const WINDOW_SECONDS = 300;
 
+/** A store that begins a new generation in the middle of every one of these has a lag that is not known. */
+const READINGS = 3;
+
 type Head = {
+  now: string;
   id: number;
   generation: number;
   accepts: string[];
@@ -37,6 +41,8 @@ type Head = {
 };
 
 type Row = Head & {
+  /** Of the head, which was read before. */
+  is_current: boolean;
   live: number;
   oldest_live: number | null;
   parked: number;
@@ -63,7 +69,8 @@ const AGE = (expression: string): string => `extract(epoch from clock_timestamp(
 // One statement per store, with what belongs to the store as parameters, for the reason given in outstanding.ts. $1 store, $2
 // generation, $3 accepts, $4 due_exact, $5 due_channels, $6 the mark that live decisions lie above.
 export const LAG_OF_STORE = `
-  select live.count as live, ${AGE('live.oldest')} as oldest_live,
+  select exists (select from stores s where s.id = $1 and s.generation = $2) as is_current,
+    live.count as live, ${AGE('live.oldest')} as oldest_live,
     parked.count as parked, parked.quarantined, parked.absent, parked.drift, parked.speaks_from, ${AGE('parked.oldest')} as oldest_parked,
     (select a.acknowledged_at from acknowledgements a
      where a.store_id = $1 and a.generation = $2 order by a.seq desc limit 1) as last_acknowledged_at,
@@ -112,14 +119,14 @@ export const LAG_OF_STORE = `
   ) heard
   left join lateral (${NEWEST_CANARY}) canary on true`;
 
+// Also without a store there is a row, with the time.
 const HEADS = `
-  select id, generation, accepts, due_exact, due_channels, coalesce(backfill_live_through, scanned_through) as mark,
+  select now, id, generation, accepts, due_exact, due_channels, coalesce(backfill_live_through, scanned_through) as mark,
     name, connector, required, evidence, late_after_seconds, paused_at is not null as paused, scanned_through, reconciled_through,
     backfill_started_at, ${AGE('backfill_moved_at')} as backfill_still,
     case when backfill_fence is not null then (
-      select count(*) from (select from subjects j where j.id > backfill_cursor limit ${COUNTED}) more) end as remaining,
-    clock_timestamp() as now
-  from stores where retired_at is null order by name`;
+      select count(*) from (select from subjects j where j.id > backfill_cursor limit ${COUNTED}) more) end as remaining
+  from (select clock_timestamp() as now) clock left join stores on retired_at is null order by name`;
 
 function percentiles(row: Row): StoreLag['latency_ms'] {
   const buckets = row.buckets ?? [];
@@ -204,6 +211,19 @@ function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
   };
 }
 
+/** What was counted for one generation says nothing of the next one, which has taken over what was outstanding. */
+const NOT_KNOWN = {
+  status: 'unknown',
+  outstanding: null,
+  oldest_outstanding_seconds: null,
+  absent: null,
+  quarantined: null,
+  verified_through: null,
+  drift: null,
+  reconciled_through: null,
+  drain_eta_seconds: null,
+} as const satisfies Partial<StoreLag>;
+
 const WORST: readonly LagStatus[] = ['unknown', 'late', 'backfilling', 'paused', 'ok'];
 const worst = (statuses: readonly LagStatus[]): LagStatus =>
   WORST.find((status) => statuses.includes(status)) ?? 'unknown';
@@ -239,6 +259,29 @@ const SLOTS = `
   select slot_name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 as retained
   from pg_replication_slots where database = current_database() and slot_type = 'logical'`;
 
+/** The stores in service, and a time since when that holds. */
+async function readStores(db: Queryable): Promise<{ now: string; rows: readonly Row[] }> {
+  const { rows: heads } = await db.query<Head | { now: string; id: null }>({
+    name: 'lag-heads',
+    text: HEADS,
+  });
+  const rows = await Promise.all(
+    heads
+      .filter((head) => head.id !== null)
+      .map(async (head): Promise<Row> => {
+        const { id, generation, accepts, due_exact: exact, due_channels: channels, mark } = head;
+        const values = [id, generation, accepts, exact, channels, mark];
+        const { rows: of } = await db.query<Omit<Row, keyof Head>>({
+          name: 'lag-of-store',
+          text: LAG_OF_STORE,
+          values,
+        });
+        return { ...head, ...of[0]! };
+      }),
+  );
+  return { now: heads[0]!.now, rows };
+}
+
 /**
  * Reads the lag of every store in service; throws if it is not known. `canariesFail`: canaries cannot be decided, of which the
  * database itself shows nothing, least of all before the first one.
@@ -247,28 +290,21 @@ export async function readLag(
   db: Queryable,
   { canariesFail = false }: { canariesFail?: boolean } = {},
 ): Promise<LagReport> {
-  const [stores, { rows: heads }, slots, clock] = await Promise.all([
+  const [stores, slots, first] = await Promise.all([
     listStores(db),
-    db.query<Head>({ name: 'lag-heads', text: HEADS }),
     db.query<Slot>({ name: 'lag-slots', text: SLOTS }),
-    db.query<{ now: string }>('select clock_timestamp() as now'),
+    readStores(db),
   ]);
-  const rows = await Promise.all(
-    heads.map(async (head): Promise<Row> => {
-      const { id, generation, accepts, due_exact: exact, due_channels: channels, mark } = head;
-      const values = [id, generation, accepts, exact, channels, mark];
-      const { rows: of } = await db.query<Omit<Row, keyof Head>>({
-        name: 'lag-of-store',
-        text: LAG_OF_STORE,
-        values,
-      });
-      return { ...head, ...of[0]! };
-    }),
-  );
-  const lags = rows.map((row) => toStoreLag(row, canariesFail));
+  let { now, rows } = first;
+  for (let n = 1; n < READINGS && rows.some((row) => !row.is_current); n += 1)
+    ({ now, rows } = await readStores(db));
+  const lags = rows.map((row) => ({
+    ...toStoreLag(row, canariesFail),
+    ...(row.is_current ? undefined : NOT_KNOWN),
+  }));
   const required = lags.filter((lag) => lag.required);
   return {
-    as_of: toMilliseconds(clock.rows[0]!.now),
+    as_of: toMilliseconds(now),
     status: required.length === 0 ? 'unknown' : worst(required.map((lag) => lag.status)),
     uncovered: uncoveredScopes(stores, CHANNELS),
     sources: toSources(rows, slots.rows),

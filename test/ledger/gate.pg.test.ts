@@ -1,5 +1,8 @@
 import { expect, test } from '@jest/globals';
-import { changeStore } from '../../ledger/stores.ts';
+import type { Queryable } from '../../ledger/database.ts';
+import { judgeGate } from '../../ledger/gate.ts';
+import { readLag } from '../../ledger/propagation-lag.ts';
+import { changeStore, refillStore } from '../../ledger/stores.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freshLedger, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
@@ -64,6 +67,42 @@ test('a refused decision holds the gate once it is late, whatever bound is asked
   expect(await why(t, 'crm')).toBe('send');
   await changeStore(t.pool, 'crm', 'paused', {}, undefined);
   expect(await why(t, 'crm')).toBe('paused');
+});
+
+// Found by reading: what was outstanding had gone over to the next generation and was looked for in the one before, of which it was
+// then said that it lacked nothing.
+test('a generation that begins while the lag is read does not open it', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm', lateAfterSeconds: 0.2 });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!, { outcome: 'refused', code: 'NO' })]));
+  await eventually(async () => {
+    const { rows } = await t.pool.query<{ mark: number }>('select scanned_through as mark from stores');
+    expect(rows[0]!.mark).toBe(decision!.seq);
+    expect((await readLag(t.pool)).stores[0]!.oldest_outstanding_seconds).toBeGreaterThan(0.2);
+  });
+  /** The lag, if the store is filled anew after it was read which stores there are: the first times that this is read. */
+  const readWhileFilled = async (times: number) => {
+    let left = times;
+    const query = async (statement: { readonly name: string }): Promise<unknown> => {
+      const answer: unknown = await Reflect.apply(t.pool.query, t.pool, [statement]);
+      if (statement.name === 'lag-heads' && (left -= 1) >= 0)
+        await refillStore(t.pool, 'crm', 'the test', undefined);
+      return answer;
+    };
+    await heard(t, 'crm');
+    const lag = await readLag({ query } as unknown as Queryable);
+    return { ...lag.stores[0]!, why: judgeGate(lag, 'crm', undefined).reason };
+  };
+
+  expect(await readWhileFilled(1)).toMatchObject({ status: 'late', why: 'late', outstanding: 1 });
+  expect(await readWhileFilled(Infinity)).toMatchObject({
+    status: 'unknown',
+    why: 'unknown',
+    outstanding: null,
+    verified_through: null,
+  });
 });
 
 test('somebody absent does not hold it, and is told: a copy that has them tomorrow has them unsuppressed', async () => {
