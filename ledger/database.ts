@@ -172,7 +172,7 @@ export const isUnavailable = (error: unknown): boolean =>
   /^(08|53|57|58)/.test(code(error)) ||
   code(error) === '25006' ||
   code(error) in WRONG_PEPPER ||
-  /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EHOST|EAI_)/.test(code(error)) ||
+  /^(ECONN|EPIPE|ETIMEDOUT|ENOTFOUND|EHOST|ENET|EAI_)/.test(code(error)) ||
   (error instanceof Error &&
     /^(Connection terminated|timeout exceeded when trying to connect|Client has encountered a connection error)/.test(
       error.message,
