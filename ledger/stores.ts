@@ -291,8 +291,15 @@ export async function newGeneration(
   if (store === undefined) return false;
   if (!wasRetired)
     await client.query(
-      `update exceptions set generation = $2, next_try_at = clock_timestamp()
-       where store_id = $1 and generation = $2 - 1 and kind <> 'absent'`,
+      // In this generation nothing of these people is settled: each speaks for all that is due of its person, for the back-fill
+      // passes them by.
+      `update exceptions e set generation = $2, next_try_at = clock_timestamp(), speaks_from = coalesce((
+           select o.seq from decisions o
+           where o.subject_id = e.subject_id and o.version < e.version
+             and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+           order by o.version limit 1), e.seq)
+       from stores s
+       where s.id = $1 and e.store_id = $1 and e.generation = $2 - 1 and e.kind <> 'absent'`,
       [store.id, store.generation],
     );
   await startBackfill(client, store.id, fence, wasRetired ? undefined : store.mark);

@@ -181,6 +181,50 @@ test('it speaks for an older one of its person that is parked, though the mark h
   expect((await t.ledger.findParked('crm', 2))?.speaksFrom).toBe(1);
 });
 
+// Found by reading: of whom a store refused today, everything that it had confirmed before was complete again once the store had
+// been wiped and filled: the back-fill passes whoever is parked.
+test('it speaks for all of its person in a store that is filled again: what that had confirmed, it need not hold any more', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await record(t, 'ada', ['email']));
+  const [first] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(first!)]));
+  await record(t, 'ada', ['sms']);
+  await refuse(t);
+  await record(t, 'bob');
+  const [bob] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(bob!)]));
+  const lagIs = (expected: object) =>
+    eventually(async () => expect((await t.ledger.lag()).stores[0]).toMatchObject(expected));
+  const isFilled = async () =>
+    expect((await t.pool.query('select scanned_through as mark from stores')).rows).toEqual([{ mark: 3 }]);
+  await eventually(isFilled);
+  await lagIs({ outstanding: 1, verified_through: 1 });
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete' });
+
+  await refillStore(t.pool, 'crm', 'wiped', undefined);
+  await t.ledger.refresh();
+  await eventually(async () => {
+    const due = await outstandingOf(t.ledger, 'crm');
+    const told = due.map((one) =>
+      one.subjectId === first!.subjectId
+        ? verified(one, { outcome: 'refused', code: 'NO', attempts: one.attempts + 1 })
+        : verified(one, { carriedBy: 'backfill' }),
+    );
+    await t.ledger.acknowledge('crm', report(told, { generation: 2 }));
+    await isFilled();
+  });
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'pending', confirmed: 0 });
+  await lagIs({ outstanding: 1, quarantined: 1, verified_through: 0, backfill: null });
+
+  // When it takes the newest of her, it holds all of her.
+  await t.ledger.retryParked('crm', { seq: 2 }, caller);
+  const [ada] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(ada!, { asked: ada!.asked })], { generation: 2 }));
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', confirmed: 1 });
+  await lagIs({ outstanding: 0, verified_through: 3 });
+});
+
 test('of two parked decisions of one person the older one may be taken alone, and is complete then', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
