@@ -5,7 +5,8 @@
 // is not visible yet shows none.
 //
 // All of this holds on the server that said it. After a failover or a restore, the new server gives out numbers again that the old
-// one had given out, so a fence names the running server by the time at which it started.
+// one had given out, so a fence names the running server by the time at which it started. That time stays if only its backends
+// crash, and the server goes on with the numbers and ids that were on disk: so a fence is on disk before it is believed.
 import type { Queryable } from './database.ts';
 
 export type Fence = { readonly seq: number; readonly xid: string; readonly server: string };
@@ -30,7 +31,11 @@ export async function takeFence(db: Queryable, above = 0): Promise<Fence | undef
   );
   const [at] = rows;
   if (at?.used !== true || at.seq <= above) return undefined;
-  const drawn = await db.query<{ xid: string }>('select pg_current_xact_id()::text as xid');
+  // The commit of an id alone would not wait for the disk. Locking a row is a write, whose commit waits, and everybody who has decided
+  // anything has such a key; nobody else writes the newest.
+  const drawn = await db.query<{ xid: string }>(
+    'select pg_current_xact_id()::text as xid from transport_keys order by id desc limit 1 for no key update',
+  );
   return { seq: at.seq, xid: drawn.rows[0]!.xid, server: at.server };
 }
 
