@@ -318,7 +318,8 @@ const SEEN = `
   )
   update stores set ${LEASED}
   where id = $1 and paused_at is null and retired_at is null
-    and case when lease_holder = $2 then lease_until < clock_timestamp() + interval '4 seconds'
+    and case when lease_holder = $2 then lease_until not between clock_timestamp() + interval '4 seconds'
+                                                             and clock_timestamp() + interval '6 seconds'
              else $4 and ${LEASE_IS_FREE} end`;
 
 export type Settled = {

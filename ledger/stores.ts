@@ -390,9 +390,13 @@ export const wasTold = (seq: string): string => `exists (
     select from acknowledgements a
     where a.store_id = s.id and a.generation = g.generation and a.seq = ${seq} and a.outcome <> 'superseded' offset 0) a)`;
 
-/** What taking or renewing a lease sets, and when a lease is free: 5 s by the database's clock, renewed every second. */
+/**
+ * What taking or renewing a lease sets, and when a lease is free: 5 s by the database's clock, renewed every second. One that ends
+ * later than that is from before the clock was set back, and would end too late by as much.
+ */
 export const LEASED = "lease_holder = $2, lease_until = clock_timestamp() + interval '5 seconds'";
-export const LEASE_IS_FREE = '(lease_holder is null or lease_until < clock_timestamp())';
+export const LEASE_IS_FREE = `(lease_holder is null
+  or lease_until not between clock_timestamp() and clock_timestamp() + interval '6 seconds')`;
 
 /**
  * Takes or renews a store's lease. False while another worker holds it, the store is paused or retired, or a process that started

@@ -60,6 +60,22 @@ test('a holder that falls silent for five seconds is followed by the next sign o
   expect([await given(t, 'one'), await given(t, 'two')]).toEqual([0, 1]);
 });
 
+// Found by reading: for an hour nobody would have followed a worker that died.
+test('a lease that ends later than any can is from before the clock was set back: free, but for its holder to renew', async () => {
+  await using t = await ledgerWithOneOptOut();
+  await signOfLife(t, 'one');
+  await letPass(t, -3_600);
+  await signOfLife(t, 'one');
+  expect(await lease(t)).toMatchObject({ holder: 'one' });
+  expect((await lease(t)).seconds).toBeLessThanOrEqual(5);
+
+  await letPass(t, -3_600);
+  await signOfLife(t, 'two');
+  expect([await given(t, 'one'), await given(t, 'two')]).toEqual([0, 1]);
+  await letPass(t, -3_600);
+  expect(await renewLease(t.pool, 'crm', 'embedded', Buffer.from('crm'))).toBe(true);
+});
+
 test("a worker in the API's process and one elsewhere leave each other's lease alone", async () => {
   await using t = await ledgerWithOneOptOut();
   await signOfLife(t, 'elsewhere');
