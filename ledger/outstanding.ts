@@ -49,13 +49,17 @@ const UNSETTLED = `not exists (
     and not exists (
       select from exceptions e where e.store_id = $1 and e.generation = $2 and e.seq = d.seq offset 0)`;
 
-const RETRIES = `
+const triesOf = (when: string): string => `
   select ${DECISION}, e.attempts, e.asked,
     exists (select from subjects j where j.id = d.subject_id and j.sealed is null offset 0) as erased
   from exceptions e cross join lateral (select * from decisions d where d.seq = e.seq offset 0) d
-  where e.store_id = $1 and e.generation = $2 and e.next_try_at <= (select clock_timestamp()) and ${DUE}
+  where e.store_id = $1 and e.generation = $2 and e.next_try_at ${when} and ${DUE}
     and ${MAY_LIFT}
   order by e.next_try_at, d.seq limit $6`;
+// No pause is longer than an hour: the second ones were parked before the clock was set back. Each are a range of the index.
+const RETRIES = `
+  (${triesOf('<= (select clock_timestamp())')})
+  union all (${triesOf("> (select clock_timestamp() + interval '61 minutes')")}) limit $6`;
 
 export const LIVE = `
   select ${DECISION}, 0 as attempts, 0 as asked

@@ -262,6 +262,18 @@ test('it waits ever longer, never more than an hour, and for ever: there is no l
   expect((await t.ledger.lag()).stores[0]).toMatchObject({ outstanding: 1, quarantined: 1 });
 });
 
+// Found by reading: a clock that was set back by a day would have made them wait for a day.
+test('what waits for longer than ever was meant waits by a clock that was set back since, and is due', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  for (const who of ['ada', 'bob']) await record(t, who);
+  await refuse(t);
+  await t.pool.query("update exceptions set next_try_at = next_try_at + interval '1 day' where seq = 1");
+  expect((await outstandingOf(t.ledger, 'crm')).map(({ seq }) => seq)).toEqual([1]);
+  await refuse(t);
+  expect(await outstandingOf(t.ledger, 'crm')).toEqual([]);
+});
+
 test('tried again on demand: one, all with a code, everything; each is due at once and stands in the audit log', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
