@@ -1080,7 +1080,7 @@ export interface components {
              * @constant
              */
             readonly outstanding_is_at_least?: true;
-            /** @description The lag. 0 only if it is known that there is none; null while a back-fill may have some. */
+            /** @description The lag. 0 only if it is known that there is none; null while a back-fill may have some, or the clock was set back since. */
             readonly oldest_outstanding_seconds: number | null;
             /** @description Decisions about people whom the store does not know, or whose address was erased before it was told. */
             readonly absent: number | null;

@@ -45,6 +45,7 @@ type Row = Head & {
   is_current: boolean;
   live: number;
   oldest_live: number | null;
+  ahead: boolean | null;
   parked: number;
   quarantined: number;
   absent: number;
@@ -72,6 +73,7 @@ export const LAG_OF_STORE = `
   select exists (select from stores s where s.id = $1 and s.generation = $2) as is_current,
     live.count as live, ${AGE('live.oldest')} as oldest_live,
     parked.count as parked, parked.quarantined, parked.absent, parked.drift, parked.speaks_from, ${AGE('parked.oldest')} as oldest_parked,
+    greatest(live.newest, parked.newest) > clock_timestamp() + interval '1 second' as ahead,
     (select a.acknowledged_at from acknowledgements a
      where a.store_id = $1 and a.generation = $2 order by a.seq desc limit 1) as last_acknowledged_at,
     latency.count as settled_in_window, latency.buckets,
@@ -79,7 +81,7 @@ export const LAG_OF_STORE = `
     heard.instances, heard.last_seen_at, heard.instances > 0 as heard, heard.last_report, heard.last_error,
     coalesce((select c.count from carried c where c.store_id = $1 and c.carried_by = 'redrive'), 0) as redriven
   from (
-    select count(*) as count, min(one.recorded_at) as oldest from (
+    select count(*) as count, min(one.recorded_at) as oldest, max(one.recorded_at) as newest from (
       select d.recorded_at from decisions d
       where d.seq > $6 and due(d.kind, d.suppressed, d.granted, $3, $4, $5)
         and not exists (
@@ -94,7 +96,8 @@ export const LAG_OF_STORE = `
            count(*) filter (where e.kind = 'absent') as absent,
            count(*) filter (where e.kind = 'redrive' or e.kind = 'quarantine' and was.acknowledged) as drift,
            min(e.speaks_from) filter (where e.kind <> 'absent') as speaks_from,
-           min(d.recorded_at) filter (where e.kind <> 'absent') as oldest
+           min(d.recorded_at) filter (where e.kind <> 'absent') as oldest,
+           max(d.recorded_at) filter (where e.kind <> 'absent') as newest
     from exceptions e
     left join lateral (
       select d.recorded_at from decisions d where d.seq = e.speaks_from and e.kind <> 'absent' offset 0) d on true
@@ -110,7 +113,8 @@ export const LAG_OF_STORE = `
           where store_id = $1 and minute > (select clock_timestamp() - interval '${WINDOW_SECONDS} seconds') group by bucket) recent
   ) latency
   cross join (
-    select count(*) filter (where w.last_seen_at > clock_timestamp() - interval '${UNHEARD_SECONDS} seconds') as instances,
+    select count(*) filter (where w.last_seen_at between clock_timestamp() - interval '${UNHEARD_SECONDS} seconds'
+                                                     and clock_timestamp() + interval '1 second') as instances,
            max(w.last_seen_at) as last_seen_at,
            (array_agg(w.report order by w.last_seen_at desc))[1] as last_report,
            (array_agg(w.report -> 'lastError' order by w.report -> 'lastError' ->> 'at' desc)
@@ -155,7 +159,8 @@ const round = (value: number): number => Math.round(value * 10) / 10;
 const CANARIES_MISSED = 3;
 
 function statusOf(row: Row, oldest: number | null, canariesFail: boolean): LagStatus {
-  if (!row.heard) return 'unknown';
+  // What was decided ahead of the clock was decided before that was set back, and nobody knows for how long.
+  if (!row.heard || row.ahead === true) return 'unknown';
   if (oldest !== null && oldest > row.late_after_seconds) return 'late';
   if (row.backfill_started_at !== null) return 'backfilling';
   if (row.paused) return 'paused';
@@ -189,7 +194,8 @@ function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
     outstanding: Math.min(row.live, COUNTED) + row.parked,
     ...(row.live > COUNTED || isFilling ? { outstanding_is_at_least: true as const } : {}),
     // 0 says that there is none, so a decision of this very instant is a millisecond old.
-    oldest_outstanding_seconds: oldest === null ? none : Math.max(0.001, Math.round(oldest * 1000) / 1000),
+    oldest_outstanding_seconds:
+      row.ahead === true ? null : oldest === null ? none : Math.max(0.001, Math.round(oldest * 1000) / 1000),
     absent: row.absent,
     quarantined: row.quarantined,
     verified_through: isFilling ? 0 : Math.min(row.scanned_through, (row.speaks_from ?? Infinity) - 1),
@@ -204,7 +210,8 @@ function toStoreLag(row: Row, canariesFail: boolean): StoreLag {
       row.backfill_started_at === null
         ? null
         : { remaining: row.remaining ?? 0, started_at: toMilliseconds(row.backfill_started_at) },
-    canary_age_seconds: row.canary_age === null ? null : Math.round(row.canary_age * 1000) / 1000,
+    canary_age_seconds:
+      row.canary_age === null || row.canary_age < 0 ? null : Math.round(row.canary_age * 1000) / 1000,
     drift: row.drift,
     reconciled_through: row.reconciled_through,
     drain_eta_seconds: outstanding === 0 ? none : perSecond === 0 ? null : Math.ceil(outstanding / perSecond),

@@ -35,7 +35,7 @@ const StoreLag = z
       )
       .optional(),
     oldest_outstanding_seconds: seconds.describe(
-      'The lag. 0 only if it is known that there is none; null while a back-fill may have some.',
+      'The lag. 0 only if it is known that there is none; null while a back-fill may have some, or the clock was set back since.',
     ),
     absent: count.describe(
       'Decisions about people whom the store does not know, or whose address was erased before it was told.',
