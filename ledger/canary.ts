@@ -56,7 +56,7 @@ async function issueCanary(
     const subject = { kind, value: new Address(addresses[kind]) };
     const key = subjectKey(keys.ring, subject);
     const { rows } = await client.query<{ id: string; due: boolean; held: string[] }>(
-      `select s.id, coalesce(c.issued_at <= clock_timestamp() - make_interval(secs => $4), true) as due,
+      `select s.id, coalesce(c.issued_at not between clock_timestamp() - make_interval(secs => $4) and clock_timestamp(), true) as due,
          array(select jsonb_object_keys(s.state)) as held
        from subjects s left join canaries c on c.kind = s.kind and c.subject_id = s.id
        where s.match_key = any ($1::bytea[]) and is_newest_pepper($2) and s.kind = $3 for update of s`,

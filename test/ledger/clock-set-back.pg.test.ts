@@ -1,6 +1,9 @@
 // A virtual machine is resumed, or NTP corrects a clock that ran ahead: the database's clock is set back by an hour, and what was
 // written before lies an hour ahead of it.
 import { expect, test } from '@jest/globals';
+import { issueCanaries } from '../../ledger/canary.ts';
+import { readKeyRing } from '../../ledger/key-ring.ts';
+import { currentTransportKey } from '../../ledger/transport-keys.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freshLedger, intent, outstandingOf, render, report, verified } from '../harness/ledger.ts';
@@ -58,4 +61,17 @@ test('a worker that was last heard ahead of the clock is not heard', async () =>
   expect(await why(t)).toBe('unknown');
   await heard(t);
   expect(await why(t)).toBe('send');
+});
+
+// Found by reading: none was decided for an hour, and a way that did not work was not seen by them.
+test('canaries go on', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const ring = readKeyRing(t.keys);
+  const keys = { ring, transport: await currentTransportKey(t.pool, ring) };
+  const addresses = { email: 'canary@example.com', phone: '', push_token: '', person_id: '' };
+  const issue = () => issueCanaries(t.pool, keys, t.ledger.stores(), { everySeconds: 600, addresses });
+  expect([await issue(), await issue()]).toEqual([true, false]);
+  await setBack(t, 'canaries', 'issued_at');
+  expect([await issue(), await issue()]).toEqual([true, false]);
 });
