@@ -395,12 +395,14 @@ export function createImports({
   const claim = (holder: string): Promise<Import | undefined> =>
     inTransaction(pool, async (client) => {
       await client.query("select pg_advisory_xact_lock(hashtext('abide.imports'))");
-      // A locked import is being moved on at this moment, and its lease with it.
+      // A locked import is being moved on at this moment, and its lease with it. A lease that ends in more than a minute is from
+      // before the clock was set back.
       return await oneImport(
         client,
         `with free as (
            select id, state from imports
-           where state in ('pending', 'running') and coalesce(lease_until < clock_timestamp(), true)
+           where state in ('pending', 'running') and coalesce(
+             lease_until not between clock_timestamp() and clock_timestamp() + interval '1 minute', true)
            for update skip locked
          )
          update imports set state = 'running', started_at = coalesce(started_at, clock_timestamp()), lease_holder = $1,

@@ -135,13 +135,23 @@ describe('of several files', () => {
     expect(await t.ledger.imports.renew(second!, 'ours')).toBe(false);
   });
 
+  // Found by reading: after the clock was set back, nobody followed a process that died for as long.
+  test('one whose lease ends later than any can is taken over', async () => {
+    expect(await claims(t.ledger)).toBe(first);
+    await t.pool.query(
+      "update imports set lease_until = clock_timestamp() + interval '1 hour' where id = $1",
+      [first],
+    );
+    expect(await claims(other)).toBe(first);
+  });
+
   test('none begins while a slow process moves its own on', async () => {
     expect(await claims(t.ledger)).toBe(first);
     await t.pool.query(LATE, [first]);
     await withClient(t.db.superuserUrl, async (client) => {
       await client.query('begin');
       await client.query(
-        "update imports set lease_until = clock_timestamp() + interval '1 hour' where id = $1",
+        "update imports set lease_until = clock_timestamp() + interval '30 seconds' where id = $1",
         [first],
       );
       expect(await claims(other)).toBeUndefined();
