@@ -43,7 +43,7 @@ export async function openFile(source: FileSource, movement: Movement): Promise<
 
 function streamed(pieces: FilePieces, movement: Movement): FileBody {
   const reading = readingOf(pieces);
-  const encoder = new TextEncoder();
+  const toBytes = createEncoder();
   let failure: { readonly error: unknown } | undefined;
   let isOver = false;
   const end = (): void => {
@@ -57,10 +57,12 @@ function streamed(pieces: FilePieces, movement: Movement): FileBody {
       const next = await reading.next();
       if (isOver) return;
       movement.goes();
-      if (next.done === true) {
+      const isLast = next.done === true;
+      const bytes = toBytes(isLast ? '' : next.value, isLast);
+      if (isLast) {
         isOver = true;
         controller.close();
-      } else controller.enqueue(typeof next.value === 'string' ? encoder.encode(next.value) : next.value);
+      } else controller.enqueue(bytes);
     } catch (error) {
       if (isOver) return;
       isOver = true;
@@ -71,6 +73,22 @@ function streamed(pieces: FilePieces, movement: Movement): FileBody {
   // Nothing is read ahead of what is taken.
   const body = new ReadableStream<Uint8Array>({ pull, cancel: end }, { highWaterMark: 0 });
   return { init: { body, duplex: 'half' }, failure: () => failure, end };
+}
+
+/**
+ * Text as UTF-8. A piece may end within a character of two code units; the next one goes on there. Throws a TypeError at half a
+ * character: as U+FFFD it would be somebody else's address.
+ */
+function createEncoder(): (piece: Uint8Array | string, isLast: boolean) => Uint8Array {
+  const encoder = new TextEncoder();
+  let half = '';
+  return (piece, isLast) => {
+    const text = half + (typeof piece === 'string' ? piece : '');
+    half = !isLast && typeof piece === 'string' ? (/[\ud800-\udbff]$/.exec(text)?.[0] ?? '') : '';
+    const whole = text.slice(0, text.length - half.length);
+    if (!whole.isWellFormed()) throw new TypeError('The file has half a character (an unpaired surrogate).');
+    return typeof piece === 'string' ? encoder.encode(whole) : piece;
+  };
 }
 
 type Reading = {
