@@ -62,7 +62,7 @@ const ASCII_DOMAIN =
   /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 // All characters that a domain beyond ASCII may be spelt with.
-const DOMAIN_TEXT = /^[a-z0-9._\-\u0080-\u{10ffff}]+$/u;
+const DOMAIN_TEXT = /^[a-zA-Z0-9._\-\u0080-\u{10ffff}]+$/u;
 
 // Composing sorts the marks on a letter, in time that grows with the square of their number: a mebibyte of them held a process
 // for minutes. No script has more than 30 on one letter (UAX 15, Stream-Safe Text Format).
@@ -77,22 +77,23 @@ const spellSigma = (text: string): string =>
 /** The host as Node's URL makes it. Node would end it at a slash and decode percent signs, so neither gets there. */
 function toAsciiDomain(domain: string): string {
   const isAscii = /^[\x20-\x7e]*$/.test(domain);
-  const ascii = isAscii ? domain : DOMAIN_TEXT.test(domain) ? domainToASCII(domain) : '';
+  const ascii = isAscii ? domain.toLowerCase() : DOMAIN_TEXT.test(domain) ? domainToASCII(domain) : '';
   return ascii.endsWith('.') ? ascii.slice(0, -1) : ascii;
 }
 
 /**
  * NFC, trimmed, lower-case, each sigma before the @ as people write it, domain to its A-label; dots and plus tags stay. NFC comes once
  * more after the lower case: some letters (j with a caron) are composed only there, and the same address in capitals would be somebody
- * else. In DNS, domains with σ and with ς are two, and capitals mean the one with σ (UTS 46).
+ * else. In DNS, domains with σ and with ς are two, and capitals mean the one with σ (UTS 46): toLowerCase() makes a ς before a hyphen.
  */
 function normaliseEmail(text: string): Normalised {
   if (MANY_MARKS.test(text)) return bad('is not an email address');
-  const address = text.normalize('NFC').trim().toLowerCase().normalize('NFC');
+  const written = text.normalize('NFC').trim();
+  const address = written.toLowerCase().normalize('NFC');
   const at = address.lastIndexOf('@');
   const local = spellSigma(address.slice(0, Math.max(at, 0)));
   let domain = address.slice(at + 1);
-  if (!ASCII_DOMAIN.test(domain)) domain = toAsciiDomain(domain);
+  if (!ASCII_DOMAIN.test(domain)) domain = toAsciiDomain(written.slice(written.lastIndexOf('@') + 1));
   if (at < 1 || !LOCAL_PART.test(local) || !ASCII_DOMAIN.test(domain)) return bad('is not an email address');
   return local.length + domain.length + 1 > 254
     ? bad('is longer than 254 characters')

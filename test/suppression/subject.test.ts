@@ -54,6 +54,8 @@ describe('the normal form of an email address', () => {
     // In DNS these are two names.
     ['x@xn--uxachkp.gr', ['x@νικος.gr', 'X@XN--UXACHKP.GR']],
     ['x@xn--uxachku.gr', ['x@νικοσ.gr', 'X@ΝΙΚΟΣ.GR', 'X@XN--UXACHKU.GR']],
+    // Found by reading: before a hyphen or a digit it ended a word.
+    ['x@xn----zlbdf8cb2a.gr', ['x@οδοσ-αβ.gr', 'X@ΟΔΟΣ-ΑΒ.GR', 'X@XN----ZLBDF8CB2A.GR']],
   ])('has each sigma as people write it: %s', (usual, odd) => {
     for (const spelt of [usual, ...odd]) expect(normal('email', spelt)).toBe(usual);
   });
