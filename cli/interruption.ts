@@ -1,3 +1,5 @@
+import { constants } from 'node:os';
+
 /** Ctrl-C, or a SIGTERM, ends what runs in an orderly way. A second one ends the process at once. */
 export type Interruption = {
   readonly signal: AbortSignal;
@@ -25,7 +27,11 @@ export function untilInterrupted(): Interruption {
       for (const signal of SIGNALS) process.off(signal, end);
     },
     pass: () => {
-      if (by !== undefined) process.kill(process.pid, by);
+      if (by === undefined) return;
+      process.kill(process.pid, by);
+      // Still here: the first process of a container, as in our image, which the kernel does not end by its own signal. It went on,
+      // and ended with the code for "done".
+      process.exit(128 + constants.signals[by]);
     },
   };
 }
