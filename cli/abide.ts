@@ -1,7 +1,8 @@
 import { CommanderError, InvalidArgumentError } from 'commander';
-import { EXIT, fail } from './output.ts';
+import { EXIT, fail, printWhole } from './output.ts';
 import { createProgram } from './program.ts';
 
+printWhole();
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // `abide audit | head`: the reader has what they wanted, and a no stays one.
   if (error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT.done);

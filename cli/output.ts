@@ -1,4 +1,5 @@
 // How commands print and end: text for people, `--json` for scripts, exit codes that mean something.
+import { fstatSync, writeSync } from 'node:fs';
 import { AbideError, ERRORS, sayError } from '../suppression/errors.ts';
 
 /** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already), 4 somebody else's turn. */
@@ -11,6 +12,23 @@ export const print = (line: string): void => {
 export const printJson = (value: unknown): void => {
   print(JSON.stringify(value, null, 2));
 };
+
+/**
+ * Whatever is printed into a file stands there whole, or is an error. On a disk that fills up Node itself writes as much as there is
+ * room for and takes that for all of it; only the next write fails, and after the last one there is none.
+ */
+export function printWhole(): void {
+  if (!fstatSync(process.stdout.fd).isFile()) return;
+  process.stdout._write = (chunk: Buffer, _encoding, done) => {
+    try {
+      for (let at = 0; at < chunk.length;) at += writeSync(process.stdout.fd, chunk, at);
+    } catch (error) {
+      done(error as Error);
+      return;
+    }
+    done();
+  };
+}
 
 /** Says no in words, as the answer. If a script reads standard output (`json`, a key, a file), they go to standard error. */
 export function sayNo(words: string, { json }: { readonly json?: boolean | undefined } = {}): void {

@@ -1,3 +1,8 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, jest, test } from '@jest/globals';
 import { printTable } from '../../cli/output.ts';
 
@@ -45,4 +50,31 @@ SCOPES  lag:read
 test('of nothing there is the head', () => {
   printTable(HEAD, [], 80);
   expect(printed).toBe('ID    CLIENT  SCOPES\n'.replace('    ', '  '));
+});
+
+// Found by reading: `abide receipt ID > file` on a disk with room for half of it ended with 0. A limit to a file's size is such a
+// disk: of what is written there is as much as fits, and nothing says that the rest is missing.
+test('what stands in a file only in part is no success', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-output-'));
+  try {
+    const file = join(folder, 'printed');
+    // Of 512 bytes, which is what `ulimit` counts in.
+    await writeFile(file, 'x'.repeat(400));
+    const abide = [
+      process.execPath,
+      fileURLToPath(new URL('../../cli/abide.ts', import.meta.url)),
+      'keys',
+      'ring',
+    ];
+    const env = { ...process.env, NODE_OPTIONS: '', NODE_COMPILE_CACHE: '' };
+    const ended = await new Promise((resolve) => {
+      execFile('sh', ['-c', 'ulimit -f 1; exec "$@" >> "$0"', file, ...abide], { env }, (error, _, said) => {
+        resolve([error?.code, said.split('\n').at(-2)]);
+      });
+    });
+    expect(await readFile(file, 'utf8')).toHaveLength(512);
+    expect(ended).toEqual([1, 'abide: The output cannot be written. (EFBIG)']);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
