@@ -1,6 +1,5 @@
 // Filters a file of contacts on its way into another system: rows of suppressed people are left out, or marked. What is written was
 // checked; what cannot be checked is not written, and the exit code says so.
-import { once } from 'node:events';
 import { addAbortSignal, pipeline } from 'node:stream';
 import type { Writable } from 'node:stream';
 import { InvalidArgumentError, Option } from 'commander';
@@ -116,6 +115,12 @@ const quoted = (field: string): string =>
 /** A spreadsheet opens the file next: whatever the API answered, only a word of ours gets into it. */
 const asCell = (reason: string): string => (/^[a-z_]{1,32}$/.test(reason) ? reason : 'opted_out');
 
+/** If the reader has gone, the rest was not written, and that is no success here. */
+const unwritten = (cause: NodeJS.ErrnoException): Error =>
+  new Error(cause.code === 'EPIPE' ? 'Nothing reads the output any more.' : 'The output cannot be written.', {
+    cause,
+  });
+
 /** Reads everything, writes what may be written, and gives the counts even if it fails. */
 export async function filterImport(filter: Filter, counts: Counts): Promise<void> {
   const { columns, mark, note, output, signal } = filter;
@@ -145,10 +150,17 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
   // A failure is thrown by the loop below.
   pipeline(file.rest, parser, () => undefined);
 
+  // Waits until it is written: that the last rows were not would be heard after the end, which had been a success by then.
   async function write(rows: readonly string[]): Promise<void> {
     if (rows.length === 0) return;
-    const isTaken = output.write(Buffer.from(rows.map((row) => row + file.newline).join(''), 'latin1'));
-    if (!isTaken) await once(output, 'drain', { signal });
+    const chunk = Buffer.from(rows.map((row) => row + file.newline).join(''), 'latin1');
+    const written = new Promise<void>((resolve, reject) => {
+      output.write(chunk, (error) => {
+        if (error) reject(unwritten(error));
+        else resolve();
+      });
+    });
+    await untilAborted(written, signal);
   }
 
   let batch: { raw: string; line: number; subjects: readonly object[] }[] = [];
@@ -183,8 +195,8 @@ export async function filterImport(filter: Filter, counts: Counts): Promise<void
       if (header === undefined) {
         header = fields;
         places = placesOf(header, columns, mark);
-        output.write(file.mark);
-        await write([mark === undefined ? row : `${row},${Buffer.from(quoted(mark)).toString('latin1')}`]);
+        const added = mark === undefined ? '' : `,${Buffer.from(quoted(mark)).toString('latin1')}`;
+        await write([file.mark.toString('latin1') + row + added]);
         continue;
       }
       counts.rows += 1;
@@ -264,12 +276,9 @@ Exit code 0: every row was checked. 3: some could not be, and were left out.
       const ask = createAsk(options);
       const scope = topic === undefined ? channel : `${channel}/${topic}`;
       const interruption = untilInterrupted();
-      const ending = new AbortController();
-      const signal = AbortSignal.any([interruption.signal, ending.signal]);
-      // The reader has gone: the rest was not written, and that is no success here.
-      process.stdout.removeAllListeners('error').on('error', (error) => {
-        ending.abort(new Error('Nothing reads the output any more.', { cause: error }));
-      });
+      const { signal } = interruption;
+      // Whoever wrote is told as well, and says how far it came.
+      process.stdout.removeAllListeners('error').on('error', () => undefined);
       const counts: Counts = { rows: 0, kept: 0, dropped: 0, invalid: 0 };
       const say = (line: string): boolean => process.stderr.write(`${line}\n`);
       let notes = 0;

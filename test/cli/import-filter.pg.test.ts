@@ -1,7 +1,9 @@
 // abide import-filter as an operator runs it, in front of an API.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { startAbide } from '../harness/abide.ts';
@@ -29,14 +31,21 @@ const optOut = async (email: string): Promise<void> => {
 };
 
 /** The command, with its input under the test's control and its output counted in lines. */
-function startFilter(...args: readonly string[]) {
-  const child = spawn(
+const startFilter = (...args: readonly string[]) => startBehind([], ...args);
+
+/** The same, run by another program. */
+function startBehind(program: readonly string[], ...args: readonly string[]) {
+  const [file, ...rest] = [
+    ...program,
     process.execPath,
-    ['--disable-warning=ExperimentalWarning', CLI, 'import-filter', ...args],
-    {
-      env: { ...process.env, NODE_OPTIONS: '', ABIDE_URL: abide.url, ABIDE_KEY: abide.key },
-    },
-  );
+    '--disable-warning=ExperimentalWarning',
+    CLI,
+    'import-filter',
+    ...args,
+  ];
+  const child = spawn(file!, rest, {
+    env: { ...process.env, NODE_OPTIONS: '', ABIDE_URL: abide.url, ABIDE_KEY: abide.key },
+  });
   let output = '';
   let errors = '';
   let lines = 0;
@@ -134,6 +143,27 @@ test('whoever was to read has gone: that is no success', async () => {
   filter.child.stdin.end();
   expect((await filter.ended).code).toBe(1);
   expect(filter.errors()).toContain('abide: Nothing reads the output any more.');
+});
+
+// Found by reading: it ended with 0, and the file ended within an address, which may be somebody else's. A limit to a file's size is
+// a disk that fills up: what fits is written, and nothing says that the rest is missing.
+test('a file that it cannot write to its end is no success', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'abide-filter-'));
+  try {
+    const file = join(folder, 'filtered.csv');
+    const filter = startBehind(
+      // Of 512 bytes, which is what \`ulimit\` counts in. What Node keeps of the compiled sources is larger.
+      ['sh', '-c', 'unset NODE_COMPILE_CACHE; ulimit -f 1; exec "$@" > "$0"', file],
+      '--email-column',
+      'email',
+    );
+    filter.child.stdin.end(`email\n${'grace@example.com\n'.repeat(50)}`);
+    expect(await filter.ended).toEqual({ code: 1, signal: null });
+    expect(filter.errors()).toContain('abide: The output cannot be written. (EFBIG)\n');
+    expect(await readFile(file, 'utf8')).toHaveLength(512);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 test('a file of numbers is asked about sms, unless it is told otherwise', async () => {

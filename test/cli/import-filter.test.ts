@@ -239,6 +239,22 @@ test('it asks a thousand at a time, and never for more than a body may have', as
   expect(asked.reduce((sum, n) => sum + n)).toBe(1_000);
 });
 
+// Found by reading: that the last rows could not be written was heard when the end had been called a success.
+test.each([
+  ['EPIPE', 'Nothing reads the output any more.'],
+  ['ENOSPC', 'The output cannot be written.'],
+])('an output that fails with the last rows (%s) is no success', async (code, said) => {
+  let writes = 0;
+  const output = new Writable({
+    write: (_chunk, _encoding, done) => {
+      writes += 1;
+      setImmediate(done, writes === 2 ? Object.assign(new Error(code), { code }) : undefined);
+    },
+  }).on('error', () => undefined);
+  expect((await filtered('email\nada@x.com\n', { output })).failed).toBe(said);
+  expect(writes).toBe(2);
+});
+
 test('while nobody takes what is written, nothing more is read', async () => {
   let read = 0;
   const endless = async function* (): AsyncGenerator<Buffer> {
