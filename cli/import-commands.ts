@@ -110,13 +110,16 @@ somebody else has approved it. If a file has the name of a command, write
 
 Exit code 0: every row was taken. 3: some were not, or it was cancelled. 4: it
 waits for an approval. 1: it failed, and what was recorded by then stays
-recorded. If you interrupt it while it sends the file, nothing is recorded;
-after that the import goes on by itself.`,
+recorded. With --no-wait 0 says only that the file was received. If you
+interrupt it while it sends the file, nothing is recorded; after that the
+import goes on by itself.`,
     )
     .action(importFile);
 
   withApi(command.command('status'))
-    .description('How far an import is, and which rows were not taken. Exits as the import itself would.')
+    .description(
+      'How far an import is, and which rows were not taken. Exits as the import itself would; with 4 while it goes on.',
+    )
     .argument('<id>', 'as `abide import` and `abide import list` print it')
     .option('--wait', 'watch it until it is done')
     .option(
@@ -385,7 +388,10 @@ async function status(id: string, options: Looking): Promise<void> {
   const interruption = untilInterrupted();
   const now = options.wait === true ? await watch(ask, found, interruption) : found;
   interruption.stop();
-  if (now !== undefined) await show(ask, now, options);
+  if (now === undefined) return;
+  await show(ask, now, options);
+  // A script waits by it, and 0 would say that every row was taken.
+  if (isGoingOn(now)) process.exitCode = EXIT.waiting;
 }
 
 async function list(

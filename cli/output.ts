@@ -2,7 +2,7 @@
 import { fstatSync, writeSync } from 'node:fs';
 import { AbideError, ERRORS, sayError } from '../suppression/errors.ts';
 
-/** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already), 4 somebody else's turn. */
+/** 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not send, nothing there, so already), 4 not done yet. */
 export const EXIT = { done: 0, failed: 1, usage: 2, no: 3, waiting: 4 } as const;
 
 export const print = (line: string): void => {

@@ -308,6 +308,8 @@ describe('whoever watches', () => {
       new RegExp(`\ninterrupted: the import goes on by itself: abide import status ${id}\n$`),
     );
     const running = await run('status', id);
+    // Found by reading: it was 0, and `until abide import status ID; do sleep 5; done` did not wait.
+    expect(running.code).toBe(4);
     expect(running.output).toMatch(
       new RegExp(`^${id}: running, 2000 of 2500 rows\n2000 rows: 2000 recorded`),
     );
