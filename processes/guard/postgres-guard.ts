@@ -256,6 +256,11 @@ end `;
   }
 
   const prefixes = namesOf(store).map(prefixOf);
+  // Another installation may have a schema of this database and a store of the same name: its functions are beside its own
+  // suppressions. If ours are gone, what they left is where they would be made again.
+  const isHere = `pronamespace = coalesce((select relnamespace from pg_class where oid = to_regclass($2)),
+    (select oid from pg_namespace where nspname = coalesce($3::text, current_schema())))`;
+  const here = [named(store.suppressions), store.suppressions.split('.').at(-2)];
   // Whether it fires is said of each partition by itself, and all of them have the one function. `on` is where it is now: a
   // trigger goes with its table when that is renamed.
   const present = async () =>
@@ -274,15 +279,15 @@ end `;
            has_function_privilege('public', pg_proc.oid, 'execute') as is_public,
            coalesce('row_security=off' = any (proconfig), false) as sees_all
          from pg_trigger join pg_proc on pg_proc.oid = tgfoid
-         where tgname::text ^@ any ($1::text[]) and not tgisinternal and tgparentid = 0`,
-        [prefixes.map(triggerOf)],
+         where tgname::text ^@ any ($1::text[]) and not tgisinternal and tgparentid = 0 and ${isHere}`,
+        [prefixes.map(triggerOf), ...here],
       )
     ).rows;
   /** Everything that is there of this store; a function outlives the table whose trigger it was. */
   async function dropping(): Promise<string[]> {
     const { rows } = await client.query<{ function: string }>(
-      'select oid::regprocedure::text as function from pg_proc where proname::text ^@ any ($1::text[])',
-      [prefixes],
+      `select oid::regprocedure::text as function from pg_proc where proname::text ^@ any ($1::text[]) and ${isHere}`,
+      [prefixes, ...here],
     );
     return [
       ...(await present()).map(({ table, trigger }) => `drop trigger ${id(trigger)} on ${table}`),
@@ -415,6 +420,10 @@ function explain(error: unknown): unknown {
   if (code === '42501') return refuse(`Not allowed to this role (${error.message}): see --url.`);
   if (code === '55P03')
     return refuse('A table was in use for too long: nothing was changed. Try again at a quieter time.');
+  if (code === '42710')
+    return refuse(
+      `It is another installation's, or from before the store's own table was moved: ${error.message}. Nothing was changed.`,
+    );
   // A row that has no partition is the same state, without a constraint.
   if (code === '23514' && constraint !== undefined)
     return refuse(`${CHECKED(error.message)} Nothing was changed.`);

@@ -256,6 +256,40 @@ test('what it left of a table that was dropped is removed as well', async () => 
   ).toEqual([]);
 });
 
+// Found by reading. Staging and production are schemas of one database, each with a store crm: whoever installed the guard in one
+// removed the other's, whose contacts were unguarded until somebody asked for its status.
+test("another installation's guard of a store of the same name is left alone", async () => {
+  await using t = await given();
+  await t.query(`
+    create schema "Staging";
+    create table "Staging".contacts (like contacts);
+    create table "Staging".suppressions (like suppressions including all)`);
+  const through = (path: string): string =>
+    Object.assign(new URL(t.database.urls.owner), { search: `?options=-csearch_path%3D${path}` }).href;
+  const url = through('"Staging"');
+  const stagingState = async () => {
+    await using opened = await t.open(url);
+    return (await opened.status())[0]?.state;
+  };
+  expect(await stagingState()).toBe('absent');
+  await t.guard((guard) => guard.installing(), url);
+  expect([await t.state(), await stagingState()]).toEqual(['installed', 'installed']);
+  await t.guard((guard) => guard.installing());
+  expect([await t.state(), await stagingState()]).toEqual(['installed', 'installed']);
+
+  await t.query('drop table "Staging".suppressions');
+  await t.guard(async (guard) => (await guard.removing({ keepLog: false })).statements, url);
+  await t.query('create table "Staging".suppressions (like suppressions including all)');
+  expect([await t.state(), await stagingState()]).toEqual(['installed', 'absent']);
+
+  // Both guard the one table.
+  await t.query('drop table "Staging".contacts');
+  await expect(t.guard((guard) => guard.installing(), through('"Staging",public'))).rejects.toThrow(
+    /another installation's.* already exists/,
+  );
+  expect(await t.state()).toBe('installed');
+});
+
 // Its owner saw no row of a table whose row-level security was forced: the installation held nobody down, and status was fine.
 test('contacts that row-level security hides are not taken for nobody', async () => {
   await using t = await given();
