@@ -358,7 +358,9 @@ end `;
 
     async run(statements) {
       let changed = 0;
-      await client.query('begin');
+      // Who was enabled while a trigger waited for its table is seen by what follows it. With one snapshot for all, which a role or
+      // a database may have by default, they would stay enabled.
+      await client.query('begin isolation level read committed');
       try {
         for (const statement of statements) changed += (await client.query(statement)).rowCount ?? 0;
         await client.query('commit');

@@ -6,6 +6,7 @@ import postgres from '../../connectors/postgres.ts';
 import type { Guard } from '../../processes/guard/guarded-store.ts';
 import { openGuard } from '../../processes/guard/open-guard.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
+import { eventually } from '../harness/eventually.ts';
 import { describeGuard } from './describe-guard.ts';
 
 /** What pg_dump would write down, as far as a guard could touch it. */
@@ -288,6 +289,30 @@ test("another installation's guard of a store of the same name is left alone", a
     /another installation's.* already exists/,
   );
   expect(await t.state()).toBe('installed');
+});
+
+// Found by reading. Where the role's transactions have one snapshot each, it was older than what the installation had waited for:
+// whoever was enabled meanwhile stayed so, and the installation was a success.
+test('who is enabled while the installation waits for the table is held down by it', async () => {
+  await using t = await given();
+  await t.guard(async (guard) => (await guard.removing({ keepLog: false })).statements);
+  const url = Object.assign(new URL(t.database.urls.owner), {
+    search: '?options=-cdefault_transaction_isolation%3Drepeatable%5C%20read',
+  }).href;
+  await withClient(t.database.urls.owner, async (importer) => {
+    await importer.query("begin; insert into contacts values ('ada@example.com', true)");
+    const installing = t.guard((guard) => guard.installing(), url);
+    await eventually(async () =>
+      expect(
+        await t.query(
+          "select wait_event_type from pg_stat_activity where application_name = 'abide guard' and datname = current_database()",
+        ),
+      ).toEqual([{ wait_event_type: 'Lock' }]),
+    );
+    await importer.query('commit');
+    await installing;
+  });
+  expect(await t.query('select may_mail from contacts')).toEqual([{ may_mail: false }]);
 });
 
 // Its owner saw no row of a table whose row-level security was forced: the installation held nobody down, and status was fine.
