@@ -239,9 +239,10 @@ type Answered = { readonly response: Response; readonly text: string };
 const noAnswer = (message: string, cause?: unknown): AbideProblem =>
   new AbideProblem(message, { code: 'no-answer', retryable: true, cause });
 
-/** The body of a good answer; throws what any other answer says. */
+/** The body of a good answer, or of a lag that a pager is to hear of; throws what any other answer says. */
 function bodyOf(route: string, asked: unknown, { response, text }: Answered): unknown {
-  const body = response.ok ? parsed(text) : undefined;
+  const isAnswer = response.ok || (response.status === 503 && route === 'GET /v1/propagation-lag');
+  const body = isAnswer ? parsed(text) : undefined;
   if (!isOurs(route, body) || (route.endsWith('/checks') && itemsOf(body) !== itemsOf(asked)))
     throw problemOf(response, text);
   return body;

@@ -225,6 +225,18 @@ test("a person's address is erased once the store holds the opt-out, which is wa
   expect((await abide.optOuts.get(id)).identifiers).toMatchObject([{ masked: null }]);
 });
 
+// Found by reading: the answer was taken for a proxy's, and asked for until the time was over.
+test('a lag that a pager is to hear of is an answer, although its status is 503', async () => {
+  // No worker of its store was ever heard.
+  await using late = await serveToClients();
+  await late.t.register({ name: 'crm', scopes: ['email'], accepts: ['email'] });
+  const { fetch, passed } = watchedFetch();
+  const pager = createAbide({ url: late.url, key: late.key, fetch });
+  const lag = await pager.call('GET /v1/propagation-lag', { query: { fail_on: 'late' } });
+  expect(lag).toMatchObject({ status: 'unknown', stores: [{ store: 'crm' }] });
+  expect(passed).toHaveLength(1);
+});
+
 test('the lag, a gate, and any other call of the API', async () => {
   const lag = await abide.lag();
   expect(lag.stores.map(({ store }) => store)).toEqual(['crm']);
