@@ -10,11 +10,22 @@ export const quietLog: Log = {
   error: () => undefined,
 };
 
+/** What is kept while standard error takes nothing; later lines are lost. */
+const UNWRITTEN_BYTES_MAX = 1024 ** 2;
+
 /**
  * JSON lines on standard error. Errors appear as code, message and stack: a driver's error also carries the row that it
  * could not write, in `detail`, `where` or `parameters`, and those never leave.
  */
 export function createLog(level: string): Log {
+  const to = pino.destination({ dest: 2, sync: true, maxLength: UNWRITTEN_BYTES_MAX });
+  // A full disk would otherwise be thrown at whoever logs, and the process ended by a warning. What it did not take is written before
+  // the next line that it takes.
+  to.on('error', () => undefined);
+  // A line that has no place is refused without a try at those before it, and all that follow would be.
+  to.on('drop', () => {
+    to.write('');
+  });
   return pino(
     {
       level,
@@ -22,7 +33,7 @@ export function createLog(level: string): Log {
       timestamp: pino.stdTimeFunctions.isoTime,
       serializers: { error: describeError, err: describeError },
     },
-    pino.destination({ dest: 2, sync: true }),
+    to,
   );
 }
 

@@ -55,7 +55,7 @@ const withoutCanary = (config: string): string =>
 
 /**
  * Any command of `abide`, on the Node that runs this; its output is collected. `detached`: it leads a process group of its own.
- * `stdout`: the file that its standard output goes to instead.
+ * `stdout`, `stderr`: the file that the stream goes to instead. `cwd`: where it is started.
  */
 export function spawnAbide(
   args: readonly string[],
@@ -63,12 +63,20 @@ export function spawnAbide(
   {
     detached = false,
     stdout: to = 'pipe',
-  }: { readonly detached?: boolean; readonly stdout?: number | 'pipe' } = {},
+    stderr = 'pipe',
+    cwd,
+  }: {
+    readonly detached?: boolean;
+    readonly stdout?: number | 'pipe';
+    readonly stderr?: number | 'pipe';
+    readonly cwd?: string;
+  } = {},
 ): { child: ChildProcess; ended: Promise<number | null>; output: () => string; stdout: () => string } {
   const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', CLI, ...args], {
     env: { ...process.env, NODE_OPTIONS: '', ABIDE_CONFIG: '', ABIDE_LOG: 'info', ...env },
-    stdio: ['ignore', to, 'pipe'],
+    stdio: ['ignore', to, stderr],
     detached,
+    ...(cwd === undefined ? {} : { cwd }),
   });
   let output = '';
   let stdout = '';
