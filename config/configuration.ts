@@ -400,7 +400,8 @@ export const Stanza = z.object(STANZA);
 
 /**
  * Reads the file at `path`, else at ABIDE_CONFIG, else ./abide.yaml if it exists, else the embedded default: one PostgreSQL store
- * `crm`, whose URL `embeddedStoreUrl` gives. Throws CONFIG_INVALID naming every fault.
+ * `crm`, whose URL `embeddedStoreUrl` gives. If `path` is null, it is the embedded default whatever there is. Throws CONFIG_INVALID
+ * naming every fault.
  */
 export async function loadConfiguration({
   path: asked,
@@ -409,14 +410,16 @@ export async function loadConfiguration({
   embeddedStoreUrl,
   only,
 }: {
-  path?: string | undefined;
+  path?: string | null | undefined;
   env: Env;
   loadConnector: LoadConnector;
   embeddedStoreUrl: () => Promise<string>;
   /** A worker's store: only it, how decisions travel and what is declared are read; secrets of others need not be here. */
   only?: string | undefined;
 }): Promise<Configuration> {
-  const path = asked ?? (env['ABIDE_CONFIG'] || (existsSync('abide.yaml') ? 'abide.yaml' : undefined));
+  const usual = (): string | undefined =>
+    env['ABIDE_CONFIG'] || (existsSync('abide.yaml') ? 'abide.yaml' : undefined);
+  const path = asked === null ? undefined : (asked ?? usual());
   const whole =
     path === undefined ? embeddedDefault(await embeddedStoreUrl()) : readYaml(readText(path), env);
   const yaml = only === undefined ? whole : onlyStore(whole, only);

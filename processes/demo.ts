@@ -30,7 +30,8 @@ export async function runDemo({
   undone.defer(() => rm(dataFolder, { recursive: true, force: true }));
   print('Starting Abide with a PostgreSQL store `crm`, in a folder of its own …');
   const serving = await serve({
-    configPath: undefined,
+    // It may be started beside a real abide.yaml, whose stores and database are not for trying things out.
+    configPath: null,
     dataFolder,
     env: { PORT: '0' },
     workers: true,

@@ -35,7 +35,8 @@ import { openDatabase, urlsOf } from './open-database.ts';
 import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
 
 export type ServeOptions = {
-  readonly configPath: string | undefined;
+  /** Null: the embedded default, even where there is an abide.yaml. */
+  readonly configPath: string | null | undefined;
   readonly dataFolder: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** False: the API alone; workers run elsewhere. */

@@ -1,8 +1,9 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
+import { emptyDatabase, withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 
 /** A folder for temporary folders: what is in it afterwards was left behind. */
@@ -15,11 +16,24 @@ async function temporary(): Promise<AsyncDisposable & { path: string; left(): Pr
   };
 }
 
-test('the demo shows an opt-out arrive, the store away and late, and back, and leaves nothing behind', async () => {
+// It took the abide.yaml of the folder that it was started in: the database there was migrated, and its stores got ada@example.com.
+test('the demo shows an opt-out arrive, the store away and late, and back, and leaves nothing behind or elsewhere', async () => {
   await using folder = await temporary();
+  await using beside = await temporary();
+  await using real = await emptyDatabase();
+  await writeFile(
+    join(beside.path, 'abide.yaml'),
+    `database: ${real.urls.owner}\nstores:\n  crm: { connector: postgres, url: '${real.urls.owner}', scopes: [email] }\n`,
+  );
+  const { ended, output: printed } = spawnAbide(
+    ['demo'],
+    { TMPDIR: folder.path, ABIDE_LOG: '' },
+    { cwd: beside.path },
+  );
 
-  const { code, output } = await runAbide(['demo'], { TMPDIR: folder.path, ABIDE_LOG: '' });
+  const code = await ended;
 
+  const output = printed();
   expect(output).toMatch(/1 of 1 stores verified after \d+ ms/);
   expect(output).toMatch(/crm is late: 1 outstanding, the oldest for 1\d s/);
   expect(output).toMatch(/crm is ok: 0 outstanding, the oldest for 0 s/);
@@ -27,6 +41,11 @@ test('the demo shows an opt-out arrive, the store away and late, and back, and l
   expect(output).toMatch(/Nothing was lost, and the lag told the truth throughout/);
   expect(code).toBe(0);
   expect(await folder.left()).toEqual([]);
+  expect(await beside.left()).toEqual(['abide.yaml']);
+  const { rows } = await withClient(real.urls.owner, (client) =>
+    client.query("select relname from pg_class where relnamespace = 'public'::regnamespace"),
+  );
+  expect(rows).toEqual([]);
 });
 
 test('Ctrl-C ends the demo at once and leaves nothing behind', async () => {
