@@ -206,6 +206,15 @@ export function addDemo(program: Command): void {
         process.on(signal, () => {
           ending.abort(new Error(`${signal}: the demo is stopped and its folder removed`));
         });
+      // To exit at once, as other commands do then, would leave its database running: `abide demo | head`.
+      process.stdout.removeAllListeners('error').on('error', (cause) => {
+        ending.abort(
+          new Error('The output cannot be written: the demo is stopped and its folder removed', { cause }),
+        );
+      });
+      process.off('uncaughtException', fail).on('uncaughtException', (error) => {
+        ending.abort(error);
+      });
       const { runDemo } = await import('../processes/demo.ts');
       await runDemo({ print, log: logOf('silent'), signal: ending.signal });
     });

@@ -59,3 +59,33 @@ test('Ctrl-C ends the demo at once and leaves nothing behind', async () => {
   expect(output()).toContain('SIGINT: the demo is stopped');
   expect(await folder.left()).toEqual([]);
 });
+
+// Its database ran for ever, in a folder with key ring and data: `abide demo | head -3`.
+test('a reader who leaves ends the demo at once, and nothing is left behind', async () => {
+  await using folder = await temporary();
+  const { child, ended, output } = spawnAbide(['demo'], { TMPDIR: folder.path, ABIDE_LOG: '' });
+  await eventually(() => expect(output()).toContain('1. Ada opts out'));
+
+  child.stdout!.destroy();
+
+  expect(await ended).toBe(1);
+  expect(output()).toContain('The output cannot be written: the demo is stopped and its folder removed');
+  expect(await folder.left()).toEqual([]);
+});
+
+// As it was for an error that nobody catches.
+test('an error that nobody catches ends the demo at once, and nothing is left behind', async () => {
+  await using folder = await temporary();
+  const throws = `const write = process.stdout.write.bind(process.stdout);
+    process.stdout.write = (text, ...rest) => {
+      if (text.includes('1. Ada opts out')) setImmediate(() => { throw new Error('left to nobody'); });
+      return write(text, ...rest);
+    };`;
+  const NODE_OPTIONS = `--import=data:text/javascript,${encodeURIComponent(throws)}`;
+
+  const { code, output } = await runAbide(['demo'], { TMPDIR: folder.path, ABIDE_LOG: '', NODE_OPTIONS });
+
+  expect(code).toBe(1);
+  expect(output).toContain('abide: left to nobody');
+  expect(await folder.left()).toEqual([]);
+});
