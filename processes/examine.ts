@@ -145,7 +145,7 @@ async function examineDatabase({
         clock_timestamp() as now, (${IS_PUBLISHED}) as publication,
         has_table_privilege('decisions', 'UPDATE') or has_table_privilege('decisions', 'DELETE')
           or has_table_privilege('decisions', 'TRUNCATE') as may_change,
-        (select tableowner = current_user from pg_tables where tablename = 'decisions') as is_owner,
+        (select pg_get_userbyid(relowner) = current_user from pg_class where oid = 'decisions'::regclass) as is_owner,
         (select json_agg(json_build_object('key_id', key_id, 'purpose', purpose, 'value', encode(check_value, 'hex')))
          from key_checks) as key_checks`);
   const row = rows[0]!;

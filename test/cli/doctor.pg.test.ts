@@ -102,6 +102,10 @@ test('a database elsewhere: wal_level too low, one role for all, no worker, anot
     const served = await runToReadyAndStop(env);
     expect(served).toContain('one database role does the work of several');
     expect(served).toContain('listening at');
+    // Found by reading: a table of that name in a schema that is nothing to us made the whole database broken.
+    await withClient(postgres.urls.owner, (client) =>
+      client.query('create schema warehouse; create table warehouse.decisions ()'),
+    );
 
     await withClient(postgres.superuserUrl, async (client) => {
       await client.query("alter system set synchronous_standby_names = '*'");
