@@ -1,7 +1,16 @@
 // Runs a file of ours on the pinned Node, after installing what is missing: `npm start` and `npm test` work on a fresh
 // checkout. It runs on Node 20 or later with nothing installed, and prints nothing where nothing is missing.
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -39,25 +48,54 @@ function isAlive(pid) {
   }
 }
 
-const lock = inRoot('.installing');
+// A folder that holds the number of its holder, as a folder's name. It is moved into place with that in it, which fails as long as
+// another number is there; and a dead holder is removed by its number, so that of two who find it dead the later one does not remove
+// the earlier one's lock.
+const lock = inRoot('.installing-lock');
+const remove = (holder) => rmSync(join(lock, holder), { recursive: true, force: true });
 function unlock() {
   process.off('exit', unlock);
-  rmSync(lock, { force: true });
+  remove(`${process.pid}`);
+  try {
+    rmdirSync(lock);
+  } catch {
+    // It is the next one's already.
+  }
+}
+
+function tryToLock() {
+  const own = `${lock}.${process.pid}`;
+  mkdirSync(join(own, `${process.pid}`), { recursive: true });
+  try {
+    renameSync(own, lock);
+    process.once('exit', unlock);
+    return true;
+  } catch (error) {
+    rmSync(own, { recursive: true });
+    if (error.code === 'ENOTEMPTY' || error.code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+/** Undefined: it was given back meanwhile. */
+function holderOfLock() {
+  try {
+    return readdirSync(lock)[0];
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
+  }
 }
 
 /** One at a time: two `npm ci` delete each other's files, and `npm start` beside `npm test` is usual. */
 function waitForTurn() {
-  for (let said = false; ;) {
-    try {
-      writeFileSync(lock, `${process.pid}`, { flag: 'wx' });
-      process.once('exit', unlock);
-      return;
-    } catch (error) {
-      if (error.code !== 'EEXIST') throw error;
+  for (let said = false; !tryToLock();) {
+    const holder = holderOfLock();
+    if (holder === undefined) continue;
+    if (!isAlive(Number(holder))) {
+      remove(holder);
+      continue;
     }
-    const holder = existsSync(lock) ? Number(readFileSync(lock, 'utf8')) : 0;
-    if (!isAlive(holder)) unlock();
-    else if (!said) process.stderr.write('abide: waiting for an installation that is under way …\n');
+    if (!said) process.stderr.write('abide: waiting for an installation that is under way …\n');
     said = true;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200);
   }

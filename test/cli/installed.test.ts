@@ -1,10 +1,22 @@
 // What is started in a checkout with nothing installed. A stand-in for npm installs the Node of this run.
-import { execFile } from 'node:child_process';
-import { chmod, copyFile, mkdir, mkdtemp, readFile, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { execFile, spawnSync } from 'node:child_process';
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { eventually } from '../harness/eventually.ts';
 
 let checkout: string;
 
@@ -26,6 +38,14 @@ const npmIs = async (script: string): Promise<void> => {
   await chmod(npm, 0o755);
 };
 const npmRan = (): Promise<string> => readFile(join(checkout, 'npm-ran'), 'utf8').catch(() => '');
+
+const locks = async (): Promise<string[]> =>
+  (await readdir(checkout)).filter((name) => name.startsWith('.installing'));
+/** As an installation that was killed leaves it. */
+const leaveLock = async (): Promise<void> => {
+  const { pid } = spawnSync(process.execPath, ['-e', '']);
+  await mkdir(join(checkout, '.installing-lock', String(pid)), { recursive: true });
+};
 
 const run = (...args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> =>
   new Promise((resolve) => {
@@ -61,7 +81,7 @@ test('two at once install once, and leave no lock behind', async () => {
     { code: 0, stdout: 'it runs\n' },
   ]);
   expect(await npmRan()).toBe('ci --no-audit --no-fund\n');
-  expect(await readdir(checkout)).not.toContain('.installing');
+  expect(await locks()).toEqual([]);
 });
 
 // `npm start` held the lock for as long as it ran: after a `git pull` everything else waited for an installation that was long
@@ -70,21 +90,54 @@ test('what was installed may run for long and holds no later installation up', a
   const { stdout } = await run(
     join(checkout, 'cli/installed.mjs'),
     '-p',
-    `require('node:fs').existsSync(${JSON.stringify(join(checkout, '.installing'))})`,
+    `require('node:fs').readdirSync(${JSON.stringify(checkout)}).some((name) => name.startsWith('.installing'))`,
   );
 
   expect(stdout).toBe('false\n');
 });
 
 test('the lock of a killed installation holds nobody up', async () => {
-  const { pid } = await new Promise<{ pid: number }>((resolve) => {
-    const ended = execFile(process.execPath, ['-e', ''], () => {
-      resolve({ pid: ended.pid! });
-    });
-  });
-  await writeFile(join(checkout, '.installing'), String(pid));
+  await leaveLock();
 
   expect(await run()).toMatchObject({ code: 0, stdout: 'it runs\n' });
+});
+
+// Found by reading: both removed what they found, the slower one the lock of the faster one, and two `npm ci` ran at once.
+test('of two that find the lock of a killed installation, the slower one waits for the faster one', async () => {
+  await leaveLock();
+  // The first installation goes on once the second one runs beside it, or it says that it waits.
+  const [looks, waits, ran] = ['looks', 'waits', 'npm-ran'].map((name) => join(checkout, name));
+  await npmIs(`[ $(wc -l < '${ran}') = 2 ] || until [ -e '${waits}' ] || [ $(wc -l < '${ran}') = 2 ]; do sleep 0.05; done
+    mkdir -p node_modules/.bin && ln -sf '${process.execPath}' node_modules/.bin/node && touch node_modules/.package-lock.json`);
+  const slow = `import { existsSync, writeFileSync } from 'node:fs';
+    const { kill } = process;
+    process.kill = (...whom) => {
+      process.kill = kill;
+      writeFileSync('${looks}', '');
+      while (!existsSync('${ran}')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+      return kill.apply(process, whom);
+    };
+    const { write } = process.stderr;
+    process.stderr.write = (text) => {
+      if (text.includes('waiting')) writeFileSync('${waits}', '');
+      return write.call(process.stderr, text);
+    };`;
+
+  const slower = run(
+    `--import=data:text/javascript,${encodeURIComponent(slow)}`,
+    join(checkout, 'cli/installed.mjs'),
+    '-p',
+    '"it runs"',
+  );
+  await eventually(() => stat(looks!));
+  const both = await Promise.all([run(), slower]);
+
+  expect(both).toMatchObject([
+    { code: 0, stdout: 'it runs\n' },
+    { code: 0, stdout: 'it runs\n' },
+  ]);
+  expect(await npmRan()).toBe('ci --no-audit --no-fund\n');
+  expect(await locks()).toEqual([]);
 });
 
 test('an installation that fails says so and ends with 1', async () => {
@@ -94,7 +147,7 @@ test('an installation that fails says so and ends with 1', async () => {
 
   expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
   expect(stderr).toContain('abide: the installation is not complete: npm ci failed, see above');
-  expect(await readdir(checkout)).not.toContain('.installing');
+  expect(await locks()).toEqual([]);
 });
 
 // On Node 26 the command ran the sources as they were: a stack trace about a library that nobody had installed yet.
