@@ -50,7 +50,7 @@ const FAST_SHUTDOWN_MS_MAX = 20_000;
 const REVIVE_MS = 1_000;
 const LOCK = "hashtext('abide.embedded_postgres')";
 
-const SETTINGS: Readonly<Record<string, string>> = {
+export const SETTINGS: Readonly<Record<string, string>> = {
   listen_addresses: HOST,
   unix_socket_directories: '',
   wal_level: 'logical',

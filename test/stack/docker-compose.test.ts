@@ -6,6 +6,7 @@ import { Ajv } from 'ajv';
 import { parse } from 'yaml';
 import { loadConfiguration } from '../../config/configuration.ts';
 import { readConnector } from '../../debezium/connect-api.ts';
+import { SETTINGS } from '../../processes/embedded-postgres.ts';
 import { loadConnector } from '../../processes/load-connector.ts';
 
 type Service = {
@@ -77,6 +78,20 @@ describe('docker-compose.yml', () => {
       const variable = `KAFKA_${name.toUpperCase().replaceAll('.', '_')}`;
       expect([variable, String(services['kafka']!.environment![variable])]).toEqual([variable, value]);
     }
+  });
+
+  // Found by reading: its log quoted the addresses of a statement that failed.
+  test('gives its PostgreSQL settings of the embedded one, with those that keep addresses out of the log', () => {
+    const [program, ...options] = services['postgres']!.command!;
+    const given = Object.fromEntries(
+      options.filter((option) => option !== '-c').map((option) => option.split('=')),
+    ) as Readonly<Record<string, string>>;
+
+    expect(program).toBe('postgres');
+    expect(SETTINGS).toMatchObject(given);
+    expect(Object.keys(given)).toEqual(
+      expect.arrayContaining(['log_min_messages', 'log_error_verbosity', 'log_min_error_statement']),
+    );
   });
 
   test('gives Connect every address and secret that the connector names, and fills its properties whole', () => {
