@@ -8,7 +8,7 @@ import { HEARTBEAT_TOPIC, readTopics } from '../debezium/files.ts';
 import type { Queryable } from '../ledger/database.ts';
 import { createKafka } from '../stream/kafka-client.ts';
 import { basicAuthorization, takeCredentials } from '../stream/url-credentials.ts';
-import { broken, fine } from './finding.ts';
+import { attention, broken, fine } from './finding.ts';
 import type { Finding } from './finding.ts';
 import { quietLog } from './log.ts';
 
@@ -118,12 +118,11 @@ async function examineConnector(url: string): Promise<Finding> {
   if (state === 'running') {
     if (await connect.isRegistered().catch(() => true))
       return fine('connector', 'is registered, and its task runs');
-    return {
-      what: 'connector',
-      state: 'attention',
-      says: 'its task runs, but with other settings than this version has',
-      fix: 'Restart the API: it registers its own settings.',
-    };
+    return attention(
+      'connector',
+      'its task runs, but with other settings than this version has',
+      'Restart the API: it registers its own settings.',
+    );
   }
   const [says, fix] = CONNECTOR[state];
   return broken('connector', says, fix);
@@ -153,12 +152,11 @@ async function examineSlot(db: Queryable): Promise<Finding> {
     const retained = slot.retained ?? 0;
     const says = `${slot.active ? 'in use' : 'not in use'}, ${Math.round(retained / 1024 ** 2)} MiB of log kept for it`;
     if (slot.active && retained < RETAINED_MAX) return fine('slot', says);
-    return {
-      what: 'slot',
-      state: 'attention',
+    return attention(
+      'slot',
       says,
-      fix: 'The disk fills up until the slot is read: fix the connector, or drop the slot for good.',
-    };
+      'The disk fills up until the slot is read: fix the connector, or drop the slot for good.',
+    );
   } catch {
     return broken('slot', 'the database cannot be asked', 'See the findings on the database.');
   }

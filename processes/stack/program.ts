@@ -26,6 +26,7 @@ const run = promisify(execFile);
 const LOG_BYTES_MAX = 20 * 1024 * 1024;
 const LOG_LOOK_MS = 1_000;
 const RESTART_MS_MAX = 5_000;
+const LEFTOVERS_MS_MAX = 5_000;
 /** A program that ran this long before it ended is started again at once. */
 const STEADY_MS = 20_000;
 /** After so many failures in a row, what it lacks may be what only a start of the whole stack makes, as its folder. */
@@ -229,11 +230,11 @@ export async function findRunning(folder: string): Promise<readonly { name: stri
 }
 
 /** Ends what a killed stack left running. */
-export async function endLeftovers(folder: string, withinMs: number): Promise<readonly string[]> {
+export async function endLeftovers(folder: string): Promise<readonly string[]> {
   const left = (await findRunning(folder)).filter(({ pid }) => pid !== process.pid);
   await Promise.all(
     left.map(async ({ name, pid }) => {
-      await endGroup(pid, untilGone(pid), withinMs);
+      await endGroup(pid, untilGone(pid), LEFTOVERS_MS_MAX);
       takeBack(folder, name);
     }),
   );

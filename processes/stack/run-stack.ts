@@ -48,7 +48,6 @@ import { makeWorkerKeys } from './worker-keys.ts';
 
 const READY_MS_MAX = 90_000;
 const STOP_MS_MAX = 3_000;
-const LEFTOVERS_MS_MAX = 5_000;
 const CLI = fileURLToPath(new URL(`../../cli/abide${extname(import.meta.filename)}`, import.meta.url));
 const DEBEZIUM = fileURLToPath(new URL('../../debezium/', import.meta.url));
 
@@ -107,7 +106,7 @@ export async function runStack({
     throw error;
   });
   await refuseSecond(folder);
-  const left = await endLeftovers(folder, LEFTOVERS_MS_MAX);
+  const left = await endLeftovers(folder);
   if (left.length > 0) print(`abide: ended what a killed stack had left running: ${left.join(', ')}`);
 
   const parts: Parts = { programs: new Map(), postgres: undefined, release: () => undefined };

@@ -6,8 +6,6 @@ import { quietLog } from '../log.ts';
 import { readPorts, stackFolderOf } from './layout.ts';
 import { endLeftovers, findRunning, logFileOf, untilGone } from './program.ts';
 
-const LEFTOVERS_MS_MAX = 5_000;
-
 export type StackStatus = {
   readonly programs: readonly {
     name: string;
@@ -51,7 +49,7 @@ export async function stopStack(dataFolder: string): Promise<readonly string[]> 
     process.kill(stack.pid, 'SIGTERM');
     await untilGone(stack.pid);
   }
-  const left = await endLeftovers(folder, LEFTOVERS_MS_MAX);
+  const left = await endLeftovers(folder);
   if (stack === undefined && left.length > 0 && (await findEmbeddedPostgres(dataFolder)) !== undefined) {
     // If a stack was killed, its server goes on as well: taken over, it can be stopped properly.
     await (await startEmbeddedPostgres({ dataFolder, log: quietLog })).stop();
