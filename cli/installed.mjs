@@ -91,7 +91,8 @@ function waitForTurn() {
   for (let said = false; !tryToLock();) {
     const holder = holderOfLock();
     if (holder === undefined) continue;
-    if (!isAlive(Number(holder))) {
+    // In a container, a process that was killed had our own number.
+    if (Number(holder) === process.pid || !isAlive(Number(holder))) {
       remove(holder);
       continue;
     }
