@@ -94,34 +94,43 @@ async function report(acknowledgements) {
   for (const { seq, code } of answer.rejected) console.error(`acknowledgement of ${seq} rejected: ${code}`);
 }
 
+/** The decisions whose address opens, each with its row's key. One that does not open holds up none of the others. */
+async function openAll(decisions) {
+  const opened = [];
+  for (const decision of decisions) {
+    const { seq, sealed, transport_key_id: keyId, subject_id: subjectId, kind } = decision;
+    try {
+      const bytes = Buffer.from(sealed, 'base64url');
+      opened.push([decision, `${kind}:${unseal(bytes, await transportKey(keyId), subjectId, kind)}`]);
+    } catch (error) {
+      // It stays outstanding, and the ledger gives it out.
+      console.error(`the address of ${seq} does not open: ${error.message}`);
+    }
+  }
+  return opened;
+}
+
+const acknowledgement = ({ seq, version, subject_id }, carriedBy, result) => {
+  return { seq, version, subject_id, carried_by: carriedBy, attempts: 1, ...result };
+};
+const ERASED = { outcome: 'refused', code: 'ADDRESS_ERASED', held: { version: null, suppressed: [] } };
+
 /** Writes decisions, reads each back, and says what is held. */
 async function carry(decisions, carriedBy) {
+  const opened = await openAll(decisions);
+  // `take` and `catchUp` come here at the same time: what is compared must not change before it is written. So nothing is awaited
+  // from load() to save(). In a database it is one transaction, with the rows locked.
   const rows = load();
-  const keys = new Map();
-  for (const decision of decisions) {
-    const secret = await transportKey(decision.transport_key_id);
-    const address = unseal(decision.sealed, secret, decision.subject_id, decision.kind);
-    keys.set(decision, `${decision.kind}:${address}`);
-    apply(rows, keys.get(decision), decision);
-  }
+  for (const [decision, key] of opened) apply(rows, key, decision);
   save(rows);
   const held = load();
-  for (let from = 0; from < decisions.length; from += 1_000) {
-    await report(
-      decisions.slice(from, from + 1_000).map((decision) => {
-        const { version, scopes } = held.get(keys.get(decision));
-        return {
-          seq: decision.seq,
-          version: decision.version,
-          subject_id: decision.subject_id,
-          outcome: 'verified',
-          held: { version, suppressed: Object.keys(scopes).filter((scope) => scopes[scope]) },
-          carried_by: carriedBy,
-          attempts: 1,
-        };
-      }),
-    );
-  }
+  const acknowledgements = opened.map(([decision, key]) => {
+    const { version, scopes } = held.get(key);
+    const suppressed = Object.keys(scopes).filter((scope) => scopes[scope]);
+    return acknowledgement(decision, carriedBy, { outcome: 'verified', held: { version, suppressed } });
+  });
+  for (let from = 0; from < acknowledgements.length; from += 1_000)
+    await report(acknowledgements.slice(from, from + 1_000));
 }
 
 // ---- the ledger makes it sure: what the topic does not bring, or brought before there was a store
@@ -138,11 +147,15 @@ export async function catchUp() {
     paused = page.paused === true;
     // The first sign of life takes the store's lease, and with it what is outstanding.
     if (isFirst) await report([]);
-    const decisions = page.decisions.map((one) => ({ ...one, sealed: Buffer.from(one.sealed, 'base64url') }));
-    for (const lane of ['live', 'backfill']) {
-      const own = decisions.filter((one) => one.lane === lane);
-      if (own.length > 0) await carry(own, lane === 'live' ? 'catch_up' : 'backfill');
-    }
+    const {
+      erased = [],
+      live = [],
+      backfill = [],
+    } = Object.groupBy(page.decisions, ({ sealed, lane }) => (sealed === null ? 'erased' : lane));
+    // Who they are can no longer be known: the ledger counts them as absent here.
+    if (erased.length > 0) await report(erased.map((one) => acknowledgement(one, 'catch_up', ERASED)));
+    if (live.length > 0) await carry(live, 'catch_up');
+    if (backfill.length > 0) await carry(backfill, 'backfill');
     after = page.next;
   } while (after);
 }
@@ -175,7 +188,10 @@ async function schemaOf(id) {
 /** Byte 0, the schema's id (4), the Avro body. By name, so that a field that comes later does no harm. */
 async function readRecord(value) {
   const row = (await schemaOf(value.readInt32BE(1))).fromBuffer(value.subarray(5));
-  return { ...row, suppressed: JSON.parse(row.suppressed), granted: JSON.parse(row.granted) };
+  const [suppressed, granted] = [JSON.parse(row.suppressed), JSON.parse(row.granted)];
+  if (!(row.seq > 0 && row.version > 0 && suppressed && granted))
+    throw new Error('it lacks what it must have');
+  return { ...row, suppressed, granted };
 }
 
 async function main() {
@@ -193,6 +209,9 @@ async function main() {
   process.once('SIGINT', stop);
 
   await catchUp();
+  consumer.on(consumer.events.CRASH, () => {
+    source = 'down';
+  });
   await consumer.connect();
   await consumer.subscribe({ topic: TOPIC, fromBeginning: true });
   await consumer.run({
