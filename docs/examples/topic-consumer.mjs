@@ -7,7 +7,7 @@
 //
 // It keeps its suppressions in a JSON file. Put your database where load() and save() are.
 import { Buffer } from 'node:buffer';
-import { createDecipheriv } from 'node:crypto';
+import { createDecipheriv, randomUUID } from 'node:crypto';
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import avro from 'avsc';
@@ -16,7 +16,8 @@ import { Kafka, logLevel } from 'kafkajs';
 const { BROKERS = '127.0.0.1:9092', REGISTRY, API, KEY, STORE, FILE = 'suppressions.json' } = process.env;
 const TOPIC = 'abide.public.decisions';
 
-// ---- the store: `kind:address` → { version, scopes: scope → true (suppressed) or false (lifted by the person) }
+// ---- the store: `kind:address` → { version, scopes: scope → true (suppressed) or false (lifted by the person) }, and
+// `incarnation`, an id that is made with the file: by it the ledger finds out that the file was lost.
 
 function load() {
   try {
@@ -27,8 +28,10 @@ function load() {
   }
 }
 
+/** Plain addresses: for nobody but this user. */
 function save(rows) {
-  writeFileSync(`${FILE}.new`, JSON.stringify(Object.fromEntries(rows)), { flush: true });
+  if (!rows.has('incarnation')) rows.set('incarnation', randomUUID());
+  writeFileSync(`${FILE}.new`, JSON.stringify(Object.fromEntries(rows)), { mode: 0o600, flush: true });
   renameSync(`${FILE}.new`, FILE);
 }
 
@@ -78,8 +81,9 @@ let generation;
 let paused = false;
 let source = 'unknown';
 
-/** Acknowledgements, at most 1,000 a call; none at all is a sign of life. */
-async function report(acknowledgements) {
+/** Acknowledgements, at most 1,000 a call; none at all is a sign of life, and says which file it is: null, there is none. */
+export async function report(acknowledgements) {
+  const isSign = acknowledgements.length === 0;
   const worker = {
     id: `${STORE}-consumer`,
     incarnation,
@@ -89,6 +93,7 @@ async function report(acknowledgements) {
     store: STORE,
     generation,
     worker,
+    observed: isSign ? { incarnation: load().get('incarnation') ?? null } : undefined,
     acknowledgements,
   });
   for (const { seq, code } of answer.rejected) console.error(`acknowledgement of ${seq} rejected: ${code}`);

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -32,7 +32,7 @@ test("the page's test vector opens by our code, and by the example that has none
   expect(() => unseal(sealed, secret, vector.subject_id, 'phone')).toThrow();
 });
 
-type Report = { acknowledgements: object[] };
+type Report = { observed?: { incarnation: string | null }; acknowledgements: object[] };
 
 /** The example with a file and an API of its own; `name` makes it a module of its own. */
 async function startExample(name: string) {
@@ -88,6 +88,7 @@ async function startExample(name: string) {
   const example = (await import(`${EXAMPLE}?${name}`)) as {
     catchUp: () => Promise<void>;
     take: (decisions: readonly object[]) => Promise<void>;
+    report: (acknowledgements: readonly object[]) => Promise<void>;
   };
   const logged: string[] = [];
   const log = jest.spyOn(console, 'error').mockImplementation((line) => void logged.push(String(line)));
@@ -210,6 +211,29 @@ test('a record that does not open holds up none after it in the example, and is 
   expect(example.logged).toHaveLength(3);
   expect(await example.held()).toEqual({ 'email:grace@example.com': SUPPRESSED });
   expect(api.acknowledged()).toMatchObject([{ seq: 2, outcome: 'verified' }]);
+});
+
+// Found by reading: a file that was lost began anew with nobody in it, and the ledger went on counting on the old one.
+test('the example tells the ledger that its file was lost', async () => {
+  await using example = await startExample('lost');
+  const { api } = example;
+  const ada = example.optOut(1, 'ada@example.com').record;
+  const observed = async (): Promise<unknown> => {
+    await example.report([]);
+    return api.reports.at(-1)!.observed?.incarnation;
+  };
+  expect(await observed()).toBeNull();
+  await example.take([ada]);
+  const first = await observed();
+  await example.take([ada]);
+  expect([first, await observed()]).toEqual([expect.any(String), first]);
+  // Plain addresses.
+  expect((await stat(example.file)).mode & 0o777).toBe(0o600);
+
+  await rm(example.file);
+  expect(await observed()).toBeNull();
+  await example.take([ada]);
+  expect(await observed()).not.toBe(first);
 });
 
 test('the page names every captured column, and no other', async () => {
