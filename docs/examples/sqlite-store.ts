@@ -7,7 +7,7 @@
 //   select scopes ->> '$.email' from suppressions where kind = 'email' and key = 'ada@example.com'
 //
 // and does not send where that is 1 (0: lifted by the person; null: never told).
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { defineConnector } from 'abide/connector';
@@ -51,14 +51,32 @@ export default defineConnector({
     // SQLite answers in this thread; a writer that is in the way is waited for no longer than a second.
     const connect = () => new DatabaseSync(file, { timeout: 1_000 });
 
+    function close(): void {
+      for (const database of [reader, writer]) if (database?.isOpen) database.close();
+      reader = writer = undefined;
+    }
+    let place: string | undefined;
+    /**
+     * A connection stays with the file that it opened, even if another was put in its place, such as a restored copy: nobody else
+     * would read what is written there. Looked at before it is opened: what is put there in between is noticed the next time.
+     */
+    function followFile(): void {
+      const found = statSync(file, { throwIfNoEntry: false });
+      const now = found && `${found.dev}:${found.ino}`;
+      if (now !== place) close();
+      place = now;
+    }
+
     function writing(): DatabaseSync {
+      followFile();
       writer ??= connect();
       writer.exec(`pragma journal_mode = wal; pragma synchronous = full; ${TABLE}`);
       return writer;
     }
     /** What is read back is read by another connection, so that it was committed. Undefined: nobody has written yet. */
     function reading(): DatabaseSync | undefined {
-      if (existsSync(file)) reader ??= connect();
+      followFile();
+      if (place !== undefined) reader ??= connect();
       const table = reader?.prepare("select 1 from sqlite_schema where name = 'suppressions'").get();
       return table && reader;
     }
@@ -107,6 +125,12 @@ export default defineConnector({
             return row && toHeld(row);
           });
         }),
+      // Another file in its place is another store, which is filled anew.
+      incarnation: (signal) =>
+        Promise.try(() => {
+          signal.throwIfAborted();
+          return reading() === undefined ? null : String(statSync(file).ino);
+        }),
       scan: (after, signal) =>
         Promise.try(() => {
           signal.throwIfAborted();
@@ -115,10 +139,7 @@ export default defineConnector({
             .all(after?.kind ?? '', after?.key ?? '') as (Row & Pick<Item, 'kind' | 'key'>)[] | undefined;
           return (rows ?? []).map((row) => ({ kind: row.kind, key: row.key, held: toHeld(row) }));
         }),
-      [Symbol.asyncDispose]: () =>
-        Promise.try(() => {
-          for (const database of [reader, writer]) if (database?.isOpen) database.close();
-        }),
+      [Symbol.asyncDispose]: () => Promise.try(close),
     });
   },
 });
