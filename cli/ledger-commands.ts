@@ -125,6 +125,15 @@ export function addStores(program: Command): void {
 
 export function addLedger(program: Command): void {
   const ledger = program.command('ledger').description('The ledger itself');
+  ofInstallation(ledger.command('init'))
+    .description(
+      'Begin a ledger in an empty database, with the key ring of this installation. Once, and never where a ledger was lost: a new one answers every check with "send".',
+    )
+    .action(async (options: Installation) => {
+      const { beginLedger } = await import('../processes/begin-ledger.ts');
+      const begun = await beginLedger(environmentOf(options));
+      print(begun === undefined ? 'there is a ledger already' : `a new ledger begins in ${begun}`);
+    });
   ofInstallation(ledger.command('restored'))
     .description(
       'Say that the database was restored from a backup: nothing that it gave out since is mistaken for something new, and every store is filled again. Once, before clients are let in.',

@@ -47,7 +47,8 @@ Environment:
   ABIDE_CONFIG     the configuration file (default ./abide.yaml; if there is
                    none, the embedded default runs)
   ABIDE_DATA       the data folder (default .abide)
-  ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data folder
+  ABIDE_KEYS       the key ring as JSON, instead of keys.json in the data
+                   folder; \`abide ledger init\` begins a ledger with it
   ABIDE_ADMIN_KEY  the administrator's key, instead of a made-up one
   ABIDE_URL        where the API is, for the commands that ask it (default where
                    \`listen\` in the configuration file lets it listen, at PORT,

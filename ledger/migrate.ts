@@ -65,18 +65,20 @@ const source: Knex.MigrationSource<Migration> = {
 };
 
 /**
- * Migrates as the owner, and grants the two other roles what they need. Throws DATABASE_UNREACHABLE, and an error if the database
- * is of a newer version than ours, which is left as it is.
+ * Migrates as the owner, and grants the two other roles what they need. Throws DATABASE_UNREACHABLE, an error if the database
+ * is of a newer version than ours, and `ifEmpty` if no ledger has begun in it; then it is left as it is.
  */
 export async function migrate(
   ownerUrl: string,
   roles: { readonly apiRole: string; readonly replicationRole: string },
+  ifEmpty?: AbideError,
 ): Promise<void> {
   try {
     await onConnection(ownerUrl, 'abide migrate', async (client) => {
       // The lock belongs to this session and is held until everything is done: without it, two of three concurrent migrations of an
       // empty database fail.
       await client.query("select pg_advisory_lock(hashtext('abide.migrate'))");
+      if (ifEmpty !== undefined && (await isEmpty(client))) throw ifEmpty;
       await expectUtf8(client);
       if (!(await isLatest(client))) await migrateToLatest(ownerUrl);
       await publishAgain(client);
@@ -89,6 +91,14 @@ export async function migrate(
     const message = sayUnable(where, error) ?? `The database ${where} cannot be reached.`;
     throw new AbideError('DATABASE_UNREACHABLE', message, { cause: error });
   }
+}
+
+/** Whether no ledger has begun in it: one begins when a key ring is taken (key-ring.ts), and not with the tables. */
+async function isEmpty(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ known: boolean }>(
+    "select to_regclass('key_checks') is not null as known",
+  );
+  return !rows[0]!.known || (await client.query('select from key_checks limit 1')).rowCount === 0;
 }
 
 /** Another one lacks characters of names and reasons, or counts bytes as characters; and a database keeps its encoding. */

@@ -30,7 +30,7 @@ import { z } from 'zod';
 import type { Log } from '../connectors/contract/connector.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { freePort, tryPort } from './free-port.ts';
-import { makeFile, refuseNewLedger, replaceFile, syncFolder } from './kept-file.ts';
+import { keysOfLedger, ledgerMissing, makeFile, replaceFile, syncFolder } from './kept-file.ts';
 import { isAlive, isTaken } from './proc-stat.ts';
 
 const HOST = '127.0.0.1';
@@ -183,7 +183,8 @@ export async function startEmbeddedPostgres({
   if (hasCluster && kept === undefined) throw passwordsMissing(folder);
   const freshlyMade = !hasCluster;
   if (freshlyMade) {
-    refuseNewLedger(folder.root, `${folder.cluster} is gone`);
+    const keys = keysOfLedger(folder.root);
+    if (keys.length > 0) throw ledgerMissing(`${folder.cluster} is gone`, keys, 'move these files away');
     log.info({ folder: folder.cluster }, 'making a PostgreSQL cluster');
     await makeCluster(folder, binaries, kept ?? (await keep(folder)));
   }

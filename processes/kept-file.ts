@@ -7,6 +7,7 @@ import {
   fsyncSync,
   linkSync,
   openSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -18,14 +19,52 @@ import { AbideError } from '../suppression/errors.ts';
 export const keysFile = (dataFolder: string): string => join(dataFolder, 'keys.json');
 export const adminKeyFile = (dataFolder: string): string => join(dataFolder, 'admin.key');
 
-/** A folder that has the keys of a ledger gets no new one: that would know of no opt-out, and answer every check with "send". */
-export function refuseNewLedger(dataFolder: string, why: string): void {
-  const kept = [keysFile(dataFolder), adminKeyFile(dataFolder)].filter((file) => existsSync(file));
-  if (kept.length === 0) return;
-  throw new AbideError(
+/** A ring that was made and that no database is known to have taken: a start that ends before that may begin again. */
+const untakenKeysFile = (dataFolder: string): string => `${keysFile(dataFolder)}.new`;
+
+/** The text of the ring that is kept in a data folder; undefined if there is none. */
+export function readKeysOf(dataFolder: string): string | undefined {
+  // In this order: another process may be renaming it.
+  const untaken = readIfThere(untakenKeysFile(dataFolder));
+  return readIfThere(keysFile(dataFolder)) ?? untaken;
+}
+
+export const keepNewKeys = (dataFolder: string, text: string): void => {
+  makeFile(untakenKeysFile(dataFolder), text);
+};
+
+/** The database has taken the ring that is kept: from here on it is that of a ledger. */
+export function keysAreTaken(dataFolder: string): void {
+  if (existsSync(keysFile(dataFolder))) return;
+  try {
+    renameSync(untakenKeysFile(dataFolder), keysFile(dataFolder));
+  } catch (error) {
+    // Another process did it, which started at the same moment.
+    if (!isMissing(error)) throw error;
+  }
+  syncFolder(dataFolder);
+}
+
+/** The files of a data folder that only a start on a ledger leaves. */
+export const keysOfLedger = (dataFolder: string): string[] =>
+  [keysFile(dataFolder), adminKeyFile(dataFolder)].filter((file) => existsSync(file));
+
+/** Whoever has the keys of a ledger gets no new one: that would know of no opt-out, and answer every check with "send". */
+export const ledgerMissing = (why: string, keys: readonly string[], anew: string): AbideError =>
+  new AbideError(
     'LEDGER_MISSING',
-    `${why}, but there are the keys of a ledger (${kept.join(', ')}). A new one would know of no opt-out, and answer every check with "send". Restore the ledger; or, to begin anew, move these files away.`,
+    `${why}, but there are the keys of a ledger (${keys.join(', ')}). A new one would know of no opt-out, and answer every check with "send". Restore the ledger; or, to begin anew, ${anew}.`,
   );
+
+const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT';
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
 }
 
 /** Makes a file that only we can read, and that is there whole or not at all. Throws EEXIST if there is one. */

@@ -13,10 +13,10 @@ import type { KeyRing, RotatedPurpose } from '../ledger/key-ring.ts';
 import type { Instant } from '../suppression/decision.ts';
 import { AbideError } from '../suppression/errors.ts';
 import { findEmbeddedPostgres } from './embedded-postgres.ts';
-import { keysFile, replaceFile } from './kept-file.ts';
+import { keysFile, readKeysOf, replaceFile } from './kept-file.ts';
 import { loadConnector } from './load-connector.ts';
 import { quietLog } from './log.ts';
-import { readKeysOf, urlsOf } from './open-database.ts';
+import { urlsOf } from './open-database.ts';
 import type { DatabaseUrls } from './open-database.ts';
 
 type Env = Readonly<Record<string, string | undefined>>;

@@ -115,6 +115,7 @@ export async function serve({
   const urls = elsewhere ?? (await startEmbedded()).urls;
   const { pool, ring } = await openDatabase({
     urls,
+    whose: configuration.database === undefined ? 'embedded' : 'elsewhere',
     dataFolder,
     env,
     mayMakeSecrets: onLoopback,

@@ -141,7 +141,7 @@ export const ERRORS = {
     500,
     'The keys of a ledger are here, the ledger is not',
     false,
-    'Restore the ledger from its backup; or, to begin anew, move the files away that are named.',
+    'Restore the ledger from its backup; only where one is to begin: `abide ledger init`, or, in the data folder, move the files away that are named.',
   ),
   LEDGER_SET_BACK: entry(
     500,

@@ -48,6 +48,7 @@ export async function prepareStack({
   // Running this asks for the secrets to be made, wherever the API will listen.
   const { pool } = await openDatabase({
     urls,
+    whose: 'elsewhere',
     dataFolder,
     env,
     mayMakeSecrets: true,

@@ -481,6 +481,7 @@ async function startDatabase({
   const urls = urlsOf(configuration, log) ?? (await startEmbedded()).urls;
   const { pool } = await openDatabase({
     urls,
+    whose: configuration.database === undefined ? 'embedded' : 'elsewhere',
     dataFolder,
     env,
     mayMakeSecrets: isLoopback(configuration.listen.host),

@@ -7,11 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { makeKeyRing } from '../../ledger/key-ring.ts';
 import { makeAdministratorKey } from '../../processes/administrator-key.ts';
-import { makeFile } from '../../processes/kept-file.ts';
+import { keepNewKeys, makeFile, readKeysOf } from '../../processes/kept-file.ts';
 import { openDatabase } from '../../processes/open-database.ts';
 import { runAbide, spawnAbide } from '../harness/abide.ts';
 import { emptyDatabase } from '../harness/database.ts';
+import type { TestDatabase } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { putClusterInto } from '../harness/postgres-of-the-run.ts';
 
@@ -88,7 +90,7 @@ test('the keys of a ledger get no new one: neither where it is gone, nor in an e
     config,
     `database: ${api}\nowner_database: ${owner}\nreplication_database: ${replication}\nstores: {}\n`,
   );
-  await refused('the database is empty', '--config', config);
+  await refused(`${elsewhere.name} is empty`, '--config', config);
 
   await rename(`${cluster}.lost`, cluster);
   await whileServing({}, () => Promise.resolve());
@@ -120,11 +122,35 @@ test("the administrator's key is kept before it is recorded", async () => {
   expect(await readFile(file, 'utf8')).toBe(keptThen);
 });
 
+const open = ({ urls }: TestDatabase, env = {}) =>
+  openDatabase({ urls, whose: 'elsewhere', dataFolder: folder, env, mayMakeSecrets: true, log: QUIET });
+
+test('a first start that ends before the database has taken its ring begins again, with that ring', async () => {
+  keepNewKeys(folder, makeKeyRing());
+  const text = readKeysOf(folder);
+  await using db = await emptyDatabase();
+
+  await (await open(db)).pool.end();
+
+  expect(await readdir(folder)).toEqual(['keys.json']);
+  expect(readKeysOf(folder)).toBe(text);
+});
+
+test('processes that begin a ledger at the same moment have one ring', async () => {
+  await using db = await emptyDatabase();
+
+  const opened = await Promise.all([1, 2, 3].map(() => open(db)));
+
+  for (const { pool } of opened) await pool.end();
+  expect(opened.map(({ ring }) => ring.checks)).toEqual(opened.map(() => opened[0]!.ring.checks));
+  expect(opened.filter(({ isNew }) => isNew)).toHaveLength(1);
+  expect(await readdir(folder)).toEqual(['keys.json']);
+});
+
 test('an ABIDE_KEYS that is set and empty is not set', async () => {
   await using db = await emptyDatabase();
   for (const env of [{ ABIDE_KEYS: '' }, {}, { ABIDE_KEYS: '' }]) {
-    const of = { urls: db.urls, dataFolder: folder, env, mayMakeSecrets: true, log: QUIET };
-    await (await openDatabase(of)).pool.end();
+    await (await open(db, env)).pool.end();
   }
   expect(await readdir(folder)).toEqual(['keys.json']);
 });
