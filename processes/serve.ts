@@ -33,6 +33,7 @@ import { adminKeyFile } from './kept-file.ts';
 import { loadConnector } from './load-connector.ts';
 import { openDatabase, urlsOf } from './open-database.ts';
 import { startStoreWorkers, toWorkerStore } from './store-workers.ts';
+import { makeWorkerId } from './worker-id.ts';
 
 export type ServeOptions = {
   /** Null: the embedded default, even where there is an abide.yaml. */
@@ -228,7 +229,7 @@ export async function serve({
     );
   if (workers && !overKafka) {
     // Only one process has the server of a data folder, so the next one after a crash goes on with the leases.
-    const holder = `${hostname()}-${elsewhere === undefined ? 'embedded' : process.pid}`;
+    const holder = elsewhere === undefined ? `${hostname()}-embedded` : makeWorkerId();
     const byName = new Map(configuration.stores.map((store) => [store.name, store]));
     const source = createPgoutputSource({ url: urls.replication, publication: 'abide', log });
     const running = startStoreWorkers({

@@ -1,6 +1,5 @@
 // A worker on its own: it reaches its store, the API over HTTP and, if decisions travel that way, Kafka and its registry. Its one
 // secret of ours is its API key.
-import { hostname } from 'node:os';
 import { trace } from '@opentelemetry/api';
 import { createHttpLedgerAccess, REFUSALS } from '../consumers/http-ledger-access.ts';
 import type { LedgerAccess } from '../consumers/ledger-access.ts';
@@ -15,6 +14,7 @@ import { AbideError } from '../suppression/errors.ts';
 import { loadConfiguration } from '../config/configuration.ts';
 import { loadConnector } from './load-connector.ts';
 import { toWorkerStore } from './store-workers.ts';
+import { makeWorkerId } from './worker-id.ts';
 
 const ASK_MS_MAX = 5_000;
 
@@ -65,7 +65,7 @@ export async function runWorker({
   if (store === undefined) {
     throw new AbideError('CONFIG_INVALID', `The configuration has no store ${name}.`);
   }
-  const id = `${hostname()}-${process.pid}`;
+  const id = makeWorkerId();
   const { stanza } = store;
   const api = createHttpLedgerAccess({ url: apiUrl, key: apiKey, store: name, stanza, workerId: id });
   await ask(api, log);

@@ -1,8 +1,11 @@
 // `abide worker` as its users run it: a process of its own that reaches the API over HTTP alone, told to stop in the middle of its
 // work.
 import { writeFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { quietLog } from '../../processes/log.ts';
+import { runWorker } from '../../processes/worker.ts';
 import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
 import { emptyDatabase, withClient } from '../harness/database.ts';
@@ -130,6 +133,35 @@ test('a worker that comes before the API waits for it, and ends when it is told 
   expect(worker.output()).not.toContain('"stack"');
   worker.child.kill('SIGTERM');
   expect(await worker.ended).toBe(0);
+});
+
+// Found by reading: in containers every process has the number 1. Two that shared a host's name had one id, so both held the store's lease
+// and both drove it.
+test('two workers whose host and process number are the same have two ids', async () => {
+  const ids = async (): Promise<unknown[]> => {
+    const client = await abide.connect();
+    const { rows } = await client.query(`select w.id from workers w where starts_with(w.id, $1)`, [
+      `${hostname()}-${process.pid}`,
+    ]);
+    await client.end();
+    return rows;
+  };
+  const run = () =>
+    runWorker({
+      store: 'crm',
+      apiUrl: abide.url,
+      apiKey: workerKey,
+      configPath: join(abide.dataFolder, 'abide.yaml'),
+      env: {},
+      log: quietLog,
+      onCrash: () => undefined,
+    });
+  const workers = [await run(), await run()];
+  try {
+    await eventually(async () => expect(await ids()).toHaveLength(2));
+  } finally {
+    for (const worker of workers) await worker.stop();
+  }
 });
 
 // Seen: a worker whose file named another store carried everything there, and all of it counted as verified in ours.

@@ -49,8 +49,8 @@ function startWorker(config: string, password = passwordOf(`abide-${STORE}`)): R
     ended,
     status: async () => {
       const [row] = await stack.query<{ status: string }>(
-        "select report -> 'source' ->> 'status' as status from workers where id = $1",
-        [`${hostname()}-${child.pid}`],
+        "select report -> 'source' ->> 'status' as status from workers where starts_with(id, $1)",
+        [`${hostname()}-${child.pid}-`],
       );
       return row?.status;
     },
