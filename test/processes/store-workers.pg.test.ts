@@ -148,10 +148,14 @@ test('a store that is paused has no worker until it is resumed, and the others k
 test('a worker elsewhere that holds the lease is left alone', async () => {
   await using t = await ledgerOf('crm');
   await t.ledger.acknowledge('crm', report([]));
-  await t.pool.query("update stores set lease_until = lease_until + interval '1 minute'");
   const asked = jest.spyOn(t.pool, 'query');
   const api = new Api(t.pool, 'one', ['crm']);
-  await eventually(() => expect(asked.mock.calls.length).toBeGreaterThan(2));
+  const renew = "update stores set lease_until = clock_timestamp() + interval '5 seconds'";
+  await eventually(async () => {
+    await t.pool.query(renew);
+    const calls = asked.mock.calls.filter(([query]) => (query as unknown) !== renew);
+    expect(calls.length).toBeGreaterThan(2);
+  });
   expect(api.toldTo('crm')).toBeUndefined();
   await t.pool.query('update stores set lease_until = clock_timestamp()');
   await eventually(() => expect(api.toldTo('crm')).toEqual([]));
