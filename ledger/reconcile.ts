@@ -214,6 +214,8 @@ export async function takeComparison(
           drifted.map(({ seq, kind, heldVersion }) => ({
             seq,
             code: COUNTED[kind as keyof typeof COUNTED],
+            // A report from before the comparison may come again, if its answer was lost: it says nothing of what was lost since.
+            asked: 1,
             held: kind === 'older' ? heldVersion : undefined,
           })),
         ),

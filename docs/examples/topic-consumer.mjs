@@ -115,8 +115,8 @@ async function openAll(decisions) {
   return opened;
 }
 
-const acknowledgement = ({ seq, version, subject_id }, carriedBy, result) => {
-  return { seq, version, subject_id, carried_by: carriedBy, attempts: 1, ...result };
+const acknowledgement = ({ seq, version, subject_id, asked }, carriedBy, result) => {
+  return { seq, version, subject_id, asked, carried_by: carriedBy, attempts: 1, ...result };
 };
 const ERASED = { outcome: 'refused', code: 'ADDRESS_ERASED', held: { version: null, suppressed: [] } };
 

@@ -145,7 +145,7 @@ export async function outstandingOf(ledger: OpenLedger, name: string, limit = 1_
 
 /** What a worker would report of a store that holds all it was told. */
 export const verified = (
-  decision: Pick<Outstanding, 'seq' | 'version' | 'suppressed'>,
+  decision: Pick<Outstanding, 'seq' | 'version' | 'suppressed'> & Partial<Pick<Outstanding, 'asked'>>,
   fields: Partial<Acknowledgement> = {},
 ): Acknowledgement => ({
   seq: decision.seq,
@@ -154,6 +154,7 @@ export const verified = (
   held: { version: decision.version, suppressed: Object.keys(decision.suppressed) },
   carriedBy: 'stream',
   attempts: 1,
+  asked: decision.asked || undefined,
   code: undefined,
   evidence: {},
   ...fields,

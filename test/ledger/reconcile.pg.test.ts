@@ -96,6 +96,24 @@ test('of a store that went back to an older version, what came after that is inc
   await lagIs(t, { verified_through: 1 });
 });
 
+// Found by reading: a report whose answer was lost is sent again, and cleared what had been found missing since. The store had lost the
+// person, and nothing was outstanding.
+test('what was read before a comparison does not settle what the comparison found missing', async () => {
+  await using t = await given();
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [first] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(first!)]));
+  await lagIs(t, { verified_through: 1, outstanding: 0 });
+
+  await find(t, { seq: 1, kind: 'missing', heldVersion: undefined });
+  await t.ledger.acknowledge('crm', report([verified(first!)]));
+  await lagIs(t, { verified_through: 0, outstanding: 1, drift: 1 });
+
+  const [again] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(again!)]));
+  await lagIs(t, { verified_through: 1, outstanding: 0, drift: 0 });
+});
+
 // It was a 500, or the id of a pass that had ended long ago.
 test.each(['never compared', 'compared before'])(
   'a store of which a generation begins while its pass is asked for, and which was %s, is compared as it is now',
