@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import type pg from 'pg';
+import { makePartitions } from '../../ledger/housekeeping.ts';
 import { migrate } from '../../ledger/migrate.ts';
 import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
 import type { TestDatabase } from '../harness/database.ts';
@@ -285,6 +286,41 @@ describe("the API's role", () => {
       );
       await expect(client.query('delete from acknowledgements_2')).rejects.toMatchObject(FORBIDDEN);
     });
+  });
+});
+
+// Found by reading: at every ten-millionth decision a backup stopped all acknowledgements, and no process could start, for as long as
+// it read.
+test('who reads acknowledgements for long keeps no partition waiting, and it is like those that the first migration made', async () => {
+  await using db = await freshDatabase();
+  await withClient(db.urls.owner, (client) => client.query("select setval('decisions_seq_seq', 10000000)"));
+  await withClient(db.urls.owner, async (reader) => {
+    await reader.query('begin; select from acknowledgements');
+    await withClient(db.urls.api, async (client) => {
+      await client.query("set lock_timeout = '1s'");
+      await makePartitions(client);
+      await client.query(
+        `insert into acknowledgements (store_id, generation, seq, version, outcome, acknowledged_at, latency_ms, attempts,
+           worker, carried_by) values (1, 1, 20000000, 1, 'verified', now(), 1, 1, 'w', 'stream')`,
+      );
+    });
+    const { rows } = await reader.query<{ name: string }>(
+      `select c.relname as name, pg_get_userbyid(c.relowner) as owner, coalesce(c.relacl, acldefault('r', c.relowner)) as acl, c.relispartition,
+         (select json_agg(a order by a.attnum) from (
+            select attnum, attname, atttypid, attnotnull, attstorage, attislocal, attinhcount
+            from pg_attribute where attrelid = c.oid) a) as columns,
+         (select json_agg(k order by k.contype, k.def) from (
+            select contype, pg_get_constraintdef(oid) as def, conislocal, coninhcount
+            from pg_constraint where conrelid = c.oid) k) as constraints,
+         (select json_agg(i order by i.def) from (
+            select replace(pg_get_indexdef(indexrelid), c.relname, 'it') as def, r.relispartition
+            from pg_index join pg_class r on r.oid = indexrelid where indrelid = c.oid) i) as indexes
+       from pg_class c where c.oid in (select inhrelid from pg_inherits where inhparent = 'acknowledgements'::regclass)
+       order by 1`,
+    );
+    expect(rows.map(({ name }) => name)).toEqual([0, 1, 2].map((n) => `acknowledgements_${n}`));
+    const [first, , third] = rows.map((row) => ({ ...row, name: 'it' }));
+    expect(third).toEqual(first);
   });
 });
 
