@@ -23,6 +23,7 @@ import * as backfillMoved from './migrations/0017-backfill-moved.ts';
 import * as importsReadBy from './migrations/0018-imports-read-by.ts';
 import * as setBack from './migrations/0019-set-back.ts';
 import * as attachedPartitions from './migrations/0020-attached-partitions.ts';
+import * as triesByStore from './migrations/0022-tries-by-store.ts';
 import { grantPrivileges } from './roles.ts';
 
 type Migration = Knex.Migration & { readonly name: string };
@@ -49,6 +50,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0018-imports-read-by', up: (db) => importsReadBy.up(plainSql(db)), down: ledger.down },
   { name: '0019-set-back', up: (db) => setBack.up(plainSql(db)), down: ledger.down },
   { name: '0020-attached-partitions', up: (db) => attachedPartitions.up(plainSql(db)), down: ledger.down },
+  { name: '0022-tries-by-store', up: (db) => triesByStore.up(plainSql(db)), down: ledger.down },
 ];
 
 /** A migration is SQL as PostgreSQL reads it. Knex would take the question mark in jsonb's operators for a parameter. */

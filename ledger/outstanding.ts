@@ -53,11 +53,12 @@ const triesOf = (when: string): string => `
   select ${DECISION}, e.attempts, e.asked,
     exists (select from subjects j where j.id = d.subject_id and j.sealed is null offset 0) as erased
   from exceptions e cross join lateral (select * from decisions d where d.seq = e.seq offset 0) d
-  where e.store_id = $1 and e.generation = $2 and e.next_try_at ${when} and ${DUE}
+  where ((e.store_id::bigint << 32) | e.generation) = (($1::bigint << 32) | $2) and e.next_try_at ${when} and ${DUE}
     and ${MAY_LIFT}
   order by e.next_try_at, d.seq limit $6`;
-// No pause is longer than an hour: the second ones were parked before the clock was set back. Each are a range of the index.
-const RETRIES = `
+// No pause is longer than an hour: the second ones were parked before the clock was set back. Each are a range of an index that only
+// this expression finds (migration 0022).
+export const RETRIES = `
   (${triesOf('<= (select clock_timestamp())')})
   union all (${triesOf("> (select clock_timestamp() + interval '61 minutes')")}) limit $6`;
 

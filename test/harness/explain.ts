@@ -1,13 +1,17 @@
-import type { Pool } from '../../ledger/database.ts';
+import type { Pool, Queryable } from '../../ledger/database.ts';
 import { REPORTED, SETTLE } from '../../ledger/acknowledge.ts';
 import { toParameter } from '../../ledger/rows.ts';
 import type { RowOf } from '../../ledger/rows.ts';
-import { LIVE } from '../../ledger/outstanding.ts';
+import { LIVE, RETRIES } from '../../ledger/outstanding.ts';
 import { LAG_OF_STORE } from '../../ledger/propagation-lag.ts';
 import type { RegisteredStore } from '../../ledger/stores.ts';
 
 /** How many buffers a statement touches: a measure that a busy machine does not change. */
-export async function buffersOf(pool: Pool, statement: string, values: readonly unknown[]): Promise<number> {
+export async function buffersOf(
+  pool: Queryable,
+  statement: string,
+  values: readonly unknown[],
+): Promise<number> {
   const { rows } = await pool.query(`explain (analyze, buffers, format json) ${statement}`, [...values]);
   const plan = rows[0]['QUERY PLAN'][0].Plan;
   return (plan['Shared Hit Blocks'] as number) + (plan['Shared Read Blocks'] as number);
@@ -51,6 +55,20 @@ type Value = string | number | null | readonly (string | number)[];
 
 const literal = (value: Value): string =>
   value === null ? 'null' : `'${typeof value === 'object' ? `{${value.join(',')}}` : value}'`;
+
+/** The buffers of a page of what is to be tried again, prepared as in watchInVain. */
+export async function explainRetries(pool: Pool, store: RegisteredStore): Promise<number> {
+  const client = await pool.connect();
+  try {
+    await client.query(`prepare retries as ${RETRIES}`);
+    const values = [...(await headOf(pool, store)).slice(0, 5), 100] as Value[];
+    const touched = await buffersOf(client, `execute retries (${values.map(literal).join(', ')})`, []);
+    await client.query('deallocate retries');
+    return touched;
+  } finally {
+    client.release();
+  }
+}
 
 /**
  * A pool that remembers the queries that ran through it, and how many rows the one that did worst looked at in vain. They are

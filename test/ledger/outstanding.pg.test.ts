@@ -3,6 +3,7 @@ import type { AbideError } from '../../suppression/errors.ts';
 import { open } from '../../suppression/seal.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
+import { explainRetries } from '../harness/explain.ts';
 import {
   freshLedger,
   grant,
@@ -114,4 +115,28 @@ test('a back-fill comes to the one who is due, page by page, past very many who 
   await eventually(async () =>
     expect((await t.ledger.lag()).stores[0]).toMatchObject({ backfill: null, outstanding: 0 }),
   );
+});
+
+// Found by reading: what is overdue at a paused store, or at one that is retired, stays so, and every other store's poll walked
+// through all of it, several times a second.
+test('what is overdue at other stores costs a store nothing', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' }, { name: 'other' });
+  await t.ledger.record(intent('ada@example.com'), render);
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  const refused = verified(decision!, { outcome: 'refused', code: 'NO' });
+  await t.ledger.acknowledge('crm', report([refused]));
+  await damage(
+    t,
+    `insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, attempts, since, next_try_at)
+     select s.id, 1, n, gen_random_uuid(), 1, n, 'absent', 1, now(), now() - n * interval '1 second'
+     from stores s, generate_series(1, 20000) n where s.name = 'other'`,
+    "update exceptions set next_try_at = now() where kind <> 'absent'",
+  );
+  const [crm] = t.ledger.stores();
+  expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: 1 }]);
+  expect(await explainRetries(t.pool, crm!)).toBeLessThan(40);
+  await damage(t, 'analyze');
+  expect(await explainRetries(t.pool, crm!)).toBeLessThan(40);
+  expect(await outstandingOf(t.ledger, 'crm')).toMatchObject([{ seq: 1 }]);
 });
