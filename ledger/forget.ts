@@ -12,3 +12,17 @@ export const FORGET = (table: string, condition: string): string => `
 export async function forget(pool: Pool, table: string, condition: string): Promise<void> {
   while ((await pool.query(FORGET(table, condition))).rowCount === AT_ONCE);
 }
+
+// What was outstanding in a generation was carried over when the next one began (stores.ts, newGeneration). A store's newest one stays,
+// also if it is retired: without its exceptions all would seem to be confirmed there.
+const FORGET_OLD_EXCEPTIONS = `
+  delete from exceptions where ctid = any (array(
+    select e.ctid from stores s
+    cross join lateral (
+      select e.ctid from exceptions e where e.store_id = s.id and e.generation < s.generation limit ${AT_ONCE}) e
+    limit ${AT_ONCE}))`;
+
+/** Deletes the exceptions of generations that are over, some at a time. */
+export async function forgetOldExceptions(pool: Pool): Promise<void> {
+  while ((await pool.query(FORGET_OLD_EXCEPTIONS)).rowCount === AT_ONCE);
+}

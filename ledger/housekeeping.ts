@@ -1,7 +1,7 @@
 // What the ledger keeps for a while only, and for how long; and what must be there before it is needed.
 import type { Imports } from './contract/imports.ts';
 import type { Pool, Queryable } from './database.ts';
-import { forget } from './forget.ts';
+import { forget, forgetOldExceptions } from './forget.ts';
 import { tidyImports } from './imports.ts';
 import { USAGE_DAYS_KEPT } from './usage.ts';
 
@@ -24,6 +24,7 @@ export function createHousekeeping(
   const housework: readonly (() => Promise<void>)[] = [
     renewTransportKeys,
     () => makePartitions(pool),
+    () => forgetOldExceptions(pool),
     () => forget(pool, 'idempotency_keys', "created_at < %s - interval '30 days'"),
     () => forget(pool, 'latency_buckets', "minute < %s - interval '1 day'"),
     () => forget(pool, 'reconciliations', "finished_at < %s - interval '90 days'"),

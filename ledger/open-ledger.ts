@@ -1,5 +1,6 @@
 // The ledger of one process: a pool, what is kept of it in memory, and the jobs that keep it moving.
-import type { AcknowledgementAnswer } from '../suppression/acknowledgement.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { AcknowledgementAnswer, StoreObservation } from '../suppression/acknowledgement.ts';
 import { AbideError } from '../suppression/errors.ts';
 import type { SealingKey } from '../suppression/seal.ts';
 import { createAcknowledge } from './acknowledge.ts';
@@ -65,6 +66,9 @@ const HOUSEKEEPING_MS = 60_000;
 const USAGE_MS = 5_000;
 /** How soon an import is noticed that another process left or received. */
 const IMPORTS_MS = 500;
+/** For how long a sign of life waits for what becomes of its observation, and how soon one that failed is taken again. */
+const OBSERVED_MS = 1_000;
+const OBSERVE_AGAIN_MS = 10_000;
 /** The share of the pool's connections for what clients ask, and as much again for what workers ask. */
 const SHARE = 3 / 8;
 /** How often per interval each process looks whether a canary's time has come: several processes share them. */
@@ -230,6 +234,35 @@ export async function openLedger({
     recorded.ring();
   };
   const acknowledge = createAcknowledge(pool, raise);
+  const observing = new Set<number>();
+  /** What is still to be taken: which worker saw it, and in which generation of which store. */
+  const losses = new Set<string>();
+  /** Never throws, for no acknowledgement would come through without the sign of life. The worker looks again every two seconds. */
+  const observe = async (
+    store: RegisteredStore,
+    worker: string,
+    observed: StoreObservation,
+  ): Promise<void> => {
+    const source = `${store.id} ${store.generation} ${worker}`;
+    // A newer canary would cover up a loss that could not be taken.
+    if (observed.canary === 'lost') losses.add(source);
+    if (observing.has(store.id)) return;
+    observing.add(store.id);
+    try {
+      const canary = losses.has(source) ? 'lost' : observed.canary;
+      const why = await observeStore(pool, store, worker, { ...observed, canary });
+      losses.delete(source);
+      if (why !== undefined) {
+        log.warn({ store: store.name, why }, 'a store is no longer what it was: a new generation begins');
+        await refresh();
+      }
+    } catch (error) {
+      log.warn({ store: store.name, error: asLedgerError(error) }, 'what a store is now could not be noted');
+      await delay(OBSERVE_AGAIN_MS, undefined, { signal: closing.signal }).catch(() => undefined);
+    } finally {
+      observing.delete(store.id);
+    }
+  };
   const onRefused: OnRefused = ({ lineage, direction, perDay }, isFirst) => {
     onExhausted(direction);
     if (isFirst)
@@ -330,11 +363,10 @@ export async function openLedger({
         }
         const { settled, ...answer } = await acknowledge(store, report);
         if (report.observed !== undefined && report.generation === store.generation) {
-          const why = await observeStore(pool, store, report.worker.id, report.observed);
-          if (why !== undefined) {
-            log.warn({ store: name, why }, 'a store is no longer what it was: a new generation begins');
-            await refresh();
-          }
+          await Promise.race([
+            observe(store, report.worker.id, report.observed),
+            delay(OBSERVED_MS, undefined, { signal: closing.signal, ref: false }).catch(() => undefined),
+          ]);
         }
         if (settled.length > 0) {
           watch.settled(

@@ -1,6 +1,7 @@
 // Which stores must abide. The API's process syncs them from the configuration, under a lock, and every change is audited. A store
 // that disappears from the file stays due until it is retired: forgetting a store must not look like success.
 import type { StoreObservation } from '../suppression/acknowledgement.ts';
+import { AbideError } from '../suppression/errors.ts';
 import type { SubjectKind } from '../suppression/subject-kind.ts';
 import { channelOfTopic, isChannel } from '../suppression/scope.ts';
 import { audit } from './audit.ts';
@@ -133,13 +134,48 @@ function whyRefill(before: Full, now: StoreRegistration): string | undefined {
   return undefined;
 }
 
-/** What is no longer due needs no row: nobody would try it again, and it would be late for ever. Widening fills all anew. */
-const FORGET_NOT_DUE = `
+/** How many exceptions one statement goes over: however many there are, each statement ends in time. */
+const STEP = 10_000;
+
+/** SQL: the next exceptions of a generation after $3, and the last of them. $1 store, $2 generation. */
+const overExceptions = (work: string): string => `
+  with step as materialized (
+    select * from exceptions where store_id = $1 and generation = $2 and seq > $3 order by seq limit ${STEP}
+  ), done as (${work})
+  select max(seq) as last from step`;
+
+async function goOverExceptions(
+  client: Client,
+  { id, generation }: { readonly id: number; readonly generation: number },
+  statement: string,
+): Promise<void> {
+  for (let after: number | null = 0; after !== null;) {
+    const values: unknown[] = [id, generation, after];
+    const { rows } = await client.query<{ last: number | null }>(statement, values);
+    after = rows[0]!.last;
+  }
+}
+
+// What is no longer due needs no row: nobody would try it again, and it would be late for ever. Widening fills all anew.
+const FORGET_NOT_DUE = overExceptions(`
   delete from exceptions e using stores s
-  where s.name = $1 and e.store_id = s.id
-    and not exists (
-      select from decisions d
-      where d.seq = e.seq and due(d.kind, d.suppressed, d.granted, s.accepts, s.due_exact, s.due_channels))`;
+  where s.id = $1 and e.store_id = $1 and e.generation = $2 and e.seq = any (array(
+    select step.seq from step cross join lateral (select * from decisions d where d.seq = step.seq offset 0) d
+    where not due(d.kind, d.suppressed, d.granted, s.accepts, s.due_exact, s.due_channels)))`);
+
+// In the next generation nothing of these people is settled: each speaks for all that is due of its person, for the back-fill passes
+// them by. They are copied, and the old ones are deleted later (housekeeping.ts): nobody's acknowledgement waits for millions of
+// rows. One that is acknowledged meanwhile is tried once more.
+const CARRY_OVER = overExceptions(`
+  insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, code, attempts, since, next_try_at, asked)
+  select e.store_id, e.generation + 1, e.seq, e.subject_id, e.version, coalesce((
+      select o.seq from decisions o
+      where o.subject_id = e.subject_id and o.version < e.version
+        and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
+      order by o.version limit 1), e.seq),
+    e.kind, e.code, e.attempts, e.since, clock_timestamp(), e.asked
+  from step e cross join lateral (select * from stores s where s.id = e.store_id offset 0) s
+  where e.kind <> 'absent'`);
 
 const isNarrower = (before: Full, now: StoreRegistration): boolean =>
   before.accepts!.some((kind) => !now.accepts.includes(kind)) ||
@@ -251,7 +287,7 @@ async function syncStore(client: Client, now: StoreRegistration, fence: Fence | 
       required: now.required,
       own_scopes: now.ownScopes,
     });
-    if (isNarrower(before, now)) await client.query(FORGET_NOT_DUE, [now.name]);
+    if (isNarrower(before, now)) await goOverExceptions(client, before as RegisteredStore, FORGET_NOT_DUE);
   }
   if (refill !== undefined) {
     await client.query(
@@ -280,6 +316,13 @@ export async function newGeneration(
   caller: Caller | undefined,
   { isAnother, wasRetired = false }: { isAnother: boolean; wasRetired?: boolean },
 ): Promise<boolean> {
+  const { rows: found } = await client.query<{ id: number; generation: number }>(
+    'select id, generation from stores where name = $1 and retired_at is null',
+    [name],
+  );
+  if (found[0] === undefined) return false;
+  if (!wasRetired) await goOverExceptions(client, found[0], CARRY_OVER);
+  // Last, for it keeps the store's lease and mark from moving.
   const { rows } = await client.query<{ id: number; generation: number; mark: number }>(
     `update stores set generation = generation + 1, told_since = case when $2 then generation + 1 else told_since end,
        target_since = case when $2 then clock_timestamp() else target_since end
@@ -288,20 +331,8 @@ export async function newGeneration(
     [name, isAnother],
   );
   const store = rows[0];
-  if (store === undefined) return false;
-  if (!wasRetired)
-    await client.query(
-      // In this generation nothing of these people is settled: each speaks for all that is due of its person, for the back-fill
-      // passes them by.
-      `update exceptions e set generation = $2, next_try_at = clock_timestamp(), speaks_from = coalesce((
-           select o.seq from decisions o
-           where o.subject_id = e.subject_id and o.version < e.version
-             and due(o.kind, o.suppressed, o.granted, s.accepts, s.due_exact, s.due_channels)
-           order by o.version limit 1), e.seq)
-       from stores s
-       where s.id = $1 and e.store_id = $1 and e.generation = $2 - 1 and e.kind <> 'absent'`,
-      [store.id, store.generation],
-    );
+  // It was retired meanwhile, and what was carried over is taken back.
+  if (store === undefined) throw new AbideError('overloaded', undefined, { retryAfterSeconds: 1 });
   await startBackfill(client, store.id, fence, wasRetired ? undefined : store.mark);
   await audit(client, caller, 'store.refilled', name, { generation: store.generation, reason });
   return true;
@@ -350,15 +381,15 @@ export async function observeStore(
     await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
     const { rows } = await client.query<{ incarnation: string | null }>(
       `select incarnation from stores
-       where id = $1 and generation = $2 and lease_holder = $3 and retired_at is null for update`,
+       where id = $1 and generation = $2 and lease_holder = $3 and retired_at is null`,
       [store.id, store.generation, worker],
     );
     if (rows[0] === undefined) return undefined;
     const why = whyAnother(rows[0].incarnation ?? undefined, observed);
-    if (incarnation !== undefined)
-      await client.query('update stores set incarnation = $2 where id = $1', [store.id, incarnation]);
     if (why !== undefined)
       await newGeneration(client, store.name, fence, why, undefined, { isAnother: true });
+    if (incarnation !== undefined)
+      await client.query('update stores set incarnation = $2 where id = $1', [store.id, incarnation]);
     return why;
   });
 }
