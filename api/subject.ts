@@ -36,7 +36,10 @@ export const createSubjectSchema = (defaultRegion: string | undefined, title = '
 export const MaskedSubject = z
   .object({
     kind: z.enum(SUBJECT_KINDS),
-    masked: z.string().nullable().describe('`a••@e••.com`; null once the address is erased.'),
+    masked: z
+      .string()
+      .nullable()
+      .describe('`a••@e••.com`; null once the address is erased, or if it was damaged.'),
   })
   .meta({ title: 'MaskedSubject' });
 

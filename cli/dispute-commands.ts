@@ -127,8 +127,13 @@ export function addDisputes(program: Command): void {
         const { output } = options;
         const send = async (to: Writable): Promise<void> => {
           await auditExport(pool, dispute, operator());
-          const lines = Readable.from(linesOf(disputedPages(pool, id), ring));
+          let damaged = 0;
+          const lines = Readable.from(linesOf(disputedPages(pool, id), ring, () => (damaged += 1)));
           await pipeline(lines, to, { end: to !== process.stdout });
+          if (damaged > 0)
+            process.stderr.write(
+              `not erased but damaged in the database, and so empty: ${damaged} of the addresses\n`,
+            );
         };
         if (output === undefined) return await send(process.stdout);
         await writeWhole(output, send);
@@ -151,22 +156,28 @@ function cellOf(text: string): string {
   return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
 }
 
-async function* linesOf(pages: AsyncIterable<readonly Disputed[]>, ring: KeyRing): AsyncGenerator<string> {
+async function* linesOf(
+  pages: AsyncIterable<readonly Disputed[]>,
+  ring: KeyRing,
+  onDamaged: () => void,
+): AsyncGenerator<string> {
   yield 'opt_out_id,kind,address,scopes,recorded_at,still_suppressed\r\n';
   for await (const page of pages) {
     yield page
-      .map((one) =>
-        [
+      .map((one) => {
+        const address = addressOf(ring, one);
+        if (address === undefined && one.sealed !== undefined) onDamaged();
+        return [
           one.optOutId,
           one.kind,
-          addressOf(ring, one) ?? '',
+          address ?? '',
           one.scopes.join(' '),
           one.recordedAt,
           one.stillSuppressed.join(' '),
         ]
           .map(cellOf)
-          .join(','),
-      )
+          .join(',');
+      })
       .map((line) => `${line}\r\n`)
       .join('');
   }

@@ -672,7 +672,7 @@ export interface components {
         readonly MaskedSubject: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
-            /** @description `a••@e••.com`; null once the address is erased. */
+            /** @description `a••@e••.com`; null once the address is erased, or if it was damaged. */
             readonly masked: string | null;
         };
         readonly NewestDecision: {

@@ -380,7 +380,7 @@ export interface components {
         readonly ErasedIdentifier: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
-            /** @description `a••@e••.com`; null once the address is erased. */
+            /** @description `a••@e••.com`; null once the address is erased, or if it was damaged. */
             readonly masked: string | null;
             /** @description Ordered by scope. */
             readonly suppressed: readonly components["schemas"]["SuppressedScope"][];
@@ -476,7 +476,7 @@ export interface components {
         readonly IdentifierState: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
-            /** @description `a••@e••.com`; null once the address is erased. */
+            /** @description `a••@e••.com`; null once the address is erased, or if it was damaged. */
             readonly masked: string | null;
             /** @description Ordered by scope. */
             readonly suppressed: readonly components["schemas"]["SuppressedScope"][];
@@ -557,7 +557,7 @@ export interface components {
         readonly MaskedIdentifier: {
             /** @enum {string} */
             readonly kind: "email" | "phone" | "push_token" | "person_id";
-            /** @description `a••@e••.com`; null once the address is erased. */
+            /** @description `a••@e••.com`; null once the address is erased, or if it was damaged. */
             readonly masked: string | null;
         };
         /** @description None of these scopes was suppressed: there is nothing to lift, and nothing is recorded. */

@@ -10,6 +10,7 @@ import { BEFORE_EVERY_ID, inTransaction } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
 import { isFinal, takeFence } from './fence.ts';
 import { isUuid } from './find.ts';
+import { unsealUndamaged } from './key-ring.ts';
 import type { KeyRing } from './key-ring.ts';
 
 /** A page is one statement and, if it marks, a short transaction: nobody waits for it, however large a window is. */
@@ -234,6 +235,6 @@ export async function* disputedPages(db: Queryable, disputeId: string): AsyncGen
   }
 }
 
-/** The plain address; undefined once the subject is erased. */
+/** The plain address; undefined once the subject is erased, and if what is sealed was damaged. */
 export const addressOf = (ring: KeyRing, { sealed, subjectId, kind }: Disputed): string | undefined =>
-  sealed && ring.unseal(sealed, [subjectId, kind]);
+  sealed && unsealUndamaged(ring, sealed, [subjectId, kind]);

@@ -19,6 +19,7 @@ import type {
 import type { Propagation } from './contract/propagation.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Pool, Queryable } from './database.ts';
+import { unsealUndamaged } from './key-ring.ts';
 import type { KeyRing } from './key-ring.ts';
 import { propagationOf, propagationOfGrants } from './propagation.ts';
 import { listStores } from './stores.ts';
@@ -185,10 +186,11 @@ const asFound = (row: FullRow, propagation: Propagation, ring: KeyRing): FoundOp
 });
 
 function toFoundSubject(row: Omit<SubjectRow, 'state'>, ring: KeyRing): FoundSubject {
-  const address =
+  const text =
     row.sealed === null
       ? undefined
-      : new Address(ring.unseal(Buffer.from(row.sealed, 'base64'), [row.id, row.kind]));
+      : unsealUndamaged(ring, Buffer.from(row.sealed, 'base64'), [row.id, row.kind]);
+  const address = text === undefined ? undefined : new Address(text);
   return {
     id: row.id,
     kind: row.kind,
@@ -244,7 +246,11 @@ export async function findOptOutAsOf(
   if (seen === undefined) return undefined;
   const { at, row, propagation } = seen;
   await keepFirstCompletions(pool, [row], propagation);
-  return { asOf: toMilliseconds(at), found: asFound(row, propagation.get(row.id)!, ring) };
+  const found = asFound(row, propagation.get(row.id)!, ring);
+  // A receipt would sign for ever that they are erased.
+  if (row.subjects.some(({ sealed }, n) => sealed !== null && found.subjects[n]!.address === undefined))
+    throw new AbideError('SEALED_UNREADABLE');
+  return { asOf: toMilliseconds(at), found };
 }
 
 /** The first UUIDv7 of a millisecond, as a bound on ids. */

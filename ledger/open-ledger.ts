@@ -422,6 +422,11 @@ export async function openLedger({
             store,
             { run: page.run, own: comparison.ownSuppressions ?? [] },
             recordFound,
+            (subject, error) =>
+              log.warn(
+                { store: name, subject, error },
+                'what the store suppresses by itself is not recorded: the address does not open',
+              ),
           );
         if (comparison.differences.length > 0) recorded.ring();
         return taken;

@@ -11,6 +11,7 @@ import { toMilliseconds } from './database.ts';
 import type { Queryable } from './database.ts';
 import { isOver } from './fence.ts';
 import { isUuid } from './find.ts';
+import { unsealUndamaged } from './key-ring.ts';
 import type { KeyRing } from './key-ring.ts';
 import { wasTold } from './stores.ts';
 
@@ -145,12 +146,8 @@ async function sealAnew(
   );
   const anew = new Map<string, Buffer>();
   for (const { id, kind, sealed } of subjects) {
-    try {
-      anew.set(id, seal(ring.unseal(sealed, [id, kind]), transport, [id, kind]));
-    } catch (error) {
-      if (!(error instanceof AbideError) || error.code !== 'SEALED_UNREADABLE') throw error;
-      anew.set(id, OPENS_NOWHERE);
-    }
+    const address = unsealUndamaged(ring, sealed, [id, kind]);
+    anew.set(id, address === undefined ? OPENS_NOWHERE : seal(address, transport, [id, kind]));
   }
   return anew;
 }

@@ -63,13 +63,17 @@ const KNOWN = `
   join subjects s on s.id = d.subject_id and s.version = d.version
   where s.sealed is not null and not exists (select from canaries c where c.subject_id = s.id)`;
 
-/** Records what a pass found beyond the newest decisions of these people. */
+/**
+ * Records what a pass found beyond the newest decisions of these people. `onUnopened` is told whose address does not open: the page
+ * counts as compared already, so nobody else on it may go unrecorded for that one.
+ */
 export async function recordOfKnown(
   pool: Pool,
   ring: KeyRing,
   store: RegisteredStore,
   { run, own }: { readonly run: number; readonly own: readonly OwnSuppression[] },
   record: RecordOptOut,
+  onUnopened: (subjectId: string, error: unknown) => void,
 ): Promise<void> {
   if (own.length === 0 || store.ownScopes.length === 0) return;
   const { rows } = await pool.query<{
@@ -82,7 +86,12 @@ export async function recordOfKnown(
   const found = rows.flatMap(({ id, kind, sealed, state, suppressed }): Found[] => {
     const scopes = toBeRecorded(suppressed, store.ownScopes, state) as Scope[];
     if (scopes.length === 0) return [];
-    return [{ subject: { kind, value: new Address(ring.unseal(sealed, [id, kind])) }, scopes }];
+    try {
+      return [{ subject: { kind, value: new Address(ring.unseal(sealed, [id, kind])) }, scopes }];
+    } catch (error) {
+      onUnopened(id, error);
+      return [];
+    }
   });
   const recorded = await recordAll(store, `reconciliation-${run}`, found, record);
   if (recorded > 0)

@@ -6,6 +6,7 @@ import type { SealingKey } from '../suppression/seal.ts';
 import type { Cause, Instant, SubjectState } from '../suppression/decision.ts';
 import { inTransaction, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
+import { unsealUndamaged } from './key-ring.ts';
 import type { KeyRing } from './key-ring.ts';
 import { SPEAKS_FROM } from './acknowledge.ts';
 import { audit } from './audit.ts';
@@ -108,7 +109,9 @@ export async function decideAgain(
     state: suppressed,
     granted,
     now: subject.now,
-    address: subject.sealed === null ? undefined : ring.unseal(subject.sealed, [subjectId, subject.kind]),
+    // Of a damaged one no copy travels either: its worker is told by the ledger that it does not open (outstanding.ts).
+    address:
+      subject.sealed === null ? undefined : unsealUndamaged(ring, subject.sealed, [subjectId, subject.kind]),
   });
   await client.query(
     'update subjects set version = $2, state = $3, granted = $4, updated_at = $5 where id = $1',

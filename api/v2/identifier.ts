@@ -23,7 +23,10 @@ export const createIdentifiersSchema = (defaultRegion: string | undefined) =>
 
 const MASKED = {
   kind: z.enum(SUBJECT_KINDS),
-  masked: z.string().nullable().describe('`a••@e••.com`; null once the address is erased.'),
+  masked: z
+    .string()
+    .nullable()
+    .describe('`a••@e••.com`; null once the address is erased, or if it was damaged.'),
 };
 
 /** Whom an answer is about: never the identifier itself. */

@@ -125,7 +125,7 @@ export type FoundOptOut = {
 export type FoundSubject = {
   readonly id: string;
   readonly kind: SubjectKind;
-  /** Undefined, as `masked` is, once the subject is erased. */
+  /** Undefined, as `masked` is, once the subject is erased, and if what is sealed was damaged. */
   readonly address: Address | undefined;
   readonly masked: string | undefined;
   /** As this opt-out or grant left it. */

@@ -217,6 +217,23 @@ test('who was erased has no address in it, and whom only a later grant freed is 
   expect(show).toMatchObject({ erased: 1, still_suppressed: 6 });
 });
 
+// Found by reading: the export ended at that row, and nobody after it could be asked.
+test('an address that was damaged is an empty one, which is said, and those after it are there', async () => {
+  await db.query(
+    `update subjects set sealed = set_byte(sealed, 40, get_byte(sealed, 40) # 1) where id in
+       (select subject_id from opt_out_subjects where opt_out_id = $1)`,
+    [recordedIds[2]],
+  );
+
+  const { code, stdout, output } = await run('disputes', 'export', dispute.id);
+
+  expect(code).toBe(0);
+  expect(stdout).toMatch(new RegExp(`^${recordedIds[2]},email,,email`, 'm'));
+  expect(stdout).toMatch(new RegExp(`^${recordedIds[3]},phone,\\+41791234567,sms`, 'm'));
+  // The first one's is empty as well, because it was erased.
+  expect(output).toContain('not erased but damaged in the database, and so empty: 1 of the addresses\n');
+});
+
 test.each([
   [() => ['--key-id', 'nobodysKey00'], 2, 'There is no key nobodysKey00'],
   [() => ['--to', window[0]], 2, '--from must be before --to'],

@@ -3,8 +3,9 @@ import { expect, test } from '@jest/globals';
 import { readAudit } from '../../ledger/audit.ts';
 import type { OpenLedger } from '../../ledger/open-ledger.ts';
 import { refillStore, renewLease } from '../../ledger/stores.ts';
-import type { OwnSuppression } from '../../suppression/acknowledgement.ts';
+import type { Difference, OwnSuppression } from '../../suppression/acknowledgement.ts';
 import type { Listed } from '../../suppression/own-suppression.ts';
+import { withClient } from '../harness/database.ts';
 import {
   freshLedger,
   grant,
@@ -39,13 +40,17 @@ const suppressedOf = async (ledger: OpenLedger, who: string): Promise<string[]> 
   Object.keys((await ledger.lookupSubject(subject(who))).state.suppressed).sort();
 
 /** A whole pass over the store, which shows what `own` says beyond what was decided. */
-async function pass(t: TestLedger, own: (page: Page) => readonly OwnSuppression[]): Promise<Page> {
+async function pass(
+  t: TestLedger,
+  own: (page: Page) => readonly OwnSuppression[],
+  differences: readonly Difference[] = [],
+): Promise<Page> {
   await t.ledger.reconcile('mail', { client: 'ops', keyId: 'ops', address: 'here', requestId: 'r-1' });
   const page = (await t.ledger.reconciliationPage('mail', worker))!;
   const ownSuppressions = own(page);
   const comparison = {
     compared: page.decisions.length,
-    differences: [],
+    differences,
     own: ownSuppressions.length,
     unread: 0,
   };
@@ -53,6 +58,44 @@ async function pass(t: TestLedger, own: (page: Page) => readonly OwnSuppression[
   return page;
 }
 type Page = NonNullable<Awaited<ReturnType<OpenLedger['reconciliationPage']>>>;
+
+// Found by reading: the page counted as compared, and nothing of it was recorded at any pass.
+test('an address that does not open keeps nobody else on its page from being recorded', async () => {
+  await using t = await given();
+  for (const who of ['ada', 'bob', 'cyd', 'dan', 'eve'])
+    await t.ledger.record(intent(`${who}@example.com`, { scopes: ['sms'] }), render);
+  await settle(t);
+  await withClient(t.db.superuserUrl, async (client) => {
+    const damaged = 'set_byte(sealed, 40, get_byte(sealed, 40) # 1)';
+    const underAnotherKey = 'set_byte(sealed, 4, 99)';
+    for (const [seq, sealed] of [
+      [1, damaged],
+      [2, damaged],
+      [3, underAnotherKey],
+    ])
+      await client.query(
+        `update subjects set sealed = ${sealed} where id = (select subject_id from decisions where seq = $1)`,
+        [seq],
+      );
+  });
+
+  // The store is ahead of the first, who is decided again before anybody is recorded.
+  await pass(t, ({ decisions }) => decisions.map(({ seq }) => ({ seq, suppressed: ['email', 'sms'] })), [
+    { seq: 1, kind: 'ahead', heldVersion: 7 },
+  ]);
+
+  const { rows } = await t.pool.query(
+    `select version, state ? 'email' as recorded from subjects
+     join (select subject_id as id, min(seq) as seq from decisions group by 1) first using (id) order by seq`,
+  );
+  expect(rows).toEqual([
+    { version: 8, recorded: false },
+    { version: 1, recorded: false },
+    { version: 1, recorded: false },
+    { version: 2, recorded: true },
+    { version: 2, recorded: true },
+  ]);
+});
 
 test('of somebody known it becomes an opt-out of the store’s, due to every other store, and once is once', async () => {
   await using t = await given();

@@ -6,6 +6,7 @@ import type { Pool } from '../../../ledger/database.ts';
 import { readKeyRing } from '../../../ledger/key-ring.ts';
 import type { ReceiptStatement } from '../../../receipts/receipt.ts';
 import { isAbout, verifyReceipt } from '../../../receipts/verify.ts';
+import { withClient } from '../../harness/database.ts';
 import { outstandingOf, report, subject, verified } from '../../harness/ledger.ts';
 import { problemOf } from '../../harness/http.ts';
 import { serveToClients } from '../serving.ts';
@@ -221,4 +222,13 @@ test('a store that another process retired a moment ago covers nothing in it', a
     required: 0,
     uncovered: ['email'],
   });
+});
+
+test('it does not state that somebody was erased whose address was only damaged', async () => {
+  const id = await optOut(ADA);
+  await withClient(api.t.db.superuserUrl, (client) =>
+    client.query('update subjects set sealed = set_byte(sealed, 40, get_byte(sealed, 40) # 1)'),
+  );
+  const { status, json } = await api.send('GET', `/v2/opt-outs/${id}/receipt`, { key: api.key });
+  expect([status, json.code]).toEqual([500, 'SEALED_UNREADABLE']);
 });
