@@ -177,11 +177,13 @@ export function addErase(program: Command): void {
       const answer = await createAsk(options)((abide) => abide.subjects.erase(identifiers));
       if (options.json === true) printJson(answer);
       else
-        for (const { kind, masked, outcome, suppressed } of answer.identifiers) {
+        for (const { kind, masked, outcome, suppressed, absent } of answer.identifiers) {
           const scopes = suppressed.map(({ scope }) => scope).join(', ');
           print(
             `${masked ?? KIND_WORDS[kind]}: ${ERASED[outcome]}${scopes === '' ? '' : `; it stays suppressed: ${scopes}`}`,
           );
+          if (absent.length > 0)
+            print(`  did not have it, and cannot be told should it appear there: ${absent.join(', ')}`);
         }
       if (answer.identifiers.every(({ outcome }) => outcome !== 'erased')) process.exitCode = EXIT.no;
     });

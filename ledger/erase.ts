@@ -83,13 +83,19 @@ async function erase(
   );
   if (errors.length > 0)
     throw new AbideError('erasure-too-early', undefined, { errors, retryAfterSeconds: 1 });
+  // These never confirm anybody whom they do not have, so nobody could be erased who is to wait for them.
+  const absentOf = (id: string): string[] =>
+    (arrived.get(id)?.stores ?? []).filter(({ state }) => state === 'absent').map(({ store }) => store);
 
   await client.query(
     'update subjects set sealed = null, updated_at = clock_timestamp() where id = any ($1::uuid[])',
     [sealed],
   );
   await client.query(ERASE_OPT_OUTS, [sealed]);
-  for (const id of sealed) await audit(client, caller, 'subject.erased', id, {});
+  for (const id of sealed) {
+    const absent = absentOf(id);
+    await audit(client, caller, 'subject.erased', id, absent.length === 0 ? {} : { absent });
+  }
   const { command } = await client.query('commit');
   if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
   return subjects.map((subject, n): Erased => {
@@ -97,6 +103,7 @@ async function erase(
     return {
       subject,
       outcome: row === undefined ? 'unknown' : row.erased ? 'already_erased' : 'erased',
+      absent: row === undefined ? [] : absentOf(row.id),
       state: { version: row?.version ?? 0, suppressed: row?.state ?? {}, granted: row?.granted ?? {} },
     };
   });

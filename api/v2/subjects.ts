@@ -34,6 +34,11 @@ const ErasureAnswer = z
           outcome: z
             .enum(['erased', 'already_erased', 'unknown'])
             .describe('`unknown`: there is no such identifier here, and nothing to erase.'),
+          absent: z
+            .array(z.string())
+            .describe(
+              'Stores that did not have the person when it was erased: they cannot be told any more should the person appear there.',
+            ),
         }).meta({ title: 'ErasedIdentifier' }),
       )
       .describe('In the order of the request, each with what stays suppressed.'),
@@ -114,7 +119,7 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
     summary: "Erase a person's address",
     description:
       'The address is erased for good, and so are note, evidence and your idempotency key of every opt-out that names it; the person stays suppressed, and checks still say so. ' +
-      'What cannot be read any more cannot be carried: as long as a store in service has not confirmed the opt-out, the answer is 409 and nothing is erased. ' +
+      'What cannot be read any more cannot be carried: as long as a store in service has not confirmed the opt-out, the answer is 409 and nothing is erased. A store that does not have the person (`absent`) is not waited for. ' +
       'A store that is added or filled again later cannot be told; it counts the person as `absent`. Whoever opts out or consents again gives the address again.',
     scopes: ['subjects:erase'],
     body: ErasureRequest,
@@ -128,8 +133,8 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
         answer: {
           object: 'erasure',
           identifiers: [
-            { ...EXAMPLE_FOUND.identifiers[0]!, outcome: 'erased' },
-            { kind: 'phone', masked: '+44••50', suppressed: [], outcome: 'unknown' },
+            { ...EXAMPLE_FOUND.identifiers[0]!, outcome: 'erased', absent: [] },
+            { kind: 'phone', masked: '+44••50', suppressed: [], outcome: 'unknown', absent: [] },
           ],
         } satisfies z.input<typeof ErasureAnswer>,
       },
@@ -144,11 +149,12 @@ export function addSubjects(routes: Routes, { ledger, defaultRegion }: Deps): vo
     const erased = await ledger.erase(identifiers, caller);
     const answer: z.input<typeof ErasureAnswer> = {
       object: 'erasure',
-      identifiers: erased.map(({ subject, outcome, state }) => ({
+      identifiers: erased.map(({ subject, outcome, absent, state }) => ({
         kind: subject.kind,
         masked: mask(subject),
         suppressed: suppressedOf(state),
         outcome,
+        absent: [...absent],
       })),
     };
     ctx.body = answer;

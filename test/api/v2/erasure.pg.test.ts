@@ -57,7 +57,7 @@ describe('once every store holds the opt-out', () => {
       200,
       {
         object: 'erasure',
-        identifiers: [{ kind: 'email', masked: 'a••@e••.com', suppressed, outcome: 'erased' }],
+        identifiers: [{ kind: 'email', masked: 'a••@e••.com', suppressed, outcome: 'erased', absent: [] }],
       },
     ]);
     expect(await sealedRows('subjects', 'sealed')).toBe(0);
@@ -184,7 +184,11 @@ describe('a store that cannot be told any more', () => {
 test('whom a store did not know is not named to it any more', async () => {
   await optOut(ADA);
   await confirm('crm', { outcome: 'absent' });
-  expect((await erase(ADA)).status).toBe(200);
+  // Found by reading: nothing said that this store cannot be told any more, should it have her tomorrow.
+  expect((await erase(ADA)).json.identifiers).toMatchObject([{ outcome: 'erased', absent: ['crm'] }]);
+  const { rows } = await api.t.pool.query("select details from audit_log where action = 'subject.erased'");
+  expect(rows).toEqual([{ details: { absent: ['crm'] } }]);
+  expect((await erase(ADA)).json.identifiers).toMatchObject([{ outcome: 'already_erased', absent: [] }]);
   await api.send('POST', '/v1/stores/crm/quarantine/retry', { key: api.key, body: { all: true } });
   const given = await outstandingOf(api.t.ledger, 'crm');
   expect(given).toMatchObject([{ sealed: undefined }]);
