@@ -127,7 +127,7 @@ export interface paths {
         readonly put?: never;
         /**
          * Erase a person's address
-         * @description The address is erased for good, and so are note, evidence and your idempotency key of every opt-out that names it; the person stays suppressed, and checks still say so. What cannot be read any more cannot be carried: as long as a store in service has not confirmed the opt-out, the answer is 409 and nothing is erased. A store that does not have the person (`absent`) is not waited for. A store that is added or filled again later cannot be told; it counts the person as `absent`. Whoever opts out or consents again gives the address again.
+         * @description The address is erased for good, and so are note and evidence of every opt-out that names it, and your idempotency key of those and of every grant; the person stays suppressed, and checks still say so. What cannot be read any more cannot be carried: as long as a store in service has not confirmed the opt-out, the answer is 409 and nothing is erased. A store that does not have the person (`absent`) is not waited for. A store that is added or filled again later cannot be told; it counts the person as `absent`. Whoever opts out or consents again gives the address again.
          *
          *     Scope needed: `subjects:erase`.
          */

@@ -35,15 +35,17 @@ const LOCK = `
     and not exists (select from canaries c where c.subject_id = s.id)
   order by s.match_key for update of s`;
 
-// A grant keeps its evidence, which nothing may change: it alone shows why a suppression was lifted.
 const ERASE_OPT_OUTS = `
   update opt_outs set note = null, evidence = null, idempotency_key = null
   where id in (select opt_out_id from opt_out_subjects where subject_id = any ($1::uuid[]))
     and (note is not null or evidence is not null or idempotency_key is not null)`;
+// A grant keeps its evidence, which nothing may change: it alone shows why a suppression was lifted.
+const ERASE_GRANTS = `
+  update grants set idempotency_key = null where subject_id = any ($1::uuid[]) and idempotency_key is not null`;
 
 /**
- * Erases these people's addresses, all or none, and what their opt-outs say in free words. Throws AbideError: erasure-too-early (a
- * store that could still be told does not hold it yet), overloaded, ledger-unavailable.
+ * Erases these people's addresses, all or none, what their opt-outs say in free words, and how clients named opt-outs and grants.
+ * Throws AbideError: erasure-too-early (a store that could still be told does not hold it yet), overloaded, ledger-unavailable.
  */
 export async function eraseSubjects(
   pool: Pool,
@@ -92,6 +94,7 @@ async function erase(
     [sealed],
   );
   await client.query(ERASE_OPT_OUTS, [sealed]);
+  await client.query(ERASE_GRANTS, [sealed]);
   for (const id of sealed) {
     const absent = absentOf(id);
     await audit(client, caller, 'subject.erased', id, absent.length === 0 ? {} : { absent });

@@ -23,6 +23,7 @@ import * as backfillMoved from './migrations/0017-backfill-moved.ts';
 import * as importsReadBy from './migrations/0018-imports-read-by.ts';
 import * as setBack from './migrations/0019-set-back.ts';
 import * as attachedPartitions from './migrations/0020-attached-partitions.ts';
+import * as keyOfGrant from './migrations/0021-key-of-a-grant.ts';
 import * as triesByStore from './migrations/0022-tries-by-store.ts';
 import { grantPrivileges } from './roles.ts';
 
@@ -50,6 +51,7 @@ const MIGRATIONS: readonly Migration[] = [
   { name: '0018-imports-read-by', up: (db) => importsReadBy.up(plainSql(db)), down: ledger.down },
   { name: '0019-set-back', up: (db) => setBack.up(plainSql(db)), down: ledger.down },
   { name: '0020-attached-partitions', up: (db) => attachedPartitions.up(plainSql(db)), down: ledger.down },
+  { name: '0021-key-of-a-grant', up: (db) => keyOfGrant.up(plainSql(db)), down: ledger.down },
   { name: '0022-tries-by-store', up: (db) => triesByStore.up(plainSql(db)), down: ledger.down },
 ];
 

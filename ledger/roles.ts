@@ -14,7 +14,8 @@ const API_TABLES: Readonly<Record<string, string>> = {
   opt_outs: 'update (first_completed_at, note, evidence, idempotency_key)',
   opt_out_subjects: '',
   decisions: '',
-  grants: '',
+  // A trigger lets it only be erased.
+  grants: 'update (idempotency_key)',
   acknowledgements: '',
   audit_log: '',
   key_checks: '',

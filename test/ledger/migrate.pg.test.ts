@@ -259,6 +259,7 @@ describe("the API's role", () => {
     'update opt_outs set first_completed_at = now() where first_completed_at is null',
     'update subjects set sealed = null',
     'update opt_outs set note = null, evidence = null, idempotency_key = null',
+    'update grants set idempotency_key = null',
     'update stores set paused_at = now()',
     'update api_keys set revoked_at = now()',
     'update transport_keys set key = null',

@@ -77,6 +77,32 @@ describe('once every store holds the opt-out', () => {
     expect(rows).toEqual([{ client: 'shop', is_it: true, details: {} }]);
   });
 
+  // Found by reading: the key of a grant stayed, sealed, and was answered for ever.
+  test('a consent keeps its evidence, and not the name that its client gave it', async () => {
+    await optOut(ADA);
+    const { json } = await api.send('POST', '/v2/grants', {
+      key: api.key,
+      headers: { 'idempotency-key': 'consent-of-ada@example.com' },
+      body: {
+        identifier: ADA,
+        scopes: ['email'],
+        granted_at: new Date().toISOString(),
+        evidence: { method: 'web_form', statement: 'yes, write to me', source: '/preferences' },
+      },
+    });
+    const readGrant = async () => (await api.send('GET', `/v2/grants/${json.id}`, { key: api.key })).json;
+    expect(await readGrant()).toMatchObject({ idempotency_key: 'consent-of-ada@example.com' });
+    await confirm();
+
+    expect((await erase(ADA)).status).toBe(200);
+
+    expect(await sealedRows('grants', 'idempotency_key')).toBe(0);
+    expect(await readGrant()).toMatchObject({
+      idempotency_key: `auto_${json.id}`,
+      evidence: { statement: 'yes, write to me' },
+    });
+  });
+
   test('a second time there is nothing to erase, nor of somebody unknown', async () => {
     await optOut(ADA);
     await confirm();

@@ -1,5 +1,6 @@
 // The only way back, through the front door and into a worker's hands.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { withClient } from '../../harness/database.ts';
 import { problemOf } from '../../harness/http.ts';
 import type { Answer, Ask } from '../../harness/http.ts';
 import { intent, outstandingOf, render } from '../../harness/ledger.ts';
@@ -198,9 +199,23 @@ test('it needs a key of its own scope, and evidence', async () => {
   expect(await suppressed(who)).toEqual(['email']);
 });
 
-test('the API’s role can neither change nor take back a grant', async () => {
-  for (const sql of ['delete from grants', "update grants set client = 'x'", 'truncate grants'])
-    await expect(api.t.pool.query(sql)).rejects.toMatchObject({ code: '42501' });
+test('the API’s role can neither change nor take back a grant, and the owner cannot by a slip', async () => {
+  const who = somebody();
+  await optOut(who, ['email']);
+  await grant(who);
+  const others = [
+    "update grants set client = 'x'",
+    "update grants set idempotency_key = null, evidence = 'x'",
+    "update grants set idempotency_key = 'x'",
+    'delete from grants',
+    'truncate grants',
+  ];
+  await withClient(api.t.db.urls.owner, async (owner) => {
+    for (const sql of others) {
+      await expect(api.t.pool.query(sql)).rejects.toMatchObject({ code: '42501' });
+      await expect(owner.query(sql)).rejects.toMatchObject({ code: '42501' });
+    }
+  });
 });
 
 test('a consent to a topic is not in force while its channel is refused, and an opt-out of the topic still is', async () => {
