@@ -132,21 +132,29 @@ async function untilFinal(pool: Pool, until: string): Promise<void> {
 
 type MarkedPage = { readonly last: string | undefined; readonly marked: number };
 
-/** By client, which has an index; an index by key would slow down every recording. */
+/**
+ * By client, which has an index; an index by key would slow down every recording. Rows are compared so that the planner takes it: with
+ * `client = …` it may take the primary key, and walk past everybody else's (find.ts, listOptOuts).
+ */
+export const MARK_PAGE = `
+  with page as materialized (
+    select id, key_id, recorded_at from opt_outs
+    where (client, id) > ($2, $3) and (client, id) <= ($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+    order by client, id limit ${PAGE}
+  ), marked as (
+    insert into disputed_opt_outs (dispute_id, opt_out_id)
+    select $1, id from page where key_id = $4 and recorded_at >= $5 and recorded_at < $6
+    returning opt_out_id
+  )
+  select (select id from page order by id desc limit 1) as last, (select count(*) from marked) as marked`;
+
 async function markPage(
   db: Queryable,
   window: { id: string; keyId: string; client: string; since: string; until: string; after: string },
 ): Promise<MarkedPage> {
   const { rows } = await db.query<{ last: string | null; marked: number }>({
     name: 'mark-disputed',
-    text: `with page as materialized (
-             select id, key_id, recorded_at from opt_outs where client = $2 and id > $3 order by id limit ${PAGE}
-           ), marked as (
-             insert into disputed_opt_outs (dispute_id, opt_out_id)
-             select $1, id from page where key_id = $4 and recorded_at >= $5 and recorded_at < $6
-             returning opt_out_id
-           )
-           select (select id from page order by id desc limit 1) as last, (select count(*) from marked) as marked`,
+    text: MARK_PAGE,
     values: [window.id, window.client, window.after, window.keyId, window.since, window.until],
   });
   const { last, marked } = rows[0]!;

@@ -8,11 +8,11 @@ import type { RegisteredStore } from '../../ledger/stores.ts';
 
 /** How many buffers a statement touches: a measure that a busy machine does not change. */
 export async function buffersOf(
-  pool: Queryable,
+  db: Queryable,
   statement: string,
   values: readonly unknown[],
 ): Promise<number> {
-  const { rows } = await pool.query(`explain (analyze, buffers, format json) ${statement}`, [...values]);
+  const { rows } = await db.query(`explain (analyze, buffers, format json) ${statement}`, [...values]);
   const plan = rows[0]['QUERY PLAN'][0].Plan;
   return (plan['Shared Hit Blocks'] as number) + (plan['Shared Read Blocks'] as number);
 }
