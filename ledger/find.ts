@@ -147,7 +147,10 @@ export const findOptOutTogether = (
 
 type Context = { readonly ring: KeyRing; readonly stores: readonly RegisteredStore[] };
 
-/** Keeps the first completion once it is seen, so that nothing that happens later can move it. */
+/**
+ * Keeps the first completion once it is seen, so that nothing that happens later can move it. A row that somebody else holds is left
+ * to the next reader: whoever waits for one while holding others may end in a deadlock with an erasure, or another page.
+ */
 async function keepFirstCompletions(
   db: Queryable,
   rows: readonly OptOutRow[],
@@ -158,7 +161,10 @@ async function keepFirstCompletions(
   );
   if (fresh.length === 0) return;
   await db.query(
-    `update opt_outs o set first_completed_at = x.at from unnest($1::uuid[], $2::timestamptz[]) x (id, at)
+    `with free as materialized (
+       select id from opt_outs where id = any ($1::uuid[]) and first_completed_at is null for no key update skip locked)
+     update opt_outs o set first_completed_at = x.at
+     from unnest($1::uuid[], $2::timestamptz[]) x (id, at) join free using (id)
      where o.id = x.id and o.first_completed_at is null`,
     [fresh.map((row) => row.id), fresh.map((row) => found.get(row.id)?.firstCompletedAt)],
   );

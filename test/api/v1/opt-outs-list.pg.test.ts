@@ -159,3 +159,26 @@ test('somebody whose address was damaged is listed without it, among the others'
     page.json.opt_outs.map(({ subject }: { subject: { masked: string | null } }) => subject.masked),
   ).toEqual([expect.any(String), null, expect.any(String)]);
 });
+
+// Found by reading: it waited while it held others, and a deadlock with an erasure was answered with 500.
+test('a list that sees the first completion of somebody who is being erased does not wait for that', async () => {
+  const id = (await post(api.key, { subject: { email: 'late@example.com' }, scope: { email: true } })).json
+    .id;
+  const due = await outstandingOf(api.t.ledger, 'crm');
+  await api.t.ledger.acknowledge('crm', report([verified(due.at(-1)!)]));
+  await withClient(api.t.db.urls.api, async (erasing) => {
+    await erasing.query('begin');
+    await erasing.query('update opt_outs set note = null where id = $1', [id]);
+
+    const page = await list('?limit=1');
+
+    expect(idsOf(page)).toEqual([id]);
+    expect(page.json.opt_outs[0].propagation.state).toBe('complete');
+    await erasing.query('rollback');
+  });
+  const kept = async () =>
+    (await api.t.pool.query('select first_completed_at as at from opt_outs where id = $1', [id])).rows[0].at;
+  expect(await kept()).toBeNull();
+  await list('?limit=1');
+  expect(await kept()).not.toBeNull();
+});
