@@ -130,7 +130,7 @@ function boundByDatabase(row: Row, at: Instant | undefined): Instant | undefined
 
 /**
  * When every store that was required at the time had first confirmed, or was retired: stores that joined later do not undo it.
- * Undefined if that never was the case.
+ * Undefined if that never was the case, or nobody knows when: old partitions may be detached.
  */
 function firstCompleted(rows: readonly Row[]): string | undefined {
   const required = rows
@@ -141,7 +141,7 @@ function firstCompleted(rows: readonly Row[]): string | undefined {
     if (at !== undefined && row.added_at > at) break;
     const confirmed =
       row.first_acknowledged_at ??
-      (row.exception === 'absent' ? row.exception_since : row.below_mark ? row.recorded_at : row.retired_at);
+      (row.exception === 'absent' ? row.exception_since : row.below_mark ? null : row.retired_at);
     if (confirmed === null) return undefined;
     if (at === undefined || confirmed > at) at = confirmed;
   }

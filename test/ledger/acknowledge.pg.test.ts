@@ -554,6 +554,23 @@ test('a store added to a running history is back-filled completely, and shows so
   });
 });
 
+// Found by reading: a receipt would have signed that it was complete the moment it was recorded.
+test('when an opt-out was first complete is not known once its acknowledgement is detached', async () => {
+  await using t = await freshLedger();
+  await t.register({ name: 'crm' });
+  const { id } = read(await t.ledger.record(intent('ada@example.com'), render));
+  const [decision] = await outstandingOf(t.ledger, 'crm');
+  await t.ledger.acknowledge('crm', report([verified(decision!)]));
+  await eventually(async () =>
+    expect((await t.ledger.lag()).stores[0]).toMatchObject({ verified_through: decision!.seq }),
+  );
+  await withClient(t.db.superuserUrl, async (client) => {
+    await client.query('set session_replication_role = replica');
+    await client.query('delete from acknowledgements');
+  });
+  expect(await propagationIn(t.ledger, id)).toMatchObject({ state: 'complete', firstCompletedAt: undefined });
+});
+
 test('a subject whose newest decision is live does not let its back-fill pass before that one is settled', async () => {
   await using t = await freshLedger();
   await t.register({ name: 'crm' });
