@@ -67,16 +67,15 @@ export const reissue = (
   });
 
 /**
- * In the caller's transaction, decides the subject's state again, under the next version or the one after `above`; a canary gains
- * the scopes that stores have added since. Returns the version; undefined if there is no such subject, or its version is above
- * `above`.
+ * In the caller's transaction, decides the subject's state again, under the next version or the one after `above`, which is not
+ * below its own; a canary gains the scopes that stores have added since. Returns the version.
  */
 export async function decideAgain(
   client: Client,
   { ring, transport }: Keys,
   subjectId: string,
   { above, suppress = [] }: { readonly above?: number; readonly suppress?: readonly string[] },
-): Promise<number | undefined> {
+): Promise<number> {
   const { rows } = await client.query<{
     kind: string;
     version: number;
@@ -90,8 +89,7 @@ export async function decideAgain(
      from subjects where id = $1 for update`,
     [subjectId],
   );
-  const subject = rows[0];
-  if (subject === undefined || (above !== undefined && subject.version > above)) return undefined;
+  const subject = rows[0]!;
   const version = (above ?? subject.version) + 1;
   const id = randomUUIDv7();
   const before = { version: subject.version, suppressed: subject.state, granted: subject.granted };
@@ -173,7 +171,7 @@ export async function insertDecision(
       effectiveAt,
       now,
       address === undefined ? null : seal(address, transport, subject),
-      transport.id,
+      address === undefined ? null : transport.id,
       traceparent ?? null,
     ],
   );

@@ -95,6 +95,8 @@ test('an address that does not open keeps nobody else on its page from being rec
     { version: 2, recorded: true },
     { version: 2, recorded: true },
   ]);
+  const again = await t.pool.query('select sealed, transport_key_id from decisions where version = 8');
+  expect(again.rows).toEqual([{ sealed: null, transport_key_id: null }]);
 });
 
 test('of somebody known it becomes an opt-out of the store’s, due to every other store, and once is once', async () => {
