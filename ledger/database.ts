@@ -193,9 +193,15 @@ export const inTransaction = <T>(pool: Pool, work: (client: Client) => Promise<T
   onClient(pool, async (client) => {
     await client.query('begin');
     const result = await work(client);
-    await client.query('commit');
+    await commit(client);
     return result;
   });
+
+/** Throws if PostgreSQL rolled back instead, as it does without an error where a statement has failed before. */
+export async function commit(client: Client): Promise<void> {
+  const { command } = await client.query('commit');
+  if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
+}
 
 /**
  * Lends a client for work that begins and commits by itself; if the work fails, what it left open is rolled back. A broken client

@@ -8,7 +8,7 @@ import { audit } from './audit.ts';
 import type { Caller } from './contract/audit.ts';
 import type { Erased } from './contract/erasure.ts';
 import type { StorePropagation } from './contract/propagation.ts';
-import { asLedgerError, isLockTimeout, isRace, onClient } from './database.ts';
+import { asLedgerError, commit, isLockTimeout, isRace, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
 import { propagationOfSubjects } from './propagation.ts';
@@ -99,8 +99,7 @@ async function erase(
     const absent = absentOf(id);
     await audit(client, caller, 'subject.erased', id, absent.length === 0 ? {} : { absent });
   }
-  const { command } = await client.query('commit');
-  if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
+  await commit(client);
   return subjects.map((subject, n): Erased => {
     const row = found[n];
     return {

@@ -12,7 +12,7 @@ import { audit } from './audit.ts';
 import { beginSpending } from './budgets.ts';
 import type { OnRefused } from './budgets.ts';
 import type { Grant, GrantAnswer, GrantIntent, RecordedGrant } from './contract/grants.ts';
-import { asLedgerError, isLockTimeout, isRace, onClient, toMilliseconds } from './database.ts';
+import { asLedgerError, commit, isLockTimeout, isRace, onClient, toMilliseconds } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findGrant, sealEvidence } from './find.ts';
 import type { KeyRing, UnderEachPepper } from './key-ring.ts';
@@ -137,7 +137,7 @@ async function replay({ client, ring, intent, keys, intents }: Try): Promise<Gra
   if (first === undefined) return undefined;
   if (!intents.some((one) => first.intent.equals(one))) throw new AbideError('idempotency-key-reused');
   await audit(client, caller, 'grant.replayed', first.id, { scopes });
-  await client.query('commit');
+  await commit(client);
   return { status: first.status, body: first.body, replayed: true, grantId: first.id, decisions: [] };
 }
 
@@ -203,7 +203,7 @@ async function repeat(one: Try, person: Person): Promise<GrantAnswer | undefined
   });
   await remember(one, person.now, { id: grant.id, status: 200, body });
   await audit(client, caller, 'grant.repeated', grant.id, { scopes });
-  await client.query('commit');
+  await commit(client);
   return { status: 200, body, replayed: false, grantId: grant.id, decisions: [] };
 }
 
@@ -213,7 +213,7 @@ async function spend({ client, intent: { caller }, onRefused }: Try): Promise<vo
   const exhausted = spending.take(caller, 1);
   const tellRefused = await spending.write();
   if (exhausted === undefined) return;
-  await client.query('commit');
+  await commit(client);
   tellRefused();
   throw exhausted;
 }
@@ -222,7 +222,7 @@ async function spend({ client, intent: { caller }, onRefused }: Try): Promise<vo
 async function requireRefusable({ client, intent }: Try, { state }: Person): Promise<void> {
   const unheard = intent.undeclared.filter((scope) => state.suppressed[scope] === undefined);
   if (unheard.length === 0) return;
-  await client.query('commit');
+  await commit(client);
   throw new AbideError('invalid-value', undefined, {
     errors: faultsOf(
       intent,
@@ -234,7 +234,7 @@ async function requireRefusable({ client, intent }: Try, { state }: Person): Pro
 
 async function refuse({ client, intent }: Try, { id }: Person, scopes: readonly string[]): Promise<never> {
   await audit(client, intent.caller, 'grant.refused', id, { scopes });
-  await client.query('commit');
+  await commit(client);
   throw new AbideError('grant-not-later', undefined, {
     errors: faultsOf(intent, scopes, 'was opted out at that time or later'),
   });
@@ -245,7 +245,7 @@ const faultsOf = ({ scopes }: GrantIntent, faulty: readonly string[], detail: st
 
 /** Nothing is written, not even under the key: this answer must not lift an opt-out that comes later. */
 async function answerNotSuppressed({ client, intent, render }: Try, { state }: Person): Promise<GrantAnswer> {
-  await client.query('commit');
+  await commit(client);
   const body = render({
     outcome: 'not_suppressed',
     subject: intent.subject,
@@ -301,8 +301,7 @@ async function record(one: Try, person: Person, after: SubjectState): Promise<Gr
   });
   await remember(one, person.now, { id, status: 201, body });
   await audit(client, caller, 'grant.recorded', id, { scopes: grant.liftedScopes, subject_id: subjectId });
-  const { command } = await client.query('commit');
-  if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
+  await commit(client);
   return { status: 201, body, replayed: false, grantId: id, decisions: [{ seq, subject, awaited }] };
 }
 

@@ -17,7 +17,7 @@ import { beginSpending } from './budgets.ts';
 import type { OnRefused } from './budgets.ts';
 import type { Caller } from './contract/audit.ts';
 import type { Import, ImportBatch, RowError } from './contract/imports.ts';
-import { isLockTimeout, isRace, onClient } from './database.ts';
+import { commit, isLockTimeout, isRace, onClient } from './database.ts';
 import type { Client, Pool } from './database.ts';
 import { findOptOutTogether, findSameOptOut } from './find.ts';
 import { foldIntent, LOCKED, namedBy, toLocked } from './fold.ts';
@@ -176,8 +176,7 @@ export function createBulkRecorder({
         await client.query('rollback');
         return false;
       }
-      const { command } = await client.query('commit');
-      if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
+      await commit(client);
       return true;
     });
     if (isRecorded && decisions > 0) onRecorded();

@@ -4,7 +4,7 @@ import type { Locked, LockedRow } from './fold.ts';
 import { LOCKED, toLocked } from './fold.ts';
 import type { SubjectState } from '../suppression/decision.ts';
 import { NORMAL_FORM } from '../suppression/subject.ts';
-import { together } from './database.ts';
+import { commit, together } from './database.ts';
 import type { Client } from './database.ts';
 import type { KeyRing } from './key-ring.ts';
 import { selectRows, toParameter } from './rows.ts';
@@ -271,7 +271,7 @@ export async function writeAndCommit(
   { items, newSubjects, movedSubjects, bytes, now, transportKeyId }: BatchRows,
 ): Promise<ReadonlyMap<string, number>> {
   if (items.length === 0) {
-    await client.query('commit');
+    await commit(client);
     return new Map();
   }
   const values = [
@@ -291,10 +291,9 @@ export async function writeAndCommit(
           values: [...values, toParameter(SUBJECT, movedSubjects), movedSubjects.map(({ id }) => id)],
         };
   // If the first fails, the second rolls back.
-  const [{ rows }, { command }] = await together(client, () => [
+  const [{ rows }] = await together(client, () => [
     client.query<{ seq: number; id: string }>(write),
-    client.query('commit'),
+    commit(client),
   ]);
-  if (command !== 'COMMIT') throw new Error(`commit was answered ${command}`);
   return new Map(rows.map(({ id, seq }) => [id, seq]));
 }

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { expect, test } from '@jest/globals';
-import { openPool } from '../../ledger/database.ts';
+import { inTransaction, openPool } from '../../ledger/database.ts';
 import { makeKeyRing, readKeyRing } from '../../ledger/key-ring.ts';
 import { openLedger } from '../../ledger/open-ledger.ts';
 import { emptyDatabase, freshDatabase, withClient } from '../harness/database.ts';
@@ -67,4 +67,15 @@ test('a ledger that cannot be opened leaves no pool open', async () => {
   await expect(openLedger({ pool, ring: readKeyRing(makeKeyRing()), log })).rejects.toThrow('does not exist');
 
   expect(pool.ended).toBe(true);
+});
+
+test('a transaction that was rolled back, since what failed in it was swallowed, is not called done', async () => {
+  await using db = await freshDatabase();
+  const pool = openPool(db.urls.owner, { max: 1, onError: () => undefined });
+  try {
+    const work = inTransaction(pool, (client) => client.query('select 1 / 0').catch(() => 'done'));
+    await expect(work).rejects.toThrow('commit was answered ROLLBACK');
+  } finally {
+    await pool.end();
+  }
 });
