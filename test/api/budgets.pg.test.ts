@@ -2,13 +2,15 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { limitKey, rotateKey } from '../../ledger/api-keys.ts';
 import type { KeyLimits } from '../../ledger/contract/api-keys.ts';
-import { eventually } from '../harness/eventually.ts';
+import { eventually, SOON_MS } from '../harness/eventually.ts';
 import { problemOf } from '../harness/http.ts';
+import { awayFromMidnight } from '../harness/midnight.ts';
 import { serveToClients } from './serving.ts';
 import type { ServedToClients } from './serving.ts';
 
 let api: ServedToClients;
 beforeAll(async () => {
+  await awayFromMidnight();
   api = await serveToClients();
 });
 afterAll(async () => {
@@ -123,7 +125,7 @@ test('an opt-out that a budget refuses is not recorded, says until when, and is 
   expect((await post(21)).headers['idempotency-replayed']).toBe('true');
 
   await limitKey(api.t.pool, { id, limits: { optOutsPerDay: null }, caller: undefined });
-  await eventually(async () => expect((await post(22)).status).toBe(201), 2_000);
+  await eventually(async () => expect((await post(22)).status).toBe(201), SOON_MS);
 });
 
 test('grants are scarce: whatever comes of one it costs, since it tells whether somebody opted out, and a repeat is free', async () => {

@@ -12,9 +12,10 @@ import { emptyDatabase, withClient } from '../harness/database.ts';
 import type { TestDatabase } from '../harness/database.ts';
 import { VERSIONS } from '../../api/versions.ts';
 import type { LagReport } from '../../ledger/contract/propagation-lag.ts';
-import { eventually } from '../harness/eventually.ts';
+import { eventually, SOON_MS } from '../harness/eventually.ts';
 import { freePort } from '../harness/free-port.ts';
 import { createSend } from '../harness/http.ts';
+import { awayFromMidnight } from '../harness/midnight.ts';
 
 let database: TestDatabase;
 let abide: AbideProcess;
@@ -315,7 +316,7 @@ test('a key works as soon as it is printed and is refused within a second of its
 
   expect(await run('keys', 'revoke', id)).toMatchObject({ code: 0, output: `revoked ${id}\n` });
 
-  await eventually(async () => expect(await ask()).toBe(401), 1_000);
+  await eventually(async () => expect(await ask()).toBe(401), SOON_MS);
   const [again, table, listed] = await Promise.all([
     run('keys', 'revoke', id),
     run('keys', 'list'),
@@ -408,7 +409,7 @@ test('a key is rotated without downtime: the new one is the same client, and the
   expect(Date.parse(was!.expires_at) - Date.now()).toBeGreaterThan(86_300_000);
 
   expect((await run('keys', 'rotate', id, '--overlap', '0s')).code).toBe(0);
-  await eventually(async () => expect((await post(old)).status).toBe(401), 1_500);
+  await eventually(async () => expect((await post(old)).status).toBe(401), SOON_MS);
   expect((await post(key)).status).toBe(201);
   const again = await run('keys', 'rotate', id);
   // Standard output is for the key, and for a script that takes it.
@@ -462,6 +463,7 @@ test('the limits of a key are changed in place, and the log says to what', async
 });
 
 test('what a spent budget refuses shows in the metrics, the log and the audit log', async () => {
+  await awayFromMidnight();
   const { id, token } = await runJson<{ id: string; token: string }>(
     ...['keys', 'create', '--client', 'shop', '--scope', 'checks:read', '--checks-per-day', '1'],
   );
@@ -736,6 +738,7 @@ test('audit says on standard error that there is no such entry, and a reader tha
 });
 
 test('versions says which versions there are, and which key used which of them how often', async () => {
+  await awayFromMidnight();
   type Printed = {
     version: string;
     state: string;

@@ -1,3 +1,9 @@
+/**
+ * For what is promised within a second or two, of an API key that was revoked for example: a machine that is busy takes longer, and
+ * what is wrong never comes, or after minutes.
+ */
+export const SOON_MS = 10_000;
+
 const PAUSE_MS_MIN = 5;
 const PAUSE_MS_MAX = 50;
 

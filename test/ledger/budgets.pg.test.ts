@@ -7,9 +7,11 @@ import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freshLedger, intent, read, render, subject } from '../harness/ledger.ts';
 import type { TestLedger } from '../harness/ledger.ts';
+import { awayFromMidnight } from '../harness/midnight.ts';
 
 let t: TestLedger;
 beforeAll(async () => {
+  await awayFromMidnight();
   t = await freshLedger();
 });
 afterAll(async () => {

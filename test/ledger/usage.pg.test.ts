@@ -1,12 +1,15 @@
 // Who uses which version of the API is counted beside the requests, and no count is lost while the process lives.
-import { expect, test } from '@jest/globals';
+import { beforeAll, expect, test } from '@jest/globals';
 import { listUsage, createUsageCounter } from '../../ledger/usage.ts';
 import type { Pool } from '../../ledger/database.ts';
 import { withClient } from '../harness/database.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freshLedger } from '../harness/ledger.ts';
 import { createSend } from '../harness/http.ts';
+import { awayFromMidnight } from '../harness/midnight.ts';
 import { serveLedger } from '../harness/served-ledger.ts';
+
+beforeAll(awayFromMidnight);
 
 const use = (keyId: string, version = 'v1', client = 'shop') => ({ version, client, keyId });
 

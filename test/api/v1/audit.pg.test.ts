@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { revokeKey } from '../../../ledger/api-keys.ts';
 import { readAudit } from '../../../ledger/audit.ts';
-import { eventually } from '../../harness/eventually.ts';
+import { eventually, SOON_MS } from '../../harness/eventually.ts';
 import { intent, render } from '../../harness/ledger.ts';
 import { problemOf } from '../../harness/http.ts';
 import { serveToClients } from '../serving.ts';
@@ -85,7 +85,7 @@ test('a key that is revoked or expired opens nothing, within a second, and both 
   await revokeKey(api.t.pool, revoked.id, undefined);
   await eventually(
     async () => expect(problemOf(await ask(revoked.token))).toEqual([401, 'unauthenticated']),
-    1_500,
+    SOON_MS,
   );
   expect((await auditAfter(before)).map(({ action, resource }) => [action, resource])).toEqual([
     ['key.created', revoked.id],

@@ -7,6 +7,7 @@ import { eventually } from '../../harness/eventually.ts';
 import { problemOf } from '../../harness/http.ts';
 import { freshLedger, grant, intent, render, subject } from '../../harness/ledger.ts';
 import type { TestLedger } from '../../harness/ledger.ts';
+import { awayFromMidnight } from '../../harness/midnight.ts';
 import type { Scope } from '../../../suppression/scope.ts';
 import type { Subject } from '../../../suppression/subject.ts';
 import type { SubjectKind } from '../../../suppression/subject-kind.ts';
@@ -574,6 +575,7 @@ describe('a large file', () => {
 });
 
 test('what a key may opt out a day holds for its files as well: one that is too much fails, and is sent again', async () => {
+  await awayFromMidnight();
   await using its = await serveImports();
   const { token, id: keyId } = await its.makeKey({ limits: { optOutsPerDay: 30 } });
   const send = async (file: string): Promise<unknown> => {
