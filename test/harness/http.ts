@@ -65,6 +65,14 @@ export const createSend =
     return checked;
   };
 
+/** A busy machine may answer that this is too much at once and nothing was recorded: then it is asked again, as clients do. */
+export async function answered(ask: () => Promise<Answer>): Promise<Answer> {
+  for (;;) {
+    const answer = await ask();
+    if (answer.json?.code !== 'overloaded') return answer;
+  }
+}
+
 /** Sends bytes as they are, with `ends` also their end, and reads until the server ends the connection. */
 export async function sendRaw(
   { port, ends = false }: { port: number; ends?: boolean },

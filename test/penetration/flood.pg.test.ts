@@ -148,7 +148,11 @@ test('a flood of everything is answered or refused, in bounded memory, and healt
   const crm = await abide.connect('crm');
   await crm.query('begin; lock table suppressions in access exclusive mode');
   const { json: pending } = await record('waited-for@example.com');
-  const health = [askHealth('/livez'), askHealth('/readyz'), askHealth('/metrics')];
+  const health = {
+    '/livez': askHealth('/livez'),
+    '/readyz': askHealth('/readyz'),
+    '/metrics': askHealth('/metrics'),
+  };
 
   const last = 'Connection: close\r\n';
   const wait = head(`GET ${pending.propagation.url}`, abide.key, 'Prefer: wait=30\r\n');
@@ -200,9 +204,11 @@ test('a flood of everything is answered or refused, in bounded memory, and healt
   );
   expect(Math.max(...Object.values(await metric('abide_overloaded_total')))).toBeGreaterThan(0);
 
-  for (const stop of health) {
+  for (const [path, stop] of Object.entries(health)) {
     const { ms, statuses } = await stop();
-    expect(statuses).toEqual([200]);
+    // On a busy machine it may wait for a connection to the database for longer than that is waited for.
+    const good = path === '/readyz' ? [200, 503] : [200];
+    expect([path, statuses.filter((status) => !good.includes(status))]).toEqual([path, []]);
     expect(ms.length).toBeGreaterThanOrEqual(HEALTH_ANSWERS_MIN);
   }
   expect(await abide.peakMemory()).toBeLessThan(MEMORY_MAX);
@@ -211,6 +217,7 @@ test('a flood of everything is answered or refused, in bounded memory, and healt
   await crm.query('rollback');
   await crm.end();
   await expectItServes('after-the-flood@example.com');
+  await eventually(async () => expect((await send('GET', '/readyz')).status).toBe(200));
   await expectNothingHeld();
 });
 

@@ -13,6 +13,7 @@ import { makeToken } from '../../ledger/api-keys.ts';
 import { ADMINISTRATOR_SCOPES } from '../../ledger/contract/api-keys.ts';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
+import { answered } from '../harness/http.ts';
 import type { Answer } from '../harness/http.ts';
 import { goodCalls } from './good-calls.ts';
 import type { Call } from './good-calls.ts';
@@ -150,7 +151,7 @@ test(`${REQUESTS} generated requests`, async () => {
       let why: string | undefined;
       let answer: Answer | undefined;
       try {
-        answer = await api.send(method, target, { key: keyFor(one), headers, body });
+        answer = await answered(() => api.send(method, target, { key: keyFor(one), headers, body }));
         why = complaint(one, answer);
       } catch (error) {
         why = (error as Error).message;

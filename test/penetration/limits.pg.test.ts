@@ -9,14 +9,16 @@ import { csvOf, serveImports } from '../api/v2/serving-imports.ts';
 import type { ServedImports } from '../api/v2/serving-imports.ts';
 import { CLIENT_SCOPES } from '../api/serving.ts';
 import { eventually } from '../harness/eventually.ts';
-import { createSend, problemOf } from '../harness/http.ts';
+import { answered, createSend, problemOf } from '../harness/http.ts';
 import type { Answer, Send } from '../harness/http.ts';
+import { awayFromMidnight } from '../harness/midnight.ts';
 
 let api: ServedImports;
 /** Another process on the same database. */
 let elsewhere: Send;
 const stack = new AsyncDisposableStack();
 beforeAll(async () => {
+  await awayFromMidnight();
   api = stack.use(await serveImports());
   elsewhere = await serveElsewhere();
 });
@@ -67,10 +69,16 @@ describe('a budget', () => {
     const [imported, ...answers] = await Promise.all([
       api.post(file, 'scopes=email', { key: token }),
       ...singles.map((name, n) =>
-        v1(n % 2 === 0 ? token : rotated, name, n % 3 === 0 ? elsewhere : api.send),
+        answered(() => v1(n % 2 === 0 ? token : rotated, name, n % 3 === 0 ? elsewhere : api.send)),
       ),
       ...Array.from({ length: 12 }, (_, n) =>
-        v2(n % 2 === 0 ? rotated : token, pairs.slice(2 * n, 2 * n + 2), n % 3 === 0 ? elsewhere : api.send),
+        answered(() =>
+          v2(
+            n % 2 === 0 ? rotated : token,
+            pairs.slice(2 * n, 2 * n + 2),
+            n % 3 === 0 ? elsewhere : api.send,
+          ),
+        ),
       ),
     ]);
     await api.untilSettled(imported.json.id as string);

@@ -3,7 +3,8 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
-import { problemOf } from '../harness/http.ts';
+import { answered, problemOf } from '../harness/http.ts';
+import { awayFromMidnight } from '../harness/midnight.ts';
 import { countRows } from './unchanged.ts';
 
 const PEOPLE = 5;
@@ -91,8 +92,11 @@ describe('what lifts nothing', () => {
 });
 
 test('a key with a budget of two a day lifts two, also when it asks for all at once, and each is audited', async () => {
+  await awayFromMidnight();
   const { id, token } = await api.makeKey({ client: 'scarce', limits: { grantsPerDay: 2 } });
-  const answers = await Promise.all(people.map((identifier) => grant({ ...good, identifier }, token)));
+  const answers = await Promise.all(
+    people.map((identifier) => answered(() => grant({ ...good, identifier }, token))),
+  );
   expect(answers.map(({ status }) => status).sort()).toEqual([201, 201, 429, 429, 429]);
   expect(await leftAlone()).toBe(PEOPLE - 2);
   const { rows } = await api.t.pool.query<{ resource: string }>(

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { serveToClients } from '../api/serving.ts';
 import type { ServedToClients } from '../api/serving.ts';
-import { problemOf } from '../harness/http.ts';
+import { answered, problemOf } from '../harness/http.ts';
 import type { Answer, Send } from '../harness/http.ts';
 import { countRows } from './unchanged.ts';
 
@@ -26,14 +26,6 @@ afterAll(async () => {
 let people = 0;
 /** Somebody whom no other test knows. */
 const somebody = () => ({ email: `person${(people += 1)}@example.com` });
-
-/** A busy machine may answer that this is too much at once and nothing was recorded: then it is asked again, as clients do. */
-async function answered(ask: () => Promise<Answer>): Promise<Answer> {
-  for (;;) {
-    const answer = await ask();
-    if (answer.json?.code !== 'overloaded') return answer;
-  }
-}
 
 /** All at once, in turns at the processes; gives what came of it, and what was added. */
 async function race(
