@@ -78,3 +78,22 @@ export async function withClient<T>(url: string, work: (client: pg.Client) => Pr
     await client.end();
   }
 }
+
+/**
+ * Commits as soon as another session waits for a lock. The server looks: the recording of an opt-out waits for a second at most, and
+ * on a busy machine a test that looked itself would see that too late, or never.
+ */
+export async function commitOnceWaitedFor(client: pg.Client): Promise<void> {
+  await client.query(`
+    do $$ begin
+      for n in 1..6000 loop
+        perform pg_stat_clear_snapshot();
+        if exists (
+          select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+        ) then return; end if;
+        perform pg_sleep(0.01);
+      end loop;
+      raise 'nobody waits for a lock';
+    end $$;
+    commit`);
+}

@@ -89,17 +89,25 @@ test('a window of twelve thousand opt-outs is marked and read in pages, each onc
 test('what is being recorded while it is opened, and has its time already, is waited for and marked', async () => {
   const since = await now();
   await withClient(t.db.superuserUrl, async (slow) => {
-    // Holds up every recording of opt-outs after its time was taken, and so before it commits.
-    await slow.query('begin; lock table opt_outs in exclusive mode');
+    // Holds up every recording of opt-outs after its time was taken, and so before it commits: not by a lock, for which it waits a
+    // second at most.
+    await slow.query(`
+      create table held ();
+      insert into held default values;
+      create function hold() returns trigger language plpgsql security definer as $$ begin
+        while exists (select from held) loop perform pg_sleep(0.05); end loop;
+        return new;
+      end $$;
+      create trigger hold before insert on opt_outs for each row execute function hold()`);
     const recording = record('slow@example.com');
     await eventually(async () => {
       const { rowCount } = await t.pool.query(
-        "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()",
+        "select from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()",
       );
       expect(rowCount).toBe(1);
     });
     const opening = open(since, await now());
-    await slow.query('rollback');
+    await slow.query('delete from held');
 
     const id = await recording;
     const dispute = await opening;

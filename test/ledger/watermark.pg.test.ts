@@ -35,10 +35,16 @@ const marks = async ({ pool }: TestLedger): Promise<number[]> =>
     ({ mark }) => mark,
   );
 
-/** Rounds that draw nothing bring the marks there; writers elsewhere on the server may hold marks back for a moment. */
+/**
+ * Rounds that draw nothing bring the marks there; writers elsewhere on the server may hold marks back for a moment. The ledger's own
+ * job may have moved them while the fence of this one still waits: a job asks after its fence as long as it has one.
+ */
 const untilMarks = (t: TestLedger, wanted: number[], round: () => Promise<number>): Promise<void> =>
   eventually(async () => {
     expect(await round()).toBe(0);
+    expect(jest.mocked(t.pool.query).mock.calls).not.toContainEqual([
+      expect.objectContaining({ name: 'fence-is-final' }),
+    ]);
     expect(await marks(t)).toEqual(wanted);
   });
 

@@ -1,7 +1,7 @@
 // Every row of what POST /v1/opt-outs answers, over the real ledger. What concerns only HTTP is in opt-outs.test.ts.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { grant } from '../../harness/ledger.ts';
-import { withClient } from '../../harness/database.ts';
+import { commitOnceWaitedFor, withClient } from '../../harness/database.ts';
 import { eventually } from '../../harness/eventually.ts';
 import { problemOf } from '../../harness/http.ts';
 import type { Answer, Ask } from '../../harness/http.ts';
@@ -503,15 +503,7 @@ describe('the same key', () => {
       await other.query('delete from idempotency_keys where opt_out_id = $1', [first.json.id]);
       await other.query('begin');
       await other.query('insert into idempotency_keys select * from kept');
-      const waiting = post(intent);
-      await eventually(async () => {
-        const { rowCount } = await other.query(
-          "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
-        );
-        expect(rowCount).toBe(1);
-      });
-      await other.query('commit');
-      const { text, headers } = await waiting;
+      const [{ text, headers }] = await Promise.all([post(intent), commitOnceWaitedFor(other)]);
       expect([text, headers['idempotency-replayed']]).toEqual([first.text, 'true']);
     });
   });
