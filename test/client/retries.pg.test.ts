@@ -158,13 +158,14 @@ describe('it ends', () => {
     const { fetch, passed } = watchedFetch();
     proxy.setFault('hang');
     const began = performance.now();
-    const problem = await problemOf(throughProxy({ fetch, timeoutMs: 900, tryTimeoutMs: 300 }).lag());
+    const problem = await problemOf(throughProxy({ fetch, timeoutMs: 3_000, tryTimeoutMs: 300 }).lag());
     const tookMs = performance.now() - began;
     proxy.setFault('none');
     expect(problem).toMatchObject({ code: 'no-answer', retryable: true });
     expect(problem.message).toMatch(/^No answer to GET \/v1\/propagation-lag within \d+ ms\.$/);
     expect(passed.length).toBeGreaterThan(1);
-    expect([tookMs > 500, tookMs < 3_000]).toEqual([true, true]);
+    // Of itself it would go on for half a minute.
+    expect([tookMs > 1_000, tookMs < 20_000]).toEqual([true, true]);
   });
 
   test.each([Infinity, 30 * 24 * 3_600_000])('not at once where it may take %d ms', async (ms) => {
