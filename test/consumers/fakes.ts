@@ -301,7 +301,8 @@ export function carry({
   store = new FakeStore(),
   declared = {},
   scopes = SCOPES,
-  callMsMax = 2_000,
+  // Longer than any of them takes: a call that ends for the machine's sake would be a failure of the store.
+  callMsMax = 60_000,
   source = {},
 }: {
   ledger?: FakeLedger;
