@@ -19,14 +19,14 @@ async function apart(instead: Partial<Ledger> = {}, { key }: { key?: string } = 
   const api = stack.use(await serveLedger(instead));
   await api.t.register({ name: 'crm' }, { name: 'mail' });
   const line = stack.use(await startTcpProxy({ host: '127.0.0.1', port: api.port }));
-  const access = async (store: string, token?: string): Promise<LedgerAccess> =>
+  const access = async (store: string, token?: string, answerMsMax = 5_000): Promise<LedgerAccess> =>
     stack.use(
       createHttpLedgerAccess({
         url: `http://127.0.0.1:${line.port}`,
         key: token ?? (await api.workerKey(store)),
         store,
         workerId: 'worker-1',
-        answerMsMax: 500,
+        answerMsMax,
       }),
     );
   return {
@@ -262,9 +262,10 @@ test.each(['refuse', 'hang', 'lose_answer'] as const)(
   async (fault) => {
     await using t = await apart();
     await t.crm.acknowledge(report([]), signal);
+    const crm = await t.access('crm', undefined, 500);
     t.line.setFault(fault);
     const began = performance.now();
-    const failure: unknown = await t.crm.outstanding(everything).catch((error: unknown) => error);
+    const failure: unknown = await crm.outstanding(everything).catch((error: unknown) => error);
     expect(failure).toBeInstanceOf(AbideError);
     expect(failure).toMatchObject({
       code: 'ledger-unavailable',

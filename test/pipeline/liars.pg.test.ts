@@ -126,7 +126,7 @@ async function isCaught({ id, email }: OptOut, code: string): Promise<void> {
   });
   expect(['pending', 'quarantined']).toContain(await stateAt(id, 'mail'));
   await eventually(async () => expect(await stateAt(id, 'crm')).toBe('verified'));
-  expect(await lagOf('crm')).toMatchObject({ status: 'ok' });
+  await eventually(async () => expect(await lagOf('crm')).toMatchObject({ status: 'ok' }));
   store.misbehave = undefined;
   store.release();
   await retryAll();
@@ -186,7 +186,7 @@ test('it hangs and then refuses: a retry that was asked for meanwhile is not los
   const began = performance.now();
   await eventually(async () => expect(await stateAt(id, 'mail')).toBe('verified'));
   // Left alone, it would wait for eight seconds or longer.
-  expect(performance.now() - began).toBeLessThan(6_000);
+  expect(performance.now() - began).toBeLessThan(7_500);
   expect([tries, holds(email)]).toEqual([2, true]);
 });
 

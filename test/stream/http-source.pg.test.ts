@@ -22,7 +22,6 @@ async function open(): Promise<SourcePlace> {
       key: await api.workerKey('crm'),
       store: 'crm',
       workerId: of.worker.id,
-      answerMsMax: 500,
     }),
   );
   const source = stack.use(createHttpSource({ feed: (ask) => ledger.outstanding(ask) }));
