@@ -7,7 +7,7 @@ import { Address } from '../../suppression/subject.ts';
 import { describeConnector } from '../conformance/connector.ts';
 import type { Place } from '../conformance/connector.ts';
 import { eventually } from '../harness/eventually.ts';
-import { hasTls, mariaDbDatabase, mariaDbLine, withMariaDb } from '../harness/mariadb.ts';
+import { hasTls, holdSettings, mariaDbDatabase, mariaDbLine, withMariaDb } from '../harness/mariadb.ts';
 import { startTcpProxy } from '../harness/tcp-proxy.ts';
 
 const urlOf = ({ options }: Place): string => (options as { url: string }).url;
@@ -700,6 +700,7 @@ describe("the user's own tables", () => {
   });
 
   test('a server that is read-only is not believed', async () => {
+    await using _ = await holdSettings();
     await using here = await given(contacts);
     const store = await here.open({ statements });
     await store.apply([decided(ada)], signal());
@@ -921,6 +922,7 @@ describe('a check of statements', () => {
 
 describe('a server', () => {
   test('that is set to other modes and times than ours takes the same', async () => {
+    await using _ = await holdSettings();
     await using here = await given();
     const modes = await here.database.query('select @@global.sql_mode as mode, @@global.time_zone as zone');
     await here.database.query(
@@ -941,6 +943,7 @@ describe('a server', () => {
   });
 
   test('whose packets are small takes a batch all the same', async () => {
+    await using _ = await holdSettings();
     await using here = await given();
     const [set] = await here.database.query('select @@global.max_allowed_packet as bytes');
     await here.database.query('set global max_allowed_packet = 1048576');
@@ -957,6 +960,7 @@ describe('a server', () => {
   });
 
   test('that is read-only, as a replica is, is not believed', async () => {
+    await using _ = await holdSettings();
     await using here = await given();
     const store = await here.open();
     await store.apply([decided('ada@example.com')], signal());

@@ -34,6 +34,17 @@ export async function withMariaDb<T>(
   }
 }
 
+/**
+ * Until its disposal the settings of the server are those of one test: of one that changes them, which change for everybody, or of
+ * one that another's would break.
+ */
+export async function holdSettings(): Promise<AsyncDisposable> {
+  const connection = await mysql.createConnection(MARIADB);
+  connection.on('error', () => undefined);
+  await connection.query("do get_lock('abide_test_settings', 150)");
+  return { [Symbol.asyncDispose]: () => connection.end() };
+}
+
 /** Whether the server speaks TLS, with whatever certificate. */
 export const hasTls = (uri: string): Promise<boolean> =>
   mysql.createConnection({ uri, ssl: { rejectUnauthorized: false } }).then(

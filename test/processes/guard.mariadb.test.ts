@@ -2,11 +2,20 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
-import { expect, test } from '@jest/globals';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import mysql from '../../connectors/mysql.ts';
 import { openGuard } from '../../processes/guard/open-guard.ts';
-import { mariaDbDatabase, withMariaDb } from '../harness/mariadb.ts';
+import { holdSettings, mariaDbDatabase, withMariaDb } from '../harness/mariadb.ts';
 import { describeGuard } from './describe-guard.ts';
+
+// The connector's suite makes the whole server read-only for a moment, and gives it other modes.
+let settings: AsyncDisposable;
+beforeEach(async () => {
+  settings = await holdSettings();
+});
+afterEach(async () => {
+  await settings[Symbol.asyncDispose]();
+});
 
 describeGuard('mysql', mysql, async () => {
   const database = await mariaDbDatabase();
@@ -41,13 +50,7 @@ describeGuard('mysql', mysql, async () => {
     },
     importer: async () => {
       const url = await database.user('insert, update, select', 'contacts');
-      // The connector's suite makes the whole server read-only for a moment.
-      const run = (sql: string): Promise<unknown> =>
-        withMariaDb(url, (connection) => connection.query(sql)).catch((error: unknown) => {
-          if ((error as { errno?: number }).errno === 1290) return run(sql);
-          throw error;
-        });
-      return run;
+      return (sql) => withMariaDb(url, (connection) => connection.query(sql));
     },
     reader: () => database.user('select'),
     [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
