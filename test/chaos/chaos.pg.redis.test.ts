@@ -28,7 +28,8 @@ test('a short fixed set of seeds: nothing is lost, resurrected, doubled, out of 
   );
   for (const { confirmed } of runs) expect(confirmed).toBeGreaterThan(50);
   expect(runs.reduce((sum, { telling }) => sum + telling, 0)).toBeGreaterThan(0);
-});
+  // Longer than the waits in it may take together.
+}, 900_000);
 
 let system: System;
 let folder: string;

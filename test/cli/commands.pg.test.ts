@@ -14,7 +14,8 @@ import { VERSIONS } from '../../api/versions.ts';
 import type { LagReport } from '../../ledger/contract/propagation-lag.ts';
 import { eventually, SOON_MS } from '../harness/eventually.ts';
 import { freePort } from '../harness/free-port.ts';
-import { createSend } from '../harness/http.ts';
+import { createSend, WHEN_COMPLETE } from '../harness/http.ts';
+import type { Ask } from '../harness/http.ts';
 import { awayFromMidnight } from '../harness/midnight.ts';
 
 let database: TestDatabase;
@@ -43,10 +44,10 @@ const run = (...args: string[]): Promise<Ran> =>
 const runJson = async <T>(...args: string[]): Promise<T> =>
   JSON.parse((await run(...args, '--json')).stdout) as T;
 
-const optOut = async (email: string, wait = 5): Promise<void> => {
+const optOut = async (email: string, headers: Ask['headers'] = WHEN_COMPLETE): Promise<void> => {
   const { status } = await createSend(abide.url)('POST', '/v1/opt-outs', {
     key: abide.key,
-    headers: { prefer: `wait=${wait}` },
+    headers,
     body: { subject: { email } },
   });
   expect(status).toBe(201);
@@ -227,7 +228,7 @@ test('a paused store shows as paused, then late, and lag --fail-on late is 3 unt
   await eventually(async () => expect((await run('lag')).output).toMatch(/^crm +paused +0 s +0 /m));
   // The worker learns of it within a second; what is decided before that may still be carried.
   await eventually(() => expect(abide.output).toContain('paused, retired, taken over by another worker'));
-  await optOut('paused@example.com', 0);
+  await optOut('paused@example.com', {});
 
   await eventually(async () => expect((await lag()).status).toBe('late'));
   const [late, json, doctor] = await Promise.all([
@@ -608,7 +609,7 @@ test('erase waits for the stores, and who is erased stays suppressed and makes n
   const before = stops();
   await run('stores', 'pause', 'crm');
   await eventually(() => expect(stops()).toBe(before + 1));
-  await optOut('erased@example.com', 0);
+  await optOut('erased@example.com', {});
   const early = await erase();
   expect([early.code, early.stdout, early.output]).toEqual([
     1,

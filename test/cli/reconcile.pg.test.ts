@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { expect, test } from '@jest/globals';
 import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
-import { createSend } from '../harness/http.ts';
+import { createSend, WHEN_COMPLETE } from '../harness/http.ts';
 import { startHttpStore } from '../harness/http-store.ts';
 
 const SECRET = 'whsec_c2VjcmV0IG9mIHRoaXMgdGVzdA==';
@@ -15,13 +15,13 @@ test('a pass that does not move says what it waits for, and is left by Ctrl-C', 
   await using abide = await startAbide({
     config: `stores:\n  mail: { connector: http, url: '${store.url}', allow_private: true, secret: ${SECRET}, scopes: [email] }\n`,
   });
-  const optOut = (email: string, wait: number) =>
+  const optOut = (email: string, headers = {}) =>
     createSend(abide.url)('POST', '/v1/opt-outs', {
       key: abide.key,
-      headers: { prefer: `wait=${wait}` },
+      headers,
       body: { subject: { email } },
     });
-  const { json } = await optOut('ada@example.com', 10);
+  const { json } = await optOut('ada@example.com', WHEN_COMPLETE);
   expect(json).toMatchObject({ propagation: { state: 'complete' } });
   await store[Symbol.asyncDispose]();
 
@@ -37,7 +37,7 @@ test('a pass that does not move says what it waits for, and is left by Ctrl-C', 
     );
   // Nothing is due to the store, so only the pass notices that it is away.
   await says(/ok, STORE_UNREACHABLE/);
-  await optOut('grace@example.com', 0);
+  await optOut('grace@example.com');
   await says(/\w+, STORE_UNREACHABLE/);
   child.kill('SIGINT');
   await ended;

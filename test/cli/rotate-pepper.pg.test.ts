@@ -4,7 +4,7 @@ import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runAbide, startAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
-import { createSend } from '../harness/http.ts';
+import { createSend, WHEN_COMPLETE } from '../harness/http.ts';
 
 const rotate = ['keys', 'rotate-pepper'];
 
@@ -19,7 +19,7 @@ stores:
   await eventually(async () => expect((await db.query('select from canaries')).rowCount).toBe(1));
   const send = createSend(abide.url);
   const post = (path: string, body: object) =>
-    send('POST', path, { key: abide.key, body, headers: { prefer: 'wait=10' } });
+    send('POST', path, { key: abide.key, body, headers: WHEN_COMPLETE });
   const check = async () => {
     const items = ['ada', 'bob', 'carol'].map((name) => ({
       identifiers: [{ email: `${name}@example.com` }],

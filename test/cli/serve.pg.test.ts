@@ -10,7 +10,7 @@ import { runAbide, spawnAbide, startAbide } from '../harness/abide.ts';
 import type { AbideProcess } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
 import { freePort } from '../harness/free-port.ts';
-import { createSend } from '../harness/http.ts';
+import { createSend, WHEN_COMPLETE } from '../harness/http.ts';
 
 let folder: string;
 let abide: AbideProcess;
@@ -85,7 +85,7 @@ test("what a connector of one's own leaves to nobody ends nothing, and is in the
   for (const email of ['ada@example.com', 'bob@example.com']) {
     const { json } = await createSend(own.url)('POST', '/v1/opt-outs', {
       key: own.key,
-      headers: { prefer: 'wait=10' },
+      headers: WHEN_COMPLETE,
       body: { subject: { email } },
     });
     expect(json.propagation.state).toBe('complete');

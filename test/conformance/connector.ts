@@ -42,7 +42,10 @@ export type Conformance = {
 
 const SINCE = '2026-11-24T09:00:00.000Z';
 const DEADLINE_MS = 20_000;
-const DISPOSED_WITHIN_MS = 1_000;
+/** Less than the 5 s that our connectors give a connection to be made: what waits for a line that hangs takes longer. */
+const AT_ONCE_MS = 4_500;
+/** The same for one that was begun up to a second and a half before. */
+const GONE_WITHIN_MS = 3_000;
 let people = 0;
 
 /** A person that nobody else has, in the form of the kind. */
@@ -162,7 +165,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
   async function expectNoConnection(proxy: TcpProxy): Promise<void> {
     const ours = connect(proxy.port, '127.0.0.1').resume().end();
     await once(ours, 'close');
-    await eventually(() => expect(proxy.connections).toBe(0), DISPOSED_WITHIN_MS);
+    await eventually(() => expect(proxy.connections).toBe(0), GONE_WITHIN_MS);
   }
 
   const failureOf = (promise: Promise<unknown>): Promise<unknown> =>
@@ -584,7 +587,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
           failureOf(f.store.readBack([key], deadline(300))),
           ...(f.store.scan === undefined ? [] : [failureOf(f.store.scan(undefined, deadline(300)))]),
         ]);
-        expect(performance.now() - startedAt).toBeLessThan(1_500);
+        expect(performance.now() - startedAt).toBeLessThan(AT_ONCE_MS);
         f.proxy.setFault('none');
 
         f.expectNothingTold(...errors);
@@ -629,7 +632,7 @@ export function describeConnector(name: string, conformance: Conformance): void 
 
       const startedAt = performance.now();
       await f.store[Symbol.asyncDispose]();
-      expect(performance.now() - startedAt).toBeLessThan(2_000);
+      expect(performance.now() - startedAt).toBeLessThan(AT_ONCE_MS);
 
       await pending;
       await expectNoConnection(f.proxy);

@@ -23,6 +23,9 @@ export type Ask = {
   readonly signal?: AbortSignal;
 };
 
+/** Answered once every store holds it: the longest wait that the API takes, of which an idle machine needs little. */
+export const WHEN_COMPLETE = { prefer: 'wait=30' } as const;
+
 export type Send = (method: Dispatcher.HttpMethod, path: string, ask?: Ask) => Promise<Answer>;
 
 /** Whoever answers, and whatever: nothing is kept on the way, framed, run, guessed or told to another site. */

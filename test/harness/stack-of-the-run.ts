@@ -15,6 +15,7 @@ import { stackStatus } from '../../processes/stack/running-stack.ts';
 import { createKafka } from '../../stream/kafka-client.ts';
 import { spawnAbide } from './abide.ts';
 import { eventually } from './eventually.ts';
+import { freePort } from './free-port.ts';
 
 /** Where the suites of the run find the stack: folder and URL. */
 export const STACK = 'ABIDE_TEST_STACK';
@@ -41,7 +42,7 @@ export async function startStack({
   const own = config === undefined ? [] : ['--config', file];
   const { child, ended, output } = spawnAbide(['stack', '--data', folder, ...own], {
     ...env,
-    PORT: '0',
+    PORT: String(await freePort()),
   });
   const stop = async (): Promise<void> => {
     child.kill('SIGTERM');

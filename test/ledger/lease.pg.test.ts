@@ -28,11 +28,13 @@ const given = async ({ ledger }: TestLedger, worker: string): Promise<number | u
   return page?.decisions.length;
 };
 
+/** `seconds`: how long it was to last at its holder's last sign of life, whenever this is looked at. */
 const lease = async ({ pool }: TestLedger) =>
   (
-    await pool.query<{ holder: string | null; seconds: number; row: string }>(
-      `select lease_holder as holder, extract(epoch from lease_until - clock_timestamp())::float8 as seconds,
-         xmin::text as row from stores`,
+    await pool.query<{ holder: string | null; seconds: number | null; row: string }>(
+      `select lease_holder as holder, extract(epoch from lease_until - last_seen_at)::float8 as seconds,
+         s.xmin::text as row
+       from stores s left join workers w on w.store_id = s.id and w.id = s.lease_holder`,
     )
   ).rows[0]!;
 
@@ -52,10 +54,10 @@ test('the first sign of life takes the lease, and nothing is given out but to it
 test('a holder that falls silent for five seconds is followed by the next sign of life', async () => {
   await using t = await ledgerWithOneOptOut();
   await signOfLife(t, 'one');
-  await letPass(t, 4);
+  await letPass(t, 2);
   await signOfLife(t, 'two');
   expect(await given(t, 'two')).toBe(0);
-  await letPass(t, 1);
+  await letPass(t, 3);
   await signOfLife(t, 'two');
   expect([await given(t, 'one'), await given(t, 'two')]).toEqual([0, 1]);
 });
@@ -67,7 +69,7 @@ test('a lease that ends later than any can is from before the clock was set back
   await letPass(t, -3_600);
   await signOfLife(t, 'one');
   expect(await lease(t)).toMatchObject({ holder: 'one' });
-  expect((await lease(t)).seconds).toBeLessThanOrEqual(5);
+  expect((await lease(t)).seconds).toBeCloseTo(5, 0);
 
   await letPass(t, -3_600);
   await signOfLife(t, 'two');
@@ -91,13 +93,17 @@ test("a worker in the API's process and one elsewhere leave each other's lease a
 
 test('a lease is renewed at most once a second, whatever is reported', async () => {
   await using t = await ledgerWithOneOptOut();
-  await signOfLife(t, 'one');
-  const taken = await lease(t);
-  for (let n = 0; n < 5; n += 1) await signOfLife(t, 'one');
-  expect((await lease(t)).row).toBe(taken.row);
+  // Once more if all of them took longer than the second.
+  await eventually(async () => {
+    await letPass(t, 1);
+    await signOfLife(t, 'one');
+    const taken = await lease(t);
+    for (let n = 0; n < 5; n += 1) await signOfLife(t, 'one');
+    expect((await lease(t)).row).toBe(taken.row);
+  });
   await letPass(t, 1);
   await signOfLife(t, 'one');
-  expect((await lease(t)).seconds).toBeGreaterThan(4.5);
+  expect((await lease(t)).seconds).toBeCloseTo(5, 0);
 });
 
 test('whoever reports what a queue was read of renews no lease but its own, and takes none', async () => {
@@ -112,7 +118,7 @@ test('whoever reports what a queue was read of renews no lease but its own, and 
   await eventually(async () => {
     await signOfLife(t, 'worker', [verified(decision!)]);
     expect(await lease(t)).toMatchObject({ holder: 'worker' });
-    expect((await lease(t)).seconds).toBeGreaterThan(4.5);
+    expect((await lease(t)).seconds).toBeCloseTo(5, 0);
   });
 });
 

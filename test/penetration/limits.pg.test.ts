@@ -103,7 +103,7 @@ describe('a budget', () => {
       caller: undefined,
     }))!;
     const keys = [token, rotated.token, again.token];
-    const fresh = await serveElsewhere();
+    const fresh = await serveElsewhere(() => 0);
     const answers = [];
     for (const [n, key] of keys.entries()) answers.push(await v1(key, `row-${n}`, fresh));
     expect(answers.map(({ status }) => status)).toEqual([201, 429, 429]);
@@ -321,10 +321,10 @@ describe('an address without a valid credential', () => {
   });
 });
 
-/** The API of another process, which remembers no key yet. */
-async function serveElsewhere(): Promise<Send> {
+/** The API of another process, which remembers no key yet. `now`: the clock that rates go by. */
+async function serveElsewhere(now = () => performance.now()): Promise<Send> {
   const log = { warn: () => undefined, error: () => undefined };
-  const { handler } = createApp({ ledger: await api.t.another(), log, opsOnSameListener: true });
+  const { handler } = createApp({ ledger: await api.t.another(), log, opsOnSameListener: true, now });
   const listening = await listen(handler, { host: '127.0.0.1', port: 0 });
   stack.defer(() => listening.close());
   return createSend(listening.url);

@@ -1,6 +1,7 @@
 // What every deployment must keep, whatever carries its decisions: HTTP in, store out.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { eventually } from '../harness/eventually.ts';
+import { WHEN_COMPLETE } from '../harness/http.ts';
 import { STORES } from './system.ts';
 import type { Deployment } from './system.ts';
 import { watchTruth } from './truth.ts';
@@ -41,16 +42,16 @@ export function describePipeline<D extends Deployment>(
 
     test('an opt-out is in every store when the answer says complete', async () => {
       const ada = somebody();
-      const { propagation } = await system.optOut(ada, {}, { prefer: 'wait=10' });
+      const { propagation } = await system.optOut(ada, {}, WHEN_COMPLETE);
       expect(propagation).toMatchObject({ state: 'complete', required: 3, confirmed: 3, verified: 3 });
       await inEveryStore(ada, ALL);
     });
 
     test('scopes add up in every store, and a repeat changes nothing', async () => {
       const ada = somebody();
-      const first = await system.optOut(ada, { scope: { sms: true } }, { prefer: 'wait=10' });
+      const first = await system.optOut(ada, { scope: { sms: true } }, WHEN_COMPLETE);
       await inEveryStore(ada, ['sms']);
-      await system.optOut(ada, { scope: { email: true } }, { prefer: 'wait=10' });
+      await system.optOut(ada, { scope: { email: true } }, WHEN_COMPLETE);
       await inEveryStore(ada, ['email', 'sms']);
       expect(await system.optOut(ada, { scope: { sms: true } })).toMatchObject({
         id: first.id,
@@ -60,10 +61,10 @@ export function describePipeline<D extends Deployment>(
 
     test('an opt-out that a store took by itself survives a decision about another scope', async () => {
       const ada = somebody();
-      await system.optOut(ada, { scope: { sms: true } }, { prefer: 'wait=10' });
+      await system.optOut(ada, { scope: { sms: true } }, WHEN_COMPLETE);
       for (const store of ['crm', 'sessions'] as const)
         await system.stores[store].suppressByItself(ada, 'push');
-      await system.optOut(ada, { scope: { email: true } }, { prefer: 'wait=10' });
+      await system.optOut(ada, { scope: { email: true } }, WHEN_COMPLETE);
       for (const store of ['crm', 'sessions'] as const) {
         expect(sorted(await system.stores[store].held(ada))).toEqual(['email', 'push', 'sms']);
       }

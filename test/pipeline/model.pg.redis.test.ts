@@ -143,4 +143,5 @@ test('random opt-outs, consents, repeats, crashes and outages: in the end every 
     }),
     { numRuns: 6, endOnFailure: true },
   );
-}, 300_000);
+  // Longer than the waits in it may take together.
+}, 900_000);

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { runAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
+import { WHEN_COMPLETE } from '../harness/http.ts';
 import { STORES, startSystem } from './system.ts';
 import type { StoreName, System } from './system.ts';
 
@@ -37,7 +38,7 @@ describe.each([
 
   test('somebody known unsubscribes in the mail store: a moment later it is an opt-out, in the crm as well', async () => {
     const ada = 'ada@example.com';
-    await system.optOut(ada, { scope: { sms: true } }, { prefer: 'wait=10' });
+    await system.optOut(ada, { scope: { sms: true } }, WHEN_COMPLETE);
     await settled();
     await system.stores.mail.suppressByItself(ada, 'email');
     // A pass that began by itself may have found it before this one.
@@ -97,7 +98,7 @@ describe.each([
   });
 
   test('a store of which it is not said keeps what is its own, and nobody else hears of it', async () => {
-    await system.optOut('dan@example.com', { scope: { sms: true } }, { prefer: 'wait=10' });
+    await system.optOut('dan@example.com', { scope: { sms: true } }, WHEN_COMPLETE);
     await settled();
     await system.stores.crm.suppressByItself('dan@example.com', 'email');
     await system.stores.crm.suppressByItself('eve@example.com', 'email');

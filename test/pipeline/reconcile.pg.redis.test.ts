@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { runAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
+import { WHEN_COMPLETE } from '../harness/http.ts';
 import { STORES, startSystem } from './system.ts';
 import type { StoreName, System } from './system.ts';
 
@@ -96,7 +97,7 @@ test('what a store forgot, lifted, or took back from a backup is found, counted,
 });
 
 test('while a store does not take back what it lost, the lag is late and the opt-out incomplete again', async () => {
-  const { id } = await system.optOut('drift@example.com', {}, { prefer: 'wait=10' });
+  const { id } = await system.optOut('drift@example.com', {}, WHEN_COMPLETE);
   await settled();
   // Reading works, writing does not: only then does a drift that was found stay for a while.
   const db = await system.abide.connect();
@@ -119,7 +120,7 @@ test('while a store does not take back what it lost, the lag is late and the opt
 });
 
 test('a newer decision of the same person heals what was lost', async () => {
-  await system.optOut('twice@example.com', { scope: { email: true } }, { prefer: 'wait=10' });
+  await system.optOut('twice@example.com', { scope: { email: true } }, WHEN_COMPLETE);
   await settled();
   await system.stores.crm.refuseWrites(true);
   await system.stores.crm.tamper('twice@example.com', 'forget');
@@ -132,7 +133,7 @@ test('a newer decision of the same person heals what was lost', async () => {
 });
 
 test('what a store suppressed by itself is reported, and stays', async () => {
-  await system.optOut('own@example.com', { scope: { email: true } }, { prefer: 'wait=10' });
+  await system.optOut('own@example.com', { scope: { email: true } }, WHEN_COMPLETE);
   await system.stores.crm.suppressByItself('own@example.com', 'sms');
   await settled();
   expect(await reconcile('crm')).toMatchObject({ own: 1, missing: 0, resurrected: 0 });

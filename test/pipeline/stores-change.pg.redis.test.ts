@@ -72,8 +72,11 @@ test('a store pointed elsewhere is filled again there; one that left the file st
   expect(rows[0]?.n).toBe(HISTORY + 1);
 
   // `sessions` is in no file now: still due, unknown because nobody carries to it, and never complete.
-  const { id, propagation } = await system.optOut('late@example.com', {}, { prefer: 'wait=1' });
-  expect(propagation).toMatchObject({ state: 'pending', required: 2, confirmed: 1 });
+  const { id } = await system.optOut('late@example.com');
+  await eventually(async () => {
+    const { text } = await system.ask('GET', `/v1/opt-outs/${id}/propagation`);
+    expect(JSON.parse(text)).toMatchObject({ state: 'pending', required: 2, confirmed: 1 });
+  });
   await until('sessions', { outstanding: 1, status: 'unknown' });
   expect((await system.lag()).status).toBe('unknown');
 

@@ -10,6 +10,7 @@ import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { request } from 'undici';
 import { startAbide } from '../harness/abide.ts';
 import { eventually } from '../harness/eventually.ts';
+import { WHEN_COMPLETE } from '../harness/http.ts';
 
 type Span = {
   name: string;
@@ -76,7 +77,7 @@ async function traceOneOptOut(tracing: boolean): Promise<{ spans: Span[]; text: 
       headers: {
         authorization: `Bearer ${abide.key}`,
         'content-type': 'application/json',
-        prefer: 'wait=10',
+        ...WHEN_COMPLETE,
         ...headers,
       },
       body: JSON.stringify({ subject: { email: 'ada@example.com' }, note: 'from ada' }),

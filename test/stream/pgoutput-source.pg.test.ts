@@ -21,9 +21,7 @@ async function open(limits: { quietMsMax?: number; silentMsMax?: number } = {}):
   const { hostname, port } = new URL(db.urls.replication);
   const line = stack.use(await startTcpProxy({ host: hostname, port: Number(port) }));
   const url = Object.assign(new URL(db.urls.replication), { host: `127.0.0.1:${line.port}` }).href;
-  const source = stack.use(
-    createPgoutputSource({ url, publication: 'abide', log: quietLog, silentMsMax: 600, ...limits }),
-  );
+  const source = stack.use(createPgoutputSource({ url, publication: 'abide', log: quietLog, ...limits }));
   return {
     source,
     databaseUrl: db.superuserUrl,
@@ -45,7 +43,11 @@ const left = (superuserUrl: string): Promise<object[]> =>
     return rows;
   });
 
-describeChangeSource('pgoutput', { open: () => open(), heldMax: 5_000, waits: false });
+describeChangeSource('pgoutput', {
+  open: (hangs) => open(hangs ? { silentMsMax: 600 } : {}),
+  heldMax: 5_000,
+  waits: false,
+});
 
 /** A listener that hears whether the stream is live, and nothing else. */
 function audience() {
@@ -130,7 +132,7 @@ test('a server that is silent for a moment is said to be, so that the ledger is 
   await using place = await open({ quietMsMax: 100, silentMsMax: 60_000 });
   const hears = audience();
   place.source.start(hears);
-  await eventually(() => expect(hears.said).toEqual(['live']));
+  await eventually(() => expect(hears.said[0]).toBe('live'));
   const before = await left(place.databaseUrl);
   place.line.setFault('slow');
   await eventually(() => expect(hears.said).toContain('silent'));
