@@ -302,13 +302,16 @@ function createLookUp(pool: Pool): (presented: Presented) => Promise<Row | undef
  * written at most once a minute. Unknown, expired and revoked keys get the same answer: undefined. Only keys that exist are cached,
  * so that made-up ones push nobody out.
  */
-export function createAuthenticator(pool: Pool): (token: string) => Promise<ApiKey | undefined> {
+export function createAuthenticator(
+  pool: Pool,
+  now = () => performance.now(),
+): (token: string) => Promise<ApiKey | undefined> {
   const lookUp = createLookUp(pool);
   const kept = new Map<string, { row: Row; key: ApiKey | undefined; until: number }>();
   return async (token) => {
     const presented = parse(token);
     if (presented === undefined) return undefined;
-    const asked = performance.now();
+    const asked = now();
     const before = kept.get(presented.id);
     if (before !== undefined && before.until > asked && isOf(before.row, presented)) return before.key;
     const row = await lookUp(presented);
