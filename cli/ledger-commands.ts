@@ -127,12 +127,13 @@ export function addLedger(program: Command): void {
   const ledger = program.command('ledger').description('The ledger itself');
   ofInstallation(ledger.command('init'))
     .description(
-      'Begin a ledger in an empty database, with the key ring of this installation. Once, and never where a ledger was lost: a new one answers every check with "send".',
+      'Begin a ledger in an empty database, with the key ring of this installation. Once and by hand, never where a ledger was lost or before each start: a new one answers every check with "send".',
     )
     .action(async (options: Installation) => {
       const { beginLedger } = await import('../processes/begin-ledger.ts');
       const begun = await beginLedger(environmentOf(options));
-      print(begun === undefined ? 'there is a ledger already' : `a new ledger begins in ${begun}`);
+      if (begun === undefined) sayNo('there is a ledger already');
+      else print(`a new ledger begins in ${begun}`);
     });
   ofInstallation(ledger.command('restored'))
     .description(

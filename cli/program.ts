@@ -59,7 +59,8 @@ Environment:
                    (default 8080)
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 3 the answer is no (late, do not
-send, hold, nothing there, already so), 4 it waits for somebody else.`,
+send, hold, nothing there, already so), 4 not done yet: it goes on, or waits for
+somebody else.`,
     );
 
   const [first = ''] = args;

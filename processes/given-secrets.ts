@@ -30,7 +30,9 @@ export function lackingSecrets(
   if (isLoopback(listen.host)) return undefined;
   const lacking: string[] = [];
   if (!env['ABIDE_KEYS'] && !existsSync(keysFile(dataFolder)))
-    lacking.push('ABIDE_KEYS (for a new database `abide keys ring` prints one)');
+    lacking.push(
+      'ABIDE_KEYS (for a new database `abide keys ring` prints one, and `abide ledger init` begins with it)',
+    );
   // An existing database may have keys, and then none is made.
   const isNew = database === undefined && !existsSync(join(dataFolder, 'postgres', 'PG_VERSION'));
   if (isNew && !env['ABIDE_ADMIN_KEY'] && !existsSync(adminKeyFile(dataFolder)))

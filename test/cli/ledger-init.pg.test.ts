@@ -78,7 +78,7 @@ test('with secrets that are given a ledger begins when that is said, and never b
     output: expect.stringMatching(`^a new ledger begins in \\S+/${db.name}\n$`) as unknown,
   });
   expect(await serve(at('serve'), GIVEN)).toMatchObject({ code: 0 });
-  expect(await init()).toMatchObject({ code: 0, output: 'there is a ledger already\n' });
+  expect(await init()).toMatchObject({ code: 3, output: 'there is a ledger already\n' });
   expect(await init({ ...GIVEN, ABIDE_KEYS: makeKeyRing() })).toMatchObject({
     code: 1,
     output: expect.stringContaining('(KEYS_MISSING)') as unknown,
