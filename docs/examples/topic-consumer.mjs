@@ -82,7 +82,7 @@ let paused = false;
 let source = 'unknown';
 
 /** Acknowledgements, at most 1,000 a call; none at all is a sign of life, and says which file it is: null, there is none. */
-export async function report(acknowledgements) {
+export async function report(acknowledgements, ofGeneration = generation) {
   const isSign = acknowledgements.length === 0;
   const worker = {
     id: `${STORE}-consumer`,
@@ -91,7 +91,7 @@ export async function report(acknowledgements) {
   };
   const answer = await call('POST', '/v1/acknowledgements', {
     store: STORE,
-    generation,
+    generation: ofGeneration,
     worker,
     observed: isSign ? { incarnation: load().get('incarnation') ?? null } : undefined,
     acknowledgements,
@@ -126,6 +126,8 @@ async function carry(decisions, carriedBy) {
   // `take` and `catchUp` come here at the same time: what is compared must not change before it is written. So nothing is awaited
   // from load() to save(). In a database it is one transaction, with the rows locked.
   const rows = load();
+  // What is read now is of this generation, also if another begins before it is said.
+  const ofGeneration = generation;
   for (const [decision, key] of opened) apply(rows, key, decision);
   save(rows);
   const held = load();
@@ -135,7 +137,7 @@ async function carry(decisions, carriedBy) {
     return acknowledgement(decision, carriedBy, { outcome: 'verified', held: { version, suppressed } });
   });
   for (let from = 0; from < acknowledgements.length; from += 1_000)
-    await report(acknowledgements.slice(from, from + 1_000));
+    await report(acknowledgements.slice(from, from + 1_000), ofGeneration);
 }
 
 // ---- the ledger makes it sure: what the topic does not bring, or brought before there was a store
