@@ -237,7 +237,7 @@ test('without the re-drive, a decision that nobody carries: lost, and no lie, si
   const findings = await checkAfter(
     undelivered(`
       insert into exceptions (store_id, generation, seq, subject_id, version, speaks_from, kind, attempts, since, next_try_at)
-      select s.id, s.generation, d.seq, d.subject_id, d.version, d.seq, 'redrive', 1, now(), 'infinity'
+      select s.id, s.generation, d.seq, d.subject_id, d.version, d.seq, 'redrive', 1, now(), now() + interval '1 hour'
       from decisions d, stores s where d.seq = $1 and s.name = 'sessions'`),
   );
   expect(categories(findings)).toEqual(['lost']);

@@ -41,7 +41,8 @@ export async function withMariaDb<T>(
 export async function holdSettings(): Promise<AsyncDisposable> {
   const connection = await mysql.createConnection(MARIADB);
   connection.on('error', () => undefined);
-  await connection.query("do get_lock('abide_test_settings', 150)");
+  const [rows] = await connection.query("select get_lock('abide_test_settings', 150) as held");
+  if ((rows as { held: number }[])[0]?.held !== 1) throw new Error('the settings are held by another test');
   return { [Symbol.asyncDispose]: () => connection.end() };
 }
 
