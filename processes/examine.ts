@@ -28,6 +28,8 @@ import { findDatabase, readConfiguration, readRing } from './running-database.ts
 const GIB = 1024 ** 3;
 const START =
   'Start it with `npm start`, or name its data folder (ABIDE_DATA) or its configuration (ABIDE_CONFIG).';
+const NO_LEDGER =
+  'If it had one, that is lost: see LEDGER_MISSING in docs/runbook.md. Else one begins at the first start or, if the key ring is given, by `abide ledger init`.';
 const LAG_FIXES: Readonly<Record<string, string>> = {
   unknown: 'No worker reports: is one running?',
   paused: 'Its opt-outs wait: run `abide stores resume` when it may have them.',
@@ -92,7 +94,11 @@ export async function examine(env: Env): Promise<readonly Finding[]> {
     findings.push(...(await examinePlaces(pool, stores)));
     if (kafka !== undefined) findings.push(...(await examineKafka(pool, kafka)));
   } catch (error) {
-    findings.push(broken('database', sayError(error), START));
+    findings.push(
+      (error as { code?: unknown }).code === '42P01'
+        ? broken('database', 'no ledger is in it', NO_LEDGER)
+        : broken('database', sayError(error), START),
+    );
   } finally {
     await pool.end();
   }

@@ -86,6 +86,7 @@ test('with secrets that are given a ledger begins when that is said, and never b
 
   await empty();
   await expectRefused(await serve(at('serve'), GIVEN), ['ABIDE_KEYS']);
+  expect((await runAbide(at('doctor'), GIVEN)).output).toMatch(/^FAIL +database: no ledger is in it$/m);
   expect((await init()).output).toContain('a new ledger begins');
   expect(await serve(at('serve'), GIVEN)).toMatchObject({ code: 0 });
   expect(await readdir(join(folder, 'data'))).toEqual([]);
