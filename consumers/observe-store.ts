@@ -46,7 +46,7 @@ export function createStoreObserver({
       // A store that does not tell us (a role that may not ask, say) still has the canary.
       const incarnation = await askIncarnation(open);
       const canary = await lookAtCanary(open);
-      // A loss stays reported until the ledger was told: the next canary would cover it up.
+      // A loss stays reported for as long as the generation lasts: the next canary would cover it up.
       const lost = observed?.generation === generation && observed.store.canary === 'lost';
       observed = { generation, store: { incarnation, canary: lost ? 'lost' : canary } };
       isAway = false;
@@ -106,7 +106,8 @@ export function createStoreObserver({
       observed?.generation === generation ? observed : undefined,
     /** What was seen meanwhile is kept for the next time. */
     told(one: Observed | undefined): void {
-      if (observed === one) observed = undefined;
+      // That the ledger was told of a loss is not yet that it began a new generation.
+      if (observed === one && one?.store.canary !== 'lost') observed = undefined;
     },
   };
 }

@@ -235,23 +235,16 @@ export async function openLedger({
   };
   const acknowledge = createAcknowledge(pool, raise);
   const observing = new Set<number>();
-  /** What is still to be taken: which worker saw it, and in which generation of which store. */
-  const losses = new Set<string>();
-  /** Never throws, for no acknowledgement would come through without the sign of life. The worker looks again every two seconds. */
+  /** Never throws, for no acknowledgement would come through without the sign of life. The worker says it again until it is taken. */
   const observe = async (
     store: RegisteredStore,
     worker: string,
     observed: StoreObservation,
   ): Promise<void> => {
-    const source = `${store.id} ${store.generation} ${worker}`;
-    // A newer canary would cover up a loss that could not be taken.
-    if (observed.canary === 'lost') losses.add(source);
     if (observing.has(store.id)) return;
     observing.add(store.id);
     try {
-      const canary = losses.has(source) ? 'lost' : observed.canary;
-      const why = await observeStore(pool, store, worker, { ...observed, canary });
-      losses.delete(source);
+      const why = await observeStore(pool, store, worker, observed);
       if (why !== undefined) {
         log.warn({ store: store.name, why }, 'a store is no longer what it was: a new generation begins');
         await refresh();

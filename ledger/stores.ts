@@ -322,7 +322,7 @@ export async function newGeneration(
   );
   if (found[0] === undefined) return false;
   if (!wasRetired) await goOverExceptions(client, found[0], CARRY_OVER);
-  // Last, for it keeps the store's lease and mark from moving.
+  // Last, for it keeps the store's lease and mark from moving; but where the configuration changed, the row is locked already.
   const { rows } = await client.query<{ id: number; generation: number; mark: number }>(
     `update stores set generation = generation + 1, told_since = case when $2 then generation + 1 else told_since end,
        target_since = case when $2 then clock_timestamp() else target_since end
@@ -365,7 +365,8 @@ function whyAnother(
 
 /**
  * Takes what the worker that holds the lease saw of its store. A store that was wiped, restored or replaced begins a new
- * generation: what the old one acknowledged says nothing of this one. Returns the reason if a generation began.
+ * generation: what the old one acknowledged says nothing of this one. Returns the reason if a generation began. While the stores are
+ * being changed it takes nothing: several would wait for one that has millions to carry over, with a connection each.
  */
 export async function observeStore(
   pool: Pool,
@@ -378,7 +379,8 @@ export async function observeStore(
   if (!isNews && observed.canary !== 'lost') return undefined;
   const fence = await takeFence(pool);
   return await inTransaction(pool, async (client) => {
-    await client.query("select pg_advisory_xact_lock(hashtext('abide.stores'))");
+    const lock = "select pg_try_advisory_xact_lock(hashtext('abide.stores')) as had";
+    if ((await client.query<{ had: boolean }>(lock)).rows[0]?.had !== true) return undefined;
     const { rows } = await client.query<{ incarnation: string | null }>(
       `select incarnation from stores
        where id = $1 and generation = $2 and lease_holder = $3 and retired_at is null`,
